@@ -1,0 +1,1 @@
+"""Reads comigs results files and turns them into figures, tables and reports."""

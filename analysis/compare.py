@@ -1,0 +1,288 @@
+"""Puts runs side by side: which are seeds of one experiment, and what each ended with. Numbers only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from analysis.results import Run
+
+SPLITS = ("test", "validation", "train")
+AGGREGATION_SPLITS = ("test", "validation")
+# The order of the paper's tables; what is not in it follows in the order given.
+METHODS = (
+    "pretrained centralized local fedavg ffa-lora pcl local-moe fedavg-moe pfedmoe local-moe-tr "
+    "fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"
+).split()
+# Settings that say where and how a run ran, or which seed it had, not what was computed.
+NOT_THE_EXPERIMENT = frozenset(
+    "seed output name resume device devices threads threads_per_rank progress quiet verbose log "
+    "evaluate_every weights_every checkpoint_every reproducible".split()
+)
+
+
+@dataclass
+class Group:
+    """Runs of one experiment that differ in their seed only."""
+
+    label: str
+    runs: list[Run]
+
+    @property
+    def method(self) -> str:
+        return self.runs[0].method
+
+    @property
+    def users(self) -> list[str]:
+        return self.runs[0].users
+
+    @property
+    def comparable(self) -> tuple:
+        """Perplexities may be compared where data, base model and users are the same."""
+        run = self.runs[0]
+        return (
+            run.attribute("data_set"),
+            run.attribute("base_digest") or run.attribute("base_model"),
+            tuple(run.users),
+        )
+
+    def stacked(self, group: str, name: str) -> xr.DataArray | None:
+        """The array of all runs that have it, along a new first dimension `run`; None where none has."""
+        arrays = [array for run in self.runs if (array := run.array(group, name)) is not None]
+        return xr.concat(arrays, dim="run", join="outer") if arrays else None
+
+
+@dataclass
+class Figure:
+    """A mean over runs with its sample standard deviation (None for a single run)."""
+
+    mean: float = math.nan
+    std: float | None = None
+    best: bool = False
+
+
+@dataclass
+class Row:
+    """One line of the table of perplexities: an experiment's figures by user and over all users."""
+
+    label: str
+    rounds: str
+    seeds: str
+    comparable: tuple
+    by_user: dict[str, Figure] = field(default_factory=dict)
+    over_users: Figure = field(default_factory=Figure)
+    is_initial: bool = False
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Runs that agree in all but seed and place belong together; methods in the paper's order."""
+    together: dict[tuple, list[Run]] = {}
+    for run in runs:
+        together.setdefault(_experiment(run), []).append(run)
+    groups = [Group(members[0].method, members) for members in together.values()]
+    groups.sort(key=lambda group: METHODS.index(group.method) if group.method in METHODS else len(METHODS))
+    for method in {group.label for group in groups}:
+        namesakes = [group for group in groups if group.label == method]
+        if len(namesakes) > 1:
+            _tell_apart(namesakes)
+    return groups
+
+
+def _experiment(run: Run) -> tuple:
+    def listed(name: str) -> tuple:
+        array = run.array("users", name)
+        return () if array is None else tuple(array.values.tolist())
+
+    return (
+        run.method,
+        *Group("", [run]).comparable,
+        listed("experts"),
+        listed("lora_rank"),
+        *sorted(_relevant(run).items()),
+    )
+
+
+def is_experimental(key: str) -> bool:
+    """Whether a setting (`section.key`) is part of what was computed."""
+    # The base model's digest says more than the folder that it lay in.
+    return key != "model.folder" and key.rpartition(".")[2].replace("-", "_") not in NOT_THE_EXPERIMENT
+
+
+def _relevant(run: Run) -> dict[str, str]:
+    return {key: value for key, value in run.settings.items() if is_experimental(key)}
+
+
+def _tell_apart(groups: list[Group]) -> None:
+    """Adds to each label what sets the experiment apart from others of the same method."""
+    traits = [{"data": g.runs[0].attribute("data_set"), **_relevant(g.runs[0])} for g in groups]
+    keys = [
+        key for key in dict.fromkeys(k for t in traits for k in t) if len({t.get(key) for t in traits}) > 1
+    ]
+    short = [f"{key.rpartition('.')[2]} {{}}" for key in keys[:3]]
+    for group, trait in zip(groups, traits):
+        group.label += (
+            " (" + ", ".join(text.format(trait.get(key, "-")) for key, text in zip(keys, short)) + ")"
+        )
+    if len({group.label for group in groups}) < len(groups) or not keys:
+        for group in groups:
+            group.label = f"{group.method} ({group.runs[0].name})"
+    if len({group.label for group in groups}) < len(groups):
+        for number, group in enumerate(groups, start=1):
+            group.label = f"{group.method} ({number}: {group.runs[0].path})"
+
+
+def all_users(groups: Sequence[Group]) -> list[str]:
+    """Every user of any experiment, in order of first appearance."""
+    return list(dict.fromkeys(user for group in groups for user in group.users))
+
+
+def final_row(run: Run, split: str) -> xr.DataArray | None:
+    """Perplexity by user at the last round with most users evaluated (the last, in a sound file)."""
+    array = run.array("perplexity", split)
+    if array is None:
+        return None
+    evaluated = array.notnull().sum("user").values
+    return array.isel(round=int(np.flatnonzero(evaluated == evaluated.max())[-1]))
+
+
+def initial_row(run: Run, split: str) -> xr.DataArray | None:
+    """Perplexity by user before any training (round 0); None where it was not evaluated."""
+    array = run.array("perplexity", split)
+    if array is None or 0 not in array["round"].values:
+        return None
+    row = array.sel(round=0)
+    return None if bool(row.isnull().all()) else row
+
+
+def perplexity_rows(groups: Sequence[Group], split: str) -> list[Row]:
+    """The table of one split: round 0 of each comparable set of experiments, then the experiments."""
+    rows: list[Row] = []
+    kinds = dict.fromkeys(group.comparable for group in groups)
+    for key in kinds:
+        members = [group for group in groups if group.comparable == key]
+        initial = None if any(g.method == "pretrained" for g in members) else _initial_figures(members, split)
+        if initial and len(kinds) > 1:
+            run = members[0].runs[0]
+            initial.label += f" ({run.attribute('data_set')}, {run.attribute('base_model')})"
+        final = [_row(group, split) for group in members]
+        _mark_best(final)
+        rows += ([initial] if initial else []) + final
+    return rows
+
+
+def _row(group: Group, split: str) -> Row:
+    row = Row(group.label, rounds_text(group), seeds_text(group), group.comparable)
+    _fill(row, group.runs, lambda run: final_row(run, split))
+    return row
+
+
+def _initial_figures(groups: list[Group], split: str) -> Row | None:
+    # No expert says anything before its first step, so all runs agree here and any of them would do.
+    for run in (run for group in groups for run in group.runs):
+        if initial_row(run, split) is not None:
+            row = Row("before training", "0", "", groups[0].comparable, is_initial=True)
+            _fill(row, [run], lambda one: initial_row(one, split))
+            return row
+    return None
+
+
+def _fill(row: Row, runs: list[Run], values_of: Callable[[Run], xr.DataArray | None]) -> None:
+    found = [values for run in runs if (values := values_of(run)) is not None]
+    if not found:
+        return
+    for user in runs[0].users:
+        row.by_user[user] = figure([float(values.sel(user=user)) for values in found])
+    row.over_users = figure([float(values.mean("user", skipna=False)) for values in found])
+
+
+def aggregation_figures(group: Group) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Perplexity before and after the last aggregation, by user and split; empty where unrecorded."""
+    name = "before_aggregation/perplexity"
+    runs = [
+        run for run in group.runs if any(run.array(name, split) is not None for split in AGGREGATION_SPLITS)
+    ]
+    before: dict[str, dict[str, float]] = {user: {} for user in group.users} if runs else {}
+    after: dict[str, dict[str, float]] = {user: {} for user in before}
+    for user in before:
+        for split in AGGREGATION_SPLITS:
+            pairs = [_around_aggregation(run, name, split, user) for run in runs]
+            before[user][split] = figure([pair[0] for pair in pairs]).mean
+            after[user][split] = figure([pair[1] for pair in pairs]).mean
+    return before, after
+
+
+def _around_aggregation(run: Run, name: str, split: str, user: str) -> tuple[float, float]:
+    before, after = run.array(name, split), run.array("perplexity", split)
+    if before is None or after is None:
+        return math.nan, math.nan
+    # It is the last row's aggregation, evaluated or not: never pair it with an older row.
+    return float(before.sel(user=user)), float(after.sel(user=user).isel(round=-1))
+
+
+def figure(values: Sequence[float]) -> Figure:
+    """Mean and sample standard deviation of the values that are there."""
+    present = [value for value in values if not math.isnan(value)]
+    if not present:
+        return Figure()
+    std = float(np.std(present, ddof=1)) if len(present) > 1 and np.isfinite(present).all() else None
+    return Figure(float(np.mean(present)), std)
+
+
+def _mark_best(rows: list[Row]) -> None:
+    if len(rows) < 2:
+        return
+    columns = [[row.over_users for row in rows]]
+    columns += [[row.by_user[user] for row in rows if user in row.by_user] for user in rows[0].by_user]
+    for column in columns:
+        present = [entry.mean for entry in column if not math.isnan(entry.mean)]
+        if len(present) < 2:
+            continue
+        # Equal as printed is equal: no winner by the fifth digit.
+        best = round(min(present), 2)
+        for entry in column:
+            entry.best = not math.isnan(entry.mean) and round(entry.mean, 2) <= best
+
+
+def rounds_text(group: Group) -> str:
+    """The rounds behind the figures: '20', '12 of 20', or '12-20' where runs differ."""
+    lasts = sorted({int(run.rounds.max()) for run in group.runs})
+    text = str(lasts[0]) if len(lasts) == 1 else f"{lasts[0]}\N{EN DASH}{lasts[-1]}"
+    planned = {run.planned_rounds for run in group.runs if run.is_unfinished}
+    return f"{text} of {max(planned)}" if planned else text
+
+
+def seeds_text(group: Group) -> str:
+    """The runs' seeds, comma-separated."""
+    return ", ".join(run.attribute("seed") or "?" for run in group.runs)
+
+
+def remarks(groups: Sequence[Group]) -> list[str]:
+    """What a reader must know before comparing: one sentence each."""
+    found = []
+    if len({group.comparable for group in groups}) > 1:
+        found.append(
+            "These runs differ in data set, base model or users: perplexities of one kind cannot be compared "
+            "with those of another, and the best is marked within each kind."
+        )
+    runs = [run for group in groups for run in group.runs]
+    for run in runs:
+        if run.is_unfinished:
+            found.append(
+                f"{run.name} ({run.method}, seed {run.attribute('seed') or '?'}) holds "
+                f"{int(run.rounds.max())} of {run.planned_rounds} rounds: still running, or stopped. "
+                "Its figures are those of its last round."
+            )
+    lasts = {int(run.rounds.max()) for run in runs if run.method != "pretrained"}
+    if len(lasts) > 1:
+        found.append("These runs have trained for different numbers of rounds (column \u201crounds\u201d).")
+    for group in groups:
+        seeds = [run.attribute("seed") for run in group.runs]
+        if len(set(seeds)) < len(seeds):
+            found.append(
+                f"{group.label}: several runs have the same seed, so their spread is not that over seeds."
+            )
+    return found

@@ -1,0 +1,278 @@
+"""Opens a run's results.h5 and gives its arrays as labelled xarray data.
+
+    run = open_run("runs/quickstart/comigs-1g1s")
+    run["perplexity"]                 # xarray.Dataset: train, validation, test by (round, user)
+    run.array("routing", "score")     # xarray.DataArray, or None where the run has no finite value
+
+Nothing here draws or averages: every figure and table starts from what this module returns.
+"""
+
+from __future__ import annotations
+
+import configparser
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xarray as xr
+
+FILE_NAME = "results.h5"
+SCHEMA_VERSION = 1
+GROUPS = (
+    "users",
+    "perplexity",
+    "loss",
+    "routing",
+    "expert",
+    "aggregation",
+    "time",
+    "communication",
+    "memory",
+    "before_aggregation/perplexity",
+)
+# An array over (user, user) is a mixing matrix: row = who receives, column = whose model it is.
+SECOND_AXIS = {"user": "source_user"}
+# How netCDF marks a scale that is a dimension's length only.
+WITHOUT_LABELS = "This is a netCDF dimension but not a netCDF variable"
+# xarray reserves a coordinate's name: the seconds of a whole round are `total` here.
+RENAMED = {("time", "round"): "total"}
+
+
+class ResultsError(Exception):
+    """A results file that cannot be used; the message is one line and names the file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results file in memory: root attributes as text, one labelled Dataset a group."""
+
+    path: Path
+    attributes: dict[str, str]
+    coordinates: dict[str, np.ndarray]
+    groups: dict[str, xr.Dataset]
+
+    def __getitem__(self, group: str) -> xr.Dataset:
+        """The group's Dataset; an empty one where the file has no such group."""
+        return self.groups.get(group, xr.Dataset())
+
+    def array(self, group: str, name: str) -> xr.DataArray | None:
+        """The array, or None where it is absent or holds nothing but NaN."""
+        dataset = self[group]
+        if name not in dataset or dataset[name].size == 0:
+            return None
+        array = dataset[name]
+        if np.issubdtype(array.dtype, np.floating) and bool(np.isnan(array).all()):
+            return None
+        return array
+
+    def attribute(self, name: str) -> str:
+        """A root attribute as text, empty where the file has none; lists are one item a line."""
+        return self.attributes.get(name, "")
+
+    @property
+    def name(self) -> str:
+        """The run folder's name (the file's own where it does not have the usual name)."""
+        return self.path.resolve().parent.name if self.path.name == FILE_NAME else self.path.stem
+
+    @property
+    def method(self) -> str:
+        return self.attribute("method")
+
+    @property
+    def users(self) -> list[str]:
+        return [str(user) for user in self.coordinates["user"]]
+
+    @property
+    def rounds(self) -> np.ndarray:
+        return self.coordinates["round"]
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The configuration as `section.key` -> value; empty where it is not an INI text."""
+        parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+        try:
+            parser.read_string(self.attribute("configuration"))
+        except configparser.Error:
+            return {}
+        return {
+            f"{section}.{key}": value or ""
+            for section in parser.sections()
+            for key, value in parser[section].items()
+        }
+
+    @property
+    def planned_rounds(self) -> int | None:
+        """How many rounds the configuration asks for; None where it does not say."""
+        for key, value in self.settings.items():
+            if key.rpartition(".")[2] == "rounds" and value.strip().isdigit():
+                return int(value)
+        return None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True where the configuration asks for more rounds than the file holds (running or stopped)."""
+        planned = self.planned_rounds
+        # What is not trained has no rounds to come, whatever the configuration's default says.
+        return planned is not None and self.method != "pretrained" and int(self.rounds.max()) < planned
+
+    def expert_roles(self, user: str) -> list[str]:
+        """The roles of a user's experts in order: "generalist" or "specialist"."""
+        experts, generalists = self._count("experts", user), self._count("generalists", user)
+        return ["generalist" if index < generalists else "specialist" for index in range(experts)]
+
+    def _count(self, name: str, user: str) -> int:
+        array = self.array("users", name)
+        return 0 if array is None else int(array.sel(user=user))
+
+
+def results_file(path: str | Path) -> Path:
+    """The results file that a command-line argument names: the file, or the folder that holds it."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            raise ResultsError(f"{path}: holds no {FILE_NAME} (expected a run folder or a results file)")
+        return path / FILE_NAME
+    if not path.exists():
+        raise ResultsError(f"{path}: no such file or folder (expected a run folder or a results file)")
+    return path
+
+
+def open_run(path: str | Path) -> Run:
+    """Reads a run folder's results file whole; works while the run goes on. Raises ResultsError."""
+    path = results_file(path)
+    try:
+        if not h5py.is_hdf5(path):
+            raise ResultsError(f"{path}: not an HDF5 file (expected a comigs {FILE_NAME})")
+        with _open(path) as file:
+            return _read(path, file)
+    except OSError as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResultsError(f"{path}: cannot be read as HDF5 ({reason})") from error
+
+
+def _open(path: Path) -> h5py.File:
+    # No locks: a reader must never make the running job's next write fail.
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError:
+        return h5py.File(path, "r", locking=False, swmr=True)
+
+
+def _read(path: Path, file: h5py.File) -> Run:
+    attributes = {name: _as_text(value) for name, value in file.attrs.items()}
+    _check(path, file, attributes)
+    coordinates = {name: _read_labels(file[name]) for name in ("round", "user")}
+    arrays = {
+        group: _read_group(path, file[group], coordinates)
+        for group in GROUPS
+        if isinstance(file.get(group), h5py.Group)
+    }
+    coordinates["user"] = _distinct(coordinates["user"])
+    rows = _finished_rows(coordinates["round"], arrays.values())
+    if rows == 0:
+        raise ResultsError(f"{path}: no finished round yet (expected at least round 0)")
+    coordinates["round"] = coordinates["round"][:rows].astype(np.int64)
+    groups = {group: _dataset(path, group, content, coordinates) for group, content in arrays.items()}
+    return Run(path, attributes, coordinates, groups)
+
+
+def _check(path: Path, file: h5py.File, attributes: dict[str, str]) -> None:
+    """Refuses a file that comigs did not write, or that a later comigs wrote."""
+    for name in ("schema_version", "method"):
+        if name not in attributes:
+            raise ResultsError(f"{path}: not a comigs results file (the attribute '{name}' is missing)")
+    for name, kind in (("round", h5py.Dataset), ("user", h5py.Dataset), ("perplexity", h5py.Group)):
+        if not isinstance(file.get(name), kind):
+            raise ResultsError(f"{path}: not a comigs results file ('/{name}' is missing)")
+    version = attributes["schema_version"].strip().partition(".")[0]
+    if version != str(SCHEMA_VERSION):
+        found = attributes["schema_version"].strip()
+        raise ResultsError(
+            f"{path}: results schema version '{found}' found, version {SCHEMA_VERSION} expected"
+        )
+
+
+def _read_group(path: Path, group: h5py.Group, labels: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
+    """The arrays that lie directly in the group; adds what labels their dimensions to `labels`."""
+    arrays = {}
+    for name, item in group.items():
+        # A group also holds its dimensions' labels, so that readers of this group alone find them.
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.is_scale:
+            notes = {key: _as_text(item.attrs[key]) for key in ("units", "long_name") if key in item.attrs}
+            arrays[name] = xr.Variable(_dimensions(path, item, labels), item[()], notes)
+    return arrays
+
+
+def _dimensions(path: Path, dataset: h5py.Dataset, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
+    names: list[str] = []
+    for axis, dimension in enumerate(dataset.dims):
+        if len(dimension) == 0:
+            raise ResultsError(f"{path}: '{dataset.name}' has no dimension scale on axis {axis}")
+        scale = dimension[0]
+        name = posixpath.basename(scale.name)
+        if name not in labels and not _as_text(scale.attrs.get("NAME", "")).startswith(WITHOUT_LABELS):
+            labels[name] = _read_labels(scale)
+        names.append(SECOND_AXIS.get(name, f"{name}_2") if name in names else name)
+    return tuple(names)
+
+
+def _finished_rows(rounds: np.ndarray, groups: Iterable[dict[str, xr.Variable]]) -> int:
+    """Rows that every array has: a write that was cut short must not show as half a round."""
+    lengths = [
+        array.sizes["round"] for content in groups for array in content.values() if "round" in array.dims
+    ]
+    # An array without any row is one that this run does not record.
+    return min([len(rounds), *(length for length in lengths if length > 0)])
+
+
+def _dataset(
+    path: Path, group: str, arrays: dict[str, xr.Variable], coordinates: dict[str, np.ndarray]
+) -> xr.Dataset:
+    rows = len(coordinates["round"])
+    kept = {}
+    for name, array in arrays.items():
+        if "round" in array.dims:
+            if array.sizes["round"] == 0:
+                continue
+            array = array.isel(round=slice(0, rows))
+        kept[RENAMED.get((group, name), name)] = array
+    used = {dimension for array in kept.values() for dimension in array.dims}
+    labels = {name: (name, values) for name, values in coordinates.items() if name in used}
+    if "source_user" in used:
+        labels["source_user"] = ("source_user", coordinates["user"])
+    try:
+        return xr.Dataset(kept, coords=labels)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ResultsError(
+            f"{path}: the arrays of '{group}' do not fit the coordinates ({reason})"
+        ) from error
+
+
+def _read_labels(dataset: h5py.Dataset) -> np.ndarray:
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        return dataset[()]
+    return np.array([_as_text(value) for value in dataset[()]], dtype=object)
+
+
+def _distinct(names: np.ndarray) -> np.ndarray:
+    """Labels must differ to select by them: a name's second bearer gets a number."""
+    seen: dict[str, int] = {}
+    labels = []
+    for name in map(str, names):
+        seen[name] = seen.get(name, 0) + 1
+        labels.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return np.array(labels, dtype=object)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray):
+        return "\n".join(_as_text(item) for item in value.reshape(-1))
+    # h5py hands undecodable bytes on as lone surrogates, which no output file accepts.
+    return str(value).encode("utf-8", "replace").decode("utf-8")

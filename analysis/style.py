@@ -1,0 +1,121 @@
+"""Colours and typography shared by all figures, so that a colour means the same thing on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.colors import to_hex, to_rgb
+
+GENERALIST = "#ff7f0e"
+SPECIALIST = "#1f77b4"
+INK = "#1c2430"
+MUTED = "#5d6775"
+
+# Settings of matplotlib for every figure; text becomes outlines, so that it looks the same everywhere.
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": "#9aa3ae",
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "comigs",
+    "savefig.dpi": 160,
+}
+
+# Families of hues for a second, third, ... expert of the same role: still orange, still blue.
+_GENERALISTS = (GENERALIST, "#f5b53f", "#b34700", "#ffcf9e")
+_SPECIALISTS = (SPECIALIST, "#6cc3e0", "#123f6d", "#a8c9ec", "#5468c4", "#138c9c", "#8f9fd9")
+
+_METHODS = {
+    "pretrained": "#8a8f98",
+    "centralized": "#6b4f3a",
+    "local": "#2a9d6f",
+    "fedavg": "#8a63c7",
+    "comigs-2s": SPECIALIST,
+    "comigs-2g": GENERALIST,
+    "comigs-1g1s": "#d0225f",
+    "comigs-1gxs": "#7a1040",
+}
+_OTHER_METHODS = (
+    "#3c4a5c",
+    "#b58900",
+    "#17a2b8",
+    "#6b8e23",
+    "#c45ab3",
+    "#a0522d",
+    "#4b6cb7",
+    "#7d7d3a",
+    "#008080",
+    "#b22222",
+)
+
+PHASES = {
+    "experts": "#46618c",
+    "routers": "#93a9cc",
+    "aggregation": "#c8577e",
+    "evaluation": "#b9b3a2",
+    "checkpoint": "#7a6a58",
+    "other": "#dfe2e6",
+}
+
+
+def method_colours(methods: Sequence[str]) -> list[str]:
+    """A colour for each entry: a method's own where it has one, and no colour twice while they last."""
+    spare = [*_OTHER_METHODS]
+    taken: set[str] = set()
+    colours = []
+    for method in methods:
+        colour = _METHODS.get(method)
+        if colour is None or colour in taken:
+            colour = spare.pop(0) if spare else _METHODS.get(method, INK)
+        taken.add(colour)
+        colours.append(colour)
+    return colours
+
+
+def expert_colours(roles: Sequence[str]) -> list[str]:
+    """A colour for each expert of a user: orange for generalists, blue for specialists."""
+    families = {"generalist": _GENERALISTS, "specialist": _SPECIALISTS}
+    counts = dict.fromkeys(families, 0)
+    colours = []
+    for role in roles:
+        family = families[role]
+        colours.append(family[counts[role] % len(family)])
+        counts[role] += 1
+    return colours
+
+
+def expert_names(roles: Sequence[str]) -> list[str]:
+    """`generalist`, `specialist`; numbered from 1 where a user has several of a role."""
+    names = []
+    for index, role in enumerate(roles):
+        number = roles[: index + 1].count(role)
+        names.append(f"{role} {number}" if roles.count(role) > 1 else role)
+    return names
+
+
+def depth_shade(colour: str, layer: int, layers: int) -> str:
+    """The colour for a layer: light for the first, dark for the last, as in the paper's Figure 4."""
+    depth = layer / (layers - 1) if layers > 1 else 0.7
+    towards, share = (
+        ((1.0, 1.0, 1.0), 0.62 * (1 - depth / 0.7)) if depth < 0.7 else ((0.0, 0.0, 0.0), 1.3 * (depth - 0.7))
+    )
+    return to_hex([(1 - share) * own + share * other for own, other in zip(to_rgb(colour), towards)])

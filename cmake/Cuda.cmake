@@ -1,0 +1,23 @@
+# COMIGS_CUDA becomes ON or OFF: AUTO takes the toolkit that CMake's own search finds, ON insists on one.
+if(NOT COMIGS_CUDA STREQUAL OFF)
+  include(CheckLanguage)
+  if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX} AND EXISTS /usr/local/cuda/bin/nvcc)
+    set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)
+  endif()
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 80 90)
+    endif()
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    set(CMAKE_CUDA_STANDARD 17)  # CMake 3.25 knows no C++20 for nvcc 13
+    set(COMIGS_CUDA ON)
+  elseif(COMIGS_CUDA STREQUAL ON)
+    message(FATAL_ERROR "COMIGS_CUDA=ON, but no CUDA compiler was found. Put nvcc on PATH, set CUDACXX, "
+                        "or configure with -DCOMIGS_CUDA=OFF.")
+  else()
+    set(COMIGS_CUDA OFF)
+  endif()
+endif()
+message(STATUS "CUDA back end: ${COMIGS_CUDA}")

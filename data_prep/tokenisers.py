@@ -1,0 +1,133 @@
+"""Tokenisers by the `tokenizers` library: trained here, GPT-2's own, or a tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
+GPT2_VOCABULARY = 50257
+BYTES = 256
+
+
+def _library() -> None:
+    try:
+        import tokenizers  # noqa: F401
+    except ImportError:
+        raise DataError(
+            "the Python package 'tokenizers' is missing (pip install tokenizers, or run setup.sh)"
+        ) from None
+
+
+@dataclass
+class Tokeniser:
+    """A tokenizer, its kind for the manifest, how many ids there are and the id that ends a document."""
+
+    kind: str
+    tokenizer: Tokenizer
+    vocabulary: int
+    end_of_text: int
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, followed by end_of_text; the library spreads a batch over the cores."""
+        encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [item.ids + [self.end_of_text] for item in encoded]
+
+
+def _finished(kind: str, tokenizer: Tokenizer, end: str) -> Tokeniser:
+    """A document cannot forge the end of text: special tokens inside it are encoded as ordinary text."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    return Tokeniser(kind, tokenizer, max(ids.values()) + 1, ids[end])
+
+
+def _byte_level() -> tuple[object, object]:
+    from tokenizers import decoders, pre_tokenizers
+
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True), decoders.ByteLevel()
+
+
+def trained(texts: Iterable[str], vocabulary: int) -> Tokeniser:
+    """A byte-level BPE of exactly `vocabulary` ids; id 0 is the end of text, ids 1 to 256 are the bytes."""
+    _library()
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    if vocabulary < BYTES + 2:
+        raise DataError(
+            f"--vocabulary {vocabulary}: at least {BYTES + 2} expected (the bytes, end of text and a merge)"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = _byte_level()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    result = _finished("byte-level-bpe", tokenizer, END_OF_TEXT)
+    if result.vocabulary < vocabulary:
+        raise DataError(
+            f"too little text for --vocabulary {vocabulary}: training text gives only {result.vocabulary}"
+            f" tokens; pass --vocabulary {result.vocabulary} or less, or more text"
+        )
+    return result
+
+
+def gpt2(encoder: Path, merges: Path) -> Tokeniser:
+    """GPT-2's own vocabulary from encoder.json and vocab.bpe as OpenAI published them."""
+    _library()
+    from tokenizers import AddedToken, Tokenizer, models
+
+    try:
+        ids = json.loads(encoder.read_text(encoding="utf-8"))
+        lines = merges.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"--gpt2-files {encoder} {merges}: cannot be read: {error}") from None
+    if not isinstance(ids, dict) or len(ids) != GPT2_VOCABULARY or END_OF_TEXT not in ids:
+        raise DataError(f"{encoder}: expected a JSON object of {GPT2_VOCABULARY} tokens with {END_OF_TEXT}")
+    pairs = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+    if len(pairs) != GPT2_VOCABULARY - BYTES - 1 or any(len(pair) != 2 for pair in pairs):
+        raise DataError(
+            f"{merges}: expected {GPT2_VOCABULARY - BYTES - 1} merges of two tokens, found {len(pairs)}"
+        )
+    try:
+        tokenizer = Tokenizer(models.BPE(vocab=ids, merges=pairs))
+    except Exception as error:  # the library raises plain Exception
+        raise DataError(f"{merges}: does not fit {encoder}: {error}") from None
+    tokenizer.pre_tokenizer, tokenizer.decoder = _byte_level()
+    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return _finished("gpt2", tokenizer, END_OF_TEXT)
+
+
+def from_file(path: Path, end: str | None) -> Tokeniser:
+    """Any tokenizer.json; `end` is its end-of-text token, found by its usual names when None."""
+    _library()
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise DataError(f"--tokeniser {path}: no such file ('train', 'gpt2' or a tokenizer.json is expected)")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise DataError(f"--tokeniser {path}: is not a tokenizer.json: {error}") from None
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    found = [name for name in ((end,) if end is not None else USUAL_ENDS) if name in ids]
+    if not found:
+        wanted = end if end is not None else "none of " + ", ".join(USUAL_ENDS)
+        raise DataError(
+            f"--tokeniser {path}: end-of-text token: {wanted} is in its vocabulary; see --end-of-text"
+        )
+    return _finished("file", tokenizer, found[0])

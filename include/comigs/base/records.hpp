@@ -1,0 +1,74 @@
+// Plain records that rooms hand to each other: what a user had, what a round gave. No behaviour but arithmetic on themselves.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace comigs {
+
+/// Cross entropy over the tokens of a split. `tokens == 0` means not evaluated: loss and perplexity are then NaN.
+struct Evaluation {
+  double loss_sum = 0.0;    ///< nats, summed over predicted tokens
+  std::int64_t tokens = 0;  ///< predicted tokens
+
+  [[nodiscard]] double loss() const {
+    return tokens > 0 ? loss_sum / static_cast<double>(tokens) : std::numeric_limits<double>::quiet_NaN();
+  }
+  [[nodiscard]] double perplexity() const { return std::exp(loss()); }
+};
+
+/// Means over evaluated tokens, row-major. Empty vectors: nothing was routed (one expert, no experts, or not evaluated).
+struct RoutingStatistics {
+  std::vector<float> score;    ///< [layer, expert] mean gate weight
+  std::vector<float> load;     ///< [layer, expert] fraction of tokens with the expert in their top-k
+  std::vector<float> entropy;  ///< [layer] mean entropy of the gate, nats
+};
+
+/// Wall-clock of a user's round.
+struct PhaseSeconds {
+  double experts = 0.0, routers = 0.0, aggregation = 0.0, evaluation = 0.0, checkpoint = 0.0, round = 0.0;
+};
+
+/// Perplexity of a user's model on its three splits.
+struct SplitEvaluations {
+  Evaluation train, validation, test;
+};
+
+/// What one user has to say about one round. Round 0 is the state before any training.
+struct UserRound {
+  std::int64_t round = 0;
+  SplitEvaluations after;          ///< after the round's aggregation
+  SplitEvaluations before;         ///< before it; filled for the last aggregation only
+  RoutingStatistics routing;       ///< over the tokens of the test split, after the aggregation
+  std::vector<float> update_norm;  ///< [layer, expert, projection(up, down)] Frobenius norm of gamma B A; empty: not evaluated
+  std::vector<double> aggregation_weight;  ///< [user] this user's row of the mixing matrix of shared parameters
+  PhaseSeconds seconds;
+  std::int64_t communication_bytes = 0;  ///< payload this rank sent in the round's aggregation
+  std::int64_t peak_memory_bytes = 0;    ///< device memory on a GPU, else resident set, so far
+};
+
+/// What a user was given, fixed over the run.
+struct UserDescription {
+  std::string name;
+  std::string host;
+  std::string device;
+  std::int64_t experts = 0;      ///< experts in every MLP block
+  std::int64_t generalists = 0;  ///< how many of them, from expert 0 on, are shared with other users
+  std::int64_t lora_rank = 0;
+  std::int64_t top_k = 0;
+  std::int64_t train_tokens = 0, validation_tokens = 0, test_tokens = 0;
+};
+
+/// One LoRA factor to be stored: row-major float32 in memory that the caller keeps alive.
+struct FactorView {
+  std::int64_t layer = 0, expert = 0;
+  std::string name;  ///< up_A, up_B, down_A, down_B
+  std::int64_t rows = 0, columns = 0;
+  const float* data = nullptr;
+  std::string row_dimension, column_dimension;  ///< such as "lora_rank", "width"; empty: <name>_row, <name>_column
+};
+
+}  // namespace comigs

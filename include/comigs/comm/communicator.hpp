@@ -1,0 +1,60 @@
+// Groups of ranks and the collectives the rest of comigs needs on them. Every collective's name starts with `all_`.
+#pragma once
+
+#include <mpi.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace comigs::comm {
+
+/// Throws CommError with MPI's own words if `code` is not MPI_SUCCESS.
+void check_mpi(int code, const char* call);
+
+/// Owns an MPI communicator (the world's handle is borrowed). Move-only. All members that start with `all_` are collective
+/// over it and throw CommError.
+class Communicator {
+ public:
+  [[nodiscard]] static Communicator world();
+  Communicator(Communicator&& other) noexcept;
+  Communicator& operator=(Communicator&& other) noexcept;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+  ~Communicator();
+
+  [[nodiscard]] int rank() const noexcept { return rank_; }
+  [[nodiscard]] int size() const noexcept { return size_; }
+  [[nodiscard]] bool is_first() const noexcept { return rank_ == 0; }
+  [[nodiscard]] MPI_Comm handle() const noexcept { return handle_; }
+
+  /// The ranks that pass `member == true`, in their order here; nothing for the others.
+  [[nodiscard]] std::optional<Communicator> all_split(bool member) const;
+  /// The ranks that share this rank's memory (its node).
+  [[nodiscard]] Communicator all_split_by_node() const;
+
+  void all_barrier() const;
+  [[nodiscard]] double all_max(double value) const;
+  [[nodiscard]] std::int64_t all_sum(std::int64_t value) const;
+  /// Rank r's block at index r, on every rank; all blocks have the same length.
+  [[nodiscard]] std::vector<double> all_gather(std::span<const double> block) const;
+  [[nodiscard]] std::vector<std::int64_t> all_gather(std::span<const std::int64_t> block) const;
+  /// Rank r's text at index r, on every rank.
+  [[nodiscard]] std::vector<std::string> all_gather(const std::string& text) const;
+  /// Rank r's numbers at index r, on rank 0; empty elsewhere. Lengths may differ.
+  [[nodiscard]] std::vector<std::vector<float>> all_gather_to_first(std::span<const float> block) const;
+  /// Rank 0's text on every rank.
+  [[nodiscard]] std::string all_broadcast(const std::string& text) const;
+
+ private:
+  Communicator(MPI_Comm handle, bool owned);
+
+  MPI_Comm handle_ = MPI_COMM_NULL;
+  bool owned_ = false;
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+}  // namespace comigs::comm

@@ -1,0 +1,72 @@
+// The immutable description of a run, as resolved from defaults, a job file and the command line.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace comigs::config {
+
+enum class Precision { float32, bf16 };
+enum class DeviceChoice { automatic, cpu, cuda };
+enum class LoadBalancing { none, uniform, generalist };
+
+struct Run {
+  std::string output;  ///< folder of results.h5
+  std::uint64_t seed = 0;
+  std::int64_t rounds = 20;         ///< communication rounds
+  std::int64_t evaluate_every = 1;  ///< rounds between evaluations; the first and the last always are
+  std::int64_t weights_every = 0;   ///< rounds between stored LoRA factors; 0: the last round only
+  std::int64_t train_evaluation_tokens = 16384;  ///< leading training tokens that are evaluated; 0: all
+  Precision precision = Precision::float32;      ///< of frozen weights and activations
+  DeviceChoice device = DeviceChoice::automatic;
+  std::int64_t threads = 0;   ///< compute threads a rank; 0: its share of the cores it may use
+  bool reproducible = false;  ///< sum in rank order, so that bits do not depend on placement
+};
+
+struct Data {
+  std::string folder;  ///< data-set folder with manifest.json
+};
+
+struct Model {
+  std::string folder;  ///< Hugging Face folder: config.json, model.safetensors
+};
+
+struct Method {
+  std::string name = "comigs-1g1s";
+  std::int64_t router_every = 30;  ///< tau: expert iterations between router updates, over the whole run
+  std::int64_t router_steps = 10;  ///< s: optimiser steps of a router update
+  LoadBalancing load_balancing = LoadBalancing::generalist;
+  double load_balancing_weight = 0.01;  ///< lambda
+};
+
+struct Optimiser {
+  double expert_learning_rate = 2e-3;  ///< peak
+  double router_learning_rate = 2e-3;  ///< constant
+  double final_fraction = 0.1;         ///< the cosine ends at this fraction of the peak
+  double warmup_fraction = 0.0;  ///< share of the run's iterations in which the rate rises (half cosine)
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.01;
+};
+
+/// What one user gets: `[user]` for all, `[user.i]` or a list option for one.
+struct User {
+  std::int64_t experts = 2;  ///< in every MLP block
+  std::int64_t lora_rank = 8;
+  double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
+  std::int64_t top_k = 2;    ///< experts active for a token
+  std::int64_t batch_sequences = 64;
+  std::int64_t micro_batch_sequences = 0;  ///< sequences run at a time; 0: the whole batch
+  std::int64_t context_tokens = 128;
+  std::int64_t local_steps = 10;  ///< optimiser steps between two aggregations
+};
+
+struct Config {
+  Run run;
+  Data data;
+  Model model;
+  Method method;
+  Optimiser optimiser;
+  std::vector<User> users;  ///< one a rank; filled by `resolve` for a number of users
+};
+
+}  // namespace comigs::config

@@ -1,0 +1,21 @@
+// A configuration told: as INI text, as a digest, and as the help text of all that can be set.
+#pragma once
+
+#include <comigs/config/config.hpp>
+
+#include <string>
+
+namespace comigs::config {
+
+/// All options as INI text that parses back to the same Config, in the order of the table. What all users
+/// have alike is in [user], the rest in [user.i]. Numbers in the shortest form that reads back exactly.
+[[nodiscard]] std::string echo(const Config& config);
+
+/// SHA-256 (hex) of every option that determines the numbers, so without output folder, device and threads.
+/// Ranks of a run, and a run and its resumption, must agree on it.
+[[nodiscard]] std::string digest(const Config& config);
+
+/// What `comigs train --help` prints: all options by section with defaults and units, 100 columns.
+[[nodiscard]] std::string help();
+
+}  // namespace comigs::config

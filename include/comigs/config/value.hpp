@@ -1,0 +1,112 @@
+// How one value of an option is read from text and printed, by its C++ type.
+#pragma once
+
+#include <comigs/config/config.hpp>
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+namespace comigs::config {
+
+/// Numbers that an option accepts; by default all.
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool low_excluded = false, high_excluded = false;
+
+  [[nodiscard]] constexpr bool contains(double value) const {
+    return (low_excluded ? value > low : value >= low) && (high_excluded ? value < high : value <= high);
+  }
+};
+
+[[nodiscard]] constexpr Range at_least(double low) { return {.low = low}; }
+[[nodiscard]] constexpr Range above(double low) { return {.low = low, .low_excluded = true}; }
+[[nodiscard]] constexpr Range between(double low, double high) { return {.low = low, .high = high}; }
+[[nodiscard]] constexpr Range from_to_below(double low, double high) {
+  return {.low = low, .high = high, .high_excluded = true};
+}
+
+/// " from 1 to 64", " above 0", ..., or nothing.
+[[nodiscard]] std::string range_words(const Range& range);
+
+/// The text as a message may show it: control characters as '?', no longer than 80 bytes.
+[[nodiscard]] std::string printable(std::string_view text);
+
+/// Reads the whole text; false, with `value` unchanged, where it is not one: trailing text, overflow, not
+/// finite. Text may not hold '#', control characters or outer blanks, which an INI file could not give back.
+[[nodiscard]] bool read(std::string_view text, std::int64_t& value);
+[[nodiscard]] bool read(std::string_view text, std::uint64_t& value);
+[[nodiscard]] bool read(std::string_view text, double& value);
+[[nodiscard]] bool read(std::string_view text, bool& value);
+[[nodiscard]] bool read(std::string_view text, std::string& value);
+
+/// The shortest text that `read` turns into the same value.
+[[nodiscard]] std::string print(std::int64_t value);
+[[nodiscard]] std::string print(std::uint64_t value);
+[[nodiscard]] std::string print(double value);
+[[nodiscard]] std::string print(bool value);
+[[nodiscard]] std::string print(const std::string& value);
+
+/// The words that stand for the values of an enumeration.
+template <class Enum>
+inline constexpr std::array<std::pair<std::string_view, Enum>, 0> words{};
+template <>
+inline constexpr auto words<Precision> = std::to_array<std::pair<std::string_view, Precision>>(
+    {{"float32", Precision::float32}, {"bf16", Precision::bf16}});
+template <>
+inline constexpr auto words<DeviceChoice> = std::to_array<std::pair<std::string_view, DeviceChoice>>(
+    {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});
+template <>
+inline constexpr auto words<LoadBalancing> =
+    std::to_array<std::pair<std::string_view, LoadBalancing>>({{"none", LoadBalancing::none},
+                                                               {"uniform", LoadBalancing::uniform},
+                                                               {"generalist", LoadBalancing::generalist}});
+
+template <class Enum>
+requires std::is_enum_v<Enum>
+[[nodiscard]] bool read(std::string_view text, Enum& value) {
+  for (const auto& [word, meaning] : words<Enum>) {
+    if (word == text) {
+      value = meaning;
+      return true;
+    }
+  }
+  return false;
+}
+
+template <class Enum>
+requires std::is_enum_v<Enum>
+[[nodiscard]] std::string print(Enum value) {
+  for (const auto& [word, meaning] : words<Enum>) {
+    if (meaning == value) return std::string(word);
+  }
+  return "unknown";
+}
+
+/// What a reader of an error message or a help text should put there: "an integer", "auto, cpu or cuda".
+template <class Value>
+[[nodiscard]] std::string type_words() {
+  if constexpr (std::is_enum_v<Value>) {
+    std::string list;
+    for (std::size_t i = 0; i < words<Value>.size(); ++i) {
+      if (i > 0) list += i + 1 == words<Value>.size() ? " or " : ", ";
+      list += words<Value>[i].first;
+    }
+    return list;
+  } else if constexpr (std::is_same_v<Value, bool>) {
+    return "true or false";
+  } else if constexpr (std::is_same_v<Value, std::string>) {
+    return "text without '#', control characters or outer blanks";
+  } else {
+    return std::is_floating_point_v<Value> ? "a number"
+           : std::is_unsigned_v<Value>     ? "an integer from 0 to 2^64 - 1"
+                                           : "an integer";
+  }
+}
+
+}  // namespace comigs::config

@@ -1,0 +1,49 @@
+// The rounds: every user trains, what is shared is averaged, every user is evaluated (Algorithm 1).
+#pragma once
+
+#include <cstdint>
+
+#include "comigs/base/records.hpp"
+#include "comigs/comm/communicator.hpp"
+#include "comigs/config/config.hpp"
+#include "comigs/data/manifest.hpp"
+#include "comigs/federation/aggregation.hpp"
+#include "comigs/model/base_model.hpp"
+#include "comigs/train/local_trainer.hpp"
+
+namespace comigs::federation {
+
+/// One user's way through the rounds of a run. Keeps references to what it is given, which must live longer.
+class RoundLoop {
+ public:
+  RoundLoop(const comm::Communicator& world, const config::Config& config, const std::vector<model::UserModel>& users,
+            const model::BaseModel& base, const data::UserData& shards, model::Parameters& parameters,
+            train::LocalTrainer& trainer, Aggregation& aggregation);
+
+  /// Collective over the world. Round 0: nothing is trained, all is evaluated.
+  [[nodiscard]] UserRound all_start();
+  /// Collective. Local training, aggregation and, where the round is one of those evaluated, evaluation. Throws PeerError on every
+  /// rank if any rank fails.
+  [[nodiscard]] UserRound all_round(std::int64_t round);
+
+  [[nodiscard]] bool is_last(std::int64_t round) const { return round == config_.run.rounds; }
+  [[nodiscard]] bool is_evaluated(std::int64_t round) const { return round % config_.run.evaluate_every == 0 || is_last(round); }
+
+ private:
+  void evaluate(UserRound& record) const;
+  [[nodiscard]] SplitEvaluations perplexities() const;
+  [[nodiscard]] RoutingStatistics pad(const RoutingStatistics& own) const;
+  [[nodiscard]] UserRound finish(UserRound record) const;
+
+  const comm::Communicator& world_;
+  const config::Config& config_;
+  const model::BaseModel& base_;
+  const data::UserData& shards_;
+  model::Parameters& parameters_;
+  train::LocalTrainer& trainer_;
+  Aggregation& aggregation_;
+  const config::User& user_;
+  std::int64_t most_experts_ = 0;
+};
+
+}  // namespace comigs::federation

@@ -1,0 +1,107 @@
+// HDF5 files that are also netCDF-4: groups, datasets with named dimensions, attributes.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace comigs::io::hdf5 {
+
+enum class Type { int64, float32, float64, text };
+
+/// Owns one HDF5 identifier. Every operation here throws IoError with the file, the object and HDF5's own
+/// reason.
+class Object {
+ public:
+  using Closer = int (*)(std::int64_t);
+  Object(std::int64_t id, Closer closer) noexcept : id_(id), closer_(closer) {}
+  Object(Object&& other) noexcept;
+  Object& operator=(Object&& other) noexcept;
+  ~Object();
+
+  [[nodiscard]] std::int64_t id() const noexcept { return id_; }
+  /// Sets or replaces an attribute.
+  void set_attribute(const std::string& name, const std::string& value);
+  void set_attribute(const std::string& name, std::int64_t value);
+  void set_attribute(const std::string& name, const std::vector<std::string>& values);
+
+ protected:
+  void set_attribute_data(const std::string& name, std::int64_t type, std::int64_t space, const void* data);
+
+ private:
+  friend class File;
+  void release() noexcept;
+  std::int64_t forget() noexcept;  // gives the identifier away unclosed
+  std::int64_t id_;
+  Closer closer_;
+};
+
+/// A typed array. Spans hold whole rows of all but the first dimension, row-major.
+class Dataset : public Object {
+ public:
+  using Object::Object;
+  void write(std::span<const std::int64_t> values);
+  void write(std::span<const float> values);
+  void write(std::span<const double> values);
+  void write(const std::vector<std::string>& values);
+  /// Lengthens the first dimension by one and fills it.
+  void append_row(std::span<const std::int64_t> values);
+  void append_row(std::span<const float> values);
+  void append_row(std::span<const double> values);
+  [[nodiscard]] std::vector<std::uint64_t> extent() const;
+
+  /// Makes this one-dimensional array the dimension `name`, whose labels it holds.
+  void become_scale(const std::string& name);
+  /// Names the dimension `index` of this array after `scale`.
+  void attach_scale(const Dataset& scale, unsigned index);
+
+ private:
+  friend class Group;
+  void set_fill_value_attribute(Type type);
+};
+
+/// A folder inside the file; children stay in the order in which they were made.
+class Group : public Object {
+ public:
+  using Object::Object;
+  [[nodiscard]] Group create_group(const std::string& name);
+  [[nodiscard]] Group open_group(const std::string& path) const;
+  /// Floating-point arrays start as NaN, and say so in `_FillValue`.
+  [[nodiscard]] Dataset create_dataset(const std::string& name, Type type,
+                                       const std::vector<std::uint64_t>& extent);
+  /// An array without rows yet, each of extent `row`, that `append_row` lengthens.
+  [[nodiscard]] Dataset create_growing(const std::string& name, Type type,
+                                       const std::vector<std::uint64_t>& row);
+  [[nodiscard]] Dataset open_dataset(const std::string& path) const;
+  /// A dimension of this length that has a name but no labels, as netCDF-4 stores it.
+  [[nodiscard]] Dataset create_dimension(const std::string& name, std::uint64_t length);
+  [[nodiscard]] bool contains(const std::string& name) const;
+  /// Gives the object at the absolute path `existing` the further name `name` in this group.
+  void link(const std::string& name, const std::string& existing);
+
+ private:
+  Dataset create(const std::string& name, Type type, const std::vector<std::uint64_t>& extent, bool growing);
+};
+
+/// An open file. `close` reports what the destructor cannot: that the last bytes did not reach the file.
+class File {
+ public:
+  [[nodiscard]] static File create(const std::filesystem::path& path);  ///< empties a file that is there
+  [[nodiscard]] static File open(const std::filesystem::path& path);    ///< for reading and writing
+  [[nodiscard]] Group root() const;
+  /// All groups and datasets must have gone before.
+  void close();
+
+ private:
+  File(Object object, std::filesystem::path path) : object_(std::move(object)), path_(std::move(path)) {}
+  Object object_;
+  std::filesystem::path path_;
+};
+
+/// "HDF5 1.10.8": the library in use, for records.
+[[nodiscard]] std::string library_version();
+
+}  // namespace comigs::io::hdf5

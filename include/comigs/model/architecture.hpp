@@ -1,0 +1,47 @@
+// What there is to know about a causal language model without its weights.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace comigs::model {
+
+/// A linear map of the frozen model that gets a LoRA beside it.
+struct Projection {
+  std::string name;  ///< as in the model family's own files, without the layer
+  std::int64_t in = 0, out = 0;
+};
+
+struct Architecture {
+  std::string family;               ///< Hugging Face's model_type
+  std::int64_t layers = 0;          ///< L
+  std::int64_t width = 0;           ///< C
+  std::int64_t heads = 0;
+  std::int64_t inner = 0;           ///< width of the MLP's activations
+  std::int64_t vocabulary = 0;      ///< V
+  std::int64_t positions = 0;       ///< longest context
+  double layer_norm_epsilon = 1e-5;
+  std::vector<Projection> attention;  ///< one LoRA each
+  Projection up, down;                ///< of the MLP block: one LoRA pair for each expert
+};
+
+/// One weight of the frozen model.
+struct WeightSpec {
+  enum class Kind { matrix, residual_matrix, embedding, bias, scale };
+  std::string name;                 ///< in the family's files, without prefix
+  std::vector<std::int64_t> shape;
+  Kind kind = Kind::matrix;         ///< how it is initialised in pretraining, and whether it is decayed
+
+  [[nodiscard]] std::int64_t count() const;
+};
+
+/// GPT-2 of a given size, as Radford et al. 2019: inner width 4 C.
+[[nodiscard]] Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int64_t heads,
+                                             std::int64_t vocabulary, std::int64_t positions);
+/// All weights of a GPT-2, in the order of its files. The head is the token embedding.
+[[nodiscard]] std::vector<WeightSpec> gpt2_weights(const Architecture& architecture);
+/// The config.json that transformers reads back to the same architecture.
+[[nodiscard]] std::string gpt2_config_json(const Architecture& architecture);
+
+}  // namespace comigs::model

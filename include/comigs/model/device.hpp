@@ -1,0 +1,31 @@
+// The device a rank computes on.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <string>
+
+namespace comigs::model {
+
+/// How many CUDA devices this process sees; 0 where comigs was built without CUDA.
+[[nodiscard]] int visible_gpus();
+
+/// Makes GPU `local_rank` modulo the visible ones this process's own. Throws ConfigError if there is none.
+[[nodiscard]] c10::Device bind_gpu(int local_rank);
+
+/// "cpu, 2 threads" or the card's name and number.
+[[nodiscard]] std::string describe(const c10::Device& device);
+
+/// Sets both of LibTorch's thread pools; before any other use of LibTorch.
+void set_threads(int threads);
+
+/// The stream that LibTorch's kernels are queued on, as a cudaStream_t; null on the CPU.
+[[nodiscard]] void* current_stream(const c10::Device& device);
+/// Waits until all queued work is done. Nothing to do on the CPU.
+void synchronize(const c10::Device& device);
+
+/// Most bytes used so far: device memory on a GPU, else the process's resident set.
+[[nodiscard]] std::int64_t peak_memory_bytes(const c10::Device& device);
+
+}  // namespace comigs::model

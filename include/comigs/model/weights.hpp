@@ -1,0 +1,27 @@
+// Frozen weights: where the numbers of a base model come from.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "comigs/model/architecture.hpp"
+
+namespace comigs::model {
+
+/// Gives the tensor of a weight, in the shape, precision and place that the model is to use.
+using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
+
+/// The weights of `folder`/model.safetensors. A weight that lies there in the precision `dtype` is a read-only view of the
+/// mapped file on the CPU (all ranks of a node share its pages) or one upload on a GPU; others are converted. Names are
+/// accepted with and without the prefix "transformer.". The returned source throws DataError naming the file, the tensor,
+/// what was found and what was expected.
+[[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device);
+
+/// SHA-256 of `folder`/model.safetensors, hexadecimal.
+[[nodiscard]] std::string weights_digest(const std::filesystem::path& folder);
+
+}  // namespace comigs::model

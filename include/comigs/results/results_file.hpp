@@ -1,0 +1,57 @@
+// results.h5: what a run found, round by round.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comigs/base/records.hpp"
+#include "comigs/results/user_round.hpp"
+
+namespace comigs::results {
+
+/// What the whole file says about the run: its root attributes, and what every user had.
+struct RunDescription {
+  std::string title, program_version, git_commit;
+  std::string created;        ///< UTC, ISO 8601
+  std::string configuration;  ///< the resolved one, as text
+  std::string method, data_set, base_model, base_digest;
+  std::int64_t seed = 0;
+  std::vector<std::string> library_versions;  ///< "Open MPI 4.1.4", ...; HDF5's own is added
+  std::string train_tokens_evaluated =
+      "the whole training split";  ///< on which tokens train perplexity is measured
+  std::vector<UserDescription> users;
+  std::int64_t layers = 0;
+};
+
+/// The file at `path`, which is at any moment complete, closed and readable: each write makes the next
+/// version beside it and renames that over it. For one process of the run. Throws IoError where writing
+/// fails; the file then is as it was. Arrays and dimensions are those of the documented layout, for h5py,
+/// xarray, netCDF and others.
+class ResultsFile {
+ public:
+  /// Creates the file without rounds. Throws ConfigError where there is one already.
+  ResultsFile(std::filesystem::path path, RunDescription run);
+
+  [[nodiscard]] static bool exists(const std::filesystem::path& path);
+  [[nodiscard]] const RoundShape& shape() const noexcept { return shape_; }
+  [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+
+  /// Adds a round; `rows[i]` is user i's, `factors[i]` its LoRA factors (`factors` empty: not stored this
+  /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
+  /// contradict the run.
+  void write_round(const std::vector<UserRound>& rows,
+                   const std::vector<std::vector<FactorView>>& factors = {});
+
+ private:
+  void check(const std::vector<UserRound>& rows, const std::vector<std::vector<FactorView>>& factors) const;
+
+  std::filesystem::path path_;
+  RunDescription run_;
+  RoundShape shape_;
+  std::optional<std::int64_t> last_round_;
+};
+
+}  // namespace comigs::results

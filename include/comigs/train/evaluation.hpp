@@ -1,0 +1,28 @@
+// Perplexity of a whole split and how its tokens were routed.
+#pragma once
+
+#include <cstdint>
+
+#include "comigs/base/records.hpp"
+#include "comigs/data/token_shard.hpp"
+#include "comigs/model/base_model.hpp"
+
+namespace comigs::train {
+
+struct EvaluationOptions {
+  std::int64_t context = 128;   ///< T
+  std::int64_t sequences = 32;  ///< run at a time
+  std::int64_t tokens = 0;      ///< leading tokens of the split; 0: all
+};
+
+struct SplitReport {
+  Evaluation evaluation;
+  RoutingStatistics routing;  ///< [L, E] over the same tokens; empty where nothing is routed
+};
+
+/// Local. Predicts every token of the split but its first exactly once, from at most T tokens before it in windows that do not
+/// overlap; sums in float64. The same bits whenever it is called on the same numbers.
+[[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
+                                   const data::TokenShard& shard, const EvaluationOptions& options);
+
+}  // namespace comigs::train

@@ -1,0 +1,57 @@
+// Making a small base model from scratch, data-parallel over ranks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "comigs/base/records.hpp"
+#include "comigs/config/pretrain.hpp"
+#include "comigs/data/manifest.hpp"
+#include "comigs/model/base_model.hpp"
+#include "comigs/train/adamw.hpp"
+
+namespace comigs::train {
+
+/// This process's part of every batch.
+struct Share {
+  std::int64_t index = 0, of = 1;
+};
+
+/// Adds a block of float32 (in the model's memory) up over all ranks, in place.
+using SumOverRanks = std::function<void(std::span<float>)>;
+
+/// Owns all weights of a model in one flat block [matrices | biases and scales] with gradients and optimiser state. Every rank holds the
+/// same numbers; a step's gradient is the mean over the whole batch, so that results differ between rank counts by rounding only.
+class Pretraining {
+ public:
+  Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device, Share share);
+
+  /// Collective through `sum`. Step `step` from 0; returns the batch's mean loss (nats) on every rank.
+  double step(std::int64_t step, const data::TokenShard& text, const SumOverRanks& sum);
+  /// Local. Perplexity on a whole shard.
+  [[nodiscard]] Evaluation evaluate(const data::TokenShard& text) const;
+  /// Writes config.json, model.safetensors (float32) and a copy of the tokeniser into `folder`, each atomically.
+  void write(const std::filesystem::path& folder, const data::Manifest& manifest) const;
+  [[nodiscard]] std::int64_t parameters() const { return values_.numel(); }
+
+ private:
+  void initialise();
+
+  config::Pretrain plan_;
+  Share share_;
+  model::Architecture architecture_;
+  std::vector<model::WeightSpec> specs_;
+  std::vector<at::Tensor> weights_;   ///< autograd leaves, one for each spec
+  at::Tensor values_, gradients_;     ///< [P + 1]: the last gradient element carries the loss through the sum
+  model::Slice decayed_, undecayed_;
+  std::unique_ptr<model::BaseModel> base_;
+  std::unique_ptr<model::Parameters> no_parameters_;
+  std::unique_ptr<Adamw> optimiser_;
+};
+
+}  // namespace comigs::train

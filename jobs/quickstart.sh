@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# From nothing to a trained run and its report: set-up, build, data, base model, CoMiGS with four users, report.
+# What an earlier call finished is used again; remove runs/quickstart (or a folder in it) to make it anew.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly HOME_OF_RUNS=runs/quickstart
+readonly DATA=$HOME_OF_RUNS/data BASE=$HOME_OF_RUNS/base REPORT=$HOME_OF_RUNS/report.html
+readonly COMIGS=build/release/comigs USERS=4
+TIMES=()
+
+usage() {
+    cat <<HELP
+usage: bash jobs/quickstart.sh [options of comigs train]
+
+  bash jobs/quickstart.sh                             CoMiGS, one generalist and one specialist for each of four users
+  bash jobs/quickstart.sh --method fedavg --seed 1    another method, another seed; same data, same base model
+
+The run goes to $HOME_OF_RUNS/<method>[-<other options>]; the report, $REPORT,
+shows this run first and beside it all others that were finished here.
+'$COMIGS methods' lists the methods, '$COMIGS train --help' the options.
+HELP
+}
+
+say() { printf '\nquickstart: %s\n' "$*"; }
+timed() { # name of the step, then its command; the script ends where a step fails
+    local name=$1 begun=$SECONDS
+    shift
+    say "$name"
+    "$@" || {
+        printf 'quickstart: error: this step failed: %s\n' "$name" >&2
+        exit 1
+    }
+    TIMES+=("$(printf '%-12s %4d s' "${name%%:*}" $((SECONDS - begun)))")
+}
+
+# The run's folder is named after the method and whatever else was asked for: fedavg-seed-1.
+run_folder() {
+    local method=comigs-1g1s rest=''
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            --method=*) method=${1#--method=} ;;
+            --method)
+                [ $# -gt 1 ] || return 1
+                method=$2
+                shift
+                ;;
+            *) rest+=-${1#--} ;;
+        esac
+        shift
+    done
+    printf '%s/%s' "$HOME_OF_RUNS" "$(printf '%s%s' "$method" "$rest" | tr -c '[:alnum:]._\n' -)"
+}
+
+build() {
+    cmake --preset release && cmake --build --preset release --target comigs
+}
+
+prepare_data() {
+    rm -rf "$DATA"
+    .venv/bin/python -m data_prep multilingual --output "$DATA"
+}
+
+pretrain() {
+    local ranks
+    ranks=$(nproc)
+    rm -rf "$BASE"
+    mpirun -n $((ranks < 2 ? ranks : 2)) "$COMIGS" pretrain --data "$DATA" --output "$BASE"
+}
+
+train() {
+    rm -rf "$RUN"
+    mpirun -n "$USERS" "$COMIGS" train jobs/quickstart.ini --output "$RUN" "$@" && touch "$RUN/.finished"
+}
+
+report() {
+    local other runs=("$RUN")
+    for other in "$HOME_OF_RUNS"/*/.finished; do
+        other=${other%/.finished}
+        [ "$other" = "$RUN" ] || runs+=("$other")
+    done
+    .venv/bin/python -m analysis report "${runs[@]}" --output "$REPORT"
+}
+
+for argument in "$@"; do
+    case "$argument" in
+        --help | -h) usage && exit 0 ;;
+        --output | --output=*)
+            echo "quickstart: error: --output is chosen here (see --help); for your own folder call comigs train" >&2
+            exit 2
+            ;;
+    esac
+done
+RUN=$(run_folder "$@") || {
+    echo "quickstart: error: --method needs a name; '$COMIGS methods' lists them" >&2
+    exit 2
+}
+
+timed "set-up: packages, Python environment" bash setup.sh
+environment=$(bash setup.sh --env)
+eval "$environment"
+timed "build: $COMIGS" build
+if [ -f "$DATA/manifest.json" ]; then
+    say "data: $DATA is there from an earlier call"
+else
+    timed "data: five languages, tokeniser trained on them, into $DATA" prepare_data
+fi
+if [ -f "$BASE/model.safetensors" ]; then
+    say "base: $BASE is there from an earlier call"
+else
+    timed "base: a small GPT-2, trained on English, into $BASE (about two minutes on two cores)" pretrain
+fi
+if [ -f "$RUN/.finished" ]; then
+    say "train: $RUN is there from an earlier call; remove it to train again"
+else
+    timed "train: $USERS users, one a rank, into $RUN" train "$@"
+fi
+timed "report: $REPORT" report
+
+say "done"
+printf '    %s\n' "${TIMES[@]}" "$(printf '%-12s %4d s' altogether "$SECONDS")"
+cat <<DONE
+
+    data     $DATA
+    base     $BASE
+    results  $RUN/results.h5     (log: $RUN/run.log)
+    report   $REPORT     (open it in a browser)
+
+    next     bash jobs/quickstart.sh --method fedavg     another method beside it in the report
+             $COMIGS train --help
+DONE

@@ -1,0 +1,51 @@
+// comigs: federated fine-tuning of language models with mixtures of LoRA experts, one MPI rank a user.
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+#include "command.hpp"
+#include "comigs/base/error.hpp"
+#include "comigs/base/version.hpp"
+
+namespace {
+
+struct Command {
+  const char* name;
+  const char* summary;
+  int (*run)(int& argc, char**& argv, const std::vector<std::string>& arguments);
+};
+
+constexpr Command commands[] = {
+    {"train", "fine-tune with any method of the table; one MPI rank a user", comigs::app::train},
+    {"pretrain", "make a small base model from scratch, data-parallel over ranks", comigs::app::pretrain},
+    {"methods", "print the table of methods", comigs::app::methods},
+};
+
+void print_usage(std::FILE* stream) {
+  fmt::print(stream, "usage: comigs COMMAND [options]\n\n");
+  for (const Command& command : commands) fmt::print(stream, "  {:<10} {}\n", command.name, command.summary);
+  fmt::print(stream, "\n'comigs COMMAND --help' lists a command's options, 'comigs --version' names this build.\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string name = argc > 1 ? argv[1] : "";
+  for (const Command& command : commands)
+    if (name == command.name) return command.run(argc, argv, std::vector<std::string>(argv + 2, argv + argc));
+  if (name == "--version") {
+    fmt::print("comigs {} ({})\n", comigs::program_version, comigs::git_commit);
+    return 0;
+  }
+  if (name == "--help" || name == "-h") {
+    print_usage(stdout);
+    return 0;
+  }
+  if (name.empty()) {
+    print_usage(stderr);
+  } else {
+    fmt::print(stderr, "comigs: '{}' is no command; 'comigs --help' lists them\n", name);
+  }
+  return static_cast<int>(comigs::ExitCode::bad_input);
+}

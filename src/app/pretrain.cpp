@@ -1,0 +1,120 @@
+// comigs pretrain: a small base model from scratch.
+#include "comigs/train/pretraining.hpp"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "command.hpp"
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+#include "comigs/comm/agreement.hpp"
+#include "comigs/comm/placement.hpp"
+#include "comigs/comm/summation.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/config/pretrain.hpp"
+#include "comigs/io/atomic_file.hpp"
+#include "comigs/io/sha256.hpp"
+#include "comigs/model/device.hpp"
+#include "device_choice.hpp"
+#include "terminal.hpp"
+
+namespace comigs::app {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Job {
+  config::Pretrain plan;
+  data::Manifest manifest;
+  std::string digest;  ///< of what decides the weights
+};
+
+// Beside the weights: by which the next call recognises that they are what it would make.
+fs::path recipe_file(const Job& job) { return fs::path(job.plan.output) / "comigs_pretrain.txt"; }
+
+Job read_job(const std::vector<std::string>& arguments) {
+  Job job{.plan = config::parse_pretrain(arguments), .manifest = {}, .digest = {}};
+  job.manifest = data::read_manifest(job.plan.data);
+  if (!job.manifest.base)
+    throw DataError(fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
+  config::Pretrain numbers = job.plan;
+  numbers.output = "-";
+  numbers.data = "-";
+  numbers.device = config::DeviceChoice::automatic;
+  numbers.threads = 0;
+  job.digest = io::sha256(config::echo(numbers) + job.manifest.digest);
+  return job;
+}
+
+bool is_made(const Job& job) {
+  std::ifstream stream(recipe_file(job));
+  return stream && std::string(std::istreambuf_iterator<char>(stream), {}) == job.digest + "\n";
+}
+
+void refuse_other(const Job& job) {
+  const fs::path config = fs::path(job.plan.output) / "config.json";
+  if (fs::exists(config))
+    throw ConfigError(fmt::format("--output {}: there is a model already that this call would not have made; remove it or name another folder",
+                                  job.plan.output));
+}
+
+void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::Pretraining& pretraining, const data::BaseShards& corpus,
+                        comm::Memory memory) {
+  const data::TokenShard text = comm::all_agree(world, [&] { return data::TokenShard(corpus.train, job.manifest.vocabulary); });
+  const data::TokenShard held_out = comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, job.manifest.vocabulary); });
+  comm::Summation summation(memory, false);
+  ProgressBar bar(job.plan.steps, world.is_first());
+  Stopwatch lap;
+  for (std::int64_t step = 0; step < job.plan.steps; ++step) {
+    const double loss = pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); });
+    bar.advance(1, fmt::format("step {}/{}, loss {:.3f}", step + 1, job.plan.steps, loss));
+    if ((step + 1) % job.plan.evaluate_every != 0 && step + 1 != job.plan.steps) continue;
+    if (!world.is_first()) continue;
+    const double perplexity = pretraining.evaluate(held_out).perplexity();
+    bar.clear();
+    fmt::print("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity, format_duration(lap.seconds()));
+    std::fflush(stdout);
+  }
+}
+
+void all_pretrain(const comm::Communicator& world, const std::vector<std::string>& arguments) {
+  // 1. What is to be made, and whether it is there already.
+  const Job job = comm::all_agree(world, [&] { return read_job(arguments); });
+  if (comm::all_agree(world, [&] { return is_made(job); })) {
+    if (world.is_first()) fmt::print("{}: there already, made by the same options from the same data\n", job.plan.output);
+    return;
+  }
+  comm::all_agree(world, [&] { refuse_other(job); });
+  // 2. Where.
+  const comm::Placement placement = comm::all_place(world);
+  const c10::Device device = comm::all_agree(world, [&] { return choose_device(job.plan.device, job.plan.threads, placement); });
+  // 3. The weights and their training.
+  train::Pretraining pretraining(job.plan, job.manifest.vocabulary, device, {.index = world.rank(), .of = world.size()});
+  if (world.is_first())
+    fmt::print("comigs pretrain: GPT-2, {} layers, width {}, vocabulary {}, {} parameters; {} steps of {} x {} tokens on {} ({})\n", job.plan.layers,
+               job.plan.width, job.manifest.vocabulary, group_digits(pretraining.parameters()), job.plan.steps, job.plan.batch_sequences,
+               job.plan.context_tokens, job.manifest.name, model::describe(device));
+  all_pretrain_steps(world, job, pretraining, *job.manifest.base, device.is_cuda() ? comm::Memory::device : comm::Memory::host);
+  // 4. The folder; the recipe last, so that a half-written folder is never taken for a whole one.
+  comm::all_agree(world, [&] {
+    if (!world.is_first()) return;
+    pretraining.write(job.plan.output, job.manifest);
+    io::write_atomically(recipe_file(job), job.digest + "\n");
+    fmt::print("base model: {}\n", job.plan.output);
+  });
+}
+
+}  // namespace
+
+int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments) {
+  if (config::wants_help(arguments)) {
+    fmt::print("{}", config::pretrain_help());
+    return 0;
+  }
+  return run_with_mpi(argc, argv, [&](const comm::Communicator& world) { all_pretrain(world, arguments); });
+}
+
+}  // namespace comigs::app

@@ -1,0 +1,35 @@
+// From ranks' records to results.h5 on rank 0.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "comigs/comm/communicator.hpp"
+#include "comigs/model/parameters.hpp"
+#include "comigs/results/results_file.hpp"
+
+namespace comigs::app {
+
+/// Owns results.h5 on rank 0; elsewhere only sends.
+class Recorder {
+ public:
+  /// Collective. Creates `path`; all ranks pass what they know of the run, `users` alike everywhere. Throws PeerError on every rank
+  /// if the file is there already or cannot be made.
+  Recorder(const comm::Communicator& world, const std::filesystem::path& path, const results::RunDescription& run,
+           const model::Architecture& architecture, std::vector<model::UserModel> users);
+
+  /// Collective. Writes a round's row, with LoRA factors if `parameters` is given, and returns all users' records on every rank. When it
+  /// returns the round is safe on disk.
+  std::vector<UserRound> all_write(const UserRound& record, const model::Parameters* parameters);
+
+ private:
+  [[nodiscard]] std::vector<std::vector<float>> all_gather_experts(const model::Parameters& parameters) const;
+
+  const comm::Communicator& world_;
+  const model::Architecture& architecture_;
+  std::vector<model::UserModel> users_;
+  results::RoundShape shape_;
+  std::optional<results::ResultsFile> file_;
+};
+
+}  // namespace comigs::app

@@ -1,0 +1,209 @@
+// comigs train: from a job file to results.h5.
+#include <fmt/chrono.h>
+#include <mpi.h>
+#include <torch/headeronly/version.h>
+
+#include <chrono>
+
+#include "command.hpp"
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+#include "comigs/base/version.hpp"
+#include "comigs/comm/agreement.hpp"
+#include "comigs/comm/placement.hpp"
+#include "comigs/config/describe.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/config/resolve.hpp"
+#include "comigs/federation/fit.hpp"
+#include "comigs/federation/method.hpp"
+#include "comigs/federation/round_loop.hpp"
+#include "comigs/model/device.hpp"
+#include "device_choice.hpp"
+#include "recorder.hpp"
+#include "terminal.hpp"
+
+namespace comigs::app {
+
+namespace {
+
+// What is settled before anything large is loaded.
+struct Job {
+  config::Config config;
+  const federation::Method* method = nullptr;
+  std::vector<model::UserModel> users;
+  data::Manifest manifest;
+  model::Architecture architecture;
+};
+
+Job read_job(const std::vector<std::string>& arguments, std::int64_t ranks) {
+  Job job;
+  job.config = config::resolve(config::parse(arguments), ranks);
+  job.method = &federation::find_method(job.config.method.name);
+  job.users = federation::user_models(*job.method, job.config.users);
+  job.manifest = data::read_manifest(job.config.data.folder);
+  federation::check_users(job.manifest, ranks);
+  job.architecture = model::read_architecture(job.config.model.folder);
+  federation::check_base(job.config, job.manifest, job.architecture);
+  for (std::size_t user = 0; user < job.users.size(); ++user)
+    federation::check_shards(job.config.users[user], job.manifest.users[user]);
+  if (job.method->gate == model::Gate::none) job.config.run.rounds = 0;
+  return job;
+}
+
+// Job files are read by every rank: on a cluster the copies may differ.
+void all_compare(const comm::Communicator& world, const Job& job) {
+  const std::vector<std::string> digests = world.all_gather(config::digest(job.config) + job.manifest.digest);
+  comm::all_agree(world, [&] {
+    for (std::size_t rank = 1; rank < digests.size(); ++rank)
+      if (digests[rank] != digests[0])
+        throw ConfigError(fmt::format("rank {} reads another configuration or manifest than rank 0; are the files the same on all nodes?", rank));
+  });
+}
+
+std::string mpi_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string whole(text, static_cast<std::size_t>(length));
+  return whole.substr(0, whole.find(','));
+}
+
+UserDescription describe_user(const Job& job, std::size_t user) {
+  const data::UserShards& shards = job.manifest.users[user];
+  const model::UserModel& model = job.users[user];
+  return {.name = shards.name, .host = {}, .device = {}, .experts = model.experts, .generalists = model.generalists,
+          .lora_rank = model.experts > 0 ? model.lora_rank : 0, .top_k = model.top_k, .train_tokens = shards.train.tokens,
+          .validation_tokens = shards.validation.tokens, .test_tokens = shards.test.tokens};
+}
+
+// Collective: gathers what only each rank knows of itself.
+results::RunDescription all_describe(const comm::Communicator& world, const Job& job, const comm::Placement& placement,
+                                     const c10::Device& device) {
+  const auto now = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
+  const std::int64_t evaluated = job.config.run.train_evaluation_tokens;
+  results::RunDescription run{
+      .title = fmt::format("{} on {}", job.method->name, job.manifest.name), .program_version = program_version, .git_commit = git_commit,
+      .created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now)), .configuration = config::echo(job.config),
+      .method = job.method->name, .data_set = job.manifest.name, .base_model = job.config.model.folder,
+      .base_digest = world.is_first() ? model::weights_digest(job.config.model.folder) : std::string(),
+      .seed = static_cast<std::int64_t>(job.config.run.seed),
+      .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), mpi_version()},
+      .train_tokens_evaluated = evaluated > 0 ? fmt::format("the first {} tokens of the training split", evaluated) : "the whole training split",
+      .users = {}, .layers = job.architecture.layers};
+  const std::vector<std::string> hosts = world.all_gather(placement.host), devices = world.all_gather(model::describe(device));
+  for (std::size_t user = 0; user < job.users.size(); ++user) {
+    run.users.push_back(describe_user(job, user));
+    run.users.back().host = hosts[user];
+    run.users.back().device = devices[user];
+  }
+  return run;
+}
+
+void print_plan(const Job& job, const results::RunDescription& run, const std::vector<std::int64_t>& trainable, std::int64_t bytes) {
+  const auto count = [](std::size_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); };
+  fmt::print("comigs {}: {}, {}, {}, seed {}\n", program_version, run.title, count(run.users.size(), "user"),
+             count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
+  fmt::print("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model, job.architecture.family, job.architecture.layers,
+             job.architecture.width, job.architecture.vocabulary, job.config.run.precision == config::Precision::bf16 ? "bf16" : "float32");
+  std::vector<std::vector<std::string>> rows;
+  for (std::size_t u = 0; u < run.users.size(); ++u) {
+    const UserDescription& user = run.users[u];
+    rows.push_back({user.name, fmt::format("{} ({} shared)", user.experts, user.generalists), group_digits(trainable[u]), group_digits(user.train_tokens),
+                    group_digits(user.validation_tokens), group_digits(user.test_tokens), fmt::format("{}: {}", user.host, user.device)});
+  }
+  fmt::print("{}", format_table({"user", "experts", "trainable", "train tokens", "validation", "test", "device"}, rows));
+  if (bytes > 0) fmt::print("  averaged each round: {} a user at most\n", format_bytes(bytes));
+  fmt::print("\n");
+}
+
+train::LocalPlan local_plan(const Job& job, std::size_t user) {
+  return {.router_training = job.method->router_training, .router_data = job.method->router_data, .method = job.config.method,
+          .optimiser = job.config.optimiser, .user = job.config.users[user], .seed = job.config.run.seed,
+          .rounds = job.config.run.rounds, .user_index = static_cast<std::uint32_t>(user)};
+}
+
+bool stores_weights(const config::Run& run, std::int64_t round) {
+  return round == run.rounds || (run.weights_every > 0 && round % run.weights_every == 0);
+}
+
+std::int64_t trained_tokens(const Job& job) {
+  std::int64_t tokens = 0;
+  for (const config::User& user : job.config.users) tokens += user.local_steps * user.batch_sequences * user.context_tokens;
+  return tokens;
+}
+
+void print(const comm::Communicator& world, const std::string& text) {
+  if (!world.is_first()) return;
+  fmt::print("{}", text);
+  std::fflush(stdout);
+}
+
+// The rounds, with what a person sees of them.
+void all_run(const comm::Communicator& world, const Job& job, federation::RoundLoop& loop, train::LocalTrainer& trainer,
+             const model::Parameters& parameters, Recorder& recorder, const std::vector<UserDescription>& users) {
+  const config::Run& run = job.config.run;
+  std::int64_t steps = 0;
+  for (std::int64_t round = 1; round <= run.rounds; ++round) steps += trainer.steps_in_round(round);
+  ProgressBar bar(steps, world.is_first());
+  std::int64_t current = 0;
+  trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
+    bar.advance(1, fmt::format("round {}/{}: {}", current, run.rounds, phase == train::Phase::experts ? "experts" : "routers"));
+  });
+  print(world, round_head(users));
+  const std::vector<UserRound> start = recorder.all_write(loop.all_start(), stores_weights(run, 0) ? &parameters : nullptr);
+  print(world, round_line(0, run.rounds, start, 0));
+  std::vector<UserRound> rows = start;
+  for (current = 1; current <= run.rounds; ++current) {
+    const UserRound record = loop.all_round(current);
+    rows = recorder.all_write(record, stores_weights(run, current) ? &parameters : nullptr);
+    bar.clear();
+    print(world, round_line(current, run.rounds, rows, trained_tokens(job)));
+  }
+  print(world, "\n" + summary(users, start, rows));
+}
+
+void all_train(const comm::Communicator& world, const std::vector<std::string>& arguments) {
+  const Stopwatch watch;
+  // 1. What is to be done, the same on every rank.
+  const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
+  all_compare(world, job);
+  const auto user = static_cast<std::size_t>(world.rank());
+  // 2. Where it is done.
+  const comm::Placement placement = comm::all_place(world);
+  const c10::Device device =
+      comm::all_agree(world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
+  // 3. The frozen base and this user's data.
+  const auto dtype = job.config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  const auto base = comm::all_agree(world, [&] { return model::load_base_model(job.config.model.folder, dtype, device); });
+  const auto shards = comm::all_agree(world, [&] { return data::open_user(job.manifest, static_cast<std::int64_t>(user)); });
+  // 4. What is trained, and what of it is shared with whom.
+  model::Parameters parameters(job.architecture, job.users[user], device);
+  parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
+  train::LocalTrainer trainer(*base, parameters, shards, local_plan(job, user));
+  federation::Aggregation aggregation(world, job.users, federation::shared_slices(job.users, static_cast<std::int64_t>(user), parameters),
+                                      device.is_cuda() ? comm::Memory::device : comm::Memory::host, job.config.run.reproducible);
+  federation::RoundLoop loop(world, job.config, job.users, *base, shards, parameters, trainer, aggregation);
+  // 5. Where it is written.
+  const results::RunDescription run = all_describe(world, job, placement, device);
+  const std::filesystem::path path = std::filesystem::path(job.config.run.output) / "results.h5";
+  Recorder recorder(world, path, run, job.architecture, job.users);
+  const std::int64_t own = parameters.values().numel();
+  const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
+  const auto most_bytes = static_cast<std::int64_t>(world.all_max(static_cast<double>(aggregation.bytes())));
+  if (world.is_first()) print_plan(job, run, trainable, most_bytes);
+  // 6. The rounds.
+  all_run(world, job, loop, trainer, parameters, recorder, run.users);
+  print(world, fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));
+}
+
+}  // namespace
+
+int train(int& argc, char**& argv, const std::vector<std::string>& arguments) {
+  if (config::wants_help(arguments)) {
+    fmt::print("{}", config::help());
+    return 0;
+  }
+  return run_with_mpi(argc, argv, [&](const comm::Communicator& world) { all_train(world, arguments); });
+}
+
+}  // namespace comigs::app

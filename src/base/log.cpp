@@ -1,0 +1,64 @@
+#include "comigs/base/log.hpp"
+
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace comigs {
+
+void start_log(const std::string& tag, bool first) {
+  auto logger = spdlog::stderr_color_mt("comigs");
+  logger->set_pattern(first ? "%^comigs:%$ %v" : fmt::format("%^comigs {}:%$ %v", tag));
+  logger->set_level(first ? spdlog::level::info : spdlog::level::warn);
+  spdlog::set_default_logger(std::move(logger));
+}
+
+std::string format_duration(double seconds) {
+  if (!std::isfinite(seconds)) return "?";
+  if (seconds < 60.0) return fmt::format("{:.1f} s", seconds);
+  const auto whole = std::llround(seconds);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
+}
+
+ProgressBar::ProgressBar(std::int64_t total, bool enabled)
+    : total_(std::max<std::int64_t>(total, 1)),
+      enabled_(enabled && isatty(STDERR_FILENO) == 1),
+      start_(std::chrono::steady_clock::now()),
+      last_draw_(start_ - std::chrono::hours(1)) {}
+
+ProgressBar::~ProgressBar() { clear(); }
+
+void ProgressBar::advance(std::int64_t amount, const std::string& note) {
+  done_ = std::min(done_ + amount, total_);
+  if (!enabled_) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (drawn_ && now - last_draw_ < std::chrono::milliseconds(100)) return;
+  last_draw_ = now;
+  draw(note);
+}
+
+void ProgressBar::draw(const std::string& note) {
+  constexpr int width = 32;
+  const double share = static_cast<double>(done_) / static_cast<double>(total_);
+  const double elapsed = std::chrono::duration<double>(last_draw_ - start_).count();
+  const std::string left = done_ > 0 ? format_duration(elapsed * (1.0 - share) / share) : "?";
+  std::string bar;
+  for (int i = 0; i < width; ++i) bar += i < static_cast<int>(share * width) ? "━" : "─";
+  fmt::print(stderr, "\r\x1b[K{} {:3.0f} %  {} left  {}", bar, 100.0 * share, left, note);
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void ProgressBar::clear() {
+  if (!drawn_) return;
+  fmt::print(stderr, "\r\x1b[K");
+  std::fflush(stderr);
+  drawn_ = false;
+}
+
+}  // namespace comigs

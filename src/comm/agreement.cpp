@@ -1,0 +1,54 @@
+#include "comigs/comm/agreement.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "comigs/base/log.hpp"
+
+namespace comigs::comm {
+
+namespace {
+
+// "ranks 0, 2" in front of a message that did not come from everyone.
+void print_failures(const std::vector<std::string>& messages) {
+  std::map<std::string, std::vector<std::size_t>> origins;
+  for (std::size_t rank = 0; rank < messages.size(); ++rank)
+    if (!messages[rank].empty()) origins[messages[rank]].push_back(rank);
+  for (const auto& [message, ranks] : origins) {
+    if (ranks.size() == messages.size()) {
+      spdlog::error("{}", message);
+    } else {
+      spdlog::error("rank{} {}: {}", ranks.size() > 1 ? "s" : "", fmt::join(ranks, ", "), message);
+    }
+  }
+}
+
+}  // namespace
+
+std::optional<Failure> capture(const std::function<void()>& work) {
+  try {
+    work();
+    return std::nullopt;
+  } catch (const Error& error) {
+    return Failure{error.exit_code(), error.what()};
+  } catch (const std::bad_alloc&) {
+    return Failure{ExitCode::failed, "out of memory"};
+  } catch (const std::exception& error) {
+    // A library's error may carry pages of backtrace after its first line.
+    const std::string text = error.what();
+    return Failure{ExitCode::failed, text.substr(0, text.find('\n'))};
+  }
+}
+
+void all_agree_on(const Communicator& communicator, const std::optional<Failure>& failure) {
+  const std::int64_t code = failure ? static_cast<std::int64_t>(failure->exit_code) : 0;
+  const std::vector<std::int64_t> codes = communicator.all_gather(std::span(&code, 1));
+  // Bad input outranks the failures that it causes elsewhere.
+  const std::int64_t gravest = *std::max_element(codes.begin(), codes.end());
+  if (gravest == 0) return;
+  const std::vector<std::string> messages = communicator.all_gather(failure ? failure->message : std::string());
+  if (communicator.is_first()) print_failures(messages);
+  throw PeerError(static_cast<ExitCode>(gravest));
+}
+
+}  // namespace comigs::comm

@@ -1,0 +1,139 @@
+#include "comigs/comm/communicator.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "comigs/base/error.hpp"
+
+namespace comigs::comm {
+
+namespace {
+
+// MPI counts are ints; longer blocks travel in pieces of this many elements.
+constexpr std::size_t largest_message = std::size_t{1} << 28;
+
+}  // namespace
+
+void check_mpi(int code, const char* call) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw CommError(fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
+}
+
+Communicator::Communicator(MPI_Comm handle, bool owned) : handle_(handle), owned_(owned) {
+  check_mpi(MPI_Comm_rank(handle_, &rank_), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(handle_, &size_), "MPI_Comm_size");
+}
+
+Communicator Communicator::world() { return {MPI_COMM_WORLD, false}; }
+
+Communicator::Communicator(Communicator&& other) noexcept
+    : handle_(std::exchange(other.handle_, MPI_COMM_NULL)),
+      owned_(std::exchange(other.owned_, false)),
+      rank_(other.rank_),
+      size_(other.size_) {}
+
+Communicator& Communicator::operator=(Communicator&& other) noexcept {
+  std::swap(handle_, other.handle_);
+  std::swap(owned_, other.owned_);
+  std::swap(rank_, other.rank_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+Communicator::~Communicator() {
+  // Freeing is collective: while one rank unwinds the others may never come.
+  if (owned_ && std::uncaught_exceptions() == 0) MPI_Comm_free(&handle_);
+}
+
+std::optional<Communicator> Communicator::all_split(bool member) const {
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(handle_, member ? 0 : MPI_UNDEFINED, rank_, &part), "MPI_Comm_split");
+  if (!member) return std::nullopt;
+  return Communicator(part, true);
+}
+
+Communicator Communicator::all_split_by_node() const {
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part), "MPI_Comm_split_type");
+  return {part, true};
+}
+
+void Communicator::all_barrier() const { check_mpi(MPI_Barrier(handle_), "MPI_Barrier"); }
+
+double Communicator::all_max(double value) const {
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, handle_), "MPI_Allreduce");
+  return value;
+}
+
+std::int64_t Communicator::all_sum(std::int64_t value) const {
+  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, handle_), "MPI_Allreduce");
+  return value;
+}
+
+std::vector<double> Communicator::all_gather(std::span<const double> block) const {
+  std::vector<double> all(block.size() * static_cast<std::size_t>(size_));
+  const int count = static_cast<int>(block.size());
+  check_mpi(MPI_Allgather(block.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, handle_), "MPI_Allgather");
+  return all;
+}
+
+std::vector<std::int64_t> Communicator::all_gather(std::span<const std::int64_t> block) const {
+  std::vector<std::int64_t> all(block.size() * static_cast<std::size_t>(size_));
+  const int count = static_cast<int>(block.size());
+  check_mpi(MPI_Allgather(block.data(), count, MPI_INT64_T, all.data(), count, MPI_INT64_T, handle_), "MPI_Allgather");
+  return all;
+}
+
+std::vector<std::string> Communicator::all_gather(const std::string& text) const {
+  int length = static_cast<int>(text.size());
+  std::vector<int> lengths(static_cast<std::size_t>(size_)), offsets(lengths.size());
+  check_mpi(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, handle_), "MPI_Allgather");
+  std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
+  std::string joined(static_cast<std::size_t>(offsets.back() + lengths.back()), '\0');
+  check_mpi(MPI_Allgatherv(text.data(), length, MPI_CHAR, joined.data(), lengths.data(), offsets.data(), MPI_CHAR, handle_),
+            "MPI_Allgatherv");
+  std::vector<std::string> texts;
+  for (std::size_t i = 0; i < lengths.size(); ++i)
+    texts.push_back(joined.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(lengths[i])));
+  return texts;
+}
+
+std::vector<std::vector<float>> Communicator::all_gather_to_first(std::span<const float> block) const {
+  const std::int64_t own = static_cast<std::int64_t>(block.size());
+  const std::vector<std::int64_t> sizes = all_gather(std::span(&own, 1));
+  std::vector<std::vector<float>> blocks;
+  // One rank after the other, so that rank 0 needs no second copy and no count exceeds an int.
+  for (int source = 0; source < size_; ++source) {
+    const auto total = static_cast<std::size_t>(sizes[static_cast<std::size_t>(source)]);
+    if (rank_ == 0) blocks.emplace_back(total);
+    if (rank_ == 0 && source == 0) {
+      std::copy(block.begin(), block.end(), blocks.back().begin());
+      continue;
+    }
+    for (std::size_t begin = 0; begin < total && (rank_ == 0 || rank_ == source); begin += largest_message) {
+      const int count = static_cast<int>(std::min(largest_message, total - begin));
+      if (rank_ == source) {
+        check_mpi(MPI_Send(block.data() + begin, count, MPI_FLOAT, 0, 0, handle_), "MPI_Send");
+      } else {
+        check_mpi(MPI_Recv(blocks.back().data() + begin, count, MPI_FLOAT, source, 0, handle_, MPI_STATUS_IGNORE), "MPI_Recv");
+      }
+    }
+  }
+  return blocks;
+}
+
+std::string Communicator::all_broadcast(const std::string& text) const {
+  std::uint64_t length = text.size();
+  check_mpi(MPI_Bcast(&length, 1, MPI_UINT64_T, 0, handle_), "MPI_Bcast");
+  std::string copy = text;
+  copy.resize(length);
+  check_mpi(MPI_Bcast(copy.data(), static_cast<int>(length), MPI_CHAR, 0, handle_), "MPI_Bcast");
+  return copy;
+}
+
+}  // namespace comigs::comm

@@ -1,0 +1,63 @@
+#include "comigs/comm/placement.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "comigs/base/error.hpp"
+
+namespace comigs::comm {
+
+namespace {
+
+// The cores the operating system lets this process use (affinity set by the launcher, Slurm or a cpuset).
+std::vector<int> allowed_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) throw CommError("sched_getaffinity failed");
+  std::vector<int> cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  return cores;
+}
+
+void bind_to(std::span<const int> cores) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int core : cores) CPU_SET(core, &set);
+  if (sched_setaffinity(0, sizeof set, &set) != 0) throw CommError("sched_setaffinity failed");
+}
+
+std::string as_text(std::span<const int> cores) {
+  std::string text;
+  for (const int core : cores) text += std::to_string(core) + ',';
+  return text;
+}
+
+std::string host_name() {
+  char name[256] = {};
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+}  // namespace
+
+Placement all_place(const Communicator& world) {
+  const Communicator node = world.all_split_by_node();
+  Placement placement{.host = host_name(), .local_rank = node.rank(), .local_size = node.size()};
+  const std::vector<int> cores = allowed_cores();
+  const std::string own = as_text(cores);
+  const std::vector<std::string> sets = node.all_gather(own);
+  const auto sharers = static_cast<std::size_t>(std::count(sets.begin(), sets.end(), own));
+  const auto place = static_cast<std::size_t>(std::count(sets.begin(), sets.begin() + node.rank(), own));
+  const std::size_t share = cores.size() / sharers;
+  placement.oversubscribed = share == 0;
+  placement.cores = static_cast<int>(std::max<std::size_t>(share, 1));
+  if (sharers > 1 && share > 0) bind_to(std::span(cores).subspan(place * share, share));
+  return placement;
+}
+
+}  // namespace comigs::comm

@@ -1,0 +1,28 @@
+#include "comigs/comm/session.hpp"
+
+#include <mpi.h>
+
+#include <cstdlib>
+#include <exception>
+
+#include "comigs/base/error.hpp"
+
+namespace comigs::comm {
+
+Session::Session(int& argc, char**& argv) {
+  int provided = 0;
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+  if (provided < MPI_THREAD_FUNNELED) throw CommError("this MPI does not offer the thread level MPI_THREAD_FUNNELED");
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+}
+
+Session::~Session() {
+  if (std::uncaught_exceptions() == 0) MPI_Finalize();
+}
+
+void Session::abort(int exit_code) {
+  MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace comigs::comm

@@ -1,0 +1,94 @@
+#include <comigs/config/describe.hpp>
+
+#include "schema.hpp"
+
+#include <comigs/base/error.hpp>
+
+#include <fmt/format.h>
+#include <openssl/evp.h>
+
+namespace comigs::config {
+namespace {
+
+template <class Record>
+std::string line(const Option<Record>& option, const Record& record) {
+  const std::string value = option.print(record);
+  return fmt::format("{} ={}{}\n", option.info.name, value.empty() ? "" : " ", value);
+}
+
+void add_section(std::string& text, const std::string& name, const std::string& lines) {
+  if (!lines.empty()) text += fmt::format("{}[{}]\n{}", text.empty() ? "" : "\n", name, lines);
+}
+
+/// The options of one section that `shown` picks, of one record.
+template <class Record, class Shown>
+std::string lines_of(const Table<Record>& table, std::string_view section, const Record& record,
+                     const Shown& shown) {
+  std::string lines;
+  for (const Option<Record>& option : table.options) {
+    if (option.info.section == section && shown(option)) lines += line(option, record);
+  }
+  return lines;
+}
+
+/// `records`: one a user, at least one.
+template <class Record>
+std::string echo_table(const Table<Record>& table, const std::vector<Record>& records) {
+  const auto alike = [&](const Option<Record>& option) {
+    const auto same = [&](const Record& record) {
+      return option.print(record) == option.print(records.front());
+    };
+    return std::all_of(records.begin(), records.end(), same);
+  };
+  const auto unlike = [&](const Option<Record>& option) { return !alike(option); };
+  std::string text;
+  for (const Section& section : table.sections) {
+    add_section(text, std::string(section.name), lines_of(table, section.name, records.front(), alike));
+    if (section.name != table.per_user) continue;
+    for (std::size_t user = 0; user < records.size(); ++user) {
+      add_section(text, fmt::format("{}.{}", section.name, user),
+                  lines_of(table, section.name, records[user], unlike));
+    }
+  }
+  return text;
+}
+
+std::vector<Job> jobs_of(const Config& config) {
+  std::vector<Job> jobs;
+  for (const User& user : config.users) jobs.push_back({.common = config, .user = user});
+  if (jobs.empty()) jobs.push_back({.common = config, .user = {}});
+  return jobs;
+}
+
+std::string sha256(std::string_view text) {
+  unsigned char bytes[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  if (EVP_Digest(text.data(), text.size(), bytes, &size, EVP_sha256(), nullptr) != 1) {
+    throw Error(ExitCode::failed, "OpenSSL cannot compute SHA-256");
+  }
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", bytes[i]);
+  return hex;
+}
+
+}  // namespace
+
+std::string echo(const Config& config) { return echo_table(job_table(), jobs_of(config)); }
+
+std::string echo(const Pretrain& pretrain) {
+  return echo_table(pretrain_table(), std::vector<Pretrain>{pretrain});
+}
+
+std::string digest(const Config& config) {
+  const Table<Job> table = job_table();
+  const auto counts = [](const Option<Job>& option) { return option.info.extra.determines_numbers; };
+  std::string text = fmt::format("{} users\n", config.users.size());
+  for (const Job& job : jobs_of(config)) {
+    for (const Section& section : table.sections) {
+      text += fmt::format("[{}]\n{}", section.name, lines_of(table, section.name, job, counts));
+    }
+  }
+  return sha256(text);
+}
+
+}  // namespace comigs::config

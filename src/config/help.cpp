@@ -1,0 +1,81 @@
+#include <comigs/config/describe.hpp>
+#include <comigs/config/option.hpp>
+
+#include "schema.hpp"
+
+#include <fmt/format.h>
+
+namespace comigs::config {
+namespace {
+
+constexpr std::size_t width = 100, text_column = 38;
+
+/// The text in lines that begin at `column`; the first is already that far.
+std::string wrapped(std::string_view text, std::size_t column) {
+  std::string result;
+  while (column + text.size() > width) {
+    const std::size_t end = text.rfind(' ', width - column);
+    if (end == text.npos) break;
+    result += fmt::format("{}\n{:{}}", text.substr(0, end), "", column);
+    text.remove_prefix(end + 1);
+  }
+  return result + std::string(text) + "\n";
+}
+
+template <class Record>
+std::string option_help(const Option<Record>& option) {
+  const OptionInfo& info = option.info;
+  const std::string head = fmt::format("  --{}{}{}", info.flag(), info.value.empty() ? "" : " ", info.value);
+  std::string text(info.help);
+  if (info.is_word) text += ": " + info.type();
+  const std::string value = option.print(Record{});
+  text += info.extra.required && value.empty() ? " (required)" : fmt::format(" [{}]", value);
+  return fmt::format("{:<{}}{}", head, text_column, wrapped(text, text_column));
+}
+
+template <class Record>
+std::string options_help(const Table<Record>& table) {
+  std::string text;
+  for (const Section& section : table.sections) {
+    text += fmt::format("\n[{}]  {}", section.name, wrapped(section.help, section.name.size() + 4));
+    for (const Option<Record>& option : table.options) {
+      if (option.info.section == section.name) text += option_help(option);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string OptionInfo::flag() const {
+  return extra.flag.empty() ? respelled(name, '_', '-') : std::string(extra.flag);
+}
+
+std::string help() {
+  return "Usage: mpirun -n USERS comigs train [JOB.ini] [--OPTION VALUE ...]\n"
+         "\n"
+         "Fine-tunes a language model with as many users as there are ranks. Defaults stand in [brackets];\n"
+         "the job file beats them, and the command line beats the job file.\n" +
+         options_help(job_table()) +
+         "\n"
+         "A job file is an INI file with the sections above, # before a comment, and names with "
+         "underscores:\n"
+         "  [data]\n"
+         "  folder = runs/data            # --data; likewise [model] folder is --model, [method] name "
+         "--method\n"
+         "  [user]\n"
+         "  batch_sequences = 16          # every user\n"
+         "  [user.0]\n"
+         "  experts = 4                   # the first user only\n"
+         "Folders are relative to the working directory.\n";
+}
+
+std::string pretrain_help() {
+  return "Usage: mpirun -n RANKS comigs pretrain [JOB.ini] [--OPTION VALUE ...]\n"
+         "\n"
+         "Trains a small GPT-2 from scratch and writes it as a Hugging Face folder. Defaults stand in\n"
+         "[brackets]; a file with the section [pretrain] beats them, and the command line beats the file.\n" +
+         options_help(pretrain_table());
+}
+
+}  // namespace comigs::config

@@ -1,0 +1,97 @@
+// All options of `comigs train`. To add one: a member in config.hpp and a row here.
+#include <comigs/config/option.hpp>
+
+namespace comigs::config {
+namespace {
+
+constexpr double most = 1'000'000;  // of anything counted: products of two such counts stay far from overflow
+
+constexpr Section sections[] = {
+    {"run", "how much is run, where, and what is kept"},
+    {"data", "what the users learn from"},
+    {"model", "the frozen model below"},
+    {"method", "who shares what; `comigs methods` lists them"},
+    {"optimiser", "AdamW and its learning rates"},
+    {"user", "for every user alike; for one user [user.I], --user.I.NAME, or one value a user: 4,2,2,2"},
+};
+
+constexpr Group<Job, &Job::common, &Config::run> run{"run"};
+constexpr Group<Job, &Job::common, &Config::data> data{"data"};
+constexpr Group<Job, &Job::common, &Config::model> model{"model"};
+constexpr Group<Job, &Job::common, &Config::method> method{"method"};
+constexpr Group<Job, &Job::common, &Config::optimiser> optimiser{"optimiser"};
+constexpr Group<Job, &Job::user> user{"user"};
+
+constexpr Option<Job> options[] = {
+    run.option<&Run::output>("output", "FOLDER", "folder of results.h5", {},
+                             {.required = true, .determines_numbers = false}),
+    run.option<&Run::seed>("seed", "N", "seed of every random stream"),
+    run.option<&Run::rounds>("rounds", "ROUNDS", "communication rounds", between(0, most)),
+    run.option<&Run::evaluate_every>("evaluate_every", "ROUNDS",
+                                     "rounds between evaluations; first and last always are",
+                                     between(1, most)),
+    run.option<&Run::weights_every>("weights_every", "ROUNDS",
+                                    "rounds between stored LoRA factors; 0: the last round only",
+                                    between(0, most)),
+    run.option<&Run::train_evaluation_tokens>("train_evaluation_tokens", "TOKENS",
+                                              "leading training tokens that are evaluated; 0: all",
+                                              at_least(0)),
+    run.option<&Run::precision>("precision", "TYPE", "frozen weights and activations"),
+    run.option<&Run::device>("device", "DEVICE", "where a rank computes", {}, {.determines_numbers = false}),
+    run.option<&Run::threads>("threads", "N", "compute threads a rank; 0: its share of the cores",
+                              between(0, 4096), {.determines_numbers = false}),
+    run.option<&Run::reproducible>("reproducible", "", "sum in rank order: bits do not depend on placement"),
+
+    data.option<&Data::folder>("folder", "FOLDER", "data-set folder with manifest.json", {},
+                               {.flag = "data", .required = true}),
+
+    model.option<&Model::folder>("folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors",
+                                 {}, {.flag = "model", .required = true}),
+
+    method.option<&Method::name>("name", "NAME", "row of the method table", {},
+                                 {.flag = "method", .required = true}),
+    method.option<&Method::router_every>(
+        "router_every", "STEPS", "tau: expert steps of the run between router updates", between(1, most)),
+    method.option<&Method::router_steps>("router_steps", "STEPS", "s: optimiser steps of a router update",
+                                         between(0, most)),
+    method.option<&Method::load_balancing>("load_balancing", "KIND", "load-balancing loss"),
+    method.option<&Method::load_balancing_weight>("load_balancing_weight", "WEIGHT",
+                                                  "lambda: weight of the load-balancing loss", at_least(0)),
+
+    optimiser.option<&Optimiser::expert_learning_rate>("expert_learning_rate", "RATE",
+                                                       "peak rate of the LoRA factors", above(0)),
+    optimiser.option<&Optimiser::router_learning_rate>("router_learning_rate", "RATE",
+                                                       "constant rate of the routers", above(0)),
+    optimiser.option<&Optimiser::final_fraction>(
+        "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),
+    optimiser.option<&Optimiser::warmup_fraction>(
+        "warmup_fraction", "FRACTION", "share of the run's steps in which the rate rises", between(0, 1)),
+    optimiser.option<&Optimiser::beta1>("beta1", "FRACTION", "decay of the first moment",
+                                        from_to_below(0, 1)),
+    optimiser.option<&Optimiser::beta2>("beta2", "FRACTION", "decay of the second moment",
+                                        from_to_below(0, 1)),
+    optimiser.option<&Optimiser::epsilon>("epsilon", "NUMBER", "added to the root of the second moment",
+                                          above(0)),
+    optimiser.option<&Optimiser::weight_decay>("weight_decay", "NUMBER", "decoupled, times the learning rate",
+                                               at_least(0)),
+
+    user.option<&User::experts>("experts", "N", "experts in every MLP block", between(1, 64)),
+    user.option<&User::lora_rank>("lora_rank", "N", "rank of every LoRA", between(1, 4096)),
+    user.option<&User::lora_alpha>("lora_alpha", "NUMBER", "LoRA's scale: gamma = alpha / sqrt(rank)",
+                                   above(0)),
+    user.option<&User::top_k>("top_k", "N", "experts active for a token", between(1, 64)),
+    user.option<&User::batch_sequences>("batch_sequences", "SEQUENCES", "sequences of a step",
+                                        between(1, most)),
+    user.option<&User::micro_batch_sequences>("micro_batch_sequences", "SEQUENCES",
+                                              "sequences run at a time; 0: the whole batch",
+                                              between(0, most)),
+    user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
+    user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
+                                    between(1, most)),
+};
+
+}  // namespace
+
+Table<Job> job_table() { return {.sections = sections, .options = options, .per_user = "user"}; }
+
+}  // namespace comigs::config

@@ -1,0 +1,250 @@
+// From what stands in a job file and on a command line to settings of known options.
+#include "schema.hpp"
+#include "sources.hpp"
+
+#include <comigs/base/error.hpp>
+#include <comigs/config/nearest.hpp>
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <system_error>
+
+namespace comigs::config {
+namespace {
+
+constexpr std::size_t largest_job_file_bytes = 1 << 20;
+
+/// The user that a section speaks of; none: it is not a section for users.
+std::optional<std::int64_t> user_of(const Schema& schema, std::string_view section) {
+  if (schema.per_user.empty() || !section.starts_with(schema.per_user)) return std::nullopt;
+  section.remove_prefix(schema.per_user.size());
+  if (section.empty()) return all_users;
+  std::int64_t user = -1;
+  if (section.front() != '.' || !read(section.substr(1), user) || user < 0) return std::nullopt;
+  return user;
+}
+
+bool is_section(const Schema& schema, std::string_view section) {
+  return std::find(schema.sections.begin(), schema.sections.end(), section) != schema.sections.end() ||
+         user_of(schema, section).has_value();
+}
+
+std::optional<std::size_t> find_option(const Schema& schema, std::string_view section,
+                                       std::string_view name) {
+  const std::string_view table_section = user_of(schema, section) ? schema.per_user : section;
+  for (std::size_t i = 0; i < schema.options.size(); ++i) {
+    if (schema.options[i].section == table_section && schema.options[i].name == name) return i;
+  }
+  return std::nullopt;
+}
+
+std::string did_you_mean(const std::string& what) {
+  return what.empty() ? "" : fmt::format("; did you mean {}?", what);
+}
+
+/// The option that an unknown name in a section of an INI file may have meant: its own section's first, then
+/// any.
+std::string meant_option(const Schema& schema, std::string_view section, std::string_view name) {
+  const std::string_view table_section = user_of(schema, section) ? schema.per_user : section;
+  std::vector<std::string_view> here, anywhere;
+  for (const OptionInfo& option : schema.options) {
+    if (option.name == name || option.flag() == name)
+      return fmt::format("'{}' in [{}]", option.name, option.section);
+    anywhere.push_back(option.name);
+    if (option.section == table_section) here.push_back(option.name);
+  }
+  if (const auto best = nearest(name, here)) return fmt::format("'{}'", here[*best]);
+  const auto best = nearest(name, anywhere);
+  return best ? fmt::format("'{}' in [{}]", anywhere[*best], schema.options[*best].section) : "";
+}
+
+std::string meant_section(const Schema& schema, std::string_view section) {
+  const auto best = nearest(section, schema.sections);
+  return best ? fmt::format("[{}]", schema.sections[*best]) : "";
+}
+
+/// The flag that an unknown --name may have meant; of --user.2.name only the last part, unless no user has
+/// its own.
+std::string meant_flag(const Schema& schema, std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  const std::string_view prefix = dot == name.npos ? std::string_view{} : name.substr(0, dot + 1);
+  const std::string_view last = name.substr(prefix.size());
+  std::vector<std::string> flags;
+  for (const OptionInfo& option : schema.options) {
+    if (option.flag() == last && !schema.by_user(option)) return fmt::format("'--{}'", last);
+    if (prefix.empty() || schema.by_user(option)) flags.push_back(option.flag());
+  }
+  const auto best = nearest(last, {flags.begin(), flags.end()});
+  return best ? fmt::format("'--{}{}'", printable(prefix), flags[*best]) : "";
+}
+
+std::vector<std::string> split(std::string_view list) {
+  std::vector<std::string> parts;
+  for (std::size_t comma = 0; comma != list.npos;) {
+    comma = list.find(',');
+    std::string_view part = list.substr(0, comma);
+    while (part.starts_with(' ')) part.remove_prefix(1);
+    while (part.ends_with(' ')) part.remove_suffix(1);
+    parts.emplace_back(part);
+    if (comma != list.npos) list.remove_prefix(comma + 1);
+  }
+  return parts;
+}
+
+/// One source (a file, or a command line) on its way into the layers.
+class Source {
+ public:
+  explicit Source(const Schema& schema) : schema_(schema) {}
+
+  void add(std::size_t index, std::int64_t user, const std::string& value, const std::string& origin) {
+    const OptionInfo& option = schema_.options[index];
+    if (!seen_.insert({index, user}).second)
+      return problem("{}: given more than once, expected once", origin);
+    Setting setting{.option = index, .user = user, .values = {value}, .origin = origin};
+    if (schema_.by_user(option) && user == all_users) setting.values = split(value);
+    for (const std::string& part : setting.values) {
+      if (option.accepts(part, option.range)) continue;
+      const std::string place = setting.values.size() > 1 ? fmt::format(" in '{}'", printable(value)) : "";
+      return problem("{}: found '{}'{}, expected {}", origin, printable(part), place, option.expected());
+    }
+    settings_.push_back(std::move(setting));
+  }
+
+  template <class... Values>
+  void problem(fmt::format_string<Values...> format, Values&&... values) {
+    problems_.push_back(fmt::format(format, std::forward<Values>(values)...));
+  }
+
+  /// Puts this source above those that are there: what is said of one user goes above what is said of all.
+  void move_to(Layered& layered) {
+    std::stable_partition(settings_.begin(), settings_.end(),
+                          [](const Setting& s) { return s.user == all_users; });
+    std::move(settings_.begin(), settings_.end(), std::back_inserter(layered.settings));
+    std::move(problems_.begin(), problems_.end(), std::back_inserter(layered.problems));
+  }
+
+ private:
+  const Schema& schema_;
+  std::set<std::pair<std::size_t, std::int64_t>> seen_;
+  std::vector<Setting> settings_;
+  std::vector<std::string> problems_;
+};
+
+void add_line(Source& source, const Schema& schema, const std::string& file, const IniLine& line) {
+  const std::string place = fmt::format("{}:{}", file, line.number);
+  const std::string section = printable(line.section), name = printable(line.name);
+  if (line.header) {
+    if (is_section(schema, line.section)) return;
+    return source.problem("{}: unknown section [{}]{}", place, section,
+                          did_you_mean(meant_section(schema, line.section)));
+  }
+  if (const auto option = find_option(schema, line.section, line.name)) {
+    const std::int64_t user = user_of(schema, line.section).value_or(all_users);
+    return source.add(*option, user, line.value, fmt::format("{}: [{}] {}", place, section, name));
+  }
+  const std::string meant = did_you_mean(meant_option(schema, line.section, line.name));
+  if (line.section.empty())
+    return source.problem("{}: option '{}' before any [section]{}", place, name, meant);
+  // The header of an unknown section has been reported; its options need not be.
+  if (is_section(schema, line.section)) {
+    source.problem("{}: unknown option '{}' in [{}]{}", place, name, section, meant);
+  }
+}
+
+void add_argument(Source& source, const Schema& schema, const Argument& argument) {
+  const std::string origin = "--" + printable(argument.name);
+  const std::size_t dot = argument.name.rfind('.');
+  if (dot != std::string::npos) {
+    const std::string section = argument.name.substr(0, dot);
+    const auto user = user_of(schema, section);
+    const auto option = find_option(schema, section, respelled(argument.name.substr(dot + 1), '-', '_'));
+    if (user && option) return source.add(*option, *user, argument.value, origin);
+  } else {
+    for (std::size_t i = 0; i < schema.options.size(); ++i) {
+      if (schema.options[i].flag() == argument.name) return source.add(i, all_users, argument.value, origin);
+    }
+  }
+  source.problem("unknown option '{}'{}", origin, did_you_mean(meant_flag(schema, argument.name)));
+}
+
+/// Returns the job file's name; empty: none is given.
+std::string add_arguments(Source& source, const Schema& schema, const std::vector<std::string>& words) {
+  std::string job_file;
+  bool after_unknown = false;  // a word that follows an unknown option is likely its value
+  for (const Argument& argument : read_arguments(schema, words)) {
+    const bool is_value = after_unknown && argument.kind == Argument::Kind::positional;
+    after_unknown = argument.kind == Argument::Kind::unknown;
+    if (is_value) continue;
+    if (argument.kind != Argument::Kind::positional) {
+      add_argument(source, schema, argument);
+    } else if (argument.value.starts_with('-')) {
+      source.problem("unknown option '{}'{}", printable(argument.value),
+                     did_you_mean(meant_flag(schema, argument.value.substr(1))));
+    } else if (!job_file.empty()) {
+      source.problem("found two job files, '{}' and '{}', expected one at most", printable(job_file),
+                     printable(argument.value));
+    } else {
+      job_file = argument.value;
+    }
+  }
+  return job_file;
+}
+
+std::string read_job_file(const std::string& file) {
+  const auto fail = [&](const std::string& reason) {
+    throw ConfigError(fmt::format("cannot read the job file '{}': {}", printable(file), reason));
+  };
+  std::error_code error;
+  if (std::filesystem::is_directory(file, error)) fail("it is a folder");
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) fail(std::strerror(errno));
+  std::string text(largest_job_file_bytes + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (stream.bad()) fail(std::strerror(errno));
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  if (text.size() > largest_job_file_bytes) fail("it is larger than 1 MiB, so no job file");
+  return text;
+}
+
+}  // namespace
+
+Layered parse_text(const Schema& schema, std::string_view ini, const std::string& name) {
+  Layered layered{.job_file = name, .settings = {}, .problems = {}};
+  Source source(schema);
+  for (const IniLine& line : read_ini(ini, name)) add_line(source, schema, name, line);
+  source.move_to(layered);
+  return layered;
+}
+
+Layered parse(const Schema& schema, const std::vector<std::string>& arguments) {
+  Source command_line(schema);
+  const std::string job_file = add_arguments(command_line, schema, arguments);
+  Layered layered;
+  try {
+    if (!job_file.empty()) layered = parse_text(schema, read_job_file(job_file), job_file);
+  } catch (const ConfigError& error) {
+    layered.problems.emplace_back(error.what());
+    command_line.move_to(layered);
+    throw_if_any(layered.problems);  // without the file, the rest would be reported as missing
+  }
+  command_line.move_to(layered);
+  return layered;
+}
+
+Layered parse(const std::vector<std::string>& arguments) { return parse(Schema(job_table()), arguments); }
+
+Layered parse_text(std::string_view ini, const std::string& name) {
+  return parse_text(Schema(job_table()), ini, name);
+}
+
+bool wants_help(const std::vector<std::string>& arguments) {
+  return std::any_of(arguments.begin(), arguments.end(),
+                     [](const std::string& word) { return word == "--help" || word == "-h"; });
+}
+
+}  // namespace comigs::config

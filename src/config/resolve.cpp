@@ -1,0 +1,166 @@
+#include <comigs/config/resolve.hpp>
+
+#include "schema.hpp"
+
+#include <comigs/base/error.hpp>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <iterator>
+
+namespace comigs::config {
+namespace {
+
+using Problems = std::vector<std::string>;
+
+/// The record of one user, or of the run where nothing goes by user.
+template <class Record>
+Record applied(const Table<Record>& table, const Layered& layered, std::int64_t user) {
+  Record record;
+  for (const Setting& setting : layered.settings) {
+    if (setting.user != all_users && setting.user != user) continue;
+    const auto place = setting.values.size() > 1 ? static_cast<std::size_t>(user) : std::size_t{0};
+    // A list of the wrong length has been found out; what it lacks does not matter here.
+    if (place < setting.values.size()) table.options[setting.option].set(record, setting.values[place]);
+  }
+  return record;
+}
+
+/// "[run] rounds", "[user.2] experts": what a message is about.
+std::string subject(const OptionInfo& option, std::int64_t user) {
+  const std::string index = user == all_users ? "" : fmt::format(".{}", user);
+  return fmt::format("[{}{}] {}", option.section, index, option.name);
+}
+
+/// What is wrong with one option's value; empty: nothing.
+template <class Record>
+std::string complaint(const Option<Record>& option, const Record& record) {
+  const std::string value = option.print(record);
+  if (!option.info.accepts(value, option.info.range)) {
+    return fmt::format("found '{}', expected {}", printable(value), option.info.expected());
+  }
+  if (option.info.extra.required && value.empty())
+    return fmt::format("not given; --{} is required", option.info.flag());
+  return {};
+}
+
+/// Notes what `check` says of each user's record, once where it says the same of all.
+template <class Record, class Check>
+void check_users(const OptionInfo& option, const std::vector<Record>& records, const Check& check,
+                 Problems& problems) {
+  Problems found;
+  for (const Record& record : records) found.push_back(check(record));
+  const bool alike = std::equal(found.begin() + 1, found.end(), found.begin());
+  for (std::size_t user = 0; user < (alike ? 1 : found.size()); ++user) {
+    if (found[user].empty()) continue;
+    const auto index = alike ? all_users : static_cast<std::int64_t>(user);
+    problems.push_back(fmt::format("{}: {}", subject(option, index), found[user]));
+  }
+}
+
+/// The checks that the table's rows carry: range, words, required. `records`: one a user, at least one.
+template <class Record>
+Problems row_problems(const Table<Record>& table, const std::vector<Record>& records) {
+  Problems problems;
+  for (const Option<Record>& option : table.options) {
+    check_users(
+        option.info, records, [&](const Record& record) { return complaint(option, record); }, problems);
+  }
+  return problems;
+}
+
+/// What the layers say that cannot be for this number of users.
+Problems layer_problems(const Layered& layered, std::int64_t users) {
+  Problems problems;
+  for (const Setting& setting : layered.settings) {
+    if (setting.user >= users) {
+      problems.push_back(fmt::format("{}: found user {}, expected 0 to {}, as there {} {} user{}",
+                                     setting.origin, setting.user, users - 1, users == 1 ? "is" : "are",
+                                     users, users == 1 ? "" : "s"));
+    }
+    if (setting.values.size() > 1 && setting.values.size() != static_cast<std::size_t>(users)) {
+      problems.push_back(fmt::format("{}: found {} values, expected one, or one for each of the {} users",
+                                     setting.origin, setting.values.size(), users));
+    }
+  }
+  return problems;
+}
+
+std::string micro_batch_complaint(const Job& job) {
+  if (job.user.micro_batch_sequences <= job.user.batch_sequences) return {};
+  return fmt::format("found {}, expected at most batch_sequences, which is {}",
+                     job.user.micro_batch_sequences, job.user.batch_sequences);
+}
+
+const OptionInfo& row(const Table<Job>& table, std::string_view name) {
+  const auto is_it = [&](const Option<Job>& option) { return option.info.name == name; };
+  return std::find_if(table.options.begin(), table.options.end(), is_it)->info;
+}
+
+/// The jobs as the configuration's users see them.
+std::vector<Job> jobs_of(const Config& config) {
+  std::vector<Job> jobs;
+  for (const User& user : config.users) jobs.push_back({.common = config, .user = user});
+  return jobs;
+}
+
+}  // namespace
+
+void throw_if_any(const std::vector<std::string>& problems) {
+  if (problems.empty()) return;
+  if (problems.size() == 1) throw ConfigError(problems.front());
+  throw ConfigError(fmt::format("{} problems in the configuration:\n  - {}", problems.size(),
+                                fmt::join(problems, "\n  - ")));
+}
+
+std::vector<std::string> validate(const Config& config, std::int64_t users) {
+  if (users < 1) return {fmt::format("found {} users, expected at least 1", users)};
+  if (config.users.size() != static_cast<std::size_t>(users)) {
+    return {fmt::format("found a configuration of {} users, expected {}", config.users.size(), users)};
+  }
+  const Table<Job> table = job_table();
+  const std::vector<Job> jobs = jobs_of(config);
+  Problems problems = row_problems(table, jobs);
+  check_users(row(table, "micro_batch_sequences"), jobs, micro_batch_complaint, problems);
+  return problems;
+}
+
+Config resolve(const Layered& layered, std::int64_t users) {
+  const Table<Job> table = job_table();
+  Config config;
+  for (std::int64_t user = 0; user < users; ++user) {
+    Job job = applied(table, layered, user);
+    job.common.users = std::move(config.users);
+    job.common.users.push_back(job.user);
+    config = std::move(job.common);
+  }
+  Problems problems = layered.problems;
+  for (const Problems& more : {layer_problems(layered, users), validate(config, users)}) {
+    problems.insert(problems.end(), more.begin(), more.end());
+  }
+  throw_if_any(problems);
+  return config;
+}
+
+std::vector<std::string> validate(const Pretrain& pretrain) {
+  Problems problems = row_problems(pretrain_table(), std::vector<Pretrain>{pretrain});
+  if (pretrain.heads > 0 && pretrain.width % pretrain.heads != 0) {
+    problems.push_back(fmt::format("[pretrain] width: found {}, expected a multiple of heads, which is {}",
+                                   pretrain.width, pretrain.heads));
+  }
+  return problems;
+}
+
+Pretrain parse_pretrain(const std::vector<std::string>& arguments) {
+  const Table<Pretrain> table = pretrain_table();
+  const Layered layered = parse(Schema(table), arguments);
+  const Pretrain pretrain = applied(table, layered, 0);
+  Problems problems = layered.problems;
+  const Problems more = validate(pretrain);
+  problems.insert(problems.end(), more.begin(), more.end());
+  throw_if_any(problems);
+  return pretrain;
+}
+
+}  // namespace comigs::config

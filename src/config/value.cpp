@@ -1,0 +1,88 @@
+#include <comigs/config/value.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace comigs::config {
+namespace {
+
+template <class Number>
+bool read_number(std::string_view text, Number& value) {
+  Number found{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), found);
+  if (error != std::errc{} || end != text.data() + text.size()) return false;
+  value = found;
+  return true;
+}
+
+template <class Number>
+std::string print_number(Number value) {
+  std::array<char, 32> digits{};
+  const auto [end, error] = std::to_chars(digits.data(), digits.data() + digits.size(), value);
+  return {digits.data(), end};
+}
+
+bool is_control(char c) { return c == 0x7f || static_cast<unsigned char>(c) < 0x20; }
+
+/// A bound as a person writes it: 1000000 rather than 1e+06.
+std::string bound_words(double bound) {
+  const bool integer = std::floor(bound) == bound && std::abs(bound) < 1e15;
+  return integer ? print(static_cast<std::int64_t>(bound)) : print(bound);
+}
+
+}  // namespace
+
+std::string range_words(const Range& range) {
+  if (std::isinf(range.low)) return {};
+  const std::string low = bound_words(range.low);
+  if (std::isinf(range.high)) return fmt::format(" {} {}", range.low_excluded ? "above" : "of at least", low);
+  return fmt::format(" from {} to {}{}", low, range.high_excluded ? "below " : "", bound_words(range.high));
+}
+
+std::string printable(std::string_view text) {
+  constexpr std::size_t longest = 80;
+  std::string shown(text.substr(0, longest));
+  std::replace_if(shown.begin(), shown.end(), is_control, '?');
+  if (text.size() > longest) shown += "...";
+  return shown;
+}
+
+bool read(std::string_view text, std::int64_t& value) { return read_number(text, value); }
+
+bool read(std::string_view text, std::uint64_t& value) { return read_number(text, value); }
+
+bool read(std::string_view text, double& value) {
+  double found = 0.0;
+  if (!read_number(text, found) || !std::isfinite(found)) return false;
+  value = found;
+  return true;
+}
+
+bool read(std::string_view text, bool& value) {
+  if (text != "true" && text != "false") return false;
+  value = text == "true";
+  return true;
+}
+
+bool read(std::string_view text, std::string& value) {
+  const auto unwritable = [](char c) { return c == '#' || is_control(c); };
+  if (std::any_of(text.begin(), text.end(), unwritable)) return false;
+  if (!text.empty() && (text.front() == ' ' || text.back() == ' ')) return false;
+  value = text;
+  return true;
+}
+
+std::string print(std::int64_t value) { return print_number(value); }
+
+std::string print(std::uint64_t value) { return print_number(value); }
+
+std::string print(double value) { return print_number(value); }
+
+std::string print(bool value) { return value ? "true" : "false"; }
+
+std::string print(const std::string& value) { return value; }
+
+}  // namespace comigs::config

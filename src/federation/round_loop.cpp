@@ -1,0 +1,111 @@
+#include "comigs/federation/round_loop.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "comigs/base/log.hpp"
+#include "comigs/comm/agreement.hpp"
+#include "comigs/model/device.hpp"
+#include "comigs/train/evaluation.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+constexpr std::int64_t evaluation_sequences = 32;
+
+train::EvaluationOptions options(const config::User& user, std::int64_t tokens) {
+  return {.context = user.context_tokens, .sequences = evaluation_sequences, .tokens = tokens};
+}
+
+}  // namespace
+
+RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config, const std::vector<model::UserModel>& users,
+                     const model::BaseModel& base, const data::UserData& shards, model::Parameters& parameters,
+                     train::LocalTrainer& trainer, Aggregation& aggregation)
+    : world_(world),
+      config_(config),
+      base_(base),
+      shards_(shards),
+      parameters_(parameters),
+      trainer_(trainer),
+      aggregation_(aggregation),
+      user_(config.users.at(static_cast<std::size_t>(world.rank()))) {
+  for (const model::UserModel& user : users) most_experts_ = std::max(most_experts_, user.experts);
+}
+
+UserRound RoundLoop::all_start() {
+  UserRound record;
+  const Stopwatch watch;
+  comm::all_agree(world_, [&] { evaluate(record); });
+  record.seconds.round = watch.seconds();
+  return finish(std::move(record));
+}
+
+UserRound RoundLoop::all_round(std::int64_t round) {
+  UserRound record;
+  record.round = round;
+  const Stopwatch whole;
+  comm::all_agree(world_, [&] {
+    const train::RoundSeconds seconds = trainer_.train_round(round);
+    record.seconds.experts = seconds.experts;
+    record.seconds.routers = seconds.routers;
+    // What users leave the run with is what the last aggregation gave them: say what it changed.
+    Stopwatch watch;
+    if (is_last(round)) record.before = perplexities();
+    record.seconds.evaluation = watch.seconds();
+  });
+  Stopwatch watch;
+  aggregation_.all_aggregate(parameters_);
+  record.seconds.aggregation = watch.lap();
+  record.communication_bytes = aggregation_.bytes();
+  if (is_evaluated(round)) comm::all_agree(world_, [&] { evaluate(record); });
+  record.seconds.round = whole.seconds();
+  return finish(std::move(record));
+}
+
+void RoundLoop::evaluate(UserRound& record) const {
+  const Stopwatch watch;
+  const auto run = [&](const data::TokenShard& shard, std::int64_t tokens) {
+    return train::evaluate(base_, parameters_, shard, options(user_, tokens));
+  };
+  record.after.train = run(shards_.train, config_.run.train_evaluation_tokens).evaluation;
+  record.after.validation = run(shards_.validation, 0).evaluation;
+  const train::SplitReport test = run(shards_.test, 0);
+  record.after.test = test.evaluation;
+  record.routing = pad(test.routing);
+  record.update_norm = parameters_.update_norms(most_experts_);
+  record.seconds.evaluation += watch.seconds();
+}
+
+SplitEvaluations RoundLoop::perplexities() const {
+  SplitEvaluations evaluations;
+  evaluations.validation = train::evaluate(base_, parameters_, shards_.validation, options(user_, 0)).evaluation;
+  evaluations.test = train::evaluate(base_, parameters_, shards_.test, options(user_, 0)).evaluation;
+  return evaluations;
+}
+
+// From [layer, own expert] to [layer, expert of the user with most]: NaN where this user has none. The one expert of a user without
+// a router takes every token with gate 1.
+RoutingStatistics RoundLoop::pad(const RoutingStatistics& own) const {
+  const model::UserModel& user = parameters_.user_model();
+  const bool single = user.gate == model::Gate::top_k && user.experts == 1;
+  if (own.entropy.empty() && !single) return {};
+  const auto layers = static_cast<std::size_t>(base_.architecture().layers);
+  const auto held = static_cast<std::size_t>(user.experts), most = static_cast<std::size_t>(most_experts_);
+  const auto widen = [&](const std::vector<float>& values) {
+    std::vector<float> wide(layers * most, std::numeric_limits<float>::quiet_NaN());
+    for (std::size_t l = 0; l < layers; ++l)
+      for (std::size_t e = 0; e < held; ++e) wide[l * most + e] = single ? 1.0f : values[l * held + e];
+    return wide;
+  };
+  return {.score = widen(own.score), .load = widen(own.load), .entropy = single ? std::vector<float>(layers, 0.0f) : own.entropy};
+}
+
+UserRound RoundLoop::finish(UserRound record) const {
+  record.aggregation_weight = aggregation_.weights(world_.rank(), world_.size());
+  record.peak_memory_bytes = model::peak_memory_bytes(parameters_.values().device());
+  return record;
+}
+
+}  // namespace comigs::federation

@@ -1,0 +1,215 @@
+#include <hdf5_hl.h>
+
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "comigs/base/error.hpp"
+#include "hdf5_support.hpp"
+
+namespace comigs::io::hdf5 {
+namespace {
+
+herr_t keep_innermost(unsigned depth, const H5E_error2_t* error, void* text) {
+  if (depth == 0 && error->desc != nullptr) {
+    *static_cast<std::string*>(text) = error->desc;
+  }
+  return 0;
+}
+
+// A failed system call hides its reason in a list of numbers: "..., errno = 28, error message = 'No space
+// ...', buf = ...".
+std::string reason_in(const std::string& description) {
+  constexpr std::string_view mark = "error message = '";
+  const auto begin = description.find(mark);
+  if (begin == std::string::npos) {
+    return description;
+  }
+  const auto end = description.find('\'', begin + mark.size());
+  return description.substr(begin + mark.size(), end - begin - mark.size());
+}
+
+Object scalar_space() { return {check(H5Screate(H5S_SCALAR), H5I_INVALID_HID, "make a scalar"), &H5Sclose}; }
+
+Object list_space(std::size_t length) {
+  const hsize_t extent = length;
+  return {check(H5Screate_simple(1, &extent, nullptr), H5I_INVALID_HID, "make a list"), &H5Sclose};
+}
+
+std::vector<const char*> pointers_to(const std::vector<std::string>& texts) {
+  std::vector<const char*> pointers;
+  for (const std::string& text : texts) {
+    pointers.push_back(text.c_str());
+  }
+  return pointers;
+}
+
+template <class Value>
+void write_all(const Dataset& dataset, hid_t type, std::size_t count, const Value* values) {
+  std::size_t size = 1;
+  for (const std::uint64_t extent : dataset.extent()) {
+    size *= extent;
+  }
+  if (size != count) {
+    throw IoError(fmt::format("{}: {} values given, {} expected", place_of(dataset.id()), count, size));
+  }
+  check(H5Dwrite(dataset.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), dataset.id(), "write");
+}
+
+template <class Value>
+void append(const Dataset& dataset, hid_t type, std::span<const Value> values) {
+  std::vector<hsize_t> extent;
+  for (const std::uint64_t length : dataset.extent()) {
+    extent.push_back(length);
+  }
+  std::vector<hsize_t> start(extent.size(), 0), count = extent;
+  start.at(0) = extent[0]++;
+  count[0] = 1;
+  std::size_t size = 1;
+  for (const hsize_t length : count) {
+    size *= length;
+  }
+  if (size != values.size()) {
+    throw IoError(fmt::format("{}: a row of {} values given, {} expected", place_of(dataset.id()),
+                              values.size(), size));
+  }
+  check(H5Dset_extent(dataset.id(), extent.data()), dataset.id(), "lengthen");
+  const Object target(check(H5Dget_space(dataset.id()), dataset.id(), "read the shape of"), &H5Sclose);
+  const Object source(check(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
+                            dataset.id(), "describe a row of"),
+                      &H5Sclose);
+  check(H5Sselect_hyperslab(target.id(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
+        dataset.id(), "choose a row of");
+  check(H5Dwrite(dataset.id(), type, source.id(), target.id(), H5P_DEFAULT, values.data()), dataset.id(),
+        "write");
+}
+
+}  // namespace
+
+void fail(const std::string& place, std::string_view action) {
+  std::string description = "no reason given";
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &keep_innermost, &description);
+  H5Eclear2(H5E_DEFAULT);
+  throw IoError(fmt::format("cannot {} {}: {}", action, place, reason_in(description)));
+}
+
+std::string place_of(hid_t id) {
+  // Any question to the library would clear the errors that the caller is about to report.
+  const hid_t errors = H5Eget_current_stack();
+  std::string place = "an HDF5 file";
+  if (H5Iis_valid(id) > 0) {
+    std::array<char, 4096> file{}, object{};
+    H5Fget_name(id, file.data(), file.size());
+    H5Iget_name(id, object.data(), object.size());
+    place = fmt::format("'{}' ({})", file.data(), object.data());
+  }
+  H5Eset_current_stack(errors);
+  return place;
+}
+
+hid_t memory_type(Type type) {
+  switch (type) {
+    case Type::int64:
+      return H5T_NATIVE_INT64;
+    case Type::float32:
+      return H5T_NATIVE_FLOAT;
+    default:
+      return H5T_NATIVE_DOUBLE;
+  }
+}
+
+Object variable_text_type() {
+  Object type(check(H5Tcopy(H5T_C_S1), H5I_INVALID_HID, "copy a type"), &H5Tclose);
+  check(H5Tset_size(type.id(), H5T_VARIABLE), H5I_INVALID_HID, "size a type");
+  check(H5Tset_cset(type.id(), H5T_CSET_UTF8), H5I_INVALID_HID, "encode a type");
+  return type;
+}
+
+Object property_list(hid_t list_class) {
+  return {check(H5Pcreate(list_class), H5I_INVALID_HID, "make a property list"), &H5Pclose};
+}
+
+Object::Object(Object&& other) noexcept : id_(std::exchange(other.id_, -1)), closer_(other.closer_) {}
+
+Object& Object::operator=(Object&& other) noexcept {
+  std::swap(id_, other.id_);
+  std::swap(closer_, other.closer_);
+  return *this;
+}
+
+Object::~Object() { release(); }
+
+void Object::release() noexcept {
+  if (id_ >= 0) {
+    closer_(forget());
+  }
+}
+
+std::int64_t Object::forget() noexcept { return std::exchange(id_, -1); }
+
+void Object::set_attribute_data(const std::string& name, std::int64_t type, std::int64_t space,
+                                const void* data) {
+  const std::string action = fmt::format("write the attribute '{}' of", name);
+  if (check(H5Aexists(id_, name.c_str()), id_, action) > 0) {
+    check(H5Adelete(id_, name.c_str()), id_, action);
+  }
+  const Object attribute(
+      check(H5Acreate2(id_, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), id_, action), &H5Aclose);
+  check(H5Awrite(attribute.id(), type, data), id_, action);
+}
+
+void Object::set_attribute(const std::string& name, const std::string& value) {
+  const char* const pointer = value.c_str();
+  set_attribute_data(name, variable_text_type().id(), scalar_space().id(), &pointer);
+}
+
+void Object::set_attribute(const std::string& name, std::int64_t value) {
+  set_attribute_data(name, H5T_NATIVE_INT64, scalar_space().id(), &value);
+}
+
+void Object::set_attribute(const std::string& name, const std::vector<std::string>& values) {
+  set_attribute_data(name, variable_text_type().id(), list_space(values.size()).id(),
+                     pointers_to(values).data());
+}
+
+void Dataset::set_fill_value_attribute(Type type) {
+  constexpr auto nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr auto narrow_nan = std::numeric_limits<float>::quiet_NaN();
+  const void* const value = type == Type::float32 ? static_cast<const void*>(&narrow_nan) : &nan;
+  set_attribute_data("_FillValue", memory_type(type), list_space(1).id(), value);
+}
+
+void Dataset::write(std::span<const std::int64_t> values) {
+  write_all(*this, H5T_NATIVE_INT64, values.size(), values.data());
+}
+void Dataset::write(std::span<const float> values) {
+  write_all(*this, H5T_NATIVE_FLOAT, values.size(), values.data());
+}
+void Dataset::write(std::span<const double> values) {
+  write_all(*this, H5T_NATIVE_DOUBLE, values.size(), values.data());
+}
+void Dataset::write(const std::vector<std::string>& values) {
+  write_all(*this, variable_text_type().id(), values.size(), pointers_to(values).data());
+}
+
+void Dataset::append_row(std::span<const std::int64_t> values) { append(*this, H5T_NATIVE_INT64, values); }
+void Dataset::append_row(std::span<const float> values) { append(*this, H5T_NATIVE_FLOAT, values); }
+void Dataset::append_row(std::span<const double> values) { append(*this, H5T_NATIVE_DOUBLE, values); }
+
+std::vector<std::uint64_t> Dataset::extent() const {
+  const Object space(check(H5Dget_space(id()), id(), "read the shape of"), &H5Sclose);
+  const int rank = check(H5Sget_simple_extent_ndims(space.id()), id(), "read the shape of");
+  std::vector<hsize_t> extent(static_cast<std::size_t>(rank));
+  check(H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr), id(), "read the shape of");
+  return {extent.begin(), extent.end()};
+}
+
+void Dataset::become_scale(const std::string& name) {
+  check(H5DSset_scale(id(), name.c_str()), id(), "make a dimension of");
+}
+
+void Dataset::attach_scale(const Dataset& scale, unsigned index) {
+  check(H5DSattach_scale(id(), scale.id(), index), id(), "name a dimension of");
+}
+
+}  // namespace comigs::io::hdf5

@@ -1,0 +1,53 @@
+#include "comigs/model/base_model.hpp"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "comigs/base/error.hpp"
+#include "families.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+struct Family {
+  const char* name;  // Hugging Face's model_type
+  Architecture (*read)(const nlohmann::json&, const std::filesystem::path&);
+  std::unique_ptr<BaseModel> (*make)(const Architecture&, const WeightSource&);
+};
+
+constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2}};
+
+const Family& find_family(const std::string& name, const std::string& where) {
+  std::string known;
+  for (const Family& family : families) {
+    if (name == family.name) return family;
+    known += fmt::format("{}'{}'", known.empty() ? "" : ", ", family.name);
+  }
+  throw DataError(fmt::format("{}: model_type '{}' is not supported; known: {}", where, name, known));
+}
+
+}  // namespace
+
+Architecture read_architecture(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "config.json";
+  std::ifstream stream(file);
+  if (!stream)
+    throw DataError(fmt::format("{}: cannot be opened; a model is a Hugging Face folder with config.json and model.safetensors",
+                                file.string()));
+  const nlohmann::json config = nlohmann::json::parse(stream, nullptr, false);
+  if (!config.is_object()) throw DataError(fmt::format("{}: not a JSON object", file.string()));
+  const auto type = config.find("model_type");
+  if (type == config.end() || !type->is_string()) throw DataError(fmt::format("{}: 'model_type' is missing", file.string()));
+  return find_family(type->get<std::string>(), file.string()).read(config, file);
+}
+
+std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights) {
+  return find_family(architecture.family, "architecture").make(architecture, weights);
+}
+
+std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {
+  return make_base_model(read_architecture(folder), open_weights(folder, dtype, device));
+}
+
+}  // namespace comigs::model

@@ -1,0 +1,76 @@
+#include "comigs/model/device.hpp"
+
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include "comigs/base/error.hpp"
+
+#ifdef COMIGS_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+#endif
+
+namespace comigs::model {
+
+int visible_gpus() {
+#ifdef COMIGS_CUDA
+  return c10::cuda::device_count();
+#else
+  return 0;
+#endif
+}
+
+c10::Device bind_gpu([[maybe_unused]] int local_rank) {
+#ifdef COMIGS_CUDA
+  const int gpus = visible_gpus();
+  if (gpus == 0) throw ConfigError("--device cuda: no CUDA device is visible to this rank; use --device cpu or give the job GPUs");
+  const auto index = static_cast<c10::DeviceIndex>(local_rank % gpus);
+  c10::cuda::set_device(index);
+  return {c10::DeviceType::CUDA, index};
+#else
+  throw ConfigError("--device cuda: this comigs was built without CUDA; use --device cpu or build with the preset 'cuda'");
+#endif
+}
+
+std::string describe(const c10::Device& device) {
+#ifdef COMIGS_CUDA
+  if (device.is_cuda()) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, device.index()) == cudaSuccess)
+      return fmt::format("{} (cuda:{})", properties.name, static_cast<int>(device.index()));
+  }
+#endif
+  return device.is_cpu() ? fmt::format("cpu, {} thread{}", at::get_num_threads(), at::get_num_threads() == 1 ? "" : "s") : device.str();
+}
+
+void set_threads(int threads) {
+  at::set_num_interop_threads(1);
+  at::set_num_threads(threads);
+}
+
+void* current_stream([[maybe_unused]] const c10::Device& device) {
+#ifdef COMIGS_CUDA
+  if (device.is_cuda()) return c10::cuda::getCurrentCUDAStream(device.index()).stream();
+#endif
+  return nullptr;
+}
+
+void synchronize([[maybe_unused]] const c10::Device& device) {
+#ifdef COMIGS_CUDA
+  if (device.is_cuda()) c10::cuda::device_synchronize();
+#endif
+}
+
+std::int64_t peak_memory_bytes([[maybe_unused]] const c10::Device& device) {
+#ifdef COMIGS_CUDA
+  if (device.is_cuda())
+    return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).reserved_bytes[0].peak;
+#endif
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;
+}
+
+}  // namespace comigs::model

@@ -1,0 +1,17 @@
+// What each model family's file provides; `base_model.cpp` has the table.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+
+#include <filesystem>
+#include <memory>
+
+#include "comigs/model/base_model.hpp"
+
+namespace comigs::model {
+
+/// `config` is the parsed config.json at `file`, for messages.
+[[nodiscard]] Architecture read_gpt2(const nlohmann::json& config, const std::filesystem::path& file);
+[[nodiscard]] std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture, const WeightSource& weights);
+
+}  // namespace comigs::model

@@ -1,0 +1,118 @@
+// GPT-2 on paper: its sizes, its config.json, the list of its weights.
+#include <nlohmann/json.hpp>
+
+#include "comigs/base/error.hpp"
+#include "families.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+class Config {
+ public:
+  Config(const nlohmann::json& values, const std::filesystem::path& file) : values_(values), file_(file) {}
+
+  [[noreturn]] void fail(const char* name, const std::string& found, const std::string& expected) const {
+    throw DataError(fmt::format("{}: '{}' is {}, expected {}", file_.string(), name, found, expected));
+  }
+
+  [[nodiscard]] std::int64_t size(const char* name, std::int64_t largest) const {
+    const auto entry = values_.find(name);
+    const std::string expected = fmt::format("a whole number from 1 to {}", largest);
+    if (entry == values_.end()) fail(name, "missing", expected);
+    if (!entry->is_number_integer() || entry->get<std::int64_t>() < 1 || entry->get<std::int64_t>() > largest)
+      fail(name, entry->dump(), expected);
+    return entry->get<std::int64_t>();
+  }
+
+  // Settings that change what is computed: we know one value of each.
+  void insist(const char* name, const nlohmann::json& value) const {
+    const auto entry = values_.find(name);
+    if (entry != values_.end() && !entry->is_null() && *entry != value) fail(name, entry->dump(), value.dump());
+  }
+
+ private:
+  const nlohmann::json& values_;
+  const std::filesystem::path& file_;
+};
+
+}  // namespace
+
+Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int64_t heads, std::int64_t vocabulary,
+                               std::int64_t positions) {
+  const std::int64_t inner = 4 * width;
+  return {.family = "gpt2",
+          .layers = layers,
+          .width = width,
+          .heads = heads,
+          .inner = inner,
+          .vocabulary = vocabulary,
+          .positions = positions,
+          .layer_norm_epsilon = 1e-5,
+          .attention = {{"attn.c_attn", width, 3 * width}, {"attn.c_proj", width, width}},
+          .up = {"mlp.c_fc", width, inner},
+          .down = {"mlp.c_proj", inner, width}};
+}
+
+Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path& file) {
+  const Config config(values, file);
+  Architecture architecture = gpt2_architecture(config.size("n_layer", 1000), config.size("n_embd", 1 << 16), config.size("n_head", 1 << 16),
+                                                config.size("vocab_size", 1 << 24), config.size("n_positions", 1 << 24));
+  if (architecture.width % architecture.heads != 0)
+    config.fail("n_head", std::to_string(architecture.heads), fmt::format("a divisor of n_embd = {}", architecture.width));
+  config.insist("activation_function", "gelu_new");
+  config.insist("n_inner", architecture.inner);
+  config.insist("scale_attn_weights", true);
+  config.insist("scale_attn_by_inverse_layer_idx", false);
+  config.insist("tie_word_embeddings", true);
+  if (const auto epsilon = values.find("layer_norm_epsilon"); epsilon != values.end() && epsilon->is_number())
+    architecture.layer_norm_epsilon = epsilon->get<double>();
+  return architecture;
+}
+
+std::vector<WeightSpec> gpt2_weights(const Architecture& architecture) {
+  using Kind = WeightSpec::Kind;
+  const std::int64_t C = architecture.width, F = architecture.inner;
+  std::vector<WeightSpec> weights = {{"wte.weight", {architecture.vocabulary, C}, Kind::embedding},
+                                     {"wpe.weight", {architecture.positions, C}, Kind::embedding}};
+  for (std::int64_t layer = 0; layer < architecture.layers; ++layer) {
+    const auto add = [&](const char* name, std::vector<std::int64_t> shape, Kind kind) {
+      weights.push_back({fmt::format("h.{}.{}", layer, name), std::move(shape), kind});
+    };
+    add("ln_1.weight", {C}, Kind::scale);
+    add("ln_1.bias", {C}, Kind::bias);
+    add("attn.c_attn.weight", {C, 3 * C}, Kind::matrix);
+    add("attn.c_attn.bias", {3 * C}, Kind::bias);
+    add("attn.c_proj.weight", {C, C}, Kind::residual_matrix);
+    add("attn.c_proj.bias", {C}, Kind::bias);
+    add("ln_2.weight", {C}, Kind::scale);
+    add("ln_2.bias", {C}, Kind::bias);
+    add("mlp.c_fc.weight", {C, F}, Kind::matrix);
+    add("mlp.c_fc.bias", {F}, Kind::bias);
+    add("mlp.c_proj.weight", {F, C}, Kind::residual_matrix);
+    add("mlp.c_proj.bias", {C}, Kind::bias);
+  }
+  weights.push_back({"ln_f.weight", {C}, Kind::scale});
+  weights.push_back({"ln_f.bias", {C}, Kind::bias});
+  return weights;
+}
+
+std::string gpt2_config_json(const Architecture& architecture) {
+  const nlohmann::ordered_json config = {{"architectures", {"GPT2LMHeadModel"}},
+                                         {"model_type", "gpt2"},
+                                         {"activation_function", "gelu_new"},
+                                         {"n_layer", architecture.layers},
+                                         {"n_embd", architecture.width},
+                                         {"n_head", architecture.heads},
+                                         {"n_positions", architecture.positions},
+                                         {"n_ctx", architecture.positions},
+                                         {"vocab_size", architecture.vocabulary},
+                                         {"layer_norm_epsilon", architecture.layer_norm_epsilon},
+                                         {"tie_word_embeddings", true},
+                                         {"attn_pdrop", 0.0},
+                                         {"embd_pdrop", 0.0},
+                                         {"resid_pdrop", 0.0}};
+  return config.dump(2) + "\n";
+}
+
+}  // namespace comigs::model

@@ -1,0 +1,65 @@
+#include "comigs/model/weights.hpp"
+
+#include <ATen/ATen.h>
+
+#include <memory>
+
+#include "comigs/base/error.hpp"
+#include "comigs/io/safetensors.hpp"
+#include "comigs/io/sha256.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+constexpr const char* weights_file = "model.safetensors";
+
+at::ScalarType scalar_type(io::Dtype dtype, const std::string& where) {
+  switch (dtype) {
+    case io::Dtype::float32: return at::kFloat;
+    case io::Dtype::bfloat16: return at::kBFloat16;
+    case io::Dtype::float16: return at::kHalf;
+    default: throw DataError(fmt::format("{}: a weight of type {}, expected F32, BF16 or F16", where, io::name_of(dtype)));
+  }
+}
+
+// Owns the mapped file for as long as a tensor of it lives.
+class MappedWeights {
+ public:
+  explicit MappedWeights(const std::filesystem::path& file) : path_(file), file_(std::make_shared<io::SafetensorsFile>(file)) {}
+
+  [[nodiscard]] at::Tensor get(const WeightSpec& spec, at::ScalarType dtype, const at::Device& device) const {
+    const io::TensorView& found = find(spec);
+    const std::string where = fmt::format("{}: '{}'", path_.string(), spec.name);
+    if (found.shape != spec.shape)
+      throw DataError(fmt::format("{} has shape [{}], expected [{}] from config.json", where, fmt::join(found.shape, ", "),
+                                  fmt::join(spec.shape, ", ")));
+    const at::ScalarType stored = scalar_type(found.dtype, where);
+    if (!found.is_aligned()) throw DataError(fmt::format("{} does not lie at a multiple of its element size", where));
+    // LibTorch has no tensors of const: nothing writes to frozen weights, and the mapping's pages are read-only.
+    void* data = const_cast<std::byte*>(found.data());
+    const at::Tensor mapped = at::from_blob(data, spec.shape, [file = file_](void*) {}, at::TensorOptions().dtype(stored));
+    return mapped.to(device, dtype);
+  }
+
+ private:
+  [[nodiscard]] const io::TensorView& find(const WeightSpec& spec) const {
+    for (const char* prefix : {"transformer.", ""})
+      if (const io::TensorView* tensor = file_->find(prefix + spec.name)) return *tensor;
+    throw DataError(fmt::format("{}: the tensor '{}' is missing", path_.string(), spec.name));
+  }
+
+  std::filesystem::path path_;
+  std::shared_ptr<const io::SafetensorsFile> file_;
+};
+
+}  // namespace
+
+WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {
+  const auto weights = std::make_shared<MappedWeights>(folder / weights_file);
+  return [weights, dtype, device](const WeightSpec& spec) { return weights->get(spec, dtype, device); };
+}
+
+std::string weights_digest(const std::filesystem::path& folder) { return io::sha256_of_file(folder / weights_file); }
+
+}  // namespace comigs::model

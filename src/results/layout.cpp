@@ -1,0 +1,208 @@
+#include "layout.hpp"
+
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "coordinates.hpp"
+
+namespace comigs::results {
+namespace {
+
+using io::hdf5::Dataset;
+using io::hdf5::Group;
+using io::hdf5::Type;
+
+// An array of the file; it grows by a row a round where its first dimension is the round.
+struct ArrayDescription {
+  std::string path;  // group/name
+  Type type;
+  std::vector<std::string> dimensions;
+  std::string units, long_name;
+};
+
+constexpr std::int64_t schema_version = 1;
+const std::vector<std::string> by_user{"user"};
+const std::vector<std::string> by_round_and_user{"round", "user"};
+
+std::string group_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+void add_user_arrays(std::vector<ArrayDescription>& arrays) {
+  arrays.push_back({"users/experts", Type::int64, by_user, "1", "experts in every MLP block"});
+  arrays.push_back({"users/generalists", Type::int64, by_user, "1",
+                    "experts, from expert 0 on, that are shared with other users"});
+  arrays.push_back({"users/top_k", Type::int64, by_user, "1", "experts that a token is sent to"});
+  arrays.push_back({"users/lora_rank", Type::int64, by_user, "1", "rank of the LoRA factors"});
+  for (const std::string split : {"train", "validation", "test"}) {
+    arrays.push_back(
+        {"users/" + split + "_tokens", Type::int64, by_user, "1", "tokens of the " + split + " split"});
+  }
+}
+
+void add_evaluation(std::vector<ArrayDescription>& arrays, const std::string& group,
+                    const std::vector<std::string>& dimensions, const std::string& split,
+                    const std::string& tokens_and_moment) {
+  arrays.push_back(
+      {group + "perplexity/" + split, Type::float64, dimensions, "1", "perplexity on " + tokens_and_moment});
+  arrays.push_back({group + "loss/" + split, Type::float64, dimensions, "nat",
+                    "mean cross entropy a token on " + tokens_and_moment});
+}
+
+void add_evaluations(std::vector<ArrayDescription>& arrays, const std::string& train_tokens_evaluated) {
+  const std::string after = ", after the round's aggregation", before = ", before the last aggregation";
+  add_evaluation(arrays, "", by_round_and_user, "train", train_tokens_evaluated + after);
+  for (const std::string split : {"validation", "test"}) {
+    const std::string tokens = "the whole " + split + " split";
+    add_evaluation(arrays, "", by_round_and_user, split, tokens + after);
+    add_evaluation(arrays, "before_aggregation/", by_user, split, tokens + before);
+  }
+}
+
+void add_expert_arrays(std::vector<ArrayDescription>& arrays) {
+  const std::vector<std::string> by_expert{"round", "user", "layer", "expert"};
+  arrays.push_back(
+      {"routing/score", Type::float32, by_expert, "1", "mean gate weight over the tokens of the test split"});
+  arrays.push_back({"routing/load", Type::float32, by_expert, "1",
+                    "fraction of the tokens of the test split with the expert in their top-k"});
+  arrays.push_back({"routing/entropy",
+                    Type::float32,
+                    {"round", "user", "layer"},
+                    "nat",
+                    "mean entropy of the gate over the tokens of the test split"});
+  arrays.push_back({"expert/update_norm",
+                    Type::float32,
+                    {"round", "user", "layer", "expert", "projection"},
+                    "1",
+                    "Frobenius norm of the expert's update, gamma B A"});
+  arrays.push_back({"aggregation/weight",
+                    Type::float32,
+                    {"round", "user", "source_user"},
+                    "1",
+                    "weight of source_user's shared parameters in user's new ones"});
+}
+
+void add_costs(std::vector<ArrayDescription>& arrays) {
+  const std::vector<std::pair<std::string, std::string>> phases{
+      {"experts", "training the experts"},      {"routers", "training the routers"},
+      {"aggregation", "the aggregation"},       {"evaluation", "the evaluation"},
+      {"checkpoint", "writing the checkpoint"}, {"round", "the whole round"}};
+  for (const auto& [phase, words] : phases) {
+    arrays.push_back({"time/" + phase, Type::float64, by_round_and_user, "s", "wall-clock time of " + words});
+  }
+  arrays.push_back(
+      {"communication/bytes", Type::int64, by_round_and_user, "byte", "payload sent in the aggregation"});
+  arrays.push_back({"memory/peak", Type::int64, by_round_and_user, "byte",
+                    "most device memory, or resident memory without a device, so far"});
+}
+
+void create_groups(Group& root, const std::string& path) {
+  for (std::size_t end = path.find('/');; end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (!root.contains(part)) {
+      const Group made = root.create_group(part);
+    }
+    if (end == std::string::npos) {
+      return;
+    }
+  }
+}
+
+void create_array(Group& root, Coordinates& coordinates, const ArrayDescription& description,
+                  const std::set<std::string>& paths) {
+  const std::string group_path = group_of(description.path);
+  create_groups(root, group_path);
+  const bool growing = description.dimensions.front() == "round";
+  // Coordinates first, so that a listing shows them before what they label.
+  std::vector<Dataset> scales;
+  std::vector<std::uint64_t> extent;
+  for (const std::string& dimension : description.dimensions) {
+    const bool name_is_free = !paths.contains(group_path + "/" + dimension);
+    scales.push_back(coordinates.in(group_path, dimension, name_is_free));
+    if (dimension != "round") {
+      extent.push_back(coordinates.length(dimension));
+    }
+  }
+  Group group = root.open_group(group_path);
+  const std::string name = name_of(description.path);
+  Dataset array = growing ? group.create_growing(name, description.type, extent)
+                          : group.create_dataset(name, description.type, extent);
+  array.set_attribute("units", description.units);
+  array.set_attribute("long_name", description.long_name);
+  for (unsigned i = 0; i < scales.size(); ++i) {
+    array.attach_scale(scales[i], i);
+  }
+}
+
+void write_attributes(Group& root, const RunDescription& run) {
+  const std::vector<std::pair<std::string, std::string>> texts{{"title", run.title},
+                                                               {"program_version", run.program_version},
+                                                               {"git_commit", run.git_commit},
+                                                               {"created", run.created},
+                                                               {"method", run.method},
+                                                               {"data_set", run.data_set},
+                                                               {"base_model", run.base_model},
+                                                               {"base_digest", run.base_digest},
+                                                               {"configuration", run.configuration}};
+  for (const auto& [name, text] : texts) {
+    root.set_attribute(name, text);
+  }
+  std::vector<std::string> hosts, devices, libraries = run.library_versions;
+  for (const UserDescription& user : run.users) {
+    hosts.push_back(user.host);
+    devices.push_back(user.device);
+  }
+  libraries.push_back(io::hdf5::library_version());
+  root.set_attribute("schema_version", schema_version);
+  root.set_attribute("seed", run.seed);
+  root.set_attribute("N", static_cast<std::int64_t>(run.users.size()));
+  root.set_attribute("hosts", hosts);
+  root.set_attribute("devices", devices);
+  root.set_attribute("library_versions", libraries);
+}
+
+void write_users(Group& root, const std::vector<UserDescription>& users) {
+  const auto write = [&](const std::string& name, std::int64_t UserDescription::*member) {
+    std::vector<std::int64_t> values;
+    for (const UserDescription& user : users) {
+      values.push_back(user.*member);
+    }
+    root.open_dataset("users/" + name).write(values);
+  };
+  write("experts", &UserDescription::experts);
+  write("generalists", &UserDescription::generalists);
+  write("top_k", &UserDescription::top_k);
+  write("lora_rank", &UserDescription::lora_rank);
+  write("train_tokens", &UserDescription::train_tokens);
+  write("validation_tokens", &UserDescription::validation_tokens);
+  write("test_tokens", &UserDescription::test_tokens);
+}
+
+// Every array but the coordinates, in the order in which the file shows them.
+std::vector<ArrayDescription> arrays_of(const RunDescription& run) {
+  std::vector<ArrayDescription> arrays;
+  add_user_arrays(arrays);
+  add_evaluations(arrays, run.train_tokens_evaluated);
+  add_expert_arrays(arrays);
+  add_costs(arrays);
+  return arrays;
+}
+
+}  // namespace
+
+void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
+  write_attributes(root, run);
+  Coordinates coordinates(root.open_group("/"), run, shape);
+  const std::vector<ArrayDescription> arrays = arrays_of(run);
+  std::set<std::string> paths;
+  for (const ArrayDescription& array : arrays) {
+    paths.insert(array.path);
+  }
+  for (const ArrayDescription& array : arrays) {
+    create_array(root, coordinates, array, paths);
+  }
+  write_users(root, run.users);
+}
+
+}  // namespace comigs::results

@@ -1,0 +1,112 @@
+#include "comigs/results/results_file.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "comigs/base/error.hpp"
+#include "comigs/io/atomic_file.hpp"
+#include "comigs/io/hdf5.hpp"
+#include "layout.hpp"
+#include "round_rows.hpp"
+
+namespace comigs::results {
+namespace {
+
+RoundShape shape_of(const RunDescription& run) {
+  RoundShape shape{run.layers, 0, static_cast<std::int64_t>(run.users.size())};
+  for (const UserDescription& user : run.users) {
+    shape.experts = std::max(shape.experts, user.experts);
+  }
+  return shape;
+}
+
+// Lists that a user need not have are empty; any other length is a mistake of the caller.
+void check_length(std::size_t user, std::string_view what, std::size_t found, std::int64_t expected) {
+  if (found != 0 && found != static_cast<std::size_t>(expected)) {
+    throw std::invalid_argument(fmt::format(
+        "user {}'s record of the round has {} values of {}; {} were expected", user, found, what, expected));
+  }
+}
+
+void check_row(const UserRound& row, std::size_t user, std::int64_t experts, const RoundShape& shape) {
+  check_length(user, "routing score", row.routing.score.size(), shape.layers * experts);
+  check_length(user, "routing load", row.routing.load.size(), shape.layers * experts);
+  check_length(user, "routing entropy", row.routing.entropy.size(), shape.layers);
+  check_length(user, "update norm", row.update_norm.size(), shape.layers * experts * 2);
+  check_length(user, "aggregation weight", row.aggregation_weight.size(), shape.users);
+}
+
+void check_factor(const FactorView& factor, std::size_t user, std::int64_t experts, const RoundShape& shape) {
+  const bool inside =
+      factor.layer >= 0 && factor.layer < shape.layers && factor.expert >= 0 && factor.expert < experts;
+  if (!inside || factor.rows <= 0 || factor.columns <= 0 || factor.data == nullptr || factor.name.empty()) {
+    throw std::invalid_argument(
+        fmt::format("user {}'s factor '{}' of layer {}, expert {} ({} x {}) cannot be", user, factor.name,
+                    factor.layer, factor.expert, factor.rows, factor.columns));
+  }
+}
+
+}  // namespace
+
+ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run)
+    : path_(std::move(path)), run_(std::move(run)), shape_(shape_of(run_)) {
+  if (run_.users.empty() || shape_.layers < 1 || shape_.experts < 1) {
+    throw std::invalid_argument("a results file needs at least one user, layer and expert");
+  }
+  if (exists(path_)) {
+    throw ConfigError(
+        fmt::format("'{}' is there already and would be lost; choose another output folder or remove it",
+                    path_.string()));
+  }
+  io::remove_stale_temporaries(path_);
+  io::AtomicFile next(path_);
+  io::hdf5::File file = io::hdf5::File::create(next.temporary_path());
+  lay_out(file.root(), run_, shape_);
+  file.close();
+  next.commit();
+}
+
+bool ResultsFile::exists(const std::filesystem::path& path) {
+  return std::filesystem::exists(std::filesystem::symlink_status(path));
+}
+
+void ResultsFile::check(const std::vector<UserRound>& rows,
+                        const std::vector<std::vector<FactorView>>& factors) const {
+  if (rows.size() != run_.users.size() || (!factors.empty() && factors.size() != rows.size())) {
+    throw std::invalid_argument(
+        fmt::format("a round of {} records and factors of {} users was given; the run has {} users",
+                    rows.size(), factors.size(), run_.users.size()));
+  }
+  for (std::size_t user = 0; user < rows.size(); ++user) {
+    if (rows[user].round != rows[0].round || (last_round_ && rows[user].round <= *last_round_)) {
+      throw std::invalid_argument(
+          fmt::format("user {} brings round {} beside round {}; the last one written is {}", user,
+                      rows[user].round, rows[0].round, last_round_.value_or(-1)));
+    }
+    check_row(rows[user], user, run_.users[user].experts, shape_);
+  }
+  for (std::size_t user = 0; user < factors.size(); ++user) {
+    for (const FactorView& factor : factors[user]) {
+      check_factor(factor, user, run_.users[user].experts, shape_);
+    }
+  }
+}
+
+void ResultsFile::write_round(const std::vector<UserRound>& rows,
+                              const std::vector<std::vector<FactorView>>& factors) {
+  check(rows, factors);
+  io::AtomicFile next(path_);
+  next.copy_from(path_);
+  io::hdf5::File file = io::hdf5::File::open(next.temporary_path());
+  append_rows(file.root(), run_.users, shape_, rows);
+  if (!factors.empty()) {
+    write_weights(file.root(), rows.front().round, factors);
+  }
+  file.close();
+  next.commit();
+  last_round_ = rows.front().round;
+}
+
+}  // namespace comigs::results

@@ -1,0 +1,20 @@
+// How the users' records of a round become rows of the file's arrays, and the stored factors groups of it.
+#pragma once
+
+#include <vector>
+
+#include "comigs/io/hdf5.hpp"
+#include "comigs/results/results_file.hpp"
+
+namespace comigs::results {
+
+/// Lengthens every array that has rounds by one row, and fills `before_aggregation` where the records hold
+/// it.
+void append_rows(io::hdf5::Group root, const std::vector<UserDescription>& users, const RoundShape& shape,
+                 const std::vector<UserRound>& rows);
+
+/// Writes expert/weights/<round>/user_<i>/layer_<l>/expert_<e>/<name>.
+void write_weights(io::hdf5::Group root, std::int64_t round,
+                   const std::vector<std::vector<FactorView>>& factors);
+
+}  // namespace comigs::results

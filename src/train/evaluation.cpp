@@ -1,0 +1,71 @@
+#include "comigs/train/evaluation.hpp"
+
+#include <ATen/ATen.h>
+
+#include "comigs/data/batch.hpp"
+#include "comigs/model/cross_entropy.hpp"
+#include "tensors.hpp"
+
+namespace comigs::train {
+
+namespace {
+
+// Sums over tokens of what was routed, on the model's device in float64; one transfer at the end.
+class RoutingSums {
+ public:
+  // mask [n]: 1 where a token counts.
+  void add(const std::vector<model::LayerRouting>& routing, const at::Tensor& mask) {
+    if (routing.empty()) return;
+    std::vector<at::Tensor> rows;
+    for (const model::LayerRouting& layer : routing) {
+      const at::Tensor entropy = -at::xlogy(layer.gate, layer.gate).sum(-1, true);
+      const at::Tensor columns = at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
+      rows.push_back((columns * mask.unsqueeze(1)).sum(0, false, at::kDouble));
+    }
+    const at::Tensor stacked = at::stack(rows);  // [L, 2 E + 1]
+    sums_ = sums_.defined() ? sums_.add_(stacked) : stacked;
+  }
+
+  [[nodiscard]] RoutingStatistics means(std::int64_t tokens) const {
+    RoutingStatistics statistics;
+    if (!sums_.defined()) return statistics;
+    const at::Tensor means = (sums_ / static_cast<double>(tokens)).to(at::kCPU, at::kFloat);
+    const auto rows = means.accessor<float, 2>();
+    const std::int64_t experts = (means.size(1) - 1) / 2;
+    for (std::int64_t layer = 0; layer < means.size(0); ++layer) {
+      for (std::int64_t e = 0; e < experts; ++e) statistics.score.push_back(rows[layer][e]);
+      for (std::int64_t e = 0; e < experts; ++e) statistics.load.push_back(rows[layer][experts + e]);
+      statistics.entropy.push_back(rows[layer][2 * experts]);
+    }
+    return statistics;
+  }
+
+ private:
+  at::Tensor sums_;
+};
+
+}  // namespace
+
+SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters, const data::TokenShard& shard,
+                     const EvaluationOptions& options) {
+  const at::NoGradGuard no_gradients;
+  const std::int64_t tokens = options.tokens > 0 ? std::min(options.tokens, shard.size()) : shard.size();
+  const std::int64_t windows = data::evaluation_windows(tokens, options.context);
+  SplitReport report;
+  RoutingSums routed;
+  at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
+  for (std::int64_t first = 0; first < windows; first += options.sequences) {
+    const std::int64_t sequences = std::min(options.sequences, windows - first);
+    data::Batch batch = data::evaluation_batch(shard, tokens, options.context, first, sequences);
+    const BatchTensors tensors = to_tensors(batch, base.head().device());
+    const model::Forward forward = base.forward(tensors.tokens, parameters);
+    loss_sum.add_(model::cross_entropy_sum(forward.hidden, base.head(), tensors.targets));
+    routed.add(forward.routing, tensors.targets.ge(0).to(at::kFloat));
+    report.evaluation.tokens += batch.predicted;
+  }
+  report.evaluation.loss_sum = loss_sum.item<double>();
+  report.routing = routed.means(report.evaluation.tokens);
+  return report;
+}
+
+}  // namespace comigs::train

@@ -1,0 +1,135 @@
+#include "comigs/train/local_trainer.hpp"
+
+#include <ATen/ATen.h>
+
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+#include "comigs/data/batch.hpp"
+#include "comigs/model/cross_entropy.hpp"
+#include "comigs/model/device.hpp"
+#include "comigs/model/losses.hpp"
+#include "tensors.hpp"
+
+namespace comigs::train {
+
+namespace {
+
+AdamwConstants constants(const config::Optimiser& optimiser) {
+  return {.beta1 = optimiser.beta1, .beta2 = optimiser.beta2, .epsilon = optimiser.epsilon, .weight_decay = optimiser.weight_decay};
+}
+
+model::BalancingWeights balancing_weights(config::LoadBalancing kind) {
+  return kind == config::LoadBalancing::uniform ? model::BalancingWeights::uniform : model::BalancingWeights::generalist;
+}
+
+}  // namespace
+
+LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, const data::UserData& shards,
+                           const LocalPlan& plan)
+    : base_(base),
+      parameters_(parameters),
+      shards_(shards),
+      plan_(plan),
+      schedule_{.peak = plan.optimiser.expert_learning_rate,
+                .warmup_fraction = plan.optimiser.warmup_fraction,
+                .final_fraction = plan.optimiser.final_fraction,
+                .steps = plan.rounds * plan.user.local_steps},
+      optimiser_(parameters.values(), parameters.gradients(), constants(plan.optimiser)) {}
+
+RoundSeconds LocalTrainer::train_round(std::int64_t round) {
+  RoundSeconds seconds;
+  const at::Device device = parameters_.values().device();
+  loss_sum_ = at::zeros({}, parameters_.values().options());
+  for (std::int64_t step = 0; step < plan_.user.local_steps; ++step) {
+    const std::int64_t iteration = (round - 1) * plan_.user.local_steps + step;
+    Stopwatch watch;
+    expert_step(round, step, iteration);
+    // Waiting for the device at the end of a phase only, so that the clock reads right.
+    if (routers_due(iteration)) {
+      model::synchronize(device);
+      seconds.experts += watch.lap();
+      router_steps(round, iteration);
+      model::synchronize(device);
+      seconds.routers += watch.lap();
+    } else {
+      if (step + 1 == plan_.user.local_steps) model::synchronize(device);
+      seconds.experts += watch.lap();
+    }
+  }
+  check_finite(round);
+  return seconds;
+}
+
+std::int64_t LocalTrainer::steps_in_round(std::int64_t round) const {
+  std::int64_t steps = plan_.user.local_steps;
+  for (std::int64_t step = 0; step < plan_.user.local_steps; ++step)
+    if (routers_due((round - 1) * plan_.user.local_steps + step)) steps += plan_.method.router_steps;
+  return steps;
+}
+
+bool LocalTrainer::routers_due(std::int64_t iteration) const {
+  return plan_.router_training == RouterTraining::alternating && parameters_.user_model().routed() &&
+         (iteration + 1) % plan_.method.router_every == 0;
+}
+
+void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
+  const bool joint = plan_.router_training == RouterTraining::joint && parameters_.routers().count > 0;
+  const data::Batch batch = data::sample_batch(
+      shards_.train, plan_.user.batch_sequences, plan_.user.context_tokens,
+      {plan_.seed, plan_.user_index, Stream::train_batch, static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)});
+  parameters_.track(true, joint);
+  model::view(parameters_.gradients(), joint ? parameters_.all() : parameters_.lora()).zero_();
+  const StepLosses losses = accumulate_gradients(batch);
+  if (observer_) observer_(Phase::experts, batch, losses);
+  optimiser_.step(parameters_.lora(), schedule_.rate(iteration), iteration + 1);
+  if (joint) optimiser_.step(parameters_.routers(), plan_.optimiser.router_learning_rate, iteration + 1);
+}
+
+void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
+  const data::TokenShard& shard = plan_.router_data == RouterData::validation ? shards_.validation : shards_.train;
+  parameters_.track(false, true);
+  for (std::int64_t s = 0; s < plan_.method.router_steps; ++s) {
+    // Several router phases may fall into one round: their steps are numbered over the run.
+    const auto number = static_cast<std::uint32_t>((iteration + 1) / plan_.method.router_every * plan_.method.router_steps + s);
+    const data::Batch batch = data::sample_batch(shard, plan_.user.batch_sequences, plan_.user.context_tokens,
+                                                 {plan_.seed, plan_.user_index, Stream::router_batch,
+                                                  static_cast<std::uint32_t>(round), number});
+    model::view(parameters_.gradients(), parameters_.routers()).zero_();
+    const StepLosses losses = accumulate_gradients(batch);
+    if (observer_) observer_(Phase::routers, batch, losses);
+    optimiser_.step(parameters_.routers(), plan_.optimiser.router_learning_rate, ++router_steps_done_);
+  }
+}
+
+StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
+  const std::int64_t size = plan_.user.micro_batch_sequences > 0 ? plan_.user.micro_batch_sequences : batch.sequences;
+  StepLosses sums;
+  const auto add = [](at::Tensor& sum, const at::Tensor& part) { sum = sum.defined() ? sum + part : part; };
+  for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {
+    data::Batch part = data::slice(batch, begin, std::min(size, batch.sequences - begin));
+    const double share = static_cast<double>(part.predicted) / static_cast<double>(batch.predicted);
+    const BatchTensors tensors = to_tensors(part, base_.head().device());
+    const model::Forward forward = base_.forward(tensors.tokens, parameters_);
+    at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), tensors.targets) * share;
+    add(sums.language_model, loss.detach());
+    if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
+      const at::Tensor balance =
+          model::load_balancing_loss(forward.routing, balancing_weights(plan_.method.load_balancing)) * share;
+      add(sums.load_balancing, balance.detach());
+      loss = loss + plan_.method.load_balancing_weight * balance;
+    }
+    loss.backward();
+  }
+  loss_sum_.add_(sums.language_model);
+  return sums;
+}
+
+void LocalTrainer::check_finite(std::int64_t round) {
+  // One reduction over the block: a sum is not finite if any element is not.
+  if (!(loss_sum_ + parameters_.values().square().sum()).isfinite().item<bool>())
+    throw NumericError(fmt::format("round {}: the training loss or a parameter is not finite; a smaller learning rate may help "
+                                   "([optimiser] expert_learning_rate = {}, router_learning_rate = {})",
+                                   round, plan_.optimiser.expert_learning_rate, plan_.optimiser.router_learning_rate));
+}
+
+}  // namespace comigs::train

@@ -1,0 +1,30 @@
+"""Finds and runs the small programs that the C++ build makes for these tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def built_program(name: str) -> str:
+    """Its path in COMIGS_TEST_BIN, else beside COMIGS_EXECUTABLE, else in build/dev; skips without it."""
+    folder = os.environ.get("COMIGS_TEST_BIN")
+    if folder is None and "COMIGS_EXECUTABLE" in os.environ:
+        folder = str(Path(os.environ["COMIGS_EXECUTABLE"]).parent)
+    program = Path(folder or ROOT / "build" / "dev") / name
+    if not program.exists():
+        pytest.skip(f"{name} is not built (looked in {program.parent}; set COMIGS_TEST_BIN to its folder)")
+    return str(program)
+
+
+def run_program(name: str, *arguments: object, code: int = 0) -> str:
+    """Runs the program, checks its exit code and returns its stdout, or its stderr where it is to fail."""
+    command = [built_program(name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr

@@ -1,0 +1,348 @@
+"""The analysis room: the report's numbers against hand-computed ones, and the page as a browser reads it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from report_page import report  # noqa: E402
+from results_fixture import default_perplexity, write_results  # noqa: E402
+
+from analysis import compare, costs, figures, formats, style  # noqa: E402
+from analysis.cli import main  # noqa: E402
+from analysis.results import open_run  # noqa: E402
+
+# Loading ----------------------------------------------------------------------------------------------------
+
+
+def test_arrays_are_labelled_as_xarray_itself_reads_them(tmp_path):
+    path = write_results(tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    test = run["perplexity"]["test"]
+    assert test.dims == ("round", "user")
+    assert float(test.sel(round=3, user="Dutch")) == 26.0
+    with xr.open_dataset(path, group="perplexity", engine="h5netcdf") as dataset:
+        assert dataset["test"].dims == test.dims
+        assert dataset["user"].values.tolist() == ["German", "Dutch"]
+        np.testing.assert_array_equal(dataset["test"].values, test.values)
+    assert run["routing"]["score"].dims == ("round", "user", "layer", "expert")
+    assert run["routing"]["score"].coords["expert"].values.tolist() == [0, 1]
+    assert float(run["time"]["total"].sel(round=1, user="Dutch")) == 20.0
+
+
+def test_run_tells_what_it_is(tmp_path):
+    write_results(tmp_path / "run", seed=7, experts=[3, 1], generalists=[1, 1])
+    run = open_run(tmp_path / "run" / "results.h5")
+    assert (run.method, run.attribute("seed"), run.name, run.planned_rounds) == ("comigs-1g1s", "7", "run", 3)
+    assert run.attribute("hosts").splitlines() == ["node-a", "node-b"]
+    assert run.attribute("devices").splitlines() == ["cpu", "cpu"]
+    assert run.expert_roles("German") == ["generalist", "specialist", "specialist"]
+    assert run.expert_roles("Dutch") == ["generalist"]
+    assert run.settings["method.experts"] == "3,1"
+    assert not run.is_unfinished
+
+
+def test_array_without_a_finite_value_or_rows_is_absent(tmp_path):
+    path = write_results(tmp_path / "run", router=False)
+    with h5py.File(path, "a") as file:
+        file["memory/peak"].resize(0, axis=0)
+    run = open_run(path)
+    assert run.array("routing", "score") is None
+    assert run.array("memory", "peak") is None
+    assert run.array("nothing", "here") is None
+    assert run.array("perplexity", "test").sizes["round"] == 4
+
+
+def test_only_rows_that_every_array_has_count(tmp_path):
+    path = write_results(tmp_path / "run")
+    with h5py.File(path, "a") as file:
+        file["perplexity/test"].resize(5, axis=0)
+        file["time/experts"].resize(3, axis=0)
+    run = open_run(path)
+    assert run.rounds.tolist() == [0, 1, 2]
+    assert run["perplexity"].sizes["round"] == 3
+
+
+def test_mixing_matrix_gets_two_names_for_its_users(tmp_path):
+    path = write_results(tmp_path / "run")
+    weights = np.arange(16.0).reshape(4, 2, 2)
+    with h5py.File(path, "a") as file:
+        dataset = file.create_dataset("aggregation/weight", data=weights)
+        for axis, name in enumerate(("round", "user", "user")):
+            dataset.dims[axis].attach_scale(file[name])
+    weight = open_run(path)["aggregation"]["weight"]
+    assert weight.dims == ("round", "user", "source_user")
+    assert float(weight.sel(round=1, user="German", source_user="Dutch")) == 5.0
+
+
+def test_users_of_one_name_are_told_apart(tmp_path):
+    write_results(tmp_path / "run", users=("German", "German"))
+    run = open_run(tmp_path / "run")
+    assert run.users == ["German", "German (2)"]
+    assert float(run["perplexity"]["test"].sel(round=0, user="German (2)")) == 101.0
+
+
+# Bad input --------------------------------------------------------------------------------------------------
+
+
+def _no_file(folder: Path) -> Path:
+    return folder / "nowhere"
+
+
+def _empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def _text_file(folder: Path) -> Path:
+    (folder / "results.h5").write_text("not HDF5 at all")
+    return folder / "results.h5"
+
+
+def _truncated(folder: Path) -> Path:
+    path = write_results(folder / "run")
+    path.write_bytes(path.read_bytes()[:5000])
+    return path
+
+
+def _foreign(folder: Path) -> Path:
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["data"] = [1, 2, 3]
+    return folder / "other.h5"
+
+
+def _without_users(folder: Path) -> Path:
+    return write_results(folder / "run", omit=["user"])
+
+
+def _later_schema(folder: Path) -> Path:
+    return write_results(folder / "run", attributes={"schema_version": 2})
+
+
+def _no_rounds(folder: Path) -> Path:
+    return write_results(folder / "run", rounds=0, planned=3, perplexity=default_perplexity(2, 0))
+
+
+def _no_scale(folder: Path) -> Path:
+    path = write_results(folder / "run")
+    with h5py.File(path, "a") as file:
+        file["perplexity/extra"] = [[1.0, 2.0]]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_no_file, "no such file or folder"),
+        (_empty_folder, "holds no results.h5"),
+        (_text_file, "not an HDF5 file"),
+        (_truncated, "cannot be read as HDF5"),
+        (_foreign, "not a comigs results file (the attribute 'schema_version' is missing)"),
+        (_without_users, "not a comigs results file ('/user' is missing)"),
+        (_later_schema, "schema version '2' found, version 1 expected"),
+        (_no_rounds, "no finished round yet"),
+        (_no_scale, "'/perplexity/extra' has no dimension scale on axis 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys, make, words):
+    path = make(tmp_path)
+    output = tmp_path / "page.html"
+    assert main(["report", str(path), "--output", str(output)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {path}") and message.count("\n") == 1
+    assert words in message
+    assert not output.exists()
+
+
+def test_output_must_be_an_html_file(tmp_path, capsys):
+    write_results(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path)]) == 2
+    assert "expected FILE.html" in capsys.readouterr().err
+
+
+# Numbers ----------------------------------------------------------------------------------------------------
+
+
+def test_single_run_in_figures(tmp_path):
+    write_results(tmp_path / "run", before={"test": [30.0, 25.0], "validation": [26.0, 27.0]})
+    page = report(tmp_path, tmp_path / "run")
+    # Round 3 of 100 / (round + 1) + user, round 0 beside it; means over users.
+    assert page.line("before training") == ["before training", "0", "100.00", "101.00", "100.50"]
+    assert page.line("comigs-1g1s") == ["comigs-1g1s", "3", "25.00", "26.00", "25.50"]
+    assert ["comigs-1g1s", "3", "26.00", "27.00", "26.50"] in page.lines  # validation
+    assert ["comigs-1g1s", "3", "24.00", "25.00", "24.50"] in page.lines  # training
+    minus = "\N{MINUS SIGN}"
+    after = ["German", "30.00", "25.00", f"{minus}16.67 %", "26.00", "26.00", "0.00 %"]
+    assert page.line("German", "30.00") == after
+    assert page.line("mean over users") == [
+        "mean over users",
+        "27.50",
+        "25.50",
+        f"{minus}7.27 %",
+        "26.50",
+        "26.50",
+        "0.00 %",
+    ]
+    costs_line = ["Dutch", "1 generalist + 1 specialist", "8", "10,000", "2,000", "3,000"]
+    assert page.line("Dutch", "1 generalist + 1 specialist") == [
+        *costs_line,
+        "20 s",
+        "1.0 MiB",
+        "3.0 MiB",
+        "2.0 GiB",
+    ]
+    assert "20 s" in page.text and "62 s for the run" in page.text
+    assert "Git commit" in page.text and "0123abcd" in page.text and "f00d" * 16 in page.text
+
+
+def test_seeds_are_averaged_and_the_best_is_marked(tmp_path):
+    for seed, level in enumerate((96.0, 100.0, 104.0)):
+        write_results(tmp_path / f"a{seed}", seed=seed, level=level)
+    write_results(tmp_path / "b", method="local", level=98.0)
+    write_results(
+        tmp_path / "c", method="pretrained", rounds=1, planned=20, experts=[1, 1], generalists=[0, 0]
+    )
+    page = report(tmp_path, *sorted(path for path in tmp_path.iterdir() if path.is_dir()))
+    # Final test figures are level / 4 + user: 24, 25, 26; sample standard deviation 1.
+    assert page.line("comigs-1g1s", "3") == [
+        "comigs-1g1s",
+        "3",
+        "0, 1, 2",
+        "25.00 (1.00)",
+        "26.00 (1.00)",
+        "25.50 (1.00)",
+    ]
+    assert page.line("local") == ["local", "3", "0", "24.50", "25.50", "25.00"]
+    assert page.line("pretrained") == ["pretrained", "0", "0", "100.00", "101.00", "100.50"]
+    assert not [line for line in page.lines if line[0] == "before training"]
+    groups = compare.group_runs([open_run(tmp_path / name) for name in ("a0", "a1", "a2", "b", "c")])
+    rows = compare.perplexity_rows(groups, "test")
+    assert [row.over_users.best for row in rows] == [False, True, False]
+    assert [row.by_user["German"].best for row in rows] == [False, True, False]
+
+
+def test_rounds_not_evaluated_are_skipped(tmp_path):
+    values = default_perplexity(2, 4)
+    for split in values:
+        values[split][[1, 3]] = math.nan
+    write_results(tmp_path / "run", perplexity=values, before={"test": [30.0, 25.0]})
+    page = report(tmp_path, tmp_path / "run")
+    assert page.line("comigs-1g1s") == ["comigs-1g1s", "3", "33.33", "34.33", "33.83"]
+    dash = formats.NONE
+    # The last round is not evaluated: an older row is no 'after'.
+    assert page.line("German", "30.00") == ["German", "30.00", dash, dash, dash, dash, dash]
+    groups = compare.group_runs([open_run(tmp_path / "run")])
+    test = figures.perplexity_curves(groups).axes[0].lines[1]
+    np.testing.assert_allclose(test.get_ydata(), [100.0, 100.0 / 3])
+    assert test.get_xdata().tolist() == [0, 2]
+
+
+def test_unfinished_runs_say_so(tmp_path):
+    write_results(tmp_path / "short", rounds=3, planned=20)
+    write_results(tmp_path / "long", method="local", rounds=21)
+    page = report(tmp_path, tmp_path / "short", tmp_path / "long")
+    assert page.line("comigs-1g1s")[1] == "2 of 20"
+    assert "short (comigs-1g1s, seed 0) holds 2 of 20 rounds" in page.text
+    assert "different numbers of rounds" in page.text
+
+
+def test_one_method_with_different_settings_is_not_averaged(tmp_path):
+    write_results(tmp_path / "a", method="comigs-1gxs", experts=[4, 1], level=80.0)
+    write_results(tmp_path / "b", method="comigs-1gxs", experts=[2, 2])
+    page = report(tmp_path, tmp_path / "a", tmp_path / "b")
+    assert page.line("comigs-1gxs (experts 4,1)", "3")[2:] == ["20.00", "21.00", "20.50"]
+    assert page.line("comigs-1gxs (experts 2,2)", "3")[2:] == ["25.00", "26.00", "25.50"]
+    assert page.line("method.experts") == ["method.experts", "4,1", "2,2"]
+
+
+def test_other_users_and_data_are_shown_but_not_ranked_together(tmp_path):
+    write_results(tmp_path / "a")
+    write_results(
+        tmp_path / "b", method="local", users=("World", "Sports", "Dutch"), attributes={"data_set": "ag_news"}
+    )
+    page = report(tmp_path, tmp_path / "a", tmp_path / "b")
+    dash = formats.NONE
+    assert page.line("method")[2:] == ["World", "Sports", "Dutch", "German", "mean over users"]
+    assert page.line("local") == ["local", "3", "25.00", "26.00", "27.00", dash, "26.00"]
+    assert page.line("before training (multilingual, small-base)")[2:] == [
+        dash,
+        dash,
+        "101.00",
+        "100.00",
+        "100.50",
+    ]
+    assert page.line("comigs-1g1s") == ["comigs-1g1s", "3", dash, dash, "26.00", "25.00", "25.50"]
+    assert "These runs differ in data set" in page.text
+    assert not [tag for tag, attributes in page.tags if "best" in (attributes.get("class") or "").split()]
+
+
+def test_phase_seconds_and_what_is_left_of_the_round(tmp_path):
+    write_results(tmp_path / "run")
+    group = compare.group_runs([open_run(tmp_path / "run")])[0]
+    expected = {"experts": 8.0, "routers": 4.0, "aggregation": 2.0, "evaluation": 4.0, "other": 2.0}
+    assert costs.phase_seconds(group)["Dutch"] == pytest.approx(expected)
+    assert costs.mean_phase_seconds(group)["experts"] == pytest.approx(6.0)
+    axes = figures.phase_times(costs.phase_seconds(group)).axes[0]
+    assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(30.0)
+
+
+# Routing ----------------------------------------------------------------------------------------------------
+
+
+def test_routing_lines_are_the_scores_in_orange_and_blue(tmp_path):
+    write_results(tmp_path / "run", layers=3)
+    group = compare.group_runs([open_run(tmp_path / "run")])[0]
+    axes = figures.routing_over_rounds(group).axes[0]
+    assert len(axes.lines) == 6  # 2 experts x 3 layers
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.6, 0.5, 0.4, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(axes.lines[3].get_ydata(), [0.4, 0.5, 0.6, 0.7], rtol=1e-6)
+    assert axes.lines[2].get_color() == style.depth_shade(style.GENERALIST, 2, 3)
+    assert axes.lines[5].get_color() == style.depth_shade(style.SPECIALIST, 2, 3)
+    bars = figures.routing_by_layer(group).axes[0].patches
+    assert [bar.get_height() for bar in bars] == pytest.approx([0.3] * 3 + [0.7] * 3)
+
+
+def test_users_with_one_or_many_experts(tmp_path):
+    write_results(tmp_path / "run", method="comigs-1gxs", experts=[4, 1])
+    page = report(tmp_path, tmp_path / "run")
+    assert page.line("German", "1 generalist + 3 specialists") and page.line("Dutch", "1 generalist")
+    group = compare.group_runs([open_run(tmp_path / "run")])[0]
+    many, one = figures.routing_by_layer(group).axes
+    assert len(many.patches) == 12 and len(one.patches) == 0
+    assert "one expert" in one.texts[0].get_text()
+    colours = style.expert_colours(["generalist", "specialist", "specialist"])
+    assert colours[0] == style.GENERALIST and colours[1] == style.SPECIALIST and len(set(colours)) == 3
+
+
+def test_without_a_router_a_sentence_stands_for_the_figure(tmp_path):
+    write_results(tmp_path / "run", method="local", router=False, generalists=[0, 0])
+    page = report(tmp_path, tmp_path / "run")
+    assert "No routing to show for local" in page.text
+    assert not list((tmp_path / "page_figures").glob("routing*"))
+
+
+def test_a_run_with_nothing_but_perplexity_makes_a_page(tmp_path):
+    groups = [
+        "routing",
+        "time",
+        "communication",
+        "memory",
+        "loss",
+        "users",
+        "configuration",
+        "seed",
+        "base_digest",
+    ]
+    write_results(tmp_path / "run", omit=groups)
+    page = report(tmp_path, tmp_path / "run")
+    assert page.line("comigs-1g1s")[2:] == ["25.00", "26.00", "25.50"]
+    assert "No phase times recorded." in page.text and "No configuration recorded." in page.text

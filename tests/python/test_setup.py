@@ -1,0 +1,98 @@
+"""setup.sh as a user meets it: quick when all is there, and plain about what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ["setup.sh", "tests/run.sh", "jobs/quickstart.sh", ".ci/run"]
+# What setup.sh itself calls; nothing of what it looks for.
+SHELL_TOOLS = (
+    "awk bash cat cut date df dirname head id mktemp paste printf rm sed sha256sum sleep sort tail tr uname".split()
+)
+
+
+def run_setup(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "setup.sh"), *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_second_run_does_nothing_and_is_quick() -> None:
+    begun = time.monotonic()
+    done = run_setup()
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout
+    assert time.monotonic() - begun < 10
+
+
+def test_second_run_without_apt_looks_for_the_tools_themselves() -> None:
+    done = run_setup("--check", COMIGS_NO_APT="1")
+    assert done.returncode == 0, done.stderr
+    assert "everything is there" in done.stdout
+
+
+def test_missing_tools_are_listed_with_what_provides_them(tmp_path: Path) -> None:
+    for tool in SHELL_TOOLS:
+        if path := shutil.which(tool):
+            (tmp_path / tool).symlink_to(path)
+    done = run_setup(COMIGS_NO_APT="1", PATH=str(tmp_path), CXX="")
+    assert done.returncode == 2
+    for name in ("g++ 12 or newer", "git", "mpicxx", "mpirun", "Python 3.11 or newer"):
+        assert name in done.stderr
+    assert "apt-get install" in done.stderr and "libopenmpi-dev" in done.stderr
+    assert "command not found" not in done.stderr
+
+
+def test_missing_header_is_named(tmp_path: Path) -> None:
+    if not (compiler := shutil.which("g++")):
+        pytest.skip("no g++ on PATH")
+    blind = tmp_path / "g++"  # a compiler whose standard folders lack spdlog
+    blind.write_text(
+        f'#!/bin/sh\nfor a; do case "$a" in -M) input=$(cat); case "$input" in *spdlog*) exit 1;; esac;\n'
+        f'printf "%s\\n" "$input" | exec "{compiler}" "$@"; exit;; esac; done\nexec "{compiler}" "$@"\n'
+    )
+    blind.chmod(0o755)
+    done = run_setup("--check", COMIGS_NO_APT="1", CXX=str(blind))
+    assert done.returncode == 2
+    assert "header spdlog/spdlog.h" in done.stderr and "libspdlog-dev" in done.stderr
+    assert "nlohmann" not in done.stderr
+
+
+def test_unknown_option_is_refused() -> None:
+    done = run_setup("--chekc")
+    assert done.returncode == 2
+    assert "unknown option '--chekc'" in done.stderr
+
+
+def test_environment_lines_are_valid_shell_and_put_the_venv_first() -> None:
+    done = run_setup("--env")
+    assert done.returncode == 0, done.stderr
+    shell = subprocess.run(
+        ["bash", "-euc", 'eval "$1"; command -v python', "bash", done.stdout],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert shell.stdout.strip() == str(ROOT / ".venv/bin/python")
+
+
+def test_every_requirement_is_pinned() -> None:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    assert [line for line in lines if line and not re.match(r"[\w.-]+==[\w.]+(;.*)?$", line)] == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_parse_and_explain_themselves(script: str) -> None:
+    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+    if script != ".ci/run":
+        done = subprocess.run(
+            ["bash", str(ROOT / script), "--help"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "usage: bash" in done.stdout
