@@ -1,8 +1,8 @@
-#include <comigs/config/describe.hpp>
+#include "comigs/config/describe.hpp"
 
 #include "schema.hpp"
 
-#include <comigs/base/error.hpp>
+#include "comigs/base/error.hpp"
 
 #include <fmt/format.h>
 #include <openssl/evp.h>

@@ -1,5 +1,5 @@
-#include <comigs/config/describe.hpp>
-#include <comigs/config/option.hpp>
+#include "comigs/config/describe.hpp"
+#include "comigs/config/option.hpp"
 
 #include "schema.hpp"
 

@@ -1,5 +1,5 @@
 // All options of `comigs train`. To add one: a member in config.hpp and a row here.
-#include <comigs/config/option.hpp>
+#include "comigs/config/option.hpp"
 
 namespace comigs::config {
 namespace {

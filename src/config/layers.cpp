@@ -2,8 +2,8 @@
 #include "schema.hpp"
 #include "sources.hpp"
 
-#include <comigs/base/error.hpp>
-#include <comigs/config/nearest.hpp>
+#include "comigs/base/error.hpp"
+#include "comigs/config/nearest.hpp"
 
 #include <fmt/format.h>
 

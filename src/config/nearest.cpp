@@ -1,4 +1,4 @@
-#include <comigs/config/nearest.hpp>
+#include "comigs/config/nearest.hpp"
 
 #include <algorithm>
 #include <numeric>

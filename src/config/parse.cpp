@@ -1,7 +1,7 @@
 // The only file that sees Boost.Program_options.
 #include "sources.hpp"
 
-#include <comigs/base/error.hpp>
+#include "comigs/base/error.hpp"
 
 #include <fmt/format.h>
 #include <boost/program_options.hpp>

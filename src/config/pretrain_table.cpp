@@ -1,5 +1,5 @@
 // All options of `comigs pretrain`. To add one: a member in pretrain.hpp and a row here.
-#include <comigs/config/option.hpp>
+#include "comigs/config/option.hpp"
 
 namespace comigs::config {
 namespace {

@@ -1,8 +1,8 @@
-#include <comigs/config/resolve.hpp>
+#include "comigs/config/resolve.hpp"
 
 #include "schema.hpp"
 
-#include <comigs/base/error.hpp>
+#include "comigs/base/error.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

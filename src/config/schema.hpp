@@ -1,8 +1,8 @@
 // A table of options without its record: all that parsing needs to know.
 #pragma once
 
-#include <comigs/config/option.hpp>
-#include <comigs/config/parse.hpp>
+#include "comigs/config/option.hpp"
+#include "comigs/config/parse.hpp"
 
 #include <algorithm>
 #include <optional>

@@ -1,4 +1,4 @@
-#include <comigs/config/value.hpp>
+#include "comigs/config/value.hpp"
 
 #include <fmt/format.h>
 

@@ -151,6 +151,16 @@ void AtomicFile::copy_from(const std::filesystem::path& source) {
   }
 }
 
+void AtomicFile::reserve(std::uint64_t size_bytes) {
+  int result = 0;
+  do {
+    result = ::fallocate(descriptor_, 0, 0, static_cast<off_t>(size_bytes));
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
+    fail("write", target_);
+  }
+}
+
 void AtomicFile::commit() {
   if (::fsync(descriptor_) != 0) {
     fail("synchronise", target_);

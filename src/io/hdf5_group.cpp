@@ -11,8 +11,15 @@ namespace {
 constexpr std::uint64_t chunk_bytes = 16 * 1024;  // about what a growing array takes before its first row
 constexpr std::uint64_t most_chunk_rows = 64;
 
-// Prints of the library's own error stack go nowhere: `check` reports the errors.
-void be_silent() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+// Must come before any other call of the library.
+void prepare_library() {
+  // A file whose close failed (disk full) stays registered though its memory is gone; the library's clean-up
+  // at exit would touch it. We close everything ourselves.
+  static const bool once = H5dont_atexit() >= 0;
+  static_cast<void>(once);
+  // `check` reports the errors; the library's own prints of them go nowhere.
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 // What netCDF-4 itself uses: the file format of HDF5 1.8, which all readers know.
 Object file_access() {
@@ -148,7 +155,7 @@ void Group::link(const std::string& name, const std::string& existing) {
 }
 
 File File::create(const std::filesystem::path& path) {
-  be_silent();
+  prepare_library();
   const Object access = file_access();
   const Object creation = ordered_creation(H5P_FILE_CREATE);
   const hid_t id = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id());
@@ -159,7 +166,7 @@ File File::create(const std::filesystem::path& path) {
 }
 
 File File::open(const std::filesystem::path& path) {
-  be_silent();
+  prepare_library();
   const Object access = file_access();
   const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDWR, access.id());
   if (id < 0) {
@@ -180,6 +187,7 @@ void File::close() {
 }
 
 std::string library_version() {
+  prepare_library();
   unsigned major = 0, minor = 0, release = 0;
   H5get_libversion(&major, &minor, &release);
   return fmt::format("HDF5 {}.{}.{}", major, minor, release);

@@ -13,7 +13,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Logits of one chunk: small enough to stay in the last-level cache, large enough for the matrix product to run at speed.
-constexpr std::int64_t chunk_elements = std::int64_t{1} << 21;
+constexpr std::int64_t chunk_elements = std::int64_t{1} << 19;
 
 struct Gradients {
   at::Tensor hidden, head;  // undefined: not wanted
@@ -28,7 +28,7 @@ at::Tensor logit_gradient(at::Tensor logits, const at::Tensor& normaliser, const
 
 // Sum of the loss over tokens with a target, float64; fills the gradients of that sum which are defined.
 at::Tensor run(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets, const Gradients& gradients) {
-  const std::int64_t tokens = hidden.size(0), step = std::max<std::int64_t>(16, chunk_elements / head.size(0));
+  const std::int64_t tokens = hidden.size(0), step = std::max<std::int64_t>(64, chunk_elements / head.size(0));
   at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
   const at::Tensor head_t = head.t();
   for (std::int64_t begin = 0; begin < tokens; begin += step) {

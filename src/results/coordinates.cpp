@@ -15,6 +15,13 @@ void describe(Dataset labels, const std::string& dimension, const std::string& l
   labels.set_attribute("long_name", long_name);
 }
 
+void create_texts(Group& place, const std::string& dimension, const std::string& long_name,
+                  const std::vector<std::string>& texts) {
+  Dataset labels = place.create_dataset(dimension, Type::text, {texts.size()});
+  labels.write(texts);
+  describe(std::move(labels), dimension, long_name);
+}
+
 }  // namespace
 
 Coordinates::Coordinates(Group root, const RunDescription& run, const RoundShape& shape)
@@ -70,13 +77,6 @@ void Coordinates::create_numbers(Group& place, const std::string& dimension, con
   std::iota(numbers.begin(), numbers.end(), 0);
   Dataset labels = place.create_dataset(dimension, Type::int64, {numbers.size()});
   labels.write(numbers);
-  describe(std::move(labels), dimension, long_name);
-}
-
-void Coordinates::create_texts(Group& place, const std::string& dimension, const std::string& long_name,
-                               const std::vector<std::string>& texts) {
-  Dataset labels = place.create_dataset(dimension, Type::text, {texts.size()});
-  labels.write(texts);
   describe(std::move(labels), dimension, long_name);
 }
 

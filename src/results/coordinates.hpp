@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "comigs/io/hdf5.hpp"
 #include "comigs/results/results_file.hpp"
@@ -26,8 +27,6 @@ class Coordinates {
  private:
   void create(io::hdf5::Group place, const std::string& dimension);
   void create_numbers(io::hdf5::Group& place, const std::string& dimension, const std::string& long_name);
-  void create_texts(io::hdf5::Group& place, const std::string& dimension, const std::string& long_name,
-                    const std::vector<std::string>& texts);
 
   io::hdf5::Group root_;
   std::vector<std::string> user_names_;

@@ -15,7 +15,9 @@ namespace comigs::results {
 namespace {
 
 RoundShape shape_of(const RunDescription& run) {
-  RoundShape shape{run.layers, 0, static_cast<std::int64_t>(run.users.size())};
+  // A run without experts (the base as it is) still has arrays for them, all NaN: a dimension cannot be
+  // empty.
+  RoundShape shape{run.layers, 1, static_cast<std::int64_t>(run.users.size())};
   for (const UserDescription& user : run.users) {
     shape.experts = std::max(shape.experts, user.experts);
   }
@@ -48,12 +50,27 @@ void check_factor(const FactorView& factor, std::size_t user, std::int64_t exper
   }
 }
 
+// An upper bound of what a round adds to the file.
+std::uint64_t most_growth_bytes(const RoundShape& shape,
+                                const std::vector<std::vector<FactorView>>& factors) {
+  constexpr std::int64_t slack = 1 << 20, factor_overhead = 4096, scalars_of_user = 32, arrays_by_expert = 4;
+  const std::int64_t by_user =
+      shape.layers * (shape.experts * arrays_by_expert + 1) + shape.users + scalars_of_user;
+  std::int64_t bytes = slack + 2 * shape.users * by_user * static_cast<std::int64_t>(sizeof(double));
+  for (const auto& of_user : factors) {
+    for (const FactorView& factor : of_user) {
+      bytes += factor.rows * factor.columns * static_cast<std::int64_t>(sizeof(float)) + factor_overhead;
+    }
+  }
+  return static_cast<std::uint64_t>(bytes);
+}
+
 }  // namespace
 
 ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run)
     : path_(std::move(path)), run_(std::move(run)), shape_(shape_of(run_)) {
-  if (run_.users.empty() || shape_.layers < 1 || shape_.experts < 1) {
-    throw std::invalid_argument("a results file needs at least one user, layer and expert");
+  if (run_.users.empty() || shape_.layers < 1) {
+    throw std::invalid_argument("a results file needs at least one user and one layer");
   }
   if (exists(path_)) {
     throw ConfigError(
@@ -99,6 +116,8 @@ void ResultsFile::write_round(const std::vector<UserRound>& rows,
   check(rows, factors);
   io::AtomicFile next(path_);
   next.copy_from(path_);
+  // HDF5 does not survive a full disk well: what it will write has its room before it starts.
+  next.reserve(std::filesystem::file_size(next.temporary_path()) + most_growth_bytes(shape_, factors));
   io::hdf5::File file = io::hdf5::File::open(next.temporary_path());
   append_rows(file.root(), run_.users, shape_, rows);
   if (!factors.empty()) {

@@ -1,6 +1,6 @@
 #include "support.hpp"
 
-#include <comigs/config/describe.hpp>
+#include "comigs/config/describe.hpp"
 
 #include <algorithm>
 #include <sstream>

@@ -1,6 +1,6 @@
 #include "support.hpp"
 
-#include <comigs/config/pretrain.hpp>
+#include "comigs/config/pretrain.hpp"
 
 using namespace comigs::config;
 using namespace comigs::config::test;

@@ -1,7 +1,7 @@
 // Every option, by either way in, comes out of `echo` and goes back in.
 #include "support.hpp"
 
-#include <comigs/config/describe.hpp>
+#include "comigs/config/describe.hpp"
 
 #include <fmt/format.h>
 

@@ -1,10 +1,10 @@
 // What the tests of this room share: complete configurations, and what an error says.
 #pragma once
 
-#include <comigs/base/error.hpp>
-#include <comigs/config/option.hpp>
-#include <comigs/config/parse.hpp>
-#include <comigs/config/resolve.hpp>
+#include "comigs/base/error.hpp"
+#include "comigs/config/option.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/config/resolve.hpp"
 
 #include <boost/test/unit_test.hpp>
 

@@ -1,5 +1,5 @@
-#include <comigs/config/nearest.hpp>
-#include <comigs/config/value.hpp>
+#include "comigs/config/nearest.hpp"
+#include "comigs/config/value.hpp"
 
 #include <boost/test/unit_test.hpp>
 

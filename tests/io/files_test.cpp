@@ -126,7 +126,10 @@ BOOST_FIXTURE_TEST_CASE(full_disk_is_said_and_the_old_file_stays, TemporaryFolde
   ::setrlimit(RLIMIT_FSIZE, &small);
   const std::string message =
       message_of<IoError>([&] { io::write_atomically(folder / "a.txt", std::string(5000, 'x')); });
+  const std::string reservation =
+      message_of<IoError>([&] { io::AtomicFile(folder / "a.txt").reserve(5000); });
   ::setrlimit(RLIMIT_FSIZE, &before);
+  BOOST_TEST(has(reservation, "File too large"));
   BOOST_TEST(has(message, "a.txt"));
   BOOST_TEST(has(message, "File too large"));
   BOOST_TEST(content(folder / "a.txt") == "old");

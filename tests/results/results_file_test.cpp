@@ -89,6 +89,15 @@ BOOST_FIXTURE_TEST_CASE(users_with_fewer_experts_have_gaps, TemporaryFolder) {
   BOOST_TEST(entries(folder) == 1U);
 }
 
+BOOST_FIXTURE_TEST_CASE(runs_without_experts_have_only_gaps, TemporaryFolder) {
+  const RunDescription run = description({0, 0});
+  ResultsFile file(folder / "results.h5", run);
+  file.write_round(rows_of(run, 0));
+  const std::vector<double> score = read(folder / "results.h5", "routing/score", 4);
+  BOOST_TEST(std::isnan(score[0]));
+  BOOST_TEST(read(folder / "results.h5", "users/experts", 2)[0] == 0.0);
+}
+
 BOOST_FIXTURE_TEST_CASE(perplexities_before_the_aggregation_are_kept, TemporaryFolder) {
   const RunDescription run = description({2, 2});
   ResultsFile file(folder / "results.h5", run);

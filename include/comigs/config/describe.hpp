@@ -1,7 +1,7 @@
 // A configuration told: as INI text, as a digest, and as the help text of all that can be set.
 #pragma once
 
-#include <comigs/config/config.hpp>
+#include "comigs/config/config.hpp"
 
 #include <string>
 

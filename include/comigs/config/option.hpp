@@ -1,9 +1,9 @@
 // The option tables: constant data from which parsing, checking, echo, digest and help are made.
 #pragma once
 
-#include <comigs/config/config.hpp>
-#include <comigs/config/pretrain.hpp>
-#include <comigs/config/value.hpp>
+#include "comigs/config/config.hpp"
+#include "comigs/config/pretrain.hpp"
+#include "comigs/config/value.hpp"
 
 #include <span>
 #include <string>

@@ -1,7 +1,7 @@
 // What `comigs pretrain` is told: the size of a small base model and how it is trained from scratch.
 #pragma once
 
-#include <comigs/config/config.hpp>
+#include "comigs/config/config.hpp"
 
 #include <cstdint>
 #include <string>

@@ -1,8 +1,8 @@
 // From settings to the one Config that a run goes by.
 #pragma once
 
-#include <comigs/config/config.hpp>
-#include <comigs/config/parse.hpp>
+#include "comigs/config/config.hpp"
+#include "comigs/config/parse.hpp"
 
 #include <cstdint>
 #include <string>

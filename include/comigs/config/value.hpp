@@ -1,7 +1,7 @@
 // How one value of an option is read from text and printed, by its C++ type.
 #pragma once
 
-#include <comigs/config/config.hpp>
+#include "comigs/config/config.hpp"
 
 #include <array>
 #include <cstdint>

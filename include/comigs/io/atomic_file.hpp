@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -23,6 +24,9 @@ class AtomicFile {
   void write(std::string_view text);
   /// Writes all of the file `source`; file systems that can share blocks do so.
   void copy_from(const std::filesystem::path& source);
+  /// Claims room on the disk for a file of this length, so that "disk full" comes now; later writes shorten
+  /// or fill it. Does nothing on file systems that cannot.
+  void reserve(std::uint64_t size_bytes);
   /// For libraries that write by name; they must have closed the file before `commit`.
   [[nodiscard]] const std::filesystem::path& temporary_path() const noexcept { return temporary_; }
   /// The bytes reach the disk, then the name, then the folder's entry: after a return no power cut loses the

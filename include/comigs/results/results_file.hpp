@@ -36,6 +36,7 @@ class ResultsFile {
   ResultsFile(std::filesystem::path path, RunDescription run);
 
   [[nodiscard]] static bool exists(const std::filesystem::path& path);
+  /// Of the arrays: at least one expert, even where no user has any.
   [[nodiscard]] const RoundShape& shape() const noexcept { return shape_; }
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
 
