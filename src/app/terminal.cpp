@@ -13,7 +13,10 @@ namespace comigs::app {
 namespace {
 
 constexpr std::size_t most_user_columns = 6;
-constexpr int cell_width = 24;
+constexpr std::size_t cell_width = 24;
+
+// Columns of a round's line between its number and its time.
+std::size_t body_width(std::size_t users) { return users > most_user_columns ? 60 : users * (cell_width + 2); }
 
 using Pick = std::function<const Evaluation&(const UserRound&)>;
 const Pick train_split = [](const UserRound& row) -> const Evaluation& { return row.after.train; };
@@ -87,9 +90,9 @@ std::string group_digits(std::int64_t number) {
 
 std::string format_bytes(std::int64_t bytes) {
   const auto value = static_cast<double>(bytes);
-  if (value >= 1e9) return fmt::format("{:.2f} GB", value / 1e9);
-  if (value >= 1e6) return fmt::format("{:.1f} MB", value / 1e6);
-  return fmt::format("{:.1f} kB", value / 1e3);
+  if (value >= 0x1p30) return fmt::format("{:.2f} GiB", value / 0x1p30);
+  if (value >= 0x1p20) return fmt::format("{:.1f} MiB", value / 0x1p20);
+  return fmt::format("{:.1f} KiB", value / 0x1p10);
 }
 
 std::string format_perplexity(const Evaluation& evaluation) { return format_number(evaluation.perplexity()); }
@@ -99,22 +102,21 @@ std::string round_head(const std::vector<UserDescription>& users) {
     return "perplexity, mean over users (lowest to highest): train | validation | test\n";
   std::string line = "perplexity: train / validation / test\n" + pad_right("round", 9);
   for (const UserDescription& user : users) line += "  " + pad_left(user.name, cell_width);
-  return line + "     time   tokens/s\n";
+  return line + pad_left("time", 14) + pad_left("tokens/s", 11) + "\n";
 }
 
 std::string round_line(std::int64_t round, std::int64_t rounds, const std::vector<UserRound>& rows, std::int64_t trained_tokens) {
   double seconds = 0.0;
   for (const UserRound& row : rows) seconds = std::max(seconds, row.seconds.round);
-  const bool evaluated = rows.front().after.test.tokens > 0;
-  std::string line = pad_right(fmt::format("{:>3}/{}", round, rounds), 9);
-  if (!evaluated) {
-    line += "  (not evaluated in this round)";
+  std::string cells;
+  if (rows.front().after.test.tokens == 0) {
+    cells = pad_right("  not evaluated", body_width(rows.size()));
   } else if (rows.size() > most_user_columns) {
-    line += fmt::format("  {} | {} | {}", spread(rows, train_split), spread(rows, validation_split), spread(rows, test_split));
+    cells = fmt::format("  {} | {} | {}", spread(rows, train_split), spread(rows, validation_split), spread(rows, test_split));
   } else {
-    for (const UserRound& row : rows) line += "  " + pad_left(cell(row), cell_width);
+    for (const UserRound& row : rows) cells += "  " + pad_left(cell(row), cell_width);
   }
-  line += "  " + pad_left(format_duration(seconds), 7);
+  std::string line = pad_right(fmt::format("{:>3}/{}", round, rounds), 9) + cells + pad_left(format_duration(seconds), 14);
   if (trained_tokens > 0) line += pad_left(group_digits(std::llround(static_cast<double>(trained_tokens) / seconds)), 11);
   return line + "\n";
 }

@@ -60,6 +60,24 @@ void all_compare(const comm::Communicator& world, const Job& job) {
   });
 }
 
+// Collective. Ranks of a node share the mapped file's pages. A base that lies in another precision than asked for is converted once for
+// all ranks, into a file that loses its name as soon as everyone has mapped it.
+std::unique_ptr<model::BaseModel> all_load_base(const comm::Communicator& world, const Job& job, const c10::Device& device) {
+  const auto dtype = job.config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  const std::filesystem::path stored = job.config.model.folder, converted = std::filesystem::path(job.config.run.output) / ".base";
+  const std::vector<model::WeightSpec> specs = model::weight_specs(job.architecture);
+  const bool convert = comm::all_agree(world, [&] { return device.is_cpu() && !model::lie_in(stored, specs, dtype); });
+  const bool any_converts = world.all_max(convert ? 1.0 : 0.0) > 0.0;
+  comm::all_agree(world, [&] {
+    if (any_converts && world.is_first()) model::convert_weights(stored, specs, dtype, converted);
+  });
+  auto base = comm::all_agree(world, [&] {
+    return model::make_base_model(job.architecture, model::open_weights(convert ? converted : stored, dtype, device));
+  });
+  if (any_converts && world.is_first()) std::filesystem::remove_all(converted);
+  return base;
+}
+
 std::string mpi_version() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
   int length = 0;
@@ -142,16 +160,15 @@ void print(const comm::Communicator& world, const std::string& text) {
 void all_run(const comm::Communicator& world, const Job& job, federation::RoundLoop& loop, train::LocalTrainer& trainer,
              const model::Parameters& parameters, Recorder& recorder, const std::vector<UserDescription>& users) {
   const config::Run& run = job.config.run;
-  std::int64_t steps = 0;
-  for (std::int64_t round = 1; round <= run.rounds; ++round) steps += trainer.steps_in_round(round);
-  ProgressBar bar(steps, world.is_first());
-  std::int64_t current = 0;
-  trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
-    bar.advance(1, fmt::format("round {}/{}: {}", current, run.rounds, phase == train::Phase::experts ? "experts" : "routers"));
-  });
   print(world, round_head(users));
   const std::vector<UserRound> start = recorder.all_write(loop.all_start(), stores_weights(run, 0) ? &parameters : nullptr);
   print(world, round_line(0, run.rounds, start, 0));
+  std::int64_t steps = 0, current = 0;
+  for (std::int64_t round = 1; round <= run.rounds; ++round) steps += trainer.steps_in_round(round);
+  ProgressBar bar(steps, world.is_first());
+  trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
+    bar.advance(1, fmt::format("round {}/{}: {}", current, run.rounds, phase == train::Phase::experts ? "experts" : "routers"));
+  });
   std::vector<UserRound> rows = start;
   for (current = 1; current <= run.rounds; ++current) {
     const UserRound record = loop.all_round(current);
@@ -173,8 +190,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   const c10::Device device =
       comm::all_agree(world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   // 3. The frozen base and this user's data.
-  const auto dtype = job.config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
-  const auto base = comm::all_agree(world, [&] { return model::load_base_model(job.config.model.folder, dtype, device); });
+  const auto base = all_load_base(world, job, device);
   const auto shards = comm::all_agree(world, [&] { return data::open_user(job.manifest, static_cast<std::int64_t>(user)); });
   // 4. What is trained, and what of it is shared with whom.
   model::Parameters parameters(job.architecture, job.users[user], device);
@@ -182,7 +198,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   train::LocalTrainer trainer(*base, parameters, shards, local_plan(job, user));
   federation::Aggregation aggregation(world, job.users, federation::shared_slices(job.users, static_cast<std::int64_t>(user), parameters),
                                       device.is_cuda() ? comm::Memory::device : comm::Memory::host, job.config.run.reproducible);
-  federation::RoundLoop loop(world, job.config, job.users, *base, shards, parameters, trainer, aggregation);
+  federation::RoundLoop loop(world, job.config, *base, shards, parameters, trainer, aggregation);
   // 5. Where it is written.
   const results::RunDescription run = all_describe(world, job, placement, device);
   const std::filesystem::path path = std::filesystem::path(job.config.run.output) / "results.h5";

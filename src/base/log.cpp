@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -27,17 +25,20 @@ std::string format_duration(double seconds) {
 
 ProgressBar::ProgressBar(std::int64_t total, bool enabled)
     : total_(std::max<std::int64_t>(total, 1)),
-      enabled_(enabled && isatty(STDERR_FILENO) == 1),
+      terminal_(enabled ? std::fopen("/dev/tty", "w") : nullptr),
       start_(std::chrono::steady_clock::now()),
       last_draw_(start_ - std::chrono::hours(1)) {}
 
-ProgressBar::~ProgressBar() { clear(); }
+ProgressBar::~ProgressBar() {
+  clear();
+  if (terminal_ != nullptr) std::fclose(terminal_);
+}
 
 void ProgressBar::advance(std::int64_t amount, const std::string& note) {
   done_ = std::min(done_ + amount, total_);
-  if (!enabled_) return;
+  if (terminal_ == nullptr) return;
   const auto now = std::chrono::steady_clock::now();
-  if (drawn_ && now - last_draw_ < std::chrono::milliseconds(100)) return;
+  if (now - last_draw_ < std::chrono::milliseconds(150)) return;
   last_draw_ = now;
   draw(note);
 }
@@ -49,16 +50,18 @@ void ProgressBar::draw(const std::string& note) {
   const std::string left = done_ > 0 ? format_duration(elapsed * (1.0 - share) / share) : "?";
   std::string bar;
   for (int i = 0; i < width; ++i) bar += i < static_cast<int>(share * width) ? "━" : "─";
-  fmt::print(stderr, "\r\x1b[K{} {:3.0f} %  {} left  {}", bar, 100.0 * share, left, note);
-  std::fflush(stderr);
+  fmt::print(terminal_, "\r\x1b[K{} {:3.0f} %  {} left  {}", bar, 100.0 * share, left, note);
+  std::fflush(terminal_);
   drawn_ = true;
 }
 
 void ProgressBar::clear() {
   if (!drawn_) return;
-  fmt::print(stderr, "\r\x1b[K");
-  std::fflush(stderr);
+  fmt::print(terminal_, "\r\x1b[K");
+  std::fflush(terminal_);
   drawn_ = false;
+  // The line that comes now takes a moment through mpirun: the next bar must not overtake it.
+  last_draw_ = std::chrono::steady_clock::now();
 }
 
 }  // namespace comigs

@@ -1,8 +1,5 @@
 #include "comigs/federation/round_loop.hpp"
 
-#include <algorithm>
-#include <limits>
-
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/model/device.hpp"
@@ -20,9 +17,9 @@ train::EvaluationOptions options(const config::User& user, std::int64_t tokens) 
 
 }  // namespace
 
-RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config, const std::vector<model::UserModel>& users,
-                     const model::BaseModel& base, const data::UserData& shards, model::Parameters& parameters,
-                     train::LocalTrainer& trainer, Aggregation& aggregation)
+RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config, const model::BaseModel& base,
+                     const data::UserData& shards, model::Parameters& parameters, train::LocalTrainer& trainer,
+                     Aggregation& aggregation)
     : world_(world),
       config_(config),
       base_(base),
@@ -30,9 +27,7 @@ RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& conf
       parameters_(parameters),
       trainer_(trainer),
       aggregation_(aggregation),
-      user_(config.users.at(static_cast<std::size_t>(world.rank()))) {
-  for (const model::UserModel& user : users) most_experts_ = std::max(most_experts_, user.experts);
-}
+      user_(config.users.at(static_cast<std::size_t>(world.rank()))) {}
 
 UserRound RoundLoop::all_start() {
   UserRound record;
@@ -73,8 +68,8 @@ void RoundLoop::evaluate(UserRound& record) const {
   record.after.validation = run(shards_.validation, 0).evaluation;
   const train::SplitReport test = run(shards_.test, 0);
   record.after.test = test.evaluation;
-  record.routing = pad(test.routing);
-  record.update_norm = parameters_.update_norms(most_experts_);
+  record.routing = with_single_expert(test.routing);
+  record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
   record.seconds.evaluation += watch.seconds();
 }
 
@@ -85,21 +80,12 @@ SplitEvaluations RoundLoop::perplexities() const {
   return evaluations;
 }
 
-// From [layer, own expert] to [layer, expert of the user with most]: NaN where this user has none. The one expert of a user without
-// a router takes every token with gate 1.
-RoutingStatistics RoundLoop::pad(const RoutingStatistics& own) const {
+// The one expert of a user without a router takes every token with gate 1.
+RoutingStatistics RoundLoop::with_single_expert(RoutingStatistics routed) const {
   const model::UserModel& user = parameters_.user_model();
-  const bool single = user.gate == model::Gate::top_k && user.experts == 1;
-  if (own.entropy.empty() && !single) return {};
-  const auto layers = static_cast<std::size_t>(base_.architecture().layers);
-  const auto held = static_cast<std::size_t>(user.experts), most = static_cast<std::size_t>(most_experts_);
-  const auto widen = [&](const std::vector<float>& values) {
-    std::vector<float> wide(layers * most, std::numeric_limits<float>::quiet_NaN());
-    for (std::size_t l = 0; l < layers; ++l)
-      for (std::size_t e = 0; e < held; ++e) wide[l * most + e] = single ? 1.0f : values[l * held + e];
-    return wide;
-  };
-  return {.score = widen(own.score), .load = widen(own.load), .entropy = single ? std::vector<float>(layers, 0.0f) : own.entropy};
+  if (user.gate != model::Gate::top_k || user.experts != 1) return routed;
+  const std::vector<float> ones(static_cast<std::size_t>(base_.architecture().layers), 1.0f);
+  return {.score = ones, .load = ones, .entropy = std::vector<float>(ones.size(), 0.0f)};
 }
 
 UserRound RoundLoop::finish(UserRound record) const {

@@ -14,9 +14,10 @@ struct Family {
   const char* name;  // Hugging Face's model_type
   Architecture (*read)(const nlohmann::json&, const std::filesystem::path&);
   std::unique_ptr<BaseModel> (*make)(const Architecture&, const WeightSource&);
+  std::vector<WeightSpec> (*weights)(const Architecture&);
 };
 
-constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2}};
+constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2, gpt2_weights}};
 
 const Family& find_family(const std::string& name, const std::string& where) {
   std::string known;
@@ -44,6 +45,10 @@ Architecture read_architecture(const std::filesystem::path& folder) {
 
 std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights) {
   return find_family(architecture.family, "architecture").make(architecture, weights);
+}
+
+std::vector<WeightSpec> weight_specs(const Architecture& architecture) {
+  return find_family(architecture.family, "architecture").weights(architecture);
 }
 
 std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {

@@ -28,6 +28,8 @@ class MappedWeights {
  public:
   explicit MappedWeights(const std::filesystem::path& file) : path_(file), file_(std::make_shared<io::SafetensorsFile>(file)) {}
 
+  [[nodiscard]] io::Dtype dtype(const WeightSpec& spec) const { return find(spec).dtype; }
+
   [[nodiscard]] at::Tensor get(const WeightSpec& spec, at::ScalarType dtype, const at::Device& device) const {
     const io::TensorView& found = find(spec);
     const std::string where = fmt::format("{}: '{}'", path_.string(), spec.name);
@@ -53,11 +55,33 @@ class MappedWeights {
   std::shared_ptr<const io::SafetensorsFile> file_;
 };
 
+io::Dtype stored_type(at::ScalarType dtype) { return dtype == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32; }
+
 }  // namespace
 
 WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {
   const auto weights = std::make_shared<MappedWeights>(folder / weights_file);
   return [weights, dtype, device](const WeightSpec& spec) { return weights->get(spec, dtype, device); };
+}
+
+bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype) {
+  const MappedWeights weights(folder / weights_file);
+  return std::all_of(specs.begin(), specs.end(),
+                     [&](const WeightSpec& spec) { return weights.dtype(spec) == stored_type(dtype); });
+}
+
+void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype,
+                     const std::filesystem::path& target) {
+  const MappedWeights weights(folder / weights_file);
+  std::vector<at::Tensor> converted;
+  std::vector<io::NamedTensor> tensors;
+  for (const WeightSpec& spec : specs) {
+    converted.push_back(weights.get(spec, dtype, at::kCPU));
+    const std::span bytes(static_cast<const std::byte*>(converted.back().const_data_ptr()), converted.back().nbytes());
+    tensors.push_back({spec.name, {.dtype = stored_type(dtype), .shape = spec.shape, .bytes = bytes}});
+  }
+  std::filesystem::create_directories(target);
+  io::write_safetensors(target / weights_file, tensors);
 }
 
 std::string weights_digest(const std::filesystem::path& folder) { return io::sha256_of_file(folder / weights_file); }

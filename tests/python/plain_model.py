@@ -126,8 +126,8 @@ class PlainModel:
         balanced = bool(routings) and self.setting.balancing != "none"
         return -log_probabilities.mean(), self.balancing_loss(routings) if balanced else None
 
-    def total_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        language_model, balancing = self.losses(tokens, targets)
+    def total(self, language_model: Tensor, balancing: Tensor | None) -> Tensor:
+        """What both phases minimise."""
         return language_model if balancing is None else language_model + self.setting.balancing_weight * balancing
 
 

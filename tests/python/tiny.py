@@ -33,6 +33,9 @@ MPI_ENVIRONMENT = {
 }
 
 
+# mpirun frames what it says about a rank's exit code in lines of dashes.
+FRAMED = re.compile(r"^-{60,}\n.*?^-{60,}\n", re.MULTILINE | re.DOTALL)
+
 # Base models ------------------------------------------------------------------------------------------------
 
 
@@ -137,11 +140,12 @@ def tokens_of(folder: Path, user: int, split: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Done:
-    """A program that has ended. `errors` has what it wrote itself, without mpirun's framed epilogue."""
+    """A program that has ended. `errors` has what it wrote itself, without mpirun's framed `epilogue`."""
 
     code: int
     output: str
     errors: str
+    epilogue: str
 
 
 def executable() -> str:
@@ -171,12 +175,7 @@ def run(command: Sequence[object], seconds: float = 120) -> Done:
         os.killpg(process.pid, signal.SIGTERM)  # mpirun ends its ranks, which have sessions of their own
         output, errors = process.communicate(timeout=30)
         pytest.fail(f"hangs: {' '.join(map(str, command))}\n{output}\n{errors}")
-    return Done(process.returncode, output, without_epilogue(errors))
-
-
-def without_epilogue(errors: str) -> str:
-    """mpirun frames what it says about a rank's exit code in lines of dashes."""
-    return re.sub(r"^-{60,}\n.*?^-{60,}\n", "", errors, flags=re.MULTILINE | re.DOTALL)
+    return Done(process.returncode, output, FRAMED.sub("", errors), "".join(FRAMED.findall(errors)))
 
 
 def comigs(*arguments: object, ranks: int = 1, seconds: float = 120) -> Done:

@@ -9,6 +9,7 @@
 //       balancing or NaN), phases [S] (0: experts, 1: routers), tokens and targets [S, B, T];
 //       in the metadata each parameter's "offset rows columns" in the block
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <limits>
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
 #include <string>
 
 namespace comigs {
@@ -15,8 +16,9 @@ void start_log(const std::string& tag, bool first);
 /// "1 h 02 min", "3 min 05 s", "12.3 s".
 std::string format_duration(double seconds);
 
-/// A bar with the share done and the time left, redrawn in place. Draws nothing where `enabled` is false or standard
-/// error is no terminal.
+/// A bar with the share done and the time left, redrawn in place on the terminal that the process was started from. Nothing is drawn
+/// where `enabled` is false or there is no terminal (batch jobs, CI). Under mpirun standard error is a pipe and standard output
+/// a pseudo-terminal even where mpirun's own is a file, so the controlling terminal is asked for instead.
 class ProgressBar {
  public:
   ProgressBar(std::int64_t total, bool enabled);
@@ -33,7 +35,7 @@ class ProgressBar {
 
   std::int64_t total_;
   std::int64_t done_ = 0;
-  bool enabled_;
+  std::FILE* terminal_ = nullptr;
   bool drawn_ = false;
   std::chrono::steady_clock::time_point start_, last_draw_;
 };

@@ -16,9 +16,9 @@ namespace comigs::federation {
 /// One user's way through the rounds of a run. Keeps references to what it is given, which must live longer.
 class RoundLoop {
  public:
-  RoundLoop(const comm::Communicator& world, const config::Config& config, const std::vector<model::UserModel>& users,
-            const model::BaseModel& base, const data::UserData& shards, model::Parameters& parameters,
-            train::LocalTrainer& trainer, Aggregation& aggregation);
+  RoundLoop(const comm::Communicator& world, const config::Config& config, const model::BaseModel& base,
+            const data::UserData& shards, model::Parameters& parameters, train::LocalTrainer& trainer,
+            Aggregation& aggregation);
 
   /// Collective over the world. Round 0: nothing is trained, all is evaluated.
   [[nodiscard]] UserRound all_start();
@@ -32,7 +32,7 @@ class RoundLoop {
  private:
   void evaluate(UserRound& record) const;
   [[nodiscard]] SplitEvaluations perplexities() const;
-  [[nodiscard]] RoutingStatistics pad(const RoutingStatistics& own) const;
+  [[nodiscard]] RoutingStatistics with_single_expert(RoutingStatistics routed) const;
   [[nodiscard]] UserRound finish(UserRound record) const;
 
   const comm::Communicator& world_;
@@ -43,7 +43,6 @@ class RoundLoop {
   train::LocalTrainer& trainer_;
   Aggregation& aggregation_;
   const config::User& user_;
-  std::int64_t most_experts_ = 0;
 };
 
 }  // namespace comigs::federation

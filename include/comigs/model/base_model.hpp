@@ -41,6 +41,9 @@ class BaseModel {
 /// A model of the architecture's family with weights from `weights`.
 [[nodiscard]] std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights);
 
+/// The weights that a model of the architecture's family has, in the order of its files.
+[[nodiscard]] std::vector<WeightSpec> weight_specs(const Architecture& architecture);
+
 /// The model of a Hugging Face folder (config.json, model.safetensors) in `dtype` on `device`. Throws DataError.
 [[nodiscard]] std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype,
                                                          const at::Device& device);

@@ -21,6 +21,13 @@ using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
 /// what was found and what was expected.
 [[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device);
 
+/// Whether the folder's weights lie in the precision `dtype`, so that views of them need no conversion. Throws DataError.
+[[nodiscard]] bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype);
+
+/// Writes these weights of `folder` to `target`/model.safetensors in the precision `dtype`. Throws DataError, IoError.
+void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype,
+                     const std::filesystem::path& target);
+
 /// SHA-256 of `folder`/model.safetensors, hexadecimal.
 [[nodiscard]] std::string weights_digest(const std::filesystem::path& folder);
 

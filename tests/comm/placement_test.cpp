@@ -1,0 +1,71 @@
+// Every rank gets a core at least, and no two ranks the same ones where there are enough.
+#include "comigs/comm/placement.hpp"
+
+#include <sched.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <vector>
+
+namespace comigs::comm {
+
+namespace {
+
+// Gives the process its cores back when a test has bound it to fewer.
+struct KeptAffinity {
+  KeptAffinity() { sched_getaffinity(0, sizeof cores, &cores); }
+  ~KeptAffinity() { sched_setaffinity(0, sizeof cores, &cores); }
+  cpu_set_t cores{};
+};
+
+// 1 at the number of each core that this process may use.
+std::vector<std::int64_t> used_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof set, &set);
+  std::vector<std::int64_t> used(CPU_SETSIZE);
+  for (std::size_t core = 0; core < used.size(); ++core) used[core] = CPU_ISSET(core, &set) ? 1 : 0;
+  return used;
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(placement, KeptAffinity)
+
+BOOST_AUTO_TEST_CASE(ranks_of_a_node_share_its_cores) {
+  const Communicator world = Communicator::world();
+  const int given = CPU_COUNT(&cores);
+  const Placement placement = all_place(world);
+  BOOST_TEST(!placement.host.empty());
+  BOOST_TEST(placement.local_rank == world.rank());
+  BOOST_TEST(placement.local_size == world.size());
+  BOOST_TEST(placement.cores >= 1);
+  const std::vector<std::int64_t> own = used_cores();
+  const std::vector<std::int64_t> all = world.all_gather(std::span<const std::int64_t>(own));
+  // Meaningful where the launcher gave all ranks the same cores, as the test environment asks it to.
+  BOOST_TEST(placement.oversubscribed == (world.size() > given));
+  BOOST_TEST(placement.cores == std::max(given / world.size(), 1));
+  for (std::size_t core = 0; core < own.size() && !placement.oversubscribed; ++core) {
+    std::int64_t users = 0;
+    for (std::size_t i = core; i < all.size(); i += own.size()) users += all[i];
+    BOOST_TEST(users <= 1, "core " << core << " belongs to " << users << " ranks");
+  }
+  if (!placement.oversubscribed) {
+    cpu_set_t bound;
+    sched_getaffinity(0, sizeof bound, &bound);
+    BOOST_TEST(CPU_COUNT(&bound) == placement.cores);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(ranks_that_are_bound_apart_keep_what_they_have) {
+  const Communicator world = Communicator::world();
+  const Placement first = all_place(world);
+  const std::vector<std::int64_t> before = used_cores();
+  const Placement second = all_place(world);
+  BOOST_TEST(second.cores == first.cores);
+  BOOST_TEST((used_cores() == before));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::comm

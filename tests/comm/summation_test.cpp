@@ -1,0 +1,91 @@
+// Sums over ranks against sums by hand; the bits are the same on every rank.
+#include "comigs/comm/summation.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace comigs::comm {
+
+namespace {
+
+constexpr std::size_t sizes[] = {0, 1, 7, 65536, 65537, 70000};
+
+// Of another magnitude on each rank, so that the order of a sum shows in its last bits.
+float element(int rank, std::size_t i) {
+  return static_cast<float>(std::sin(0.37 * static_cast<double>(i) + 1.1 * rank) * std::pow(13.0, rank % 3));
+}
+
+std::vector<float> block_of(int rank, std::size_t count) {
+  std::vector<float> block(count);
+  for (std::size_t i = 0; i < count; ++i) block[i] = element(rank, i);
+  return block;
+}
+
+// Whether all ranks hold the same bits; compared on the first, told to all.
+bool all_same_bits(const Communicator& communicator, const std::vector<float>& block) {
+  std::int64_t different = 0;
+  for (const std::vector<float>& other : communicator.all_gather_to_first(block))
+    if (other.size() != block.size() || (!block.empty() && std::memcmp(other.data(), block.data(), block.size() * sizeof(float)) != 0))
+      ++different;
+  return communicator.all_sum(different) == 0;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(summations)
+
+BOOST_AUTO_TEST_CASE(any_order) {
+  const Communicator world = Communicator::world();
+  Summation summation(Memory::host, false);
+  for (const std::size_t size : sizes) {
+    std::vector<float> block = block_of(world.rank(), size);
+    summation.all_sum(world, block);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < size; ++i) {
+      double sum = 0.0, magnitude = 0.0;
+      for (int rank = 0; rank < world.size(); ++rank) {
+        sum += static_cast<double>(element(rank, i));
+        magnitude += std::abs(static_cast<double>(element(rank, i)));
+      }
+      if (!(std::abs(static_cast<double>(block[i]) - sum) <= 1e-6 * magnitude)) ++wrong;
+    }
+    BOOST_TEST(wrong == 0u, size << " elements: " << wrong << " wrong sums");
+    BOOST_TEST(all_same_bits(world, block));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(rank_order_adds_rank_after_rank) {
+  const Communicator world = Communicator::world();
+  Summation summation(Memory::host, true);
+  for (const std::size_t size : sizes) {
+    std::vector<float> block = block_of(world.rank(), size), expected = block_of(0, size);
+    for (int rank = 1; rank < world.size(); ++rank)
+      for (std::size_t i = 0; i < size; ++i) expected[i] += element(rank, i);
+    summation.all_sum(world, block);
+    BOOST_TEST((block == expected), size << " elements");
+    BOOST_TEST(all_same_bits(world, block));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(buffers_serve_any_size_and_any_group) {
+  const Communicator world = Communicator::world();
+  Summation made(Memory::host, true);
+  Summation summation = std::move(made);
+  for (const std::size_t size : {70000u, 3u, 66000u}) {
+    std::vector<float> block(size, 1.0f);
+    summation.all_sum(world, block);
+    BOOST_TEST((block == std::vector<float>(size, static_cast<float>(world.size()))));
+  }
+  const std::optional<Communicator> even = world.all_split(world.rank() % 2 == 0);
+  if (!even) return;
+  std::vector<float> block(10, 1.0f);
+  summation.all_sum(*even, block);
+  BOOST_TEST((block == std::vector<float>(10, static_cast<float>(even->size()))));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::comm

@@ -1,0 +1,187 @@
+// Hugging Face folders: read back as they were written, refused with a clear message where something is wrong.
+#include "comigs/model/base_model.hpp"
+
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+#include <nlohmann/json.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
+#include "comigs/base/error.hpp"
+#include "support/messages.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+using test::check_contains;
+using Json = nlohmann::json;
+
+struct BaseFolder : TemporaryFolder {
+  Architecture architecture = test::tiny_architecture();
+  test::Weights weights = test::random_weights(architecture);
+  Parameters nothing{architecture, {.experts = 0, .gate = Gate::none}, at::kCPU};
+  at::Tensor tokens = at::arange(24, at::kLong).mul(5).remainder(37).view({2, 12});
+
+  void write() const { test::write_base(folder, architecture, weights); }
+
+  [[nodiscard]] at::Tensor hidden(const BaseModel& base) const { return base.forward(tokens, nothing).hidden; }
+
+  [[nodiscard]] std::string load_refusal() const {
+    return test::message_of<DataError>([&] { (void)load_base_model(folder, at::kFloat, at::kCPU); });
+  }
+
+  /// What a changed config.json is refused with.
+  [[nodiscard]] std::string config_refusal(const std::function<void(Json&)>& change) const {
+    Json config = Json::parse(gpt2_config_json(architecture));
+    change(config);
+    test::write_text(folder / "config.json", config.dump());
+    const std::string message = test::message_of<DataError>([&] { (void)read_architecture(folder); });
+    check_contains(message, {(folder / "config.json").string()});
+    return message;
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(base_models, BaseFolder)
+
+BOOST_AUTO_TEST_CASE(architecture_comes_back) {
+  write();
+  const Architecture read = read_architecture(folder);
+  BOOST_TEST(read.family == "gpt2");
+  BOOST_TEST(read.layers == 2);
+  BOOST_TEST(read.width == 16);
+  BOOST_TEST(read.heads == 2);
+  BOOST_TEST(read.inner == 64);
+  BOOST_TEST(read.vocabulary == 37);
+  BOOST_TEST(read.positions == 24);
+  BOOST_TEST(read.layer_norm_epsilon == 1e-5);
+  BOOST_TEST(read.attention.size() == 2u);
+  BOOST_TEST(read.attention[0].out == 48);
+}
+
+BOOST_AUTO_TEST_CASE(list_of_weights_is_gpt_2_s) {
+  // GPT-2 "small" has 124,439,808 parameters in 148 tensors.
+  const std::vector<WeightSpec> specs = gpt2_weights(gpt2_architecture(12, 768, 12, 50257, 1024));
+  std::int64_t count = 0;
+  for (const WeightSpec& spec : specs) count += spec.count();
+  BOOST_TEST(count == 124439808);
+  BOOST_TEST(specs.size() == 148u);
+}
+
+BOOST_AUTO_TEST_CASE(weights_come_back_with_and_without_prefix) {
+  write();
+  const at::Tensor expected = hidden(*test::tiny_base(architecture));
+  BOOST_TEST(test::same_bits(hidden(*load_base_model(folder, at::kFloat, at::kCPU)), expected));
+  test::write_weights(folder, weights, "");
+  BOOST_TEST(test::same_bits(hidden(*load_base_model(folder, at::kFloat, at::kCPU)), expected));
+}
+
+BOOST_AUTO_TEST_CASE(model_outlives_its_file) {
+  write();
+  const std::unique_ptr<BaseModel> base = load_base_model(folder, at::kFloat, at::kCPU);
+  std::filesystem::remove_all(folder);
+  BOOST_TEST(test::same_bits(hidden(*base), hidden(*test::tiny_base(architecture))));
+}
+
+BOOST_AUTO_TEST_CASE(weights_are_views_of_the_file_or_converted) {
+  write();
+  const WeightSource same = open_weights(folder, at::kFloat, at::kCPU);
+  const WeightSpec head{.name = "wte.weight", .shape = {37, 16}};
+  BOOST_TEST((same(head).data_ptr<float>() == same(head).data_ptr<float>()));
+  BOOST_TEST(test::same_bits(same(head), weights.at("wte.weight")));
+  const WeightSource narrow = open_weights(folder, at::kBFloat16, at::kCPU);
+  BOOST_TEST(test::same_bits(narrow(head), weights.at("wte.weight").to(at::kBFloat16)));
+}
+
+BOOST_AUTO_TEST_CASE(bf16_file) {
+  for (auto& [name, tensor] : weights) tensor = tensor.to(at::kBFloat16);
+  write();
+  const at::Tensor narrow = hidden(*load_base_model(folder, at::kBFloat16, at::kCPU));
+  const at::Tensor wide = hidden(*load_base_model(folder, at::kFloat, at::kCPU));
+  BOOST_TEST((narrow.scalar_type() == at::kBFloat16));
+  BOOST_TEST((wide.scalar_type() == at::kFloat));
+  BOOST_TEST(test::close(narrow, wide, 5e-2));
+}
+
+BOOST_AUTO_TEST_CASE(missing_files) {
+  check_contains(load_refusal(), {"config.json", "Hugging Face folder"});
+  test::write_text(folder / "config.json", gpt2_config_json(architecture));
+  check_contains(load_refusal(), {"model.safetensors"});
+}
+
+BOOST_AUTO_TEST_CASE(config_that_is_not_one) {
+  for (const char* text : {"", "{", "[1]", "7"}) {
+    test::write_text(folder / "config.json", text);
+    check_contains(test::message_of<DataError>([&] { (void)read_architecture(folder); }), {"config.json", "not a JSON object"});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(unknown_family) {
+  check_contains(config_refusal([](Json& c) { c["model_type"] = "llama"; }), {"'llama' is not supported", "known: 'gpt2'"});
+  check_contains(config_refusal([](Json& c) { c.erase("model_type"); }), {"'model_type' is missing"});
+  check_contains(config_refusal([](Json& c) { c["model_type"] = 2; }), {"'model_type'"});
+}
+
+BOOST_AUTO_TEST_CASE(sizes_that_cannot_be) {
+  check_contains(config_refusal([](Json& c) { c["n_head"] = 3; }), {"'n_head' is 3", "divisor of n_embd = 16"});
+  for (const char* name : {"n_layer", "n_embd", "n_head", "vocab_size", "n_positions"}) {
+    check_contains(config_refusal([&](Json& c) { c.erase(name); }), {name, "missing"});
+    for (const Json& value : {Json(0), Json(-4), Json(2.5), Json("12"), Json(1ull << 63)})
+      check_contains(config_refusal([&](Json& c) { c[name] = value; }), {name, value.dump(), "a whole number from 1"});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(settings_that_compute_something_else) {
+  check_contains(config_refusal([](Json& c) { c["activation_function"] = "relu"; }), {"'activation_function'", "relu", "gelu_new"});
+  check_contains(config_refusal([](Json& c) { c["n_inner"] = 100; }), {"'n_inner'", "100", "64"});
+  check_contains(config_refusal([](Json& c) { c["scale_attn_weights"] = false; }), {"'scale_attn_weights'"});
+  check_contains(config_refusal([](Json& c) { c["scale_attn_by_inverse_layer_idx"] = true; }), {"'scale_attn_by_inverse_layer_idx'"});
+  check_contains(config_refusal([](Json& c) { c["tie_word_embeddings"] = false; }), {"'tie_word_embeddings'"});
+}
+
+BOOST_AUTO_TEST_CASE(missing_tensor) {
+  weights.erase("h.1.mlp.c_fc.bias");
+  write();
+  check_contains(load_refusal(), {"model.safetensors", "'h.1.mlp.c_fc.bias' is missing"});
+}
+
+BOOST_AUTO_TEST_CASE(tensor_of_another_shape) {
+  weights["h.0.attn.c_attn.weight"] = test::normal({48, 16}, 1);
+  write();
+  check_contains(load_refusal(), {"'h.0.attn.c_attn.weight'", "[48, 16]", "expected [16, 48] from config.json"});
+}
+
+BOOST_AUTO_TEST_CASE(tensor_of_another_type) {
+  write();
+  const std::vector<std::int32_t> numbers(37 * 16);
+  const io::NamedTensor wrong{"wte.weight", {.dtype = io::Dtype::int32, .shape = {37, 16}, .bytes = std::as_bytes(std::span(numbers))}};
+  io::write_safetensors(folder / "model.safetensors", std::span(&wrong, 1));
+  check_contains(load_refusal(), {"'wte.weight'", "I32", "expected F32, BF16 or F16"});
+}
+
+BOOST_AUTO_TEST_CASE(truncated_file) {
+  write();
+  const auto size = std::filesystem::file_size(folder / "model.safetensors");
+  for (const auto left : {size - 4, size / 2, std::uintmax_t{20}, std::uintmax_t{3}, std::uintmax_t{0}}) {
+    std::filesystem::resize_file(folder / "model.safetensors", left);
+    check_contains(load_refusal(), {"model.safetensors"});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(context_longer_than_the_position_table) {
+  const std::unique_ptr<BaseModel> base = test::tiny_base(architecture);
+  const std::string message =
+      test::message_of<DataError>([&] { (void)base->forward(at::zeros({1, 25}, at::kLong), nothing); });
+  check_contains(message, {"25 tokens", "24 positions"});
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::model

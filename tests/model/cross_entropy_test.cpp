@@ -1,0 +1,127 @@
+// The chunked cross entropy against LibTorch's own on a tensor of all logits: losses, and gradients of both inputs.
+#include "comigs/model/cross_entropy.hpp"
+
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+
+#include "support/tensors.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+using test::close;
+
+// So many entries that a chunk has the fewest tokens that it may have; the sizes below lie around its multiples.
+constexpr std::int64_t large_vocabulary = 1 << 15;
+constexpr std::int64_t width = 6;
+
+struct Problem {
+  Problem(std::int64_t tokens, std::int64_t vocabulary, bool ignore_some)
+      : hidden(test::normal({tokens, width}, 1).set_requires_grad(true)),
+        head(test::normal({vocabulary, width}, 2).set_requires_grad(true)),
+        targets(at::arange(tokens, at::kLong).mul(7919).remainder(vocabulary)) {
+    if (!ignore_some) return;
+    for (std::int64_t i = 0; i < tokens; i += 3) targets[i] = -1;
+  }
+
+  [[nodiscard]] at::Tensor reference() const {
+    return at::cross_entropy_loss(hidden.matmul(head.t()), targets, {}, at::Reduction::Mean, -1);
+  }
+
+  at::Tensor hidden, head, targets;
+};
+
+struct Result {
+  at::Tensor loss, hidden, head;
+};
+
+Result run(const Problem& problem, const at::Tensor& loss) {
+  problem.hidden.mutable_grad() = {};
+  problem.head.mutable_grad() = {};
+  // A factor, so that a backward pass that ignores what comes from above is seen.
+  (2.5 * loss).backward();
+  return {loss.detach(), problem.hidden.grad(), problem.head.grad()};
+}
+
+void compare(const Problem& problem) {
+  const Result found = run(problem, cross_entropy(problem.hidden, problem.head, problem.targets));
+  const Result expected = run(problem, problem.reference());
+  BOOST_TEST(close(found.loss, expected.loss, 1e-5));
+  BOOST_TEST(close(found.hidden, expected.hidden, 2e-5));
+  BOOST_TEST(close(found.head, expected.head, 2e-5));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(cross_entropies)
+
+BOOST_AUTO_TEST_CASE(sizes_around_the_chunk) {
+  for (const std::int64_t tokens : {1, 15, 16, 17, 63, 64, 65, 129}) compare({tokens, large_vocabulary, false});
+}
+
+BOOST_AUTO_TEST_CASE(tokens_without_target_count_for_nothing) {
+  for (const std::int64_t tokens : {2, 16, 33, 64, 130}) compare({tokens, large_vocabulary, true});
+  compare({50, 11, true});
+}
+
+BOOST_AUTO_TEST_CASE(one_chunk_of_a_small_vocabulary) {
+  for (const std::int64_t tokens : {1, 5, 100}) compare({tokens, 37, false});
+}
+
+BOOST_AUTO_TEST_CASE(closed_form_for_equal_logits) {
+  const at::Tensor hidden = at::zeros({4, width}), head = test::normal({50, width}, 3);
+  const at::Tensor targets = at::arange(4, at::kLong);
+  BOOST_TEST(cross_entropy(hidden, head, targets).item<double>() == std::log(50.0), boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(cross_entropy_sum(hidden, head, targets).item<double>() == 4 * std::log(50.0), boost::test_tools::tolerance(1e-6));
+}
+
+BOOST_AUTO_TEST_CASE(only_what_is_tracked_gets_a_gradient) {
+  const Problem problem(20, 37, false);
+  problem.head.set_requires_grad(false);
+  cross_entropy(problem.hidden, problem.head, problem.targets).backward();
+  BOOST_TEST(problem.hidden.grad().defined());
+  BOOST_TEST(!problem.head.grad().defined());
+}
+
+BOOST_AUTO_TEST_CASE(no_target_at_all_is_no_loss) {
+  const Problem problem(10, 37, false);
+  const at::Tensor loss = cross_entropy(problem.hidden, problem.head, at::full({10}, -1, at::kLong));
+  BOOST_TEST(loss.item<float>() == 0.0f);
+  loss.backward();
+  BOOST_TEST(problem.hidden.grad().abs().max().item<float>() == 0.0f);
+}
+
+BOOST_AUTO_TEST_CASE(large_logits_do_not_overflow) {
+  const at::Tensor hidden = at::full({3, width}, 200.0), head = test::normal({37, width}, 4);
+  const at::Tensor targets = at::arange(3, at::kLong);
+  const at::Tensor expected = at::cross_entropy_loss(hidden.mm(head.t()).to(at::kDouble), targets);
+  BOOST_TEST(close(cross_entropy(hidden, head, targets), expected, 1e-5));
+}
+
+BOOST_AUTO_TEST_CASE(sum_is_float64_and_the_mean_s_multiple) {
+  const Problem problem(131, large_vocabulary, true);
+  const at::NoGradGuard no_gradients;
+  const at::Tensor sum = cross_entropy_sum(problem.hidden, problem.head, problem.targets);
+  BOOST_TEST((sum.scalar_type() == at::kDouble));
+  const double count = problem.targets.ge(0).sum().item<double>();
+  BOOST_TEST(close(sum / count, problem.reference(), 1e-5));
+}
+
+BOOST_AUTO_TEST_CASE(bf16_keeps_its_type_and_float32_sums) {
+  const Problem exact(70, large_vocabulary, true);
+  const at::Tensor hidden = exact.hidden.detach().to(at::kBFloat16).set_requires_grad(true);
+  const at::Tensor head = exact.head.detach().to(at::kBFloat16);
+  const at::Tensor loss = cross_entropy(hidden, head, exact.targets);
+  BOOST_TEST((loss.scalar_type() == at::kFloat));
+  loss.backward();
+  BOOST_TEST((hidden.grad().scalar_type() == at::kBFloat16));
+  BOOST_TEST(close(loss, exact.reference(), 2e-2));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::model

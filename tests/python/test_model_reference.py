@@ -1,0 +1,94 @@
+"""The frozen model against transformers on the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from built_program import built_program
+from safetensors.torch import load_file, save_file
+from tiny import POSITIONS, gpt2, run
+from transformers import GPT2LMHeadModel
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2LMHeadModel:
+    return gpt2(layers=2, width=48, heads=3, vocabulary=101, seed=1)
+
+
+def tokens() -> torch.Tensor:
+    return torch.randint(0, 101, (3, POSITIONS), generator=torch.Generator().manual_seed(2))
+
+
+def logits(folder: Path, ids: torch.Tensor, precision: str = "float32") -> torch.Tensor:
+    """Those of comigs."""
+    save_file({"tokens": ids}, folder / "tokens.safetensors")
+    out = folder / "logits.safetensors"
+    trace = built_program("reference_trace")
+    done = run([trace, "logits", folder, folder / "tokens.safetensors", out, precision])
+    assert done.code == 0, done.errors
+    return load_file(out)["logits"].view(*ids.shape, -1)
+
+
+@torch.no_grad()
+def expected(folder_or_model: Path | GPT2LMHeadModel, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    model = folder_or_model
+    if isinstance(model, Path):
+        model = GPT2LMHeadModel.from_pretrained(model, dtype=dtype)
+    return model.to(dtype)(ids).logits.float()
+
+
+def save(model: GPT2LMHeadModel, folder: Path, prefixed: bool, dtype: torch.dtype) -> None:
+    """With the prefix as transformers writes a model with its head; without it as OpenAI's own files are."""
+    copy = GPT2LMHeadModel(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy = copy.to(dtype)
+    (copy if prefixed else copy.transformer).save_pretrained(folder)
+    names = load_file(folder / "model.safetensors").keys()
+    assert all(name.startswith("transformer.") == prefixed for name in names)
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_logits_in_float32(model, tmp_path, prefixed):
+    save(model, tmp_path, prefixed, torch.float32)
+    reference = expected(tmp_path, tokens(), torch.float32)
+    assert reference.std() > 1  # else small differences would say nothing
+    difference = (logits(tmp_path, tokens()) - reference).abs().max().item()
+    print(f"largest difference {difference:.2e} of logits up to {reference.abs().max():.1f}")
+    assert difference <= 1e-4
+
+
+def test_shorter_context(model, tmp_path):
+    save(model, tmp_path, True, torch.float32)
+    ids = tokens()[:, :5].contiguous()
+    assert (logits(tmp_path, ids) - expected(tmp_path, ids, torch.float32)).abs().max() <= 1e-4
+
+
+def test_float32_file_holding_more_than_the_weights(model, tmp_path):
+    """OpenAI's files carry the causal masks, and an untied copy of the head does no harm."""
+    save(model, tmp_path, True, torch.float32)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["transformer.h.0.attn.bias"] = torch.ones(POSITIONS, POSITIONS).tril()
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert (logits(tmp_path, tokens()) - expected(model, tokens(), torch.float32)).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_bf16_file_computed_in_float32(model, tmp_path, prefixed):
+    save(model, tmp_path, prefixed, torch.bfloat16)
+    reference = expected(tmp_path, tokens(), torch.float32)
+    assert (logits(tmp_path, tokens()) - reference).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_logits_in_bf16(model, tmp_path, stored):
+    """Both round at every operation, in their own order: comigs must be as near to exact as transformers is."""
+    save(model, tmp_path, True, stored)
+    theirs = expected(tmp_path, tokens(), torch.bfloat16)
+    exact = expected(GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.bfloat16), tokens(), torch.float32)
+    ours = logits(tmp_path, tokens(), "bf16")
+    their_error, our_error = ((found - exact).square().mean().sqrt().item() for found in (theirs, ours))
+    print(f"root mean square error: transformers {their_error:.4f}, comigs {our_error:.4f}, logits {exact.std():.2f}")
+    assert our_error <= 1.5 * their_error
+    assert (ours - theirs).abs().max() <= 0.05 * exact.abs().max()

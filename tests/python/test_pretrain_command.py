@@ -1,0 +1,122 @@
+"""`comigs pretrain`: the same weights on any number of ranks, a folder that transformers reads."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TOKENISER, VOCABULARY, Done, comigs
+from transformers import AutoModelForCausalLM
+
+CONTEXT, STEPS = 14, 5
+# Five sequences: two ranks get unequal shares.
+OPTIONS = ["--layers", 2, "--width", 32, "--heads", 2, "--context-tokens", CONTEXT, "--batch-sequences", 5]
+OPTIONS += ["--steps", STEPS, "--learning-rate", 3e-3, "--evaluate-every", 3, "--seed", 7]
+OPTIONS += ["--device", "cpu", "--threads", 1]
+
+
+def pretrain(data: Path, output: Path, *options: object, ranks: int = 1) -> Done:
+    return comigs("pretrain", "--data", data, "--output", output, *OPTIONS, *options, ranks=ranks)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_data, tmp_path_factory) -> dict[int, tuple[Path, Done]]:
+    """The folder and what was printed, by the number of ranks."""
+    folders = {ranks: tmp_path_factory.mktemp("bases") / f"of {ranks}" for ranks in (1, 2)}
+    runs = {ranks: (folder, pretrain(tiny_data, folder, ranks=ranks)) for ranks, folder in folders.items()}
+    for _, done in runs.values():
+        assert done.code == 0, done.errors
+    return runs
+
+
+def printed_perplexity(done: Done) -> float:
+    """That after the last step."""
+    found = re.findall(r"^step +(\d+) +loss +[\d.]+ +validation perplexity +([\d.]+)", done.output, re.MULTILINE)
+    assert [int(step) for step, _ in found] == [3, STEPS]
+    return float(found[-1][1])
+
+
+def test_ranks_change_rounding_only(made):
+    one, two = (load_file(made[ranks][0] / "model.safetensors") for ranks in (1, 2))
+    assert one.keys() == two.keys() and len(one) == 28
+    worst = max(((two[name] - one[name]).norm() / one[name].norm()).item() for name in one)
+    print(f"largest relative difference of a weight {worst:.1e}")
+    assert worst <= 1e-4
+    assert printed_perplexity(made[2][1]) == pytest.approx(printed_perplexity(made[1][1]), rel=1e-3)
+
+
+def test_training_changed_every_weight(made, tiny_data, tmp_path):
+    done = pretrain(tiny_data, tmp_path / "start", "--steps", 0)
+    assert done.code == 2 and "given more than once" in done.errors
+    options = [0 if option == STEPS else option for option in OPTIONS]
+    done = comigs("pretrain", "--data", tiny_data, "--output", tmp_path / "start", *options)
+    assert done.code == 0, done.errors
+    start, end = load_file(tmp_path / "start/model.safetensors"), load_file(made[1][0] / "model.safetensors")
+    for name, value in start.items():
+        assert ((end[name] - value).norm() > 1e-3 * end[name].norm()).item(), name
+    # As Radford et al. 2019 draw them.
+    assert start["transformer.h.0.mlp.c_fc.weight"].std().item() == pytest.approx(0.02, rel=0.1)
+    assert start["transformer.h.0.mlp.c_proj.weight"].std().item() == pytest.approx(0.02 / math.sqrt(4), rel=0.1)
+    assert (start["transformer.h.0.mlp.c_fc.bias"] == 0).all() and (start["transformer.ln_f.weight"] == 1).all()
+
+
+@torch.no_grad()
+def test_transformers_reads_the_folder_and_finds_the_printed_perplexity(made, tiny_data):
+    folder, done = made[1]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert model.config.vocab_size == VOCABULARY and model.config.n_positions == CONTEXT
+    tokens = torch.from_numpy(np.fromfile(tiny_data / "base/validation.bin", dtype="<u2").astype(np.int64))
+    nats = 0.0
+    for position in range(1, len(tokens)):
+        begin = (position - 1) // CONTEXT * CONTEXT
+        logits = model(tokens[begin:position].unsqueeze(0)).logits[0, -1].double()
+        nats -= logits.log_softmax(-1)[tokens[position]].item()
+    expected = math.exp(nats / (len(tokens) - 1))
+    assert printed_perplexity(done) == pytest.approx(expected, abs=0.006)
+    assert expected < VOCABULARY  # it has learnt something
+
+
+def test_tokeniser_lies_beside_the_weights(made):
+    names = {"config.json", "model.safetensors", "tokenizer.json", "comigs_pretrain.txt"}
+    for folder, _ in made.values():
+        assert (folder / "tokenizer.json").read_text(encoding="utf-8") == TOKENISER
+        assert {entry.name for entry in folder.iterdir()} == names
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_second_call_does_nothing(made, tiny_data, ranks):
+    folder, _ = made[1]
+    before = {entry: entry.stat().st_mtime_ns for entry in folder.iterdir()}
+    done = pretrain(tiny_data, folder, ranks=ranks)
+    assert done.code == 0 and done.output.strip() == f"{folder}: there already, made by the same options from the same data"
+    assert {entry: entry.stat().st_mtime_ns for entry in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_other_options_do_not_overwrite(made, tiny_data, ranks):
+    folder, _ = made[1]
+    before = {entry: entry.stat().st_mtime_ns for entry in folder.iterdir()}
+    done = pretrain(tiny_data, folder, "--weight-decay", 0.3, ranks=ranks)
+    assert done.code == 2 and done.output == ""
+    assert done.errors.count("\n") == 1 and str(folder) in done.errors and "remove it or name another" in done.errors
+    assert {entry: entry.stat().st_mtime_ns for entry in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_bad_options(tiny_data, tmp_path, ranks):
+    done = pretrain(tiny_data, tmp_path / "base", "--stepz", 5, ranks=ranks)
+    assert done.code == 2 and done.errors.count("\n") == 1 and "did you mean '--steps'?" in done.errors
+    done = pretrain(tmp_path / "absent", tmp_path / "base", ranks=ranks)
+    assert done.code == 2 and done.errors.count("\n") == 1 and "no such data-set folder" in done.errors
+    assert not (tmp_path / "base").exists()
+
+
+def test_two_ranks_leave_when_the_loss_is_not_finite(tiny_data, tmp_path):
+    done = pretrain(tiny_data, tmp_path / "base", "--epsilon", 1e-300, "--beta2", 0, ranks=2)
+    assert done.code == 1 and "not finite" in done.errors
+    assert not (tmp_path / "base" / "comigs_pretrain.txt").exists()

@@ -1,0 +1,187 @@
+"""Losses and every gradient of alternating steps against PyTorch running each expert in full."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from plain_model import PlainModel, Setting, frozen_weights
+from tiny import Trace, data_set, gpt2_folder, tokens_of, trace_steps
+
+RANK, ALPHA, CONTEXT, BATCH = 4, 8.0, 12, 6
+LOCAL_STEPS, ROUNDS, TAU, S = 3, 2, 2, 2
+RATE, FINAL, BETAS, DECAY = 2e-3, 0.1, (0.9, 0.95), 0.01
+IN_TURN = "eerreerreerr"  # of 6 expert steps in two rounds, routers after every second with two steps
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with a number of experts, and which phase each step must be."""
+
+    method: str
+    experts: int
+    balancing: str = "generalist"
+    top_k: int = 2
+    routed: bool = True
+    phases: str = IN_TURN
+    joint: bool = False
+    options: tuple[object, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.experts}-top{self.top_k}-{self.balancing}" + "".join(map(str, self.options))
+
+    @property
+    def setting(self) -> Setting:
+        scale = ALPHA / math.sqrt(RANK)
+        return Setting(self.experts, scale, self.top_k, self.routed, self.balancing, balancing_weight=0.3)
+
+
+CASES = [
+    Case("comigs-1g1s", 2),
+    Case("comigs-1g1s", 2, "uniform"),
+    Case("comigs-1gxs", 4),
+    Case("comigs-1gxs", 4, "uniform"),
+    Case("comigs-1gxs", 3, top_k=1),
+    Case("comigs-1gxs", 1, phases="eeeeee"),
+    Case("fedavg", 2, routed=False, phases="eeeeee"),
+    Case("fedavg-moe", 3, phases="eeeeee", joint=True),
+    Case("comigs-1gxs", 4, "none", options=("--micro-batch-sequences", 4)),
+    Case("comigs-1g1s", 2, options=("--warmup-fraction", 0.5)),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return gpt2_folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return data_set(tmp_path_factory.mktemp("data"), users=["German"])
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def traced(request, base, data, tmp_path_factory) -> tuple[Case, Trace]:
+    case = request.param
+    options = ["--data", data, "--model", base, "--output", "unused", "--method", case.method]
+    options += ["--experts", case.experts, "--top-k", case.top_k, "--lora-rank", RANK, "--lora-alpha", ALPHA]
+    options += ["--batch-sequences", BATCH, "--context-tokens", CONTEXT, "--local-steps", LOCAL_STEPS]
+    options += ["--rounds", ROUNDS, "--router-every", TAU, "--router-steps", S, "--seed", 3]
+    options += ["--load-balancing", case.balancing, "--load-balancing-weight", case.setting.balancing_weight]
+    options += ["--expert-learning-rate", RATE, "--router-learning-rate", RATE, "--final-fraction", FINAL]
+    options += ["--weight-decay", DECAY, *case.options]
+    return case, trace_steps(tmp_path_factory.mktemp("trace") / "trace.safetensors", options)
+
+
+def learning_rate(step: int, steps: int, warm: int) -> float:
+    """The cosine from RATE to RATE * FINAL over all expert steps; before it, `warm` steps of a rising cosine."""
+    if step < warm:
+        height = (1 - math.cos(math.pi * (step + 1) / (warm + 1))) / 2
+    else:
+        height = (1 + math.cos(math.pi * (step - warm) / (steps - 1 - warm))) / 2
+    return RATE * (FINAL + (1 - FINAL) * height)
+
+
+@dataclass
+class Replay:
+    """What the reference finds at each step."""
+
+    losses: list[tuple[float, float | None]]
+    gradients: list[dict[str, torch.Tensor]]
+    final: dict[str, torch.Tensor]
+
+
+def replay(case: Case, trace: Trace, base: Path) -> Replay:
+    """The same batches from the same initial parameters; two optimisers, gradients cleared before every step."""
+    start = trace.unpack(trace.tensors["values"][0])
+    parameters = {name: value.double().clone().requires_grad_() for name, value in start.items()}
+    model = PlainModel(frozen_weights(base), parameters, case.setting)
+    routers = [leaf for name, leaf in parameters.items() if name.endswith("router")]
+    lora = [leaf for name, leaf in parameters.items() if not name.endswith("router")]
+    settings = {"lr": RATE, "betas": BETAS, "eps": 1e-8, "weight_decay": DECAY}
+    expert_optimiser = torch.optim.AdamW(lora, **settings)
+    router_optimiser = torch.optim.AdamW(routers, **settings) if routers else None
+    result, expert_steps = Replay([], [], parameters), case.phases.count("e")
+    warm, done = (expert_steps // 2 if "--warmup-fraction" in case.options else 0), 0
+    for step, phase in enumerate(case.phases):
+        tokens, targets = trace.tensors["tokens"][step], trace.tensors["targets"][step]
+        for leaf in parameters.values():
+            leaf.grad = None
+        language_model, balancing = model.losses(tokens, targets)
+        model.total(language_model, balancing).backward()
+        result.losses.append((language_model.item(), None if balancing is None else balancing.item()))
+        result.gradients.append({name: leaf.grad.clone() for name, leaf in parameters.items()})
+        if phase == "e":
+            expert_optimiser.param_groups[0]["lr"] = learning_rate(done, expert_steps, warm)
+            expert_optimiser.step()
+            done += 1
+        if phase == "r" or case.joint:
+            router_optimiser.step()
+    return result
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Never NaN, which would pass for small: what ought to be zero (an expert that no token chose) must be."""
+    if expected.norm() == 0:
+        return 0.0 if found.norm() == 0 else math.inf
+    error = ((found.double() - expected).norm() / expected.norm()).item()
+    return error if math.isfinite(error) else math.inf
+
+
+def test_losses_gradients_and_parameters(traced, base):
+    case, trace = traced
+    phases = "".join("er"[phase] for phase in trace.tensors["phases"])
+    assert phases == case.phases
+    reference = replay(case, trace, base)
+    worst_loss, worst_gradient, compared = 0.0, 0.0, 0
+    for step, phase in enumerate(phases):
+        for found, expected in zip(trace.tensors["losses"][step].tolist(), reference.losses[step]):
+            assert math.isnan(found) == (expected is None)
+            if expected is not None:
+                worst_loss = max(worst_loss, abs(found - expected) / abs(expected))
+        gradients = trace.unpack(trace.tensors["gradients"][step])
+        for name, expected in reference.gradients[step].items():
+            if case.joint or name.endswith("router") == (phase == "r"):
+                worst_gradient = max(worst_gradient, relative(gradients[name], expected))
+                compared += 1
+    final = trace.unpack(trace.tensors["values"][-1])
+    worst_parameter = max(relative(final[name], leaf.detach()) for name, leaf in reference.final.items())
+    print(f"{case}: losses {worst_loss:.1e}, {compared} gradients {worst_gradient:.1e}, end {worst_parameter:.1e}")
+    assert compared >= len(phases) * 2
+    assert worst_loss <= 1e-5
+    assert worst_gradient <= 1e-4
+    assert worst_parameter <= 1e-4
+
+
+def test_every_step_moves_what_it_trains(traced):
+    """Else agreement would say nothing: parameters leave their start by far more than the tolerance."""
+    case, trace = traced
+    first, last = (trace.unpack(trace.tensors["values"][i]) for i in (0, -1))
+    for name, start in first.items():
+        assert relative(last[name], start.double()) > 1e-3, (case, name)
+
+
+def test_a_phase_leaves_the_other_phase_s_parameters_alone(traced):
+    """Bit for bit: a step moves all that its phase trains and nothing else."""
+    case, trace = traced
+    for step, phase in enumerate(case.phases):
+        before, after = (trace.unpack(trace.tensors["values"][i]) for i in (step, step + 1))
+        for name, value in before.items():
+            trained = case.joint or name.endswith("router") == (phase == "r")
+            assert torch.equal(after[name], value) != trained, (step, name)
+
+
+def test_batches_come_from_the_phase_s_split(traced, data):
+    """Expert steps see windows of the training split, alternating router steps of the validation split."""
+    case, trace = traced
+    texts = {"e": tokens_of(data, 0, "train").tolist(), "r": tokens_of(data, 0, "validation").tolist()}
+    found = {
+        phase: {tuple(text[i : i + CONTEXT + 1]) for i in range(len(text) - CONTEXT)} for phase, text in texts.items()
+    }
+    for step, phase in enumerate(case.phases):
+        for row, targets in zip(trace.tensors["tokens"][step].tolist(), trace.tensors["targets"][step].tolist()):
+            assert row[1:] == targets[:-1]
+            assert (*row, targets[-1]) in found[phase]

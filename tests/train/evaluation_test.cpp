@@ -1,0 +1,140 @@
+// Evaluation of a whole split against a loop that predicts one token at a time from the tokens before it.
+#include "comigs/train/evaluation.hpp"
+
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+
+#include "support/temporary_folder.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::train {
+
+namespace {
+
+constexpr std::int64_t T = 8;
+namespace tt = boost::test_tools;
+
+struct Split : TemporaryFolder {
+  std::unique_ptr<model::BaseModel> base = test::tiny_base();
+  model::Parameters parameters = test::random_parameters(test::tiny_architecture(), {.experts = 3, .lora_rank = 2, .top_k = 2}, 1);
+  test::Tokens tokens;
+
+  [[nodiscard]] data::TokenShard shard(std::int64_t size) {
+    tokens = test::random_tokens(size, 37, 5);
+    return test::write_shard(folder / "split.bin", tokens, 37);
+  }
+
+  /// Minus the log-probability of every token but the first, given those before it in its window.
+  [[nodiscard]] Evaluation by_token(std::int64_t count) const {
+    const at::NoGradGuard no_gradients;
+    Evaluation sum;
+    for (std::int64_t target = 1; target < count; ++target) {
+      const std::int64_t begin = (target - 1) / T * T;
+      std::vector<std::int64_t> before(tokens.begin() + begin, tokens.begin() + target);
+      const at::Tensor input = at::from_blob(before.data(), {1, target - begin}, at::kLong);
+      const at::Tensor last = base->forward(input, parameters).hidden[target - begin - 1];
+      const at::Tensor logits = base->head().mv(last).to(at::kDouble);
+      sum.loss_sum -= logits.log_softmax(0)[tokens[static_cast<std::size_t>(target)]].item<double>();
+      ++sum.tokens;
+    }
+    return sum;
+  }
+
+  [[nodiscard]] SplitReport run(const data::TokenShard& split, std::int64_t sequences, std::int64_t count = 0) const {
+    return evaluate(*base, parameters, split, {.context = T, .sequences = sequences, .tokens = count});
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(evaluations, Split)
+
+BOOST_AUTO_TEST_CASE(every_token_is_predicted_once) {
+  for (const std::int64_t size : {2, 7, 8, 9, 10, 17, 24, 25, 45}) {
+    const data::TokenShard split = shard(size);
+    const Evaluation found = run(split, 2).evaluation, expected = by_token(size);
+    BOOST_TEST(found.tokens == size - 1);
+    BOOST_TEST(found.tokens == expected.tokens);
+    BOOST_TEST(found.loss_sum == expected.loss_sum, tt::tolerance(1e-5));
+    BOOST_TEST(found.perplexity() == std::exp(expected.loss_sum / static_cast<double>(size - 1)), tt::tolerance(1e-4));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(number_of_sequences_at_a_time_does_not_matter) {
+  const data::TokenShard split = shard(100);
+  const SplitReport one = run(split, 1);
+  for (const std::int64_t sequences : {2, 3, 13, 64}) {
+    const SplitReport other = run(split, sequences);
+    BOOST_TEST(other.evaluation.tokens == one.evaluation.tokens);
+    BOOST_TEST(other.evaluation.loss_sum == one.evaluation.loss_sum, tt::tolerance(1e-6));
+    for (std::size_t i = 0; i < one.routing.score.size(); ++i)
+      BOOST_TEST(std::abs(other.routing.score[i] - one.routing.score[i]) < 1e-5f);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(same_numbers_give_the_same_bits) {
+  const data::TokenShard split = shard(60);
+  const SplitReport first = run(split, 4), second = run(split, 4);
+  BOOST_TEST(first.evaluation.loss_sum == second.evaluation.loss_sum);
+  BOOST_TEST((first.routing.score == second.routing.score));
+  BOOST_TEST((first.routing.entropy == second.routing.entropy));
+}
+
+BOOST_AUTO_TEST_CASE(beginning_of_a_split) {
+  const data::TokenShard split = shard(90);
+  const Evaluation part = run(split, 4, 30).evaluation, expected = by_token(30);
+  BOOST_TEST(part.tokens == 29);
+  BOOST_TEST(part.loss_sum == expected.loss_sum, tt::tolerance(1e-5));
+  BOOST_TEST(run(split, 4, 1000).evaluation.tokens == 89);
+}
+
+BOOST_AUTO_TEST_CASE(one_token_has_nothing_to_predict) {
+  const Evaluation nothing = run(shard(1), 4).evaluation;
+  BOOST_TEST(nothing.tokens == 0);
+  BOOST_TEST(std::isnan(nothing.perplexity()));
+}
+
+BOOST_AUTO_TEST_CASE(routing_is_averaged_over_predicted_tokens) {
+  // 21 tokens: windows of 8, 8 and 4 targets; the padding of the last must not count.
+  const SplitReport report = run(shard(21), 2);
+  at::Tensor score = at::zeros({2, 3}, at::kDouble), load = at::zeros({2, 3}, at::kDouble), entropy = at::zeros({2}, at::kDouble);
+  const at::NoGradGuard no_gradients;
+  for (std::int64_t begin = 0; begin < 20; begin += T) {
+    const std::int64_t count = std::min<std::int64_t>(T, 20 - begin);
+    const at::Tensor input = at::from_blob(tokens.data() + begin, {1, count}, at::kLong);
+    const std::vector<model::LayerRouting> routing = base->forward(input, parameters).routing;
+    for (std::int64_t layer = 0; layer < 2; ++layer) {
+      const at::Tensor gate = routing[static_cast<std::size_t>(layer)].gate.to(at::kDouble);
+      score[layer] += gate.sum(0) / 20.0;
+      load[layer] += gate.gt(0).sum(0) / 20.0;
+      entropy[layer] -= (gate * gate.clamp_min(1e-30).log()).sum() / 20.0;
+    }
+  }
+  const auto as_tensor = [](const std::vector<float>& numbers, at::IntArrayRef shape) {
+    return at::tensor(at::ArrayRef<float>(numbers), at::kFloat).view(shape);
+  };
+  BOOST_TEST_REQUIRE(report.routing.score.size() == 6u);
+  BOOST_TEST(test::close(as_tensor(report.routing.score, {2, 3}), score, 1e-5));
+  BOOST_TEST(test::close(as_tensor(report.routing.load, {2, 3}), load, 1e-5));
+  BOOST_TEST(test::close(as_tensor(report.routing.entropy, {2}), entropy, 1e-5));
+  for (const std::int64_t layer : {0, 1}) {
+    BOOST_TEST(score[layer].sum().item<double>() == 1.0, tt::tolerance(1e-6));
+    BOOST_TEST(load[layer].sum().item<double>() == 2.0, tt::tolerance(1e-6));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(unrouted_models_have_no_routing) {
+  parameters = test::random_parameters(test::tiny_architecture(), {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal}, 2);
+  const SplitReport report = run(shard(30), 2);
+  BOOST_TEST(report.routing.score.empty());
+  BOOST_TEST(report.routing.load.empty());
+  BOOST_TEST(report.routing.entropy.empty());
+  BOOST_TEST(report.evaluation.loss_sum == by_token(30).loss_sum, tt::tolerance(1e-5));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::train
