@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <fstream>
 #include <iterator>
 
@@ -35,11 +36,23 @@ struct Job {
 // Beside the weights: by which the next call recognises that they are what it would make.
 fs::path recipe_file(const Job& job) { return fs::path(job.plan.output) / "comigs_pretrain.txt"; }
 
+// A batch needs windows of the context and the token after; an evaluation one token to predict.
+void check_corpus(const config::Pretrain& plan, const data::BaseShards& corpus) {
+  const auto check = [&](const data::ShardDescription& shard, std::int64_t least) {
+    if (shard.tokens < least)
+      throw DataError(fmt::format("{}: {} tokens, expected at least {} (context_tokens = {})", shard.file.string(), shard.tokens, least,
+                                  plan.context_tokens));
+  };
+  check(corpus.train, plan.context_tokens + 1);
+  check(corpus.validation, 2);
+}
+
 Job read_job(const std::vector<std::string>& arguments) {
   Job job{.plan = config::parse_pretrain(arguments), .manifest = {}, .digest = {}};
   job.manifest = data::read_manifest(job.plan.data);
   if (!job.manifest.base)
     throw DataError(fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
+  check_corpus(job.plan, *job.manifest.base);
   config::Pretrain numbers = job.plan;
   numbers.output = "-";
   numbers.data = "-";
@@ -61,6 +74,17 @@ void refuse_other(const Job& job) {
                                   job.plan.output));
 }
 
+// The loss is a sum over ranks: where it is not finite, all of them learn of it in the same step and leave together.
+double all_step(const comm::Communicator& world, train::Pretraining& pretraining, std::int64_t step, const data::TokenShard& text,
+                comm::Summation& summation) {
+  try {
+    return pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); });
+  } catch (const NumericError& error) {
+    comm::all_agree_on(world, comm::Failure{.exit_code = error.exit_code(), .message = error.what()});
+    throw;
+  }
+}
+
 void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::Pretraining& pretraining, const data::BaseShards& corpus,
                         comm::Memory memory) {
   const data::TokenShard text = comm::all_agree(world, [&] { return data::TokenShard(corpus.train, job.manifest.vocabulary); });
@@ -69,14 +93,18 @@ void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::
   ProgressBar bar(job.plan.steps, world.is_first());
   Stopwatch lap;
   for (std::int64_t step = 0; step < job.plan.steps; ++step) {
-    const double loss = pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); });
+    const double loss = all_step(world, pretraining, step, text, summation);
     bar.advance(1, fmt::format("step {}/{}, loss {:.3f}", step + 1, job.plan.steps, loss));
     if ((step + 1) % job.plan.evaluate_every != 0 && step + 1 != job.plan.steps) continue;
-    if (!world.is_first()) continue;
-    const double perplexity = pretraining.evaluate(held_out).perplexity();
-    bar.clear();
-    fmt::print("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity, format_duration(lap.seconds()));
-    std::fflush(stdout);
+    comm::all_agree(world, [&] {
+      if (!world.is_first()) return;
+      const double perplexity = pretraining.evaluate(held_out).perplexity();
+      bar.clear();
+      if (!std::isfinite(perplexity))
+        throw NumericError(fmt::format("step {}: the validation perplexity is not finite; try a smaller --learning-rate", step + 1));
+      fmt::print("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity, format_duration(lap.seconds()));
+      std::fflush(stdout);
+    });
   }
 }
 

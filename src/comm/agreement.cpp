@@ -41,7 +41,8 @@ std::optional<Failure> capture(const std::function<void()>& work) {
 }
 
 void all_agree_on(const Communicator& communicator, const std::optional<Failure>& failure) {
-  const std::int64_t code = failure ? static_cast<std::int64_t>(failure->exit_code) : 0;
+  // A failure counts as one, whatever code it claims: 0 would let this rank go on without a result.
+  const std::int64_t code = failure ? std::max<std::int64_t>(static_cast<std::int64_t>(failure->exit_code), 1) : 0;
   const std::vector<std::int64_t> codes = communicator.all_gather(std::span(&code, 1));
   // Bad input outranks the failures that it causes elsewhere.
   const std::int64_t gravest = *std::max_element(codes.begin(), codes.end());

@@ -52,7 +52,9 @@ std::vector<WeightSpec> weight_specs(const Architecture& architecture) {
 }
 
 std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {
-  return make_base_model(read_architecture(folder), open_weights(folder, dtype, device));
+  // The configuration first: a folder that is no model at all is told by it.
+  const Architecture architecture = read_architecture(folder);
+  return make_base_model(architecture, open_weights(folder, dtype, device));
 }
 
 }  // namespace comigs::model

@@ -107,6 +107,8 @@ std::string gpt2_config_json(const Architecture& architecture) {
                                          {"n_positions", architecture.positions},
                                          {"n_ctx", architecture.positions},
                                          {"vocab_size", architecture.vocabulary},
+                                         {"bos_token_id", nullptr},  // GPT-2's own would lie outside a small vocabulary
+                                         {"eos_token_id", nullptr},
                                          {"layer_norm_epsilon", architecture.layer_norm_epsilon},
                                          {"tie_word_embeddings", true},
                                          {"attn_pdrop", 0.0},

@@ -14,6 +14,8 @@ Adamw::Adamw(const at::Tensor& values, const at::Tensor& gradients, const AdamwC
       second_moments_(at::zeros_like(values)),
       constants_(constants) {}
 
+at::Tensor Adamw::second_moment_sum() const { return second_moments_.sum(); }
+
 void Adamw::step(const model::Slice& slice, double learning_rate, std::int64_t step_number, double weight_decay) {
   const kernels::AdamwSlice part{.values = values_.data_ptr<float>() + slice.offset,
                                  .gradients = gradients_.data_ptr<float>() + slice.offset,

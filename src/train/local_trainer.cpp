@@ -125,9 +125,9 @@ StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
 }
 
 void LocalTrainer::check_finite(std::int64_t round) {
-  // One reduction over the block: a sum is not finite if any element is not.
-  if (!(loss_sum_ + parameters_.values().square().sum()).isfinite().item<bool>())
-    throw NumericError(fmt::format("round {}: the training loss or a parameter is not finite; a smaller learning rate may help "
+  // One reduction a block: a sum is not finite if any element is not.
+  if (!(loss_sum_ + parameters_.values().sum() + optimiser_.second_moment_sum()).isfinite().item<bool>())
+    throw NumericError(fmt::format("round {}: the training loss, a gradient or a parameter is not finite; a smaller learning rate may help "
                                    "([optimiser] expert_learning_rate = {}, router_learning_rate = {})",
                                    round, plan_.optimiser.expert_learning_rate, plan_.optimiser.router_learning_rate));
 }

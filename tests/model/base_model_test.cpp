@@ -100,6 +100,18 @@ BOOST_AUTO_TEST_CASE(weights_are_views_of_the_file_or_converted) {
   BOOST_TEST(test::same_bits(narrow(head), weights.at("wte.weight").to(at::kBFloat16)));
 }
 
+BOOST_AUTO_TEST_CASE(a_converted_copy_is_the_conversion) {
+  write();
+  const std::vector<WeightSpec> specs = weight_specs(architecture);
+  BOOST_TEST(lie_in(folder, specs, at::kFloat));
+  BOOST_TEST(!lie_in(folder, specs, at::kBFloat16));
+  convert_weights(folder, specs, at::kBFloat16, folder / "narrow");
+  BOOST_TEST(lie_in(folder / "narrow", specs, at::kBFloat16));
+  const at::Tensor expected = hidden(*load_base_model(folder, at::kBFloat16, at::kCPU));
+  const auto copy = make_base_model(architecture, open_weights(folder / "narrow", at::kBFloat16, at::kCPU));
+  BOOST_TEST(test::same_bits(hidden(*copy), expected));
+}
+
 BOOST_AUTO_TEST_CASE(bf16_file) {
   for (auto& [name, tensor] : weights) tensor = tensor.to(at::kBFloat16);
   write();

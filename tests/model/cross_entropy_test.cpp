@@ -40,8 +40,8 @@ struct Result {
 };
 
 Result run(const Problem& problem, const at::Tensor& loss) {
-  problem.hidden.mutable_grad() = {};
-  problem.head.mutable_grad() = {};
+  problem.hidden.mutable_grad() = at::Tensor();
+  problem.head.mutable_grad() = at::Tensor();
   // A factor, so that a backward pass that ignores what comes from above is seen.
   (2.5 * loss).backward();
   return {loss.detach(), problem.hidden.grad(), problem.head.grad()};

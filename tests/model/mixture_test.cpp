@@ -65,7 +65,7 @@ struct Problem {
 
   // The gradients of a weighted sum of y.
   [[nodiscard]] std::vector<at::Tensor> gradients(const at::Tensor& y) const {
-    for (const auto& [name, tensor] : leaves()) tensor.mutable_grad() = {};
+    for (const auto& [name, tensor] : leaves()) tensor.mutable_grad() = at::Tensor();
     (y * weights).sum().backward();
     std::vector<at::Tensor> found;
     for (const auto& [name, tensor] : leaves()) found.push_back(tensor.grad());

@@ -1,7 +1,7 @@
-"""GPT-2 with LoRA experts in plain PyTorch, as methods.md defines it: the reference that shares nothing with comigs.
+"""GPT-2 with LoRA experts in plain PyTorch, from the methods' definition: it shares nothing with comigs.
 
-Every expert runs in full: its own frozen products beside its own low-rank terms; attention, norms and GELU are written
-out; gradients are PyTorch's own. float64, so that what differs is comigs' rounding.
+Every expert runs in full, its own frozen products beside its own low-rank terms; attention, norms and GELU
+are written out; gradients are PyTorch's own. float64, so that what differs is comigs' rounding.
 """
 
 from __future__ import annotations
@@ -128,7 +128,11 @@ class PlainModel:
 
     def total(self, language_model: Tensor, balancing: Tensor | None) -> Tensor:
         """What both phases minimise."""
-        return language_model if balancing is None else language_model + self.setting.balancing_weight * balancing
+        return (
+            language_model
+            if balancing is None
+            else language_model + self.setting.balancing_weight * balancing
+        )
 
 
 def windows(tokens: Tensor, context: int) -> list[tuple[Tensor, Tensor]]:
@@ -139,7 +143,7 @@ def windows(tokens: Tensor, context: int) -> list[tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def evaluate(model: PlainModel, tokens: Tensor, context: int) -> tuple[float, list[dict[str, Tensor]]]:
-    """Perplexity of a whole split; by layer the means over its tokens of gate, top-k membership and gate entropy."""
+    """Perplexity of a whole split; by layer its tokens' mean gate, top-k membership and gate entropy."""
     nats, parts = 0.0, []
     for inputs, targets in windows(tokens, context):
         logits, routings = model.logits(inputs.unsqueeze(0))

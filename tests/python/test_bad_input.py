@@ -1,4 +1,4 @@
-"""Bad input ends every rank, soon, with exit code 2 and one message that says what is wrong; no results are left."""
+"""Bad input ends every rank, soon, with exit code 2 and one message of what is wrong; no results are left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ def make_job(folder: Path, base: Path, ranks: int) -> Job:
     job = Job(folder, ranks)
     data_set(job.data, users=USERS[:ranks])
     shutil.copytree(base, job.model)
-    job.options = {"--data": job.data, "--model": job.model, "--output": folder / "out", "--method": "comigs-1g1s"}
+    job.options = {
+        "--data": job.data,
+        "--model": job.model,
+        "--output": folder / "out",
+        "--method": "comigs-1g1s",
+    }
     job.options |= {"--rounds": 1, "--local-steps": 2, "--batch-sequences": 2, "--context-tokens": 12}
     job.options |= {"--lora-rank": 2, "--device": "cpu", "--threads": 1}
     return job
@@ -252,8 +257,8 @@ def test_numbers_that_are_not_finite_end_the_run(job):
 def test_numbers_of_one_user_that_are_not_finite_end_all(tmp_path, tiny_base):
     """One user's local steps fail while the others wait for the mean."""
     job = make_job(tmp_path, tiny_base, 4)
-    # Only a LoRA scale beyond float32 for this one user, so a method that averages nothing.
-    job.options |= {"--method": "local", "--user.2.lora-alpha": 1e38}
+    # A LoRA scale that makes this user's activations overflow; methods that average insist on one scale.
+    job.options |= {"--method": "local", "--user.2.lora-alpha": 1e20}
     assert_refused(job.run(), "rank 2: ", "round 1", "not finite", code=1)
     with h5py.File(job.results) as file:
         assert file["round"][()].tolist() == [0]

@@ -29,6 +29,7 @@ MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
     "OMP_NUM_THREADS": "1",
 }
 
@@ -58,7 +59,11 @@ def gpt2(
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            weight.copy_(1 + 0.2 * noise if name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight")) else 0.2 * noise)
+            weight.copy_(
+                1 + 0.2 * noise
+                if name.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
+                else 0.2 * noise
+            )
     return model
 
 
@@ -71,10 +76,10 @@ def gpt2_folder(folder: Path, **sizes: int) -> Path:
 # Data sets --------------------------------------------------------------------------------------------------
 
 
-def text(count: int, seed: int, vocabulary: int = VOCABULARY) -> np.ndarray:
-    """Tokens that can be learnt: each user's `seed` has its own favourite successor of every token."""
-    random = np.random.default_rng(seed)
-    follow = random.permutation(vocabulary)
+def text(count: int, language: int, draw: int, vocabulary: int = VOCABULARY) -> np.ndarray:
+    """Tokens that can be learnt: in a `language` each has a favourite successor; `draw` is the document."""
+    follow = np.random.default_rng(language).permutation(vocabulary)
+    random = np.random.default_rng((language, draw))
     tokens = random.integers(0, vocabulary, size=count)
     for i in np.flatnonzero(random.random(count - 1) < 0.7):
         tokens[i + 1] = follow[tokens[i]]
@@ -95,17 +100,17 @@ def data_set(
     lengths: Mapping[str, int] | None = None,
     vocabulary: int = VOCABULARY,
 ) -> Path:
-    """A data-set folder as the manifest's format has it; user i's splits hold a few tokens more than i-1's."""
+    """A data-set folder in the manifest's format; user i's splits are a few tokens longer than i-1's."""
     lengths = {"train": 400, "validation": 150, "test": 120} | dict(lengths or {})
     entries = []
     for i, name in enumerate(users):
         splits = {}
         for s, (split, count) in enumerate(lengths.items()):
-            tokens = text(count + 7 * i, 10 * i + s, vocabulary)
+            tokens = text(count + 7 * i, i, s, vocabulary)
             splits[split] = _write_split(folder, f"user{i}/{split}.bin", tokens)
         entries.append({"name": name, "splits": splits})
     base = {
-        split: _write_split(folder, f"base/{split}.bin", text(count, 1000 + count, vocabulary))
+        split: _write_split(folder, f"base/{split}.bin", text(count, 1000, count, vocabulary))
         for split, count in (("train", 600), ("validation", 200))
     }
     manifest = {
@@ -159,7 +164,7 @@ def executable() -> str:
 
 
 def run(command: Sequence[object], seconds: float = 120) -> Done:
-    """Runs a command to its end; one that does not end in time is killed with all its ranks and fails the test."""
+    """Runs a command to its end; one that hangs is killed with all its ranks and fails the test."""
     process = subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -205,7 +210,9 @@ class Trace:
         }
 
 
-def trace_steps(file: Path, options: Sequence[object], users: int = 1, user: int = 0, deviation: float = 0.05) -> Trace:
+def trace_steps(
+    file: Path, options: Sequence[object], users: int = 1, user: int = 0, deviation: float = 0.05
+) -> Trace:
     done = run([built_program("reference_trace"), "steps", file, users, user, deviation, *options])
     assert done.code == 0, done.errors
     with safe_open(file, "pt") as opened:

@@ -1,13 +1,13 @@
-// Writes what comigs computes on the way, for the independent references in tests/python to compare with. No MPI.
+// Writes what comigs computes on the way, for the independent references in tests/python to compare with.
 //
 //   reference_trace logits FOLDER TOKENS OUT float32|bf16
 //     logits [B T, V] of the base model in FOLDER for `tokens` [B, T] int64 of the safetensors file TOKENS
 //   reference_trace steps OUT USERS USER DEVIATION [options of `comigs train`]
-//     every local step of user USER out of USERS over all rounds, without aggregation, from initial parameters to which
-//     N(0, DEVIATION^2) is added. Writes, for S steps of B x T tokens and P parameters:
-//       values [S + 1, P] before each step and after the last, gradients [S, P], losses [S, 2] (language model, load
-//       balancing or NaN), phases [S] (0: experts, 1: routers), tokens and targets [S, B, T];
-//       in the metadata each parameter's "offset rows columns" in the block
+//     every local step of user USER out of USERS over all rounds, without aggregation, from initial
+//     parameters to which N(0, DEVIATION^2) is added. Writes, for S steps of B x T tokens and P parameters:
+//       values [S + 1, P] before each step and after the last, gradients [S, P], losses [S, 2] (language
+//       model, load balancing or NaN), phases [S] (0: experts, 1: routers), tokens and targets [S, B, T]; in
+//       the metadata each parameter's "offset rows columns" in the block
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -93,7 +93,8 @@ Job read_job(std::int64_t users, std::size_t user, const Arguments& options) {
 Metadata layout(const model::Architecture& architecture, const model::Parameters& parameters) {
   Metadata places;
   const auto add = [&](const std::string& name, const at::Tensor& leaf) {
-    if (leaf.defined()) places[name] = fmt::format("{} {} {}", leaf.storage_offset(), leaf.size(0), leaf.size(1));
+    if (leaf.defined())
+      places[name] = fmt::format("{} {} {}", leaf.storage_offset(), leaf.size(0), leaf.size(1));
   };
   const auto add_lora = [&](const std::string& name, const model::Lora& lora) {
     add(name + ".A", lora.A);
@@ -144,7 +145,8 @@ struct Recording {
 
 void write_steps(const Arguments& arguments) {
   const auto user = static_cast<std::size_t>(std::stoul(arguments.at(2)));
-  const Job job = read_job(std::stol(arguments.at(1)), user, Arguments(arguments.begin() + 4, arguments.end()));
+  const Job job =
+      read_job(std::stol(arguments.at(1)), user, Arguments(arguments.begin() + 4, arguments.end()));
   model::set_threads(1);
   model::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));

@@ -27,6 +27,10 @@ class Adamw {
     step(slice, learning_rate, step_number, constants_.weight_decay);
   }
 
+  /// Float32 scalar that is not finite if any second moment is not: a gradient whose square overflows stops its parameter for good,
+  /// without a trace in values or losses.
+  [[nodiscard]] at::Tensor second_moment_sum() const;
+
  private:
   at::Tensor values_, gradients_, first_moments_, second_moments_;
   AdamwConstants constants_;

@@ -49,6 +49,7 @@ struct RoundSeconds {
 };
 
 /// Trains a user's parameters in place. Local: never communicates. A phase computes no gradient of the other phase's parameters.
+/// With micro-batches the load-balancing loss is the mean of theirs, not that of the whole batch: f and P are no linear functions.
 class LocalTrainer {
  public:
   /// Keeps references: `base`, `parameters` and `shards` must live longer.
@@ -59,7 +60,7 @@ class LocalTrainer {
   void observe(Observer observer) { observer_ = std::move(observer); }
 
   /// The local steps of `round` (from 1). The result depends on the parameters, the optimiser's state, the plan and the round.
-  /// Throws NumericError if a loss of the round or a parameter after it is not finite.
+  /// Throws NumericError if a loss or gradient of the round or a parameter after it is not finite.
   RoundSeconds train_round(std::int64_t round);
 
   /// Optimiser steps of both phases in a round, for progress bars.

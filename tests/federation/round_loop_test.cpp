@@ -1,0 +1,161 @@
+// Whole rounds of several users: what they share is alike afterwards, what is theirs stays theirs, and a failure is everyone's.
+#include "comigs/federation/round_loop.hpp"
+
+#include <ATen/ATen.h>
+#include <spdlog/sinks/null_sink.h>
+#include <spdlog/spdlog.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "comigs/base/error.hpp"
+#include "comigs/federation/method.hpp"
+#include "comigs/train/evaluation.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+config::Config small_config(int users) {
+  config::Config config;
+  config.run.rounds = 3;
+  config.run.evaluate_every = 2;
+  config.run.train_evaluation_tokens = 40;
+  config.method.router_every = 2;
+  config.method.router_steps = 2;
+  const std::int64_t experts[] = {4, 2, 1, 1};
+  for (int user = 0; user < users; ++user)
+    config.users.push_back({.experts = experts[user], .lora_rank = 2, .batch_sequences = 3, .context_tokens = 6, .local_steps = 2});
+  return config;
+}
+
+// All that one rank needs for a run of comigs-1gxs.
+struct Run : TemporaryFolder {
+  comm::Communicator world = comm::Communicator::world();
+  std::int64_t own = world.rank();
+  config::Config config = small_config(world.size());
+  const Method& method = find_method("comigs-1gxs");
+  std::vector<model::UserModel> users = user_models(method, config.users);
+  std::unique_ptr<model::BaseModel> base = test::tiny_base();
+  data::UserData shards = test::write_user(folder, "user", test::random_tokens(200, 37, 10 + world.rank()),
+                                           test::random_tokens(60, 37, 20 + world.rank()),
+                                           test::random_tokens(50, 37, 30 + world.rank()), 37);
+  model::Parameters parameters = drawn();
+  train::LocalTrainer trainer{*base, parameters, shards, plan()};
+  Aggregation aggregation{world, users, shared_slices(users, own, parameters), comm::Memory::host, false};
+  RoundLoop loop{world, config, *base, shards, parameters, trainer, aggregation};
+
+  [[nodiscard]] model::Parameters drawn() const {
+    model::Parameters fresh(test::tiny_architecture(), users[static_cast<std::size_t>(own)], at::kCPU);
+    fresh.initialise(1, own);
+    return fresh;
+  }
+
+  [[nodiscard]] train::LocalPlan plan() const {
+    return {.router_training = method.router_training, .router_data = method.router_data, .method = config.method,
+            .optimiser = config.optimiser, .user = config.users[static_cast<std::size_t>(own)], .seed = 1,
+            .rounds = config.run.rounds, .user_index = static_cast<std::uint32_t>(own)};
+  }
+
+  [[nodiscard]] model::Slice shared() const { return {0, parameters.expert(0).offset + parameters.expert(0).count}; }
+
+  // Collective.
+  [[nodiscard]] bool all_same_shared_bits() const {
+    const at::Tensor part = model::view(parameters.values(), shared());
+    const auto blocks = world.all_gather_to_first({part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
+    std::int64_t different = 0;
+    for (const std::vector<float>& block : blocks)
+      if (std::memcmp(block.data(), blocks[0].data(), block.size() * sizeof(float)) != 0) ++different;
+    return world.all_sum(different) == 0;
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(round_loop, Run)
+
+BOOST_AUTO_TEST_CASE(round_zero_evaluates_and_trains_nothing) {
+  const at::Tensor before = test::copy_of(parameters.values());
+  const UserRound start = loop.all_start();
+  BOOST_TEST(start.round == 0);
+  BOOST_TEST(start.after.train.tokens == 39);
+  BOOST_TEST(start.after.validation.tokens == 59);
+  BOOST_TEST(start.after.test.tokens == 49);
+  BOOST_TEST(start.before.test.tokens == 0);
+  BOOST_TEST(start.communication_bytes == 0);
+  BOOST_TEST(test::same_bits(parameters.values(), before));
+  const auto expected = train::evaluate(*base, parameters, shards.test, {.context = 6, .sequences = 5}).evaluation;
+  BOOST_TEST(start.after.test.loss_sum == expected.loss_sum, boost::test_tools::tolerance(1e-6));
+}
+
+BOOST_AUTO_TEST_CASE(generalists_are_alike_after_a_round_and_specialists_are_not_touched_by_it) {
+  // The same local training without aggregation says what a user's own part must be.
+  model::Parameters alone = drawn();
+  train::LocalTrainer lonely(*base, alone, shards, plan());
+  (void)lonely.train_round(1);
+  const UserRound record = loop.all_round(1);
+  BOOST_TEST(all_same_shared_bits());
+  const model::Slice rest{shared().count, parameters.values().numel() - shared().count};
+  BOOST_TEST(test::same_bits(test::copy_of(model::view(parameters.values(), rest)), test::copy_of(model::view(alone.values(), rest))));
+  BOOST_TEST(!test::same_bits(test::copy_of(model::view(parameters.values(), shared())), test::copy_of(model::view(alone.values(), shared()))));
+  BOOST_TEST(record.communication_bytes == 4 * shared().count);
+  BOOST_TEST(record.round == 1);
+}
+
+BOOST_AUTO_TEST_CASE(rounds_are_evaluated_as_asked_and_the_last_one_twice) {
+  std::vector<UserRound> records;
+  for (std::int64_t round = 1; round <= 3; ++round) records.push_back(loop.all_round(round));
+  BOOST_TEST(records[0].after.test.tokens == 0);
+  BOOST_TEST(records[1].after.test.tokens == 49);
+  BOOST_TEST(records[2].after.test.tokens == 49);
+  BOOST_TEST(records[1].before.test.tokens == 0);
+  BOOST_TEST(records[2].before.test.tokens == 49);
+  BOOST_TEST(records[2].before.validation.tokens == 59);
+  BOOST_TEST(records[2].before.test.loss_sum != records[2].after.test.loss_sum);
+  BOOST_TEST(loop.is_last(3));
+  BOOST_TEST(!loop.is_last(2));
+}
+
+BOOST_AUTO_TEST_CASE(routing_and_norms_are_of_the_user_s_own_experts) {
+  // The one expert of a user without a router takes every token with gate 1.
+  const UserRound start = loop.all_start();
+  const auto held = static_cast<std::size_t>(users[static_cast<std::size_t>(own)].experts);
+  const std::vector<float>&score = start.routing.score, &load = start.routing.load;
+  BOOST_TEST(score.size() == 2 * held);
+  BOOST_TEST(load.size() == 2 * held);
+  BOOST_TEST(start.update_norm.size() == 2 * held * 2);
+  BOOST_TEST(start.routing.entropy.size() == 2u);
+  const auto sum_of_layer = [&](const std::vector<float>& values, std::size_t layer) {
+    double sum = 0.0;
+    for (std::size_t e = layer * held; e < (layer + 1) * held && e < values.size(); ++e) sum += static_cast<double>(values[e]);
+    return sum;
+  };
+  for (const std::size_t layer : {0u, 1u}) {
+    BOOST_TEST(std::abs(sum_of_layer(score, layer) - 1.0) < 1e-5);
+    BOOST_TEST(std::abs(sum_of_layer(load, layer) - static_cast<double>(std::min<std::size_t>(held, 2))) < 1e-5);
+  }
+  if (held == 1) BOOST_TEST((start.routing.entropy == std::vector<float>{0.0f, 0.0f}));
+  // B is zero at the start, so no expert has moved yet.
+  BOOST_TEST((start.update_norm == std::vector<float>(4 * held, 0.0f)));
+}
+
+BOOST_AUTO_TEST_CASE(a_user_that_fails_takes_everyone_out) {
+  const auto log = spdlog::default_logger();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
+  if (own == world.size() - 1) parameters.layers()[0].attention[0].B.detach()[0][0] = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor before = test::copy_of(parameters.values());
+  BOOST_CHECK_EXCEPTION((void)loop.all_round(1), PeerError, [](const PeerError& error) { return error.exit_code() == ExitCode::failed; });
+  // What is not finite has reached nobody.
+  if (own != world.size() - 1) BOOST_TEST(parameters.values().isfinite().all().item<bool>());
+  BOOST_TEST(world.all_sum(std::int64_t{1}) == world.size());
+  spdlog::set_default_logger(log);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::federation

@@ -1,0 +1,95 @@
+// Which parts of the block a user shares with whom.
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include "comigs/federation/aggregation.hpp"
+#include "comigs/federation/method.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+using Holders = std::vector<std::int64_t>;
+
+model::Architecture architecture() { return model::gpt2_architecture(2, 8, 2, 10, 8); }
+
+std::vector<model::UserModel> users_of(const char* method, const std::vector<std::int64_t>& experts) {
+  std::vector<config::User> users;
+  for (const std::int64_t number : experts) users.push_back({.experts = number, .lora_rank = 2});
+  return user_models(find_method(method), users);
+}
+
+struct Share {
+  model::Parameters parameters;
+  std::vector<SharedSlice> slices;
+};
+
+Share share_of(const std::vector<model::UserModel>& users, std::int64_t user) {
+  model::Parameters parameters(architecture(), users[static_cast<std::size_t>(user)], at::kCPU);
+  std::vector<SharedSlice> slices = shared_slices(users, user, parameters);
+  return {std::move(parameters), std::move(slices)};
+}
+
+void check(const SharedSlice& found, std::int64_t offset, std::int64_t count, const Holders& holders) {
+  BOOST_TEST(found.slice.offset == offset);
+  BOOST_TEST(found.slice.count == count);
+  BOOST_TEST(found.holders == holders);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(slices_of_users)
+
+BOOST_AUTO_TEST_CASE(attention_and_generalist_of_all_are_one_slice) {
+  const auto users = users_of("comigs-1gxs", {4, 2, 1, 1});
+  for (const std::int64_t user : {0, 1, 2, 3}) {
+    const Share share = share_of(users, user);
+    BOOST_TEST_REQUIRE(share.slices.size() == 1u);
+    check(share.slices[0], 0, share.parameters.attention().count + share.parameters.expert(0).count, {0, 1, 2, 3});
+  }
+}
+
+BOOST_AUTO_TEST_CASE(two_specialists_share_attention_alone) {
+  const Share share = share_of(users_of("comigs-2s", {2, 2}), 1);
+  BOOST_TEST_REQUIRE(share.slices.size() == 1u);
+  check(share.slices[0], 0, share.parameters.attention().count, {0, 1});
+}
+
+BOOST_AUTO_TEST_CASE(all_experts_shared_is_one_slice_without_the_routers) {
+  const Share share = share_of(users_of("comigs-2g", {2, 2, 2}), 0);
+  BOOST_TEST_REQUIRE(share.slices.size() == 1u);
+  check(share.slices[0], 0, share.parameters.lora().count, {0, 1, 2});
+  BOOST_TEST(share.parameters.routers().count > 0);
+}
+
+BOOST_AUTO_TEST_CASE(generalists_are_averaged_over_those_who_hold_them) {
+  // FedAvg with 3, 2 and 1 experts: expert 1 belongs to users 0 and 1, expert 2 to nobody else than user 0.
+  const auto users = users_of("fedavg", {3, 2, 1});
+  const Share first = share_of(users, 0), second = share_of(users, 1), third = share_of(users, 2);
+  for (const Share* share : {&first, &second}) {
+    BOOST_TEST_REQUIRE(share->slices.size() == 2u);
+    check(share->slices[0], 0, share->parameters.attention().count + share->parameters.expert(0).count, {0, 1, 2});
+    check(share->slices[1], share->parameters.expert(1).offset, share->parameters.expert(1).count, {0, 1});
+  }
+  BOOST_TEST_REQUIRE(third.slices.size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(nothing_is_shared_alone_or_without_parameters) {
+  BOOST_TEST(share_of(users_of("local", {2, 2}), 0).slices.empty());
+  BOOST_TEST(share_of(users_of("pretrained", {2, 2}), 1).slices.empty());
+  BOOST_TEST(share_of(users_of("fedavg", {2}), 0).slices.empty());
+}
+
+BOOST_AUTO_TEST_CASE(neighbours_with_other_holders_stay_apart) {
+  // Attention of one's own, generalists shared: the slice begins behind the attention.
+  auto users = users_of("fedavg", {2, 2});
+  for (model::UserModel& user : users) user.shared_attention = false;
+  const Share share = share_of(users, 0);
+  BOOST_TEST_REQUIRE(share.slices.size() == 1u);
+  check(share.slices[0], share.parameters.attention().count, share.parameters.experts().count, {0, 1});
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::federation
