@@ -1,4 +1,5 @@
-// Random streams against the generator's definition, its published test vectors and the distributions they promise.
+// Random streams against the generator's definition, its published test vectors and the distributions they
+// promise.
 #include "comigs/base/random.hpp"
 
 #include <boost/test/unit_test.hpp>
@@ -17,9 +18,11 @@ using Words = std::array<std::uint32_t, 4>;
 // Philox4x32-10 as Salmon et al. 2011 define it, written out anew.
 Words philox(Words counter, std::array<std::uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t left = std::uint64_t{0xD2511F53} * counter[0], right = std::uint64_t{0xCD9E8D57} * counter[2];
-    counter = {static_cast<std::uint32_t>(right >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(right),
-               static_cast<std::uint32_t>(left >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(left)};
+    const std::uint64_t left = std::uint64_t{0xD2511F53} * counter[0],
+                        right = std::uint64_t{0xCD9E8D57} * counter[2];
+    counter = {
+        static_cast<std::uint32_t>(right >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(right),
+        static_cast<std::uint32_t>(left >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(left)};
     key[0] += 0x9E3779B9;
     key[1] += 0xBB67AE85;
   }
@@ -52,7 +55,8 @@ BOOST_AUTO_TEST_CASE(reference_has_the_published_vectors) {
   // Random123's kat_vectors, "philox4x32 10".
   BOOST_TEST(philox({0, 0, 0, 0}, {0, 0}) == (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   const std::uint32_t ones = 0xffffffff;
-  BOOST_TEST(philox({ones, ones, ones, ones}, {ones, ones}) == (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  BOOST_TEST(philox({ones, ones, ones, ones}, {ones, ones}) ==
+             (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   BOOST_TEST(philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}) ==
              (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
@@ -63,8 +67,10 @@ BOOST_AUTO_TEST_CASE(stream_with_zero_key_has_the_published_vector) {
 }
 
 BOOST_AUTO_TEST_CASE(key_and_counter_are_laid_out_as_promised) {
-  // Stored runs are reproduced by this layout: seed in the key; block, step, round, user and stream in the counter.
-  const StreamKey key{.seed = 0x0123456789abcdef, .user = 3, .stream = Stream::router_batch, .round = 17, .step = 5};
+  // Stored runs are reproduced by this layout: seed in the key; block, step, round, user and stream in the
+  // counter.
+  const StreamKey key{
+      .seed = 0x0123456789abcdef, .user = 3, .stream = Stream::router_batch, .round = 17, .step = 5};
   RandomStream stream(key);
   for (std::uint32_t block = 0; block < 3; ++block)
     BOOST_TEST(block_of(stream) == philox({block, 5, 17, (3u << 8) | 2u}, {0x89abcdef, 0x01234567}));
@@ -179,7 +185,8 @@ BOOST_AUTO_TEST_CASE(normal_has_the_moments) {
   BOOST_TEST(std::abs(mean_power(values, 3)) < 5.0 * std::sqrt(15.0) / root);
   BOOST_TEST(std::abs(mean_power(values, 4) - 3.0) < 5.0 * std::sqrt(96.0) / root);
   double neighbours = 0.0;
-  for (std::size_t i = 0; i < values.size(); i += 2) neighbours += static_cast<double>(values[i]) * values[i + 1];
+  for (std::size_t i = 0; i < values.size(); i += 2)
+    neighbours += static_cast<double>(values[i]) * values[i + 1];
   BOOST_TEST(std::abs(neighbours / 100000.0) < 5.0 / std::sqrt(100000.0));
 }
 

@@ -33,7 +33,8 @@ struct CaughtLog {
 // Whether every rank leaves with this code; what follows on the communicator must still fit together.
 template <class Work>
 void check_all_leave(const Communicator& world, ExitCode code, const Work& work) {
-  BOOST_CHECK_EXCEPTION(all_agree(world, work), PeerError, [&](const PeerError& error) { return error.exit_code() == code; });
+  BOOST_CHECK_EXCEPTION(all_agree(world, work), PeerError,
+                        [&](const PeerError& error) { return error.exit_code() == code; });
   BOOST_TEST(world.all_sum(std::int64_t{1}) == world.size());
 }
 
@@ -112,7 +113,8 @@ BOOST_AUTO_TEST_CASE(messages_of_some_ranks_say_which) {
     BOOST_TEST(text.str() == "no such folder\n");
   } else {
     BOOST_TEST(count(text.str(), "rank 0: no such folder\n") == 1u);
-    BOOST_TEST(count(text.str(), world.size() == 2 ? "rank 1: no such file\n" : "ranks 1, 2, 3: no such file\n") == 1u);
+    BOOST_TEST(count(text.str(),
+                     world.size() == 2 ? "rank 1: no such file\n" : "ranks 1, 2, 3: no such file\n") == 1u);
   }
 }
 

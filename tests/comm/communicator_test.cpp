@@ -28,7 +28,8 @@ std::string text_of(int rank) {
 
 std::vector<float> block_of(int rank, std::size_t count) {
   std::vector<float> block(count);
-  for (std::size_t i = 0; i < count; ++i) block[i] = static_cast<float>(rank) * 10000.0f + static_cast<float>(i);
+  for (std::size_t i = 0; i < count; ++i)
+    block[i] = static_cast<float>(rank) * 10000.0f + static_cast<float>(i);
   return block;
 }
 
@@ -43,7 +44,8 @@ BOOST_AUTO_TEST_CASE(world_has_every_rank_once) {
   const std::int64_t size = world().size();
   BOOST_TEST(world().all_sum(std::int64_t{1}) == size);
   BOOST_TEST(world().all_sum(world().rank()) == size * (size - 1) / 2);
-  static_assert(!std::is_copy_constructible_v<Communicator> && std::is_nothrow_move_constructible_v<Communicator>);
+  static_assert(!std::is_copy_constructible_v<Communicator> &&
+                std::is_nothrow_move_constructible_v<Communicator>);
 }
 
 BOOST_AUTO_TEST_CASE(max) {
@@ -76,7 +78,9 @@ BOOST_AUTO_TEST_CASE(gather_of_texts) {
 
 BOOST_AUTO_TEST_CASE(gather_of_unequal_blocks_to_the_first) {
   for (const bool rising : {true, false}) {
-    const auto count = [&](int rank) { return static_cast<std::size_t>(rising ? rank : world().size() - 1 - rank) * 5000; };
+    const auto count = [&](int rank) {
+      return static_cast<std::size_t>(rising ? rank : world().size() - 1 - rank) * 5000;
+    };
     const std::vector<float> own = block_of(world().rank(), count(world().rank()));
     const std::vector<std::vector<float>> blocks = world().all_gather_to_first(own);
     BOOST_TEST(blocks.size() == (world().is_first() ? static_cast<std::size_t>(world().size()) : 0u));

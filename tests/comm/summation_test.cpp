@@ -28,7 +28,8 @@ std::vector<float> block_of(int rank, std::size_t count) {
 bool all_same_bits(const Communicator& communicator, const std::vector<float>& block) {
   std::int64_t different = 0;
   for (const std::vector<float>& other : communicator.all_gather_to_first(block))
-    if (other.size() != block.size() || (!block.empty() && std::memcmp(other.data(), block.data(), block.size() * sizeof(float)) != 0))
+    if (other.size() != block.size() ||
+        (!block.empty() && std::memcmp(other.data(), block.data(), block.size() * sizeof(float)) != 0))
       ++different;
   return communicator.all_sum(different) == 0;
 }

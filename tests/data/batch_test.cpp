@@ -23,11 +23,13 @@ struct CountingShard : TemporaryFolder {
   }
 };
 
-std::int64_t at(const std::vector<std::int64_t>& numbers, std::int64_t index) { return numbers[static_cast<std::size_t>(index)]; }
+std::int64_t at(const std::vector<std::int64_t>& numbers, std::int64_t index) {
+  return numbers[static_cast<std::size_t>(index)];
+}
 
 bool equal(const Batch& a, const Batch& b) {
-  return a.sequences == b.sequences && a.context == b.context && a.tokens == b.tokens && a.targets == b.targets &&
-         a.predicted == b.predicted;
+  return a.sequences == b.sequences && a.context == b.context && a.tokens == b.tokens &&
+         a.targets == b.targets && a.predicted == b.predicted;
 }
 
 const StreamKey some_key{.seed = 11, .user = 2, .stream = Stream::train_batch, .round = 3, .step = 4};
@@ -76,9 +78,10 @@ BOOST_AUTO_TEST_CASE(a_batch_depends_on_its_key_alone) {
   const Batch batch = sample_batch(text, 8, 16, some_key);
   (void)sample_batch(text, 5, 7, {.seed = 1});
   BOOST_TEST(equal(sample_batch(text, 8, 16, some_key), batch));
-  for (const StreamKey& other : {StreamKey{12, 2, Stream::train_batch, 3, 4}, StreamKey{11, 1, Stream::train_batch, 3, 4},
-                                 StreamKey{11, 2, Stream::router_batch, 3, 4}, StreamKey{11, 2, Stream::train_batch, 2, 4},
-                                 StreamKey{11, 2, Stream::train_batch, 3, 5}})
+  for (const StreamKey& other :
+       {StreamKey{12, 2, Stream::train_batch, 3, 4}, StreamKey{11, 1, Stream::train_batch, 3, 4},
+        StreamKey{11, 2, Stream::router_batch, 3, 4}, StreamKey{11, 2, Stream::train_batch, 2, 4},
+        StreamKey{11, 2, Stream::train_batch, 3, 5}})
     BOOST_TEST(!equal(sample_batch(text, 8, 16, other), batch));
 }
 

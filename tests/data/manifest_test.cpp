@@ -19,7 +19,9 @@ namespace {
 using test::check_contains;
 using Json = nlohmann::json;
 
-Json split(const std::string& file, int tokens) { return {{"file", file}, {"tokens", tokens}, {"documents", 1}, {"sha256", "ab"}}; }
+Json split(const std::string& file, int tokens) {
+  return {{"file", file}, {"tokens", tokens}, {"documents", 1}, {"sha256", "ab"}};
+}
 
 Json user(const std::string& name, const std::string& folder) {
   return {{"name", name},
@@ -30,15 +32,19 @@ Json user(const std::string& name, const std::string& folder) {
 }
 
 struct DataSetFolder : TemporaryFolder {
-  Json manifest = {{"format", "comigs-dataset"},
-                   {"format_version", 1},
-                   {"name", "sample"},
-                   {"seed", 0},
-                   {"tokeniser", {{"kind", "byte-level-bpe"}, {"file", "tokenizer.json"}, {"vocabulary", 50}, {"end_of_text", 0}}},
-                   {"dtype", "uint16"},
-                   {"users", {user("German", "german"), user("Dutch", "dutch")}},
-                   {"base", {{"splits", {{"train", split("base/train.bin", 40)}, {"validation", split("base/validation.bin", 15)}}}}},
-                   {"sources", Json::array()}};
+  Json manifest = {
+      {"format", "comigs-dataset"},
+      {"format_version", 1},
+      {"name", "sample"},
+      {"seed", 0},
+      {"tokeniser",
+       {{"kind", "byte-level-bpe"}, {"file", "tokenizer.json"}, {"vocabulary", 50}, {"end_of_text", 0}}},
+      {"dtype", "uint16"},
+      {"users", {user("German", "german"), user("Dutch", "dutch")}},
+      {"base",
+       {{"splits",
+         {{"train", split("base/train.bin", 40)}, {"validation", split("base/validation.bin", 15)}}}}},
+      {"sources", Json::array()}};
 
   [[nodiscard]] Manifest read() const {
     test::write_text(folder / "manifest.json", manifest.dump(1));
@@ -94,11 +100,13 @@ BOOST_AUTO_TEST_CASE(missing_folder_or_file) {
 BOOST_AUTO_TEST_CASE(not_json) {
   for (const char* text : {"{\"format\": ", "tokens", "{} {}"}) {
     test::write_text(folder / "manifest.json", text);
-    check_contains(test::message_of<DataError>([&] { (void)read_manifest(folder); }), {"manifest.json", "not valid JSON"});
+    check_contains(test::message_of<DataError>([&] { (void)read_manifest(folder); }),
+                   {"manifest.json", "not valid JSON"});
   }
   for (const char* text : {"[]", "3", "null"}) {
     test::write_text(folder / "manifest.json", text);
-    check_contains(test::message_of<DataError>([&] { (void)read_manifest(folder); }), {"manifest.json", "'format'"});
+    check_contains(test::message_of<DataError>([&] { (void)read_manifest(folder); }),
+                   {"manifest.json", "'format'"});
   }
 }
 
@@ -117,7 +125,8 @@ BOOST_AUTO_TEST_CASE(token_type) {
 BOOST_AUTO_TEST_CASE(tokeniser) {
   check_contains(refusal([](Json& m) { m.erase("tokeniser"); }), {"'tokeniser'"});
   check_contains(refusal([](Json& m) { m["tokeniser"].erase("vocabulary"); }), {"'tokeniser.vocabulary'"});
-  check_contains(refusal([](Json& m) { m["tokeniser"]["file"] = "../tokenizer.json"; }), {"'tokeniser.file'", "inside"});
+  check_contains(refusal([](Json& m) { m["tokeniser"]["file"] = "../tokenizer.json"; }),
+                 {"'tokeniser.file'", "inside"});
   check_contains(refusal([](Json& m) { m["tokeniser"] = "gpt2"; }), {"'tokeniser."});
 }
 
@@ -137,7 +146,8 @@ BOOST_AUTO_TEST_CASE(counts) {
   };
   for (const Json& value : {Json(-1), Json(2.5), Json("30"), Json(nullptr), Json(std::uint64_t{1} << 60)})
     check_contains(with_tokens(value), {"'users[1].splits.train.tokens'", "a count"});
-  check_contains(refusal([](Json& m) { m["tokeniser"]["vocabulary"] = -3; }), {"'tokeniser.vocabulary'", "a count"});
+  check_contains(refusal([](Json& m) { m["tokeniser"]["vocabulary"] = -3; }),
+                 {"'tokeniser.vocabulary'", "a count"});
 }
 
 BOOST_AUTO_TEST_CASE(paths_that_lead_out_of_the_folder) {
@@ -153,7 +163,8 @@ BOOST_AUTO_TEST_CASE(paths_that_lead_out_of_the_folder) {
 
 BOOST_AUTO_TEST_CASE(base_corpus) {
   check_contains(refusal([](Json& m) { m["base"] = Json::object(); }), {"'base.splits'"});
-  check_contains(refusal([](Json& m) { m["base"]["splits"].erase("validation"); }), {"'base.splits.validation'"});
+  check_contains(refusal([](Json& m) { m["base"]["splits"].erase("validation"); }),
+                 {"'base.splits.validation'"});
 }
 
 BOOST_AUTO_TEST_CASE(opening_a_user_maps_its_three_splits) {

@@ -17,8 +17,11 @@ namespace {
 struct ShardFile : TemporaryFolder {
   std::filesystem::path file = folder / "tokens.bin";
 
-  [[nodiscard]] std::string refusal(std::int64_t tokens, std::int64_t vocabulary, TokenType type = TokenType::uint16) const {
-    const std::string message = test::message_of<DataError>([&] { TokenShard({file, type, tokens}, vocabulary); });
+  [[nodiscard]] std::string refusal(std::int64_t tokens, std::int64_t vocabulary,
+                                    TokenType type = TokenType::uint16) const {
+    const std::string message = test::message_of<DataError>([&] {
+      TokenShard({file, type, tokens}, vocabulary);
+    });
     test::check_contains(message, {file.string()});
     return message;
   }

@@ -1,4 +1,5 @@
-// A configuration, a data set and a base model that do not go together are refused with a message that says what to do.
+// A configuration, a data set and a base model that do not go together are refused with a message that says
+// what to do.
 #include "comigs/federation/fit.hpp"
 
 #include <boost/test/unit_test.hpp>
@@ -13,7 +14,8 @@ namespace {
 using test::check_contains;
 using test::message_of;
 
-data::UserShards shards_of(const std::string& name, std::int64_t train, std::int64_t validation, std::int64_t test) {
+data::UserShards shards_of(const std::string& name, std::int64_t train, std::int64_t validation,
+                           std::int64_t test) {
   return {.name = name,
           .train = {.file = name + "/train.bin", .tokens = train},
           .validation = {.file = name + "/validation.bin", .tokens = validation},
@@ -28,7 +30,8 @@ struct Job {
   Job() {
     manifest.name = "sample";
     manifest.vocabulary = 1000;
-    for (const char* name : {"German", "Dutch", "French", "Italian"}) manifest.users.push_back(shards_of(name, 500, 200, 100));
+    for (const char* name : {"German", "Dutch", "French", "Italian"})
+      manifest.users.push_back(shards_of(name, 500, 200, 100));
     config.data.folder = "texts";
     config.model.folder = "base";
     config.users.resize(4);
@@ -49,10 +52,12 @@ BOOST_AUTO_TEST_CASE(what_fits_passes) {
 }
 
 BOOST_AUTO_TEST_CASE(one_rank_is_one_user) {
-  check_contains(message_of<ConfigError>([&] { check_users(manifest, 3); }),
-                 {"3 MPI ranks for the 4 users", "'sample'", "German, Dutch, French, Italian", "mpirun -n 4"});
+  check_contains(
+      message_of<ConfigError>([&] { check_users(manifest, 3); }),
+      {"3 MPI ranks for the 4 users", "'sample'", "German, Dutch, French, Italian", "mpirun -n 4"});
   manifest.users.resize(1);
-  check_contains(message_of<ConfigError>([&] { check_users(manifest, 2); }), {"2 MPI ranks for the 1 user ", "mpirun -n 1"});
+  check_contains(message_of<ConfigError>([&] { check_users(manifest, 2); }),
+                 {"2 MPI ranks for the 1 user ", "mpirun -n 1"});
   manifest.users = {shards_of("A", 1, 1, 1), shards_of("B", 1, 1, 1)};
   check_contains(message_of<ConfigError>([&] { check_users(manifest, 1); }), {"1 MPI rank for the 2 users"});
 }
@@ -64,21 +69,25 @@ BOOST_AUTO_TEST_CASE(vocabularies_must_match_up_to_padding) {
   }
   for (const std::int64_t entries : {999, 1128, 50257}) {
     architecture.vocabulary = entries;
-    check_contains(message_of<DataError>([&] { check(); }),
-                   {"base", "vocabulary of " + std::to_string(entries), "texts", "1000 entries", "tokeniser"});
+    check_contains(
+        message_of<DataError>([&] { check(); }),
+        {"base", "vocabulary of " + std::to_string(entries), "texts", "1000 entries", "tokeniser"});
   }
 }
 
 BOOST_AUTO_TEST_CASE(contexts_must_fit_the_positions) {
   config.users[2].context_tokens = 65;
-  check_contains(message_of<ConfigError>([&] { check(); }), {"[user.2] context_tokens = 65", "base", "64 positions"});
+  check_contains(message_of<ConfigError>([&] { check(); }),
+                 {"[user.2] context_tokens = 65", "base", "64 positions"});
 }
 
 BOOST_AUTO_TEST_CASE(splits_must_be_long_enough) {
   const auto refusal = [&](std::int64_t train, std::int64_t validation, std::int64_t test) {
-    return message_of<DataError>([&] { check_shards(config.users[0], shards_of("German", train, validation, test)); });
+    return message_of<DataError>(
+        [&] { check_shards(config.users[0], shards_of("German", train, validation, test)); });
   };
-  check_contains(refusal(64, 200, 100), {"German/train.bin", "64 tokens", "at least 65", "context_tokens = 64"});
+  check_contains(refusal(64, 200, 100),
+                 {"German/train.bin", "64 tokens", "at least 65", "context_tokens = 64"});
   check_contains(refusal(500, 10, 100), {"German/validation.bin", "10 tokens", "at least 65"});
   check_contains(refusal(500, 200, 1), {"German/test.bin", "1 tokens", "at least 2"});
   BOOST_CHECK_NO_THROW(check_shards(config.users[0], shards_of("German", 65, 65, 2)));

@@ -40,17 +40,22 @@ BOOST_AUTO_TEST_CASE(names_are_unique_and_found) {
     BOOST_TEST(!std::string(method.paper).empty());
   }
   BOOST_TEST(names.size() == methods().size());
-  for (const char* name : {"pretrained", "local", "fedavg", "comigs-2s", "comigs-2g", "comigs-1g1s", "comigs-1gxs"})
+  for (const char* name :
+       {"pretrained", "local", "fedavg", "comigs-2s", "comigs-2g", "comigs-1g1s", "comigs-1gxs"})
     BOOST_TEST(names.contains(name));
 }
 
 BOOST_AUTO_TEST_CASE(rows_make_sense) {
   for (const Method& method : methods()) {
     const bool routed = method.gate == model::Gate::top_k;
-    BOOST_TEST((routed || method.router_training == train::RouterTraining::none), method.name << " trains routers that it does not have");
-    BOOST_TEST((!routed || method.router_training != train::RouterTraining::none), method.name << " never trains its routers");
+    BOOST_TEST((routed || method.router_training == train::RouterTraining::none),
+               method.name << " trains routers that it does not have");
+    BOOST_TEST((!routed || method.router_training != train::RouterTraining::none),
+               method.name << " never trains its routers");
     BOOST_TEST((method.gate != model::Gate::none || method.experts == 0), method.name);
-    BOOST_TEST((method.router_training != train::RouterTraining::joint || method.router_data == train::RouterData::training), method.name);
+    BOOST_TEST((method.router_training != train::RouterTraining::joint ||
+                method.router_data == train::RouterData::training),
+               method.name);
   }
 }
 
@@ -84,7 +89,8 @@ BOOST_AUTO_TEST_CASE(rows_are_those_of_the_paper) {
 
 BOOST_AUTO_TEST_CASE(a_mistyped_name_gets_a_suggestion_and_the_list) {
   const std::string message = test::message_of<ConfigError>([] { (void)find_method("comigs-1g1"); });
-  check_contains(message, {"unknown method 'comigs-1g1'", "did you mean 'comigs-1g1s'?", "known: pretrained, local, fedavg"});
+  check_contains(message, {"unknown method 'comigs-1g1'", "did you mean 'comigs-1g1s'?",
+                           "known: pretrained, local, fedavg"});
   const std::string far = test::message_of<ConfigError>([] { (void)find_method("quantum-annealing"); });
   BOOST_TEST(far.find("did you mean") == std::string::npos);
   check_contains(far, {"comigs-1gxs"});
@@ -142,7 +148,8 @@ BOOST_AUTO_TEST_CASE(a_fixed_number_of_experts_is_insisted_on) {
 BOOST_AUTO_TEST_CASE(what_is_averaged_needs_one_rank_and_alpha) {
   std::vector<config::User> users = users_with({2, 2, 2});
   users[2].lora_rank = 4;
-  check_contains(refusal("comigs-1g1s", users), {"'comigs-1g1s'", "user 0 has lora_rank = 8", "user 2 has 4"});
+  check_contains(refusal("comigs-1g1s", users),
+                 {"'comigs-1g1s'", "user 0 has lora_rank = 8", "user 2 has 4"});
   // Specialists of one's own still share attention.
   check_contains(refusal("comigs-2s", users), {"user 2 has 4"});
   BOOST_CHECK_NO_THROW((void)user_models(find_method("local"), users));

@@ -1,4 +1,5 @@
-// Whole rounds of several users: what they share is alike afterwards, what is theirs stays theirs, and a failure is everyone's.
+// Whole rounds of several users: what they share is alike afterwards, what is theirs stays theirs, and a
+// failure is everyone's.
 #include "comigs/federation/round_loop.hpp"
 
 #include <ATen/ATen.h>
@@ -30,7 +31,11 @@ config::Config small_config(int users) {
   config.method.router_steps = 2;
   const std::int64_t experts[] = {4, 2, 1, 1};
   for (int user = 0; user < users; ++user)
-    config.users.push_back({.experts = experts[user], .lora_rank = 2, .batch_sequences = 3, .context_tokens = 6, .local_steps = 2});
+    config.users.push_back({.experts = experts[user],
+                            .lora_rank = 2,
+                            .batch_sequences = 3,
+                            .context_tokens = 6,
+                            .local_steps = 2});
   return config;
 }
 
@@ -57,17 +62,25 @@ struct Run : TemporaryFolder {
   }
 
   [[nodiscard]] train::LocalPlan plan() const {
-    return {.router_training = method.router_training, .router_data = method.router_data, .method = config.method,
-            .optimiser = config.optimiser, .user = config.users[static_cast<std::size_t>(own)], .seed = 1,
-            .rounds = config.run.rounds, .user_index = static_cast<std::uint32_t>(own)};
+    return {.router_training = method.router_training,
+            .router_data = method.router_data,
+            .method = config.method,
+            .optimiser = config.optimiser,
+            .user = config.users[static_cast<std::size_t>(own)],
+            .seed = 1,
+            .rounds = config.run.rounds,
+            .user_index = static_cast<std::uint32_t>(own)};
   }
 
-  [[nodiscard]] model::Slice shared() const { return {0, parameters.expert(0).offset + parameters.expert(0).count}; }
+  [[nodiscard]] model::Slice shared() const {
+    return {0, parameters.expert(0).offset + parameters.expert(0).count};
+  }
 
   // Collective.
   [[nodiscard]] bool all_same_shared_bits() const {
     const at::Tensor part = model::view(parameters.values(), shared());
-    const auto blocks = world.all_gather_to_first({part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
+    const auto blocks =
+        world.all_gather_to_first({part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
     std::int64_t different = 0;
     for (const std::vector<float>& block : blocks)
       if (std::memcmp(block.data(), blocks[0].data(), block.size() * sizeof(float)) != 0) ++different;
@@ -89,7 +102,8 @@ BOOST_AUTO_TEST_CASE(round_zero_evaluates_and_trains_nothing) {
   BOOST_TEST(start.before.test.tokens == 0);
   BOOST_TEST(start.communication_bytes == 0);
   BOOST_TEST(test::same_bits(parameters.values(), before));
-  const auto expected = train::evaluate(*base, parameters, shards.test, {.context = 6, .sequences = 5}).evaluation;
+  const auto expected =
+      train::evaluate(*base, parameters, shards.test, {.context = 6, .sequences = 5}).evaluation;
   BOOST_TEST(start.after.test.loss_sum == expected.loss_sum, boost::test_tools::tolerance(1e-6));
 }
 
@@ -101,8 +115,10 @@ BOOST_AUTO_TEST_CASE(generalists_are_alike_after_a_round_and_specialists_are_not
   const UserRound record = loop.all_round(1);
   BOOST_TEST(all_same_shared_bits());
   const model::Slice rest{shared().count, parameters.values().numel() - shared().count};
-  BOOST_TEST(test::same_bits(test::copy_of(model::view(parameters.values(), rest)), test::copy_of(model::view(alone.values(), rest))));
-  BOOST_TEST(!test::same_bits(test::copy_of(model::view(parameters.values(), shared())), test::copy_of(model::view(alone.values(), shared()))));
+  BOOST_TEST(test::same_bits(test::copy_of(model::view(parameters.values(), rest)),
+                             test::copy_of(model::view(alone.values(), rest))));
+  BOOST_TEST(!test::same_bits(test::copy_of(model::view(parameters.values(), shared())),
+                              test::copy_of(model::view(alone.values(), shared()))));
   BOOST_TEST(record.communication_bytes == 4 * shared().count);
   BOOST_TEST(record.round == 1);
 }
@@ -132,12 +148,14 @@ BOOST_AUTO_TEST_CASE(routing_and_norms_are_of_the_user_s_own_experts) {
   BOOST_TEST(start.routing.entropy.size() == 2u);
   const auto sum_of_layer = [&](const std::vector<float>& values, std::size_t layer) {
     double sum = 0.0;
-    for (std::size_t e = layer * held; e < (layer + 1) * held && e < values.size(); ++e) sum += static_cast<double>(values[e]);
+    for (std::size_t e = layer * held; e < (layer + 1) * held && e < values.size(); ++e)
+      sum += static_cast<double>(values[e]);
     return sum;
   };
   for (const std::size_t layer : {0u, 1u}) {
     BOOST_TEST(std::abs(sum_of_layer(score, layer) - 1.0) < 1e-5);
-    BOOST_TEST(std::abs(sum_of_layer(load, layer) - static_cast<double>(std::min<std::size_t>(held, 2))) < 1e-5);
+    BOOST_TEST(std::abs(sum_of_layer(load, layer) - static_cast<double>(std::min<std::size_t>(held, 2))) <
+               1e-5);
   }
   if (held == 1) BOOST_TEST((start.routing.entropy == std::vector<float>{0.0f, 0.0f}));
   // B is zero at the start, so no expert has moved yet.
@@ -146,10 +164,13 @@ BOOST_AUTO_TEST_CASE(routing_and_norms_are_of_the_user_s_own_experts) {
 
 BOOST_AUTO_TEST_CASE(a_user_that_fails_takes_everyone_out) {
   const auto log = spdlog::default_logger();
-  spdlog::set_default_logger(std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
-  if (own == world.size() - 1) parameters.layers()[0].attention[0].B.detach()[0][0] = std::numeric_limits<float>::quiet_NaN();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
+  if (own == world.size() - 1)
+    parameters.layers()[0].attention[0].B.detach()[0][0] = std::numeric_limits<float>::quiet_NaN();
   const at::Tensor before = test::copy_of(parameters.values());
-  BOOST_CHECK_EXCEPTION((void)loop.all_round(1), PeerError, [](const PeerError& error) { return error.exit_code() == ExitCode::failed; });
+  BOOST_CHECK_EXCEPTION((void)loop.all_round(1), PeerError,
+                        [](const PeerError& error) { return error.exit_code() == ExitCode::failed; });
   // What is not finite has reached nobody.
   if (own != world.size() - 1) BOOST_TEST(parameters.values().isfinite().all().item<bool>());
   BOOST_TEST(world.all_sum(std::int64_t{1}) == world.size());

@@ -46,7 +46,8 @@ BOOST_AUTO_TEST_CASE(attention_and_generalist_of_all_are_one_slice) {
   for (const std::int64_t user : {0, 1, 2, 3}) {
     const Share share = share_of(users, user);
     BOOST_TEST_REQUIRE(share.slices.size() == 1u);
-    check(share.slices[0], 0, share.parameters.attention().count + share.parameters.expert(0).count, {0, 1, 2, 3});
+    check(share.slices[0], 0, share.parameters.attention().count + share.parameters.expert(0).count,
+          {0, 1, 2, 3});
   }
 }
 
@@ -69,7 +70,8 @@ BOOST_AUTO_TEST_CASE(generalists_are_averaged_over_those_who_hold_them) {
   const Share first = share_of(users, 0), second = share_of(users, 1), third = share_of(users, 2);
   for (const Share* share : {&first, &second}) {
     BOOST_TEST_REQUIRE(share->slices.size() == 2u);
-    check(share->slices[0], 0, share->parameters.attention().count + share->parameters.expert(0).count, {0, 1, 2});
+    check(share->slices[0], 0, share->parameters.attention().count + share->parameters.expert(0).count,
+          {0, 1, 2});
     check(share->slices[1], share->parameters.expert(1).offset, share->parameters.expert(1).count, {0, 1});
   }
   BOOST_TEST_REQUIRE(third.slices.size() == 1u);

@@ -15,7 +15,11 @@ constexpr float guard = 123.0f;  // lies behind the slice and must stay
 // A slice of `count` elements in buffers that are one longer.
 struct Block {
   explicit Block(std::size_t count_)
-      : count(count_), values(count + 1, guard), gradients(count + 1, guard), first(count + 1, guard), second(count + 1, guard) {
+      : count(count_),
+        values(count + 1, guard),
+        gradients(count + 1, guard),
+        first(count + 1, guard),
+        second(count + 1, guard) {
     for (std::size_t i = 0; i < count; ++i) {
       values[i] = static_cast<float>(std::sin(0.7 * static_cast<double>(i)));
       first[i] = second[i] = 0.0f;
@@ -25,13 +29,18 @@ struct Block {
   // Gradients of very different sizes, some zero, other ones at each step.
   void draw_gradients(int step) {
     for (std::size_t i = 0; i < count; ++i)
-      gradients[i] = i % 11 == 3 ? 0.0f
-                                 : static_cast<float>(std::cos(1.3 * static_cast<double>(i) + step)) * gradient_scale(i);
+      gradients[i] =
+          i % 11 == 3 ? 0.0f
+                      : static_cast<float>(std::cos(1.3 * static_cast<double>(i) + step)) * gradient_scale(i);
   }
 
-  static float gradient_scale(std::size_t i) { return static_cast<float>(std::pow(10.0, static_cast<double>(i % 7) - 4.0)); }
+  static float gradient_scale(std::size_t i) {
+    return static_cast<float>(std::pow(10.0, static_cast<double>(i % 7) - 4.0));
+  }
 
-  [[nodiscard]] AdamwSlice slice() { return {values.data(), gradients.data(), first.data(), second.data(), count}; }
+  [[nodiscard]] AdamwSlice slice() {
+    return {values.data(), gradients.data(), first.data(), second.data(), count};
+  }
 
   std::size_t count;
   std::vector<float> values, gradients, first, second;
@@ -43,7 +52,8 @@ void check_close(const Block& found, const Block& expected) {
     BOOST_TEST(buffer->back() == guard);
   for (std::size_t i = 0; i < found.count; ++i) {
     const float scale = Block::gradient_scale(i);
-    BOOST_TEST(std::abs(found.values[i] - expected.values[i]) <= 2e-6f * (std::abs(expected.values[i]) + 1e-3f));
+    BOOST_TEST(std::abs(found.values[i] - expected.values[i]) <=
+               2e-6f * (std::abs(expected.values[i]) + 1e-3f));
     BOOST_TEST(std::abs(found.first[i] - expected.first[i]) <= 1e-6f * scale);
     BOOST_TEST(std::abs(found.second[i] - expected.second[i]) <= 1e-6f * scale * scale);
   }
@@ -83,7 +93,8 @@ BOOST_AUTO_TEST_CASE(steps_follow_the_published_formula) {
       values[i] = values[i] - rate * decay * values[i] - rate * m / (std::sqrt(v) + epsilon);
     }
   }
-  for (std::size_t i = 0; i < 50; ++i) BOOST_TEST(std::abs(static_cast<double>(block.values[i]) - values[i]) < 1e-6);
+  for (std::size_t i = 0; i < 50; ++i)
+    BOOST_TEST(std::abs(static_cast<double>(block.values[i]) - values[i]) < 1e-6);
 }
 
 BOOST_AUTO_TEST_CASE(a_constant_gradient_moves_by_the_rate) {
@@ -96,11 +107,13 @@ BOOST_AUTO_TEST_CASE(a_constant_gradient_moves_by_the_rate) {
     adamw_host(block.slice(), adamw_step(rate, 0.9, 0.95, 1e-8, 0.0, t));
   }
   for (std::size_t i = 0; i < 9; ++i)
-    BOOST_TEST(std::abs(static_cast<double>(block.values[i] - start[i]) - (i % 2 == 0 ? -1 : 1) * 20 * rate) < 2e-6);
+    BOOST_TEST(std::abs(static_cast<double>(block.values[i] - start[i]) - (i % 2 == 0 ? -1 : 1) * 20 * rate) <
+               2e-6);
 }
 
 BOOST_AUTO_TEST_CASE(weight_decay_is_decoupled) {
-  // Without a gradient a value shrinks by (1 - rate decay) a step, whatever the moments' scale would make of it.
+  // Without a gradient a value shrinks by (1 - rate decay) a step, whatever the moments' scale would make of
+  // it.
   constexpr double rate = 0.05, decay = 0.2;
   Block block(7);
   const std::vector<float> start = block.values;
@@ -109,7 +122,8 @@ BOOST_AUTO_TEST_CASE(weight_decay_is_decoupled) {
     adamw_host(block.slice(), adamw_step(rate, 0.9, 0.95, 1e-8, decay, t));
   }
   for (std::size_t i = 0; i < 7; ++i) {
-    BOOST_TEST(std::abs(static_cast<double>(block.values[i]) - static_cast<double>(start[i]) * std::pow(1.0 - rate * decay, 10)) < 1e-6);
+    BOOST_TEST(std::abs(static_cast<double>(block.values[i]) -
+                        static_cast<double>(start[i]) * std::pow(1.0 - rate * decay, 10)) < 1e-6);
     BOOST_TEST(block.first[i] == 0.0f);
     BOOST_TEST(block.second[i] == 0.0f);
   }

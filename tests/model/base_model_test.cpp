@@ -1,4 +1,5 @@
-// Hugging Face folders: read back as they were written, refused with a clear message where something is wrong.
+// Hugging Face folders: read back as they were written, refused with a clear message where something is
+// wrong.
 #include "comigs/model/base_model.hpp"
 
 #include <ATen/ATen.h>
@@ -30,7 +31,9 @@ struct BaseFolder : TemporaryFolder {
 
   void write() const { test::write_base(folder, architecture, weights); }
 
-  [[nodiscard]] at::Tensor hidden(const BaseModel& base) const { return base.forward(tokens, nothing).hidden; }
+  [[nodiscard]] at::Tensor hidden(const BaseModel& base) const {
+    return base.forward(tokens, nothing).hidden;
+  }
 
   [[nodiscard]] std::string load_refusal() const {
     return test::message_of<DataError>([&] { (void)load_base_model(folder, at::kFloat, at::kCPU); });
@@ -131,31 +134,38 @@ BOOST_AUTO_TEST_CASE(missing_files) {
 BOOST_AUTO_TEST_CASE(config_that_is_not_one) {
   for (const char* text : {"", "{", "[1]", "7"}) {
     test::write_text(folder / "config.json", text);
-    check_contains(test::message_of<DataError>([&] { (void)read_architecture(folder); }), {"config.json", "not a JSON object"});
+    check_contains(test::message_of<DataError>([&] { (void)read_architecture(folder); }),
+                   {"config.json", "not a JSON object"});
   }
 }
 
 BOOST_AUTO_TEST_CASE(unknown_family) {
-  check_contains(config_refusal([](Json& c) { c["model_type"] = "llama"; }), {"'llama' is not supported", "known: 'gpt2'"});
+  check_contains(config_refusal([](Json& c) { c["model_type"] = "llama"; }),
+                 {"'llama' is not supported", "known: 'gpt2'"});
   check_contains(config_refusal([](Json& c) { c.erase("model_type"); }), {"'model_type' is missing"});
   check_contains(config_refusal([](Json& c) { c["model_type"] = 2; }), {"'model_type'"});
 }
 
 BOOST_AUTO_TEST_CASE(sizes_that_cannot_be) {
-  check_contains(config_refusal([](Json& c) { c["n_head"] = 3; }), {"'n_head' is 3", "divisor of n_embd = 16"});
+  check_contains(config_refusal([](Json& c) { c["n_head"] = 3; }),
+                 {"'n_head' is 3", "divisor of n_embd = 16"});
   for (const char* name : {"n_layer", "n_embd", "n_head", "vocab_size", "n_positions"}) {
     check_contains(config_refusal([&](Json& c) { c.erase(name); }), {name, "missing"});
     for (const Json& value : {Json(0), Json(-4), Json(2.5), Json("12"), Json(1ull << 63)})
-      check_contains(config_refusal([&](Json& c) { c[name] = value; }), {name, value.dump(), "a whole number from 1"});
+      check_contains(config_refusal([&](Json& c) { c[name] = value; }),
+                     {name, value.dump(), "a whole number from 1"});
   }
 }
 
 BOOST_AUTO_TEST_CASE(settings_that_compute_something_else) {
-  check_contains(config_refusal([](Json& c) { c["activation_function"] = "relu"; }), {"'activation_function'", "relu", "gelu_new"});
+  check_contains(config_refusal([](Json& c) { c["activation_function"] = "relu"; }),
+                 {"'activation_function'", "relu", "gelu_new"});
   check_contains(config_refusal([](Json& c) { c["n_inner"] = 100; }), {"'n_inner'", "100", "64"});
   check_contains(config_refusal([](Json& c) { c["scale_attn_weights"] = false; }), {"'scale_attn_weights'"});
-  check_contains(config_refusal([](Json& c) { c["scale_attn_by_inverse_layer_idx"] = true; }), {"'scale_attn_by_inverse_layer_idx'"});
-  check_contains(config_refusal([](Json& c) { c["tie_word_embeddings"] = false; }), {"'tie_word_embeddings'"});
+  check_contains(config_refusal([](Json& c) { c["scale_attn_by_inverse_layer_idx"] = true; }),
+                 {"'scale_attn_by_inverse_layer_idx'"});
+  check_contains(config_refusal([](Json& c) { c["tie_word_embeddings"] = false; }),
+                 {"'tie_word_embeddings'"});
 }
 
 BOOST_AUTO_TEST_CASE(missing_tensor) {
@@ -167,13 +177,16 @@ BOOST_AUTO_TEST_CASE(missing_tensor) {
 BOOST_AUTO_TEST_CASE(tensor_of_another_shape) {
   weights["h.0.attn.c_attn.weight"] = test::normal({48, 16}, 1);
   write();
-  check_contains(load_refusal(), {"'h.0.attn.c_attn.weight'", "[48, 16]", "expected [16, 48] from config.json"});
+  check_contains(load_refusal(),
+                 {"'h.0.attn.c_attn.weight'", "[48, 16]", "expected [16, 48] from config.json"});
 }
 
 BOOST_AUTO_TEST_CASE(tensor_of_another_type) {
   write();
   const std::vector<std::int32_t> numbers(37 * 16);
-  const io::NamedTensor wrong{"wte.weight", {.dtype = io::Dtype::int32, .shape = {37, 16}, .bytes = std::as_bytes(std::span(numbers))}};
+  const io::NamedTensor wrong{
+      "wte.weight",
+      {.dtype = io::Dtype::int32, .shape = {37, 16}, .bytes = std::as_bytes(std::span(numbers))}};
   io::write_safetensors(folder / "model.safetensors", std::span(&wrong, 1));
   check_contains(load_refusal(), {"'wte.weight'", "I32", "expected F32, BF16 or F16"});
 }
@@ -189,8 +202,9 @@ BOOST_AUTO_TEST_CASE(truncated_file) {
 
 BOOST_AUTO_TEST_CASE(context_longer_than_the_position_table) {
   const std::unique_ptr<BaseModel> base = test::tiny_base(architecture);
-  const std::string message =
-      test::message_of<DataError>([&] { (void)base->forward(at::zeros({1, 25}, at::kLong), nothing); });
+  const std::string message = test::message_of<DataError>([&] {
+    (void)base->forward(at::zeros({1, 25}, at::kLong), nothing);
+  });
   check_contains(message, {"25 tokens", "24 positions"});
 }
 

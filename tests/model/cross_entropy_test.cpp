@@ -1,4 +1,5 @@
-// The chunked cross entropy against LibTorch's own on a tensor of all logits: losses, and gradients of both inputs.
+// The chunked cross entropy against LibTorch's own on a tensor of all logits: losses, and gradients of both
+// inputs.
 #include "comigs/model/cross_entropy.hpp"
 
 #include <ATen/ATen.h>
@@ -15,7 +16,8 @@ namespace {
 
 using test::close;
 
-// So many entries that a chunk has the fewest tokens that it may have; the sizes below lie around its multiples.
+// So many entries that a chunk has the fewest tokens that it may have; the sizes below lie around its
+// multiples.
 constexpr std::int64_t large_vocabulary = 1 << 15;
 constexpr std::int64_t width = 6;
 
@@ -60,7 +62,8 @@ void compare(const Problem& problem) {
 BOOST_AUTO_TEST_SUITE(cross_entropies)
 
 BOOST_AUTO_TEST_CASE(sizes_around_the_chunk) {
-  for (const std::int64_t tokens : {1, 15, 16, 17, 63, 64, 65, 129}) compare({tokens, large_vocabulary, false});
+  for (const std::int64_t tokens : {1, 15, 16, 17, 63, 64, 65, 129})
+    compare({tokens, large_vocabulary, false});
 }
 
 BOOST_AUTO_TEST_CASE(tokens_without_target_count_for_nothing) {
@@ -75,8 +78,10 @@ BOOST_AUTO_TEST_CASE(one_chunk_of_a_small_vocabulary) {
 BOOST_AUTO_TEST_CASE(closed_form_for_equal_logits) {
   const at::Tensor hidden = at::zeros({4, width}), head = test::normal({50, width}, 3);
   const at::Tensor targets = at::arange(4, at::kLong);
-  BOOST_TEST(cross_entropy(hidden, head, targets).item<double>() == std::log(50.0), boost::test_tools::tolerance(1e-6));
-  BOOST_TEST(cross_entropy_sum(hidden, head, targets).item<double>() == 4 * std::log(50.0), boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(cross_entropy(hidden, head, targets).item<double>() == std::log(50.0),
+             boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(cross_entropy_sum(hidden, head, targets).item<double>() == 4 * std::log(50.0),
+             boost::test_tools::tolerance(1e-6));
 }
 
 BOOST_AUTO_TEST_CASE(only_what_is_tracked_gets_a_gradient) {

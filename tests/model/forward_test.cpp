@@ -1,4 +1,5 @@
-// The way through GPT-2, written out once more with plain operations and one expert at a time; and what must hold of any way.
+// The way through GPT-2, written out once more with plain operations and one expert at a time; and what must
+// hold of any way.
 #include <ATen/ATen.h>
 
 #include <boost/test/unit_test.hpp>
@@ -27,10 +28,13 @@ UserModel user_with(std::int64_t experts, Gate gate = Gate::top_k) {
 class PlainModel {
  public:
   PlainModel(const Architecture& architecture, const Parameters& parameters)
-      : weights_(test::random_weights(architecture)), parameters_(parameters), user_(parameters.user_model()) {}
+      : weights_(test::random_weights(architecture)),
+        parameters_(parameters),
+        user_(parameters.user_model()) {}
 
   [[nodiscard]] at::Tensor hidden(const at::Tensor& tokens) const {
-    at::Tensor x = at::embedding(w("wte.weight"), tokens) + w("wpe.weight").narrow(0, 0, tokens.size(1));  // [B, T, C]
+    at::Tensor x =
+        at::embedding(w("wte.weight"), tokens) + w("wpe.weight").narrow(0, 0, tokens.size(1));  // [B, T, C]
     for (std::size_t l = 0; l < parameters_.layers().size(); ++l) {
       const std::string h = "h." + std::to_string(l) + ".";
       x = x + attention(norm(x, h + "ln_1"), h, parameters_.layers()[l]);
@@ -44,7 +48,8 @@ class PlainModel {
 
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const std::string& name) const {
     const at::Tensor centred = x - x.mean(-1, true);
-    return centred / (centred.square().mean(-1, true) + 1e-5).sqrt() * w(name + ".weight") + w(name + ".bias");
+    return centred / (centred.square().mean(-1, true) + 1e-5).sqrt() * w(name + ".weight") +
+           w(name + ".bias");
   }
 
   [[nodiscard]] at::Tensor project(const at::Tensor& x, const std::string& name, const Lora* lora) const {
@@ -53,7 +58,8 @@ class PlainModel {
     return x.matmul(weight) + w(name + ".bias");
   }
 
-  [[nodiscard]] at::Tensor attention(const at::Tensor& x, const std::string& h, const LayerParameters& layer) const {
+  [[nodiscard]] at::Tensor attention(const at::Tensor& x, const std::string& h,
+                                     const LayerParameters& layer) const {
     const auto lora = [&](std::size_t i) { return layer.attention.empty() ? nullptr : &layer.attention[i]; };
     const std::vector<at::Tensor> qkv = project(x, h + "attn.c_attn", lora(0)).chunk(3, -1);
     const std::int64_t length = x.size(1), size = C / heads;
@@ -62,27 +68,32 @@ class PlainModel {
       const auto part = [&](std::size_t i) { return qkv[i].narrow(-1, head * size, size); };
       at::Tensor scores = part(0).matmul(part(1).transpose(1, 2)) / std::sqrt(static_cast<double>(size));
       const at::Tensor future = at::ones({length, length}, at::kBool).triu(1);
-      outputs.push_back(scores.masked_fill(future, -std::numeric_limits<double>::infinity()).softmax(-1).matmul(part(2)));
+      outputs.push_back(
+          scores.masked_fill(future, -std::numeric_limits<double>::infinity()).softmax(-1).matmul(part(2)));
     }
     return project(at::cat(outputs, -1), h + "attn.c_proj", lora(1));
   }
 
-  [[nodiscard]] at::Tensor block(const at::Tensor& x, const std::string& h, const LayerParameters& layer) const {
+  [[nodiscard]] at::Tensor block(const at::Tensor& x, const std::string& h,
+                                 const LayerParameters& layer) const {
     const auto expert = [&](const Lora* up, const Lora* down) {
       return project(at::gelu(project(x, h + "mlp.c_fc", up), "tanh"), h + "mlp.c_proj", down);
     };
     if (layer.experts.empty()) return expert(nullptr, nullptr);
     at::Tensor y = at::zeros_like(x);
     for (std::size_t e = 0; e < layer.experts.size(); ++e)
-      y = y + gate(x, layer, static_cast<std::int64_t>(e)) * expert(&layer.experts[e].up, &layer.experts[e].down);
+      y = y +
+          gate(x, layer, static_cast<std::int64_t>(e)) * expert(&layer.experts[e].up, &layer.experts[e].down);
     return y;
   }
 
-  // The share [B, T, 1] of an expert: what it has of the softmax over those that are not below the k-th largest.
+  // The share [B, T, 1] of an expert: what it has of the softmax over those that are not below the k-th
+  // largest.
   [[nodiscard]] at::Tensor gate(const at::Tensor& x, const LayerParameters& layer, std::int64_t e) const {
     if (!user_.routed()) return at::full({1, 1, 1}, 1.0 / static_cast<double>(user_.experts));
     const at::Tensor logits = x.matmul(layer.router.t());
-    const at::Tensor least = std::get<0>(logits.sort(-1, true)).narrow(-1, std::min(user_.top_k, user_.experts) - 1, 1);
+    const at::Tensor least =
+        std::get<0>(logits.sort(-1, true)).narrow(-1, std::min(user_.top_k, user_.experts) - 1, 1);
     const at::Tensor open = logits.ge(least).to(at::kFloat) * logits.exp();
     return open.narrow(-1, e, 1) / open.sum(-1, true);
   }
@@ -107,7 +118,8 @@ BOOST_AUTO_TEST_CASE(agrees_with_the_plain_model) {
                                 UserModel{.experts = 0, .generalists = 0, .gate = Gate::none}}) {
     const Parameters parameters = test::random_parameters(architecture, user, 1);
     const Forward forward = base->forward(tokens, parameters);
-    BOOST_TEST(close(forward.hidden, PlainModel(architecture, parameters).hidden(tokens), 2e-5), user.experts << " experts");
+    BOOST_TEST(close(forward.hidden, PlainModel(architecture, parameters).hidden(tokens), 2e-5),
+               user.experts << " experts");
     BOOST_TEST(forward.routing.size() == (user.routed() ? 2u : 0u));
   }
 }
@@ -124,7 +136,8 @@ BOOST_AUTO_TEST_CASE(every_gradient_agrees_with_the_plain_model) {
     const at::Tensor hidden = PlainModel(architecture, parameters).hidden(tokens);
     at::cross_entropy_loss(hidden.matmul(base->head().t()), targets).backward();
     for (const Slice& part : {parameters.attention(), parameters.experts(), parameters.routers()})
-      if (part.count > 0) BOOST_TEST(close(view(found, part), view(gradients, part), 1e-4), user.experts << " experts");
+      if (part.count > 0)
+        BOOST_TEST(close(view(found, part), view(gradients, part), 1e-4), user.experts << " experts");
   }
 }
 
@@ -161,18 +174,21 @@ BOOST_AUTO_TEST_CASE(load_balancing_reaches_the_routers) {
   user.top_k = 1;
   Parameters parameters = test::random_parameters(architecture, user, 5);
   load_balancing_loss(base->forward(tokens, parameters).routing, BalancingWeights::generalist).backward();
-  for (const LayerParameters& layer : parameters.layers()) BOOST_TEST(layer.router.grad().abs().max().item<float>() > 0.0f);
+  for (const LayerParameters& layer : parameters.layers())
+    BOOST_TEST(layer.router.grad().abs().max().item<float>() > 0.0f);
 }
 
 BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
   const test::Weights weights = test::random_weights(architecture);
-  const auto narrow = make_base_model(architecture, [&](const WeightSpec& spec) { return weights.at(spec.name).to(at::kBFloat16); });
+  const auto narrow = make_base_model(
+      architecture, [&](const WeightSpec& spec) { return weights.at(spec.name).to(at::kBFloat16); });
   const Parameters parameters = test::random_parameters(architecture, user_with(2), 6, 0.05);
   const at::Tensor hidden = narrow->forward(tokens, parameters).hidden;
   BOOST_TEST((hidden.scalar_type() == at::kBFloat16));
   const at::Tensor exact = base->forward(tokens, parameters).hidden;
   // Single tokens may be routed otherwise by rounding; on average they are not.
-  BOOST_TEST(((hidden.to(at::kFloat) - exact).square().mean() / exact.square().mean()).sqrt().item<double>() < 5e-2);
+  BOOST_TEST(((hidden.to(at::kFloat) - exact).square().mean() / exact.square().mean()).sqrt().item<double>() <
+             5e-2);
   cross_entropy(hidden, narrow->head(), tokens.view(-1)).backward();
   BOOST_TEST(parameters.gradients().isfinite().all().item<bool>());
   BOOST_TEST(view(parameters.gradients(), parameters.routers()).abs().max().item<float>() > 0.0f);

@@ -14,10 +14,12 @@ namespace {
 
 using test::same_bits;
 
-Parameters drawn(std::uint64_t seed, std::int64_t user, std::int64_t experts = 2, std::int64_t generalists = 1,
-                 bool shared_attention = true) {
-  Parameters parameters(test::tiny_architecture(),
-                        {.experts = experts, .generalists = generalists, .lora_rank = 4, .shared_attention = shared_attention}, at::kCPU);
+Parameters drawn(std::uint64_t seed, std::int64_t user, std::int64_t experts = 2,
+                 std::int64_t generalists = 1, bool shared_attention = true) {
+  Parameters parameters(
+      test::tiny_architecture(),
+      {.experts = experts, .generalists = generalists, .lora_rank = 4, .shared_attention = shared_attention},
+      at::kCPU);
   parameters.initialise(seed, user);
   return parameters;
 }

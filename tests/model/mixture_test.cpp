@@ -24,15 +24,26 @@ constexpr std::int64_t n = 9, C = 6, F = 10, R = 3;
 // Leaves for everything that the mixture is differentiable in.
 struct Problem {
   explicit Problem(std::int64_t experts_, at::ScalarType dtype = at::kDouble) : experts(experts_) {
-    const auto frozen = [&](at::IntArrayRef shape, std::uint32_t number) { return normal(shape, number, 0.5).to(dtype); };
-    const auto leaf = [&](at::IntArrayRef shape, std::uint32_t number) { return frozen(shape, number).set_requires_grad(true); };
-    mlp = {.up = frozen({C, F}, 1), .up_bias = frozen({F}, 2), .down = frozen({F, C}, 3), .down_bias = frozen({C}, 4)};
-    factors = {.up_A = leaf({experts * R, C}, 5), .up_B = leaf({experts, F, R}, 6), .down_A = leaf({experts, R, F}, 7),
-               .down_B = leaf({C, experts * R}, 8), .scale = 1.7};
+    const auto frozen = [&](at::IntArrayRef shape, std::uint32_t number) {
+      return normal(shape, number, 0.5).to(dtype);
+    };
+    const auto leaf = [&](at::IntArrayRef shape, std::uint32_t number) {
+      return frozen(shape, number).set_requires_grad(true);
+    };
+    mlp = {.up = frozen({C, F}, 1),
+           .up_bias = frozen({F}, 2),
+           .down = frozen({F, C}, 3),
+           .down_bias = frozen({C}, 4)};
+    factors = {.up_A = leaf({experts * R, C}, 5),
+               .up_B = leaf({experts, F, R}, 6),
+               .down_A = leaf({experts, R, F}, 7),
+               .down_B = leaf({C, experts * R}, 8),
+               .scale = 1.7};
     x = leaf({n, C}, 9);
     // Some gates are shut: every token leaves out the expert of its own number.
     const at::Tensor drawn = normal({n, experts}, 10).to(dtype);
-    at::Tensor shut = at::arange(n, at::kLong).remainder(experts).unsqueeze(1).eq(at::arange(experts, at::kLong));
+    at::Tensor shut =
+        at::arange(n, at::kLong).remainder(experts).unsqueeze(1).eq(at::arange(experts, at::kLong));
     if (experts == 1) shut = at::zeros({n, 1}, at::kBool);
     logits = drawn.set_requires_grad(true);
     mask = shut;
@@ -51,7 +62,8 @@ struct Problem {
       const at::Tensor down_A = factors.down_A.select(0, e), down_B = factors.down_B.narrow(1, e * R, R);
       const at::Tensor a =
           at::gelu(x.matmul(mlp.up) + mlp.up_bias + factors.scale * x.matmul(A.t()).matmul(B.t()), "tanh");
-      const at::Tensor expert = a.matmul(mlp.down) + mlp.down_bias + factors.scale * a.matmul(down_A.t()).matmul(down_B.t());
+      const at::Tensor expert =
+          a.matmul(mlp.down) + mlp.down_bias + factors.scale * a.matmul(down_A.t()).matmul(down_B.t());
       const at::Tensor part = gates.narrow(1, e, 1) * expert;
       y = y.defined() ? y + part : part;
     }
@@ -59,8 +71,12 @@ struct Problem {
   }
 
   [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> leaves() const {
-    return {{"x", x}, {"logits", logits}, {"up_A", factors.up_A}, {"up_B", factors.up_B},
-            {"down_A", factors.down_A}, {"down_B", factors.down_B}};
+    return {{"x", x},
+            {"logits", logits},
+            {"up_A", factors.up_A},
+            {"up_B", factors.up_B},
+            {"down_A", factors.down_A},
+            {"down_B", factors.down_B}};
   }
 
   // The gradients of a weighted sum of y.
@@ -86,7 +102,8 @@ void compare(const Problem& problem, double tolerance, double gate_tolerance) {
   for (std::size_t i = 0; i < found.size(); ++i) {
     const std::string name = problem.leaves()[i].first;
     if (name == "logits" && problem.experts == 1) continue;  // the gate is the constant 1
-    BOOST_TEST(close(found[i], wanted[i], name == "logits" ? gate_tolerance : tolerance), name << ", " << problem.experts << " experts");
+    BOOST_TEST(close(found[i], wanted[i], name == "logits" ? gate_tolerance : tolerance),
+               name << ", " << problem.experts << " experts");
   }
 }
 
@@ -107,7 +124,9 @@ BOOST_AUTO_TEST_CASE(finite_differences) {
   Problem problem(2);
   const auto loss = [&] {
     const at::NoGradGuard no_gradients;
-    return (mixture_mlp(problem.x, problem.gate(), problem.mlp, problem.factors) * problem.weights).sum().item<double>();
+    return (mixture_mlp(problem.x, problem.gate(), problem.mlp, problem.factors) * problem.weights)
+        .sum()
+        .item<double>();
   };
   const std::vector<at::Tensor> gradients =
       problem.gradients(mixture_mlp(problem.x, problem.gate(), problem.mlp, problem.factors));
@@ -156,7 +175,8 @@ BOOST_AUTO_TEST_CASE(plain_block_by_hand) {
   const at::Tensor h = problem.x.matmul(problem.mlp.up) + problem.mlp.up_bias;
   // "gelu_new" of GPT-2, written out.
   const at::Tensor a = 0.5 * h * (1.0 + at::tanh(0.7978845608028654 * (h + 0.044715 * h.pow(3))));
-  BOOST_TEST(close(plain_mlp(problem.x, problem.mlp), a.matmul(problem.mlp.down) + problem.mlp.down_bias, 1e-12));
+  BOOST_TEST(
+      close(plain_mlp(problem.x, problem.mlp), a.matmul(problem.mlp.down) + problem.mlp.down_bias, 1e-12));
 }
 
 BOOST_AUTO_TEST_CASE(a_shut_expert_gets_no_gradient) {
@@ -165,7 +185,8 @@ BOOST_AUTO_TEST_CASE(a_shut_expert_gets_no_gradient) {
   gate.select(1, 0).fill_(0.25);
   gate.select(1, 2).fill_(0.75);
   (mixture_mlp(problem.x, gate, problem.mlp, problem.factors) * problem.weights).sum().backward();
-  const at::Tensor up_A = problem.factors.up_A.grad().view({3, -1}), down_B = problem.factors.down_B.grad().view({C, 3, R});
+  const at::Tensor up_A = problem.factors.up_A.grad().view({3, -1}),
+                   down_B = problem.factors.down_B.grad().view({C, 3, R});
   BOOST_TEST(up_A[1].abs().max().item<double>() == 0.0);
   BOOST_TEST(problem.factors.up_B.grad()[1].abs().max().item<double>() == 0.0);
   BOOST_TEST(problem.factors.down_A.grad()[1].abs().max().item<double>() == 0.0);
@@ -177,7 +198,9 @@ BOOST_AUTO_TEST_CASE(nothing_is_made_for_what_does_not_ask) {
   Problem problem(2);
   problem.factors.up_B.set_requires_grad(false);
   problem.x.set_requires_grad(false);
-  (mixture_mlp(problem.x, problem.gate().detach(), problem.mlp, problem.factors) * problem.weights).sum().backward();
+  (mixture_mlp(problem.x, problem.gate().detach(), problem.mlp, problem.factors) * problem.weights)
+      .sum()
+      .backward();
   BOOST_TEST(!problem.x.grad().defined());
   BOOST_TEST(!problem.logits.grad().defined());
   BOOST_TEST(!problem.factors.up_B.grad().defined());
@@ -191,15 +214,18 @@ BOOST_AUTO_TEST_CASE(inputs_are_left_as_they_were) {
   std::vector<at::Tensor> before;
   for (const auto& [name, tensor] : problem.leaves()) before.push_back(test::copy_of(tensor));
   (void)problem.gradients(mixture_mlp(problem.x, problem.gate(), problem.mlp, problem.factors));
-  for (std::size_t i = 0; i < before.size(); ++i) BOOST_TEST(test::same_bits(problem.leaves()[i].second, before[i]));
+  for (std::size_t i = 0; i < before.size(); ++i)
+    BOOST_TEST(test::same_bits(problem.leaves()[i].second, before[i]));
 }
 
 BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
   const Problem exact(2, at::kFloat);
   const auto narrow = [](const at::Tensor& tensor) { return tensor.detach().to(at::kBFloat16); };
-  const FrozenMlp mlp = {narrow(exact.mlp.up), narrow(exact.mlp.up_bias), narrow(exact.mlp.down), narrow(exact.mlp.down_bias)};
-  const ExpertFactors factors = {narrow(exact.factors.up_A), narrow(exact.factors.up_B), narrow(exact.factors.down_A),
-                                 narrow(exact.factors.down_B), exact.factors.scale};
+  const FrozenMlp mlp = {narrow(exact.mlp.up), narrow(exact.mlp.up_bias), narrow(exact.mlp.down),
+                         narrow(exact.mlp.down_bias)};
+  const ExpertFactors factors = {narrow(exact.factors.up_A), narrow(exact.factors.up_B),
+                                 narrow(exact.factors.down_A), narrow(exact.factors.down_B),
+                                 exact.factors.scale};
   const at::Tensor gate = exact.gate().detach().set_requires_grad(true);
   const at::Tensor y = mixture_mlp(narrow(exact.x), gate, mlp, factors);
   BOOST_TEST((y.scalar_type() == at::kBFloat16));

@@ -124,7 +124,8 @@ BOOST_AUTO_TEST_CASE(gradients_of_a_backward_pass_add_up_in_the_block) {
 
 BOOST_AUTO_TEST_CASE(tracking_chooses_the_phase) {
   Parameters parameters = make(user_with(2));
-  for (const auto& [lora, routers] : {std::pair{true, false}, std::pair{false, true}, std::pair{true, true}, std::pair{false, false}}) {
+  for (const auto& [lora, routers] :
+       {std::pair{true, false}, std::pair{false, true}, std::pair{true, true}, std::pair{false, false}}) {
     parameters.track(lora, routers);
     for (const LayerParameters& layer : parameters.layers()) {
       BOOST_TEST(layer.attention[1].B.requires_grad() == lora);
@@ -160,8 +161,10 @@ BOOST_AUTO_TEST_CASE(update_norms_are_those_of_the_products) {
   for (const LayerParameters& layer : parameters.layers()) {
     for (const Expert& expert : layer.experts) {
       for (const Lora* lora : {&expert.up, &expert.down}) {
-        const at::Tensor update = user_model.scale() * lora->B.detach().to(at::kDouble).mm(lora->A.detach().to(at::kDouble));
-        BOOST_TEST(norms[next++] == static_cast<float>(update.norm().item<double>()), boost::test_tools::tolerance(1e-5f));
+        const at::Tensor update =
+            user_model.scale() * lora->B.detach().to(at::kDouble).mm(lora->A.detach().to(at::kDouble));
+        BOOST_TEST(norms[next++] == static_cast<float>(update.norm().item<double>()),
+                   boost::test_tools::tolerance(1e-5f));
       }
     }
     BOOST_TEST(std::isnan(norms[next++]));
@@ -177,7 +180,8 @@ BOOST_AUTO_TEST_CASE(stored_factors_are_those_of_the_experts) {
   const std::vector<FactorView> factors = expert_factors(architecture, user_model, experts.data_ptr<float>());
   BOOST_TEST(factors.size() == 3u * 2u * 4u);
   for (const FactorView& factor : factors) {
-    const Expert& expert = parameters.layers()[static_cast<std::size_t>(factor.layer)].experts[static_cast<std::size_t>(factor.expert)];
+    const Expert& expert = parameters.layers()[static_cast<std::size_t>(factor.layer)]
+                               .experts[static_cast<std::size_t>(factor.expert)];
     const Lora& lora = factor.name.starts_with("up") ? expert.up : expert.down;
     const at::Tensor& tensor = factor.name.ends_with("A") ? lora.A : lora.B;
     BOOST_TEST((factor.data == tensor.data_ptr<float>()));

@@ -30,7 +30,8 @@ LayerRouting routing_of(const at::Tensor& logits, std::int64_t k) {
   const at::Tensor best = std::get<1>(logits.detach().topk(k, -1));
   return {.probabilities = logits.softmax(-1),
           .gate = {},
-          .chosen = at::zeros_like(logits, at::TensorOptions().dtype(at::kBool).requires_grad(false)).scatter(1, best, true)};
+          .chosen = at::zeros_like(logits, at::TensorOptions().dtype(at::kBool).requires_grad(false))
+                        .scatter(1, best, true)};
 }
 
 double weight(std::int64_t j, std::int64_t experts, BalancingWeights kind) {
@@ -50,7 +51,8 @@ double by_hand(const std::vector<LayerRouting>& routing, BalancingWeights kind) 
         chosen += layer.chosen[i][j].item<bool>() ? 1.0 : 0.0;
         probability += layer.probabilities[i][j].item<double>();
       }
-      sum += weight(j, experts, kind) * chosen / static_cast<double>(n) * probability / static_cast<double>(n);
+      sum +=
+          weight(j, experts, kind) * chosen / static_cast<double>(n) * probability / static_cast<double>(n);
     }
   }
   return sum / static_cast<double>(routing.size());
@@ -61,7 +63,8 @@ double by_hand(const std::vector<LayerRouting>& routing, BalancingWeights kind) 
 BOOST_AUTO_TEST_SUITE(routing)
 
 BOOST_AUTO_TEST_CASE(the_k_largest_share_the_gate) {
-  const at::Tensor x = at::tensor({1.0f, 3.0f, 2.0f, -1.0f, 9.0f, 0.5f, 0.1f, 0.2f, 0.4f, -7.0f}, at::kFloat).view({2, 5});
+  const at::Tensor x =
+      at::tensor({1.0f, 3.0f, 2.0f, -1.0f, 9.0f, 0.5f, 0.1f, 0.2f, 0.4f, -7.0f}, at::kFloat).view({2, 5});
   const LayerRouting routed = route(x, reading_router(4, 5), user_with(4, 2));
   // Logits 1 3 2 -1 and 0.5 0.1 0.2 0.4: a softmax over two is the logistic function of their difference.
   const double first = 1.0 / (1.0 + std::exp(-1.0)), second = 1.0 / (1.0 + std::exp(-0.1));
@@ -126,7 +129,8 @@ BOOST_AUTO_TEST_CASE(linear_adds_the_low_rank_term) {
   const at::Tensor x = test::normal({5, 6}, 5), weight = test::normal({6, 7}, 6), bias = test::normal({7}, 7);
   const Lora lora{.A = test::normal({2, 6}, 8), .B = test::normal({7, 2}, 9)};
   BOOST_TEST(close(linear(x, weight, bias, nullptr, 3.0), x.mm(weight) + bias, 1e-6));
-  BOOST_TEST(close(linear(x, weight, bias, &lora, 3.0), x.mm(weight + 3.0 * lora.B.mm(lora.A).t()) + bias, 1e-5));
+  BOOST_TEST(
+      close(linear(x, weight, bias, &lora, 3.0), x.mm(weight + 3.0 * lora.B.mm(lora.A).t()) + bias, 1e-5));
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -148,17 +152,20 @@ BOOST_AUTO_TEST_CASE(against_loops) {
       const std::vector<LayerRouting> routing = {routing_of(test::normal({20, experts}, 10, 2.0), k),
                                                  routing_of(test::normal({20, experts}, 11, 2.0), k)};
       for (const BalancingWeights kind : {BalancingWeights::uniform, BalancingWeights::generalist})
-        BOOST_TEST(load_balancing_loss(routing, kind).item<double>() == by_hand(routing, kind), boost::test_tools::tolerance(1e-5));
+        BOOST_TEST(load_balancing_loss(routing, kind).item<double>() == by_hand(routing, kind),
+                   boost::test_tools::tolerance(1e-5));
     }
   }
 }
 
 BOOST_AUTO_TEST_CASE(generalist_weights_of_three) {
-  // All tokens choose one expert with certainty: the loss is its weight, 1/5 for the generalist and 2/5 for the others.
+  // All tokens choose one expert with certainty: the loss is its weight, 1/5 for the generalist and 2/5 for
+  // the others.
   for (const std::int64_t chosen : {0, 1, 2}) {
     at::Tensor logits = at::zeros({4, 3});
     logits.select(1, chosen).fill_(60.0);
-    const double loss = load_balancing_loss({routing_of(logits, 1)}, BalancingWeights::generalist).item<double>();
+    const double loss =
+        load_balancing_loss({routing_of(logits, 1)}, BalancingWeights::generalist).item<double>();
     BOOST_TEST(loss == (chosen == 0 ? 0.2 : 0.4), boost::test_tools::tolerance(1e-6));
   }
 }

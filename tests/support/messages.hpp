@@ -9,7 +9,8 @@
 
 namespace comigs::test {
 
-/// The message of the `Error` that `action` throws; a failed check and "" where it throws nothing or something else.
+/// The message of the `Error` that `action` throws; a failed check and "" where it throws nothing or
+/// something else.
 template <class Error, class Action>
 std::string message_of(const Action& action) {
   try {

@@ -15,7 +15,8 @@
 namespace comigs::test {
 
 /// Independent draws from N(0, deviation^2); `number` names the draw.
-inline at::Tensor normal(at::IntArrayRef shape, std::uint32_t number, double deviation = 1.0, at::ScalarType dtype = at::kFloat) {
+inline at::Tensor normal(at::IntArrayRef shape, std::uint32_t number, double deviation = 1.0,
+                         at::ScalarType dtype = at::kFloat) {
   std::vector<float> numbers(static_cast<std::size_t>(c10::multiply_integers(shape)));
   fill_normal(numbers, static_cast<float>(deviation), {.seed = 12345, .round = number});
   return at::from_blob(numbers.data(), shape, at::kFloat).to(dtype, false, true);
@@ -28,7 +29,8 @@ inline double relative_difference(const at::Tensor& found, const at::Tensor& exp
   return (a - b).abs().max().item<double>() / std::max(b.abs().max().item<double>(), 1e-300);
 }
 
-inline boost::test_tools::assertion_result close(const at::Tensor& found, const at::Tensor& expected, double tolerance) {
+inline boost::test_tools::assertion_result close(const at::Tensor& found, const at::Tensor& expected,
+                                                 double tolerance) {
   boost::test_tools::assertion_result result(false);
   if (!found.defined() || !expected.defined()) {
     result.message() << "a tensor is undefined";

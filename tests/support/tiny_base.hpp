@@ -16,7 +16,8 @@
 
 namespace comigs::test {
 
-/// 2 layers, width 16, 2 heads, vocabulary 37, 24 positions: no two dimensions alike, so that none can be taken for another.
+/// 2 layers, width 16, 2 heads, vocabulary 37, 24 positions: no two dimensions alike, so that none can be
+/// taken for another.
 inline model::Architecture tiny_architecture() { return model::gpt2_architecture(2, 16, 2, 37, 24); }
 
 using Weights = std::map<std::string, at::Tensor>;
@@ -32,14 +33,17 @@ inline Weights random_weights(const model::Architecture& architecture) {
   return weights;
 }
 
-inline std::unique_ptr<model::BaseModel> tiny_base(const model::Architecture& architecture = tiny_architecture()) {
-  return model::make_base_model(architecture, [weights = random_weights(architecture)](const model::WeightSpec& spec) {
-    return weights.at(spec.name);
-  });
+inline std::unique_ptr<model::BaseModel> tiny_base(
+    const model::Architecture& architecture = tiny_architecture()) {
+  return model::make_base_model(architecture,
+                                [weights = random_weights(architecture)](const model::WeightSpec& spec) {
+                                  return weights.at(spec.name);
+                                });
 }
 
 /// model.safetensors with these tensors (float32 or bfloat16), each named `prefix` and its key.
-inline void write_weights(const std::filesystem::path& folder, const Weights& weights, const std::string& prefix = "transformer.") {
+inline void write_weights(const std::filesystem::path& folder, const Weights& weights,
+                          const std::string& prefix = "transformer.") {
   std::vector<io::NamedTensor> tensors;
   for (const auto& [name, tensor] : weights) {
     const auto dtype = tensor.scalar_type() == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32;
@@ -51,14 +55,16 @@ inline void write_weights(const std::filesystem::path& folder, const Weights& we
   io::write_safetensors(folder / "model.safetensors", tensors);
 }
 
-inline void write_base(const std::filesystem::path& folder, const model::Architecture& architecture, const Weights& weights) {
+inline void write_base(const std::filesystem::path& folder, const model::Architecture& architecture,
+                       const Weights& weights) {
   write_text(folder / "config.json", model::gpt2_config_json(architecture));
   write_weights(folder, weights);
 }
 
 /// Parameters that are drawn, B and all, so that every term of the model differs from zero.
-inline model::Parameters random_parameters(const model::Architecture& architecture, const model::UserModel& user_model,
-                                           std::uint32_t number, double deviation = 0.2) {
+inline model::Parameters random_parameters(const model::Architecture& architecture,
+                                           const model::UserModel& user_model, std::uint32_t number,
+                                           double deviation = 0.2) {
   model::Parameters parameters(architecture, user_model, at::kCPU);
   at::Tensor values = parameters.values();
   values.copy_(normal({values.numel()}, number, deviation));

@@ -24,7 +24,8 @@ inline void write_text(const std::filesystem::path& file, std::string_view text)
 }
 
 /// The tokens as data_prep writes them: raw, little endian.
-inline void write_tokens(const std::filesystem::path& file, const Tokens& tokens, data::TokenType type = data::TokenType::uint16) {
+inline void write_tokens(const std::filesystem::path& file, const Tokens& tokens,
+                         data::TokenType type = data::TokenType::uint16) {
   std::string bytes;
   for (const std::int64_t token : tokens)
     for (int byte = 0; byte < (type == data::TokenType::uint16 ? 2 : 4); ++byte)
@@ -33,7 +34,8 @@ inline void write_tokens(const std::filesystem::path& file, const Tokens& tokens
 }
 
 /// Tokens in [first, first + range), the same for the same seed.
-inline Tokens random_tokens(std::int64_t count, std::int64_t range, std::uint64_t seed, std::int64_t first = 0) {
+inline Tokens random_tokens(std::int64_t count, std::int64_t range, std::uint64_t seed,
+                            std::int64_t first = 0) {
   RandomStream stream({.seed = seed, .user = 99});
   Tokens tokens;
   for (std::int64_t i = 0; i < count; ++i)
@@ -41,15 +43,16 @@ inline Tokens random_tokens(std::int64_t count, std::int64_t range, std::uint64_
   return tokens;
 }
 
-inline data::TokenShard write_shard(const std::filesystem::path& file, const Tokens& tokens, std::int64_t vocabulary,
-                                    data::TokenType type = data::TokenType::uint16) {
+inline data::TokenShard write_shard(const std::filesystem::path& file, const Tokens& tokens,
+                                    std::int64_t vocabulary, data::TokenType type = data::TokenType::uint16) {
   write_tokens(file, tokens, type);
   return {{.file = file, .type = type, .tokens = static_cast<std::int64_t>(tokens.size())}, vocabulary};
 }
 
 /// A user's three splits, in files named after it.
-inline data::UserData write_user(const std::filesystem::path& folder, const std::string& name, const Tokens& train,
-                                 const Tokens& validation, const Tokens& test, std::int64_t vocabulary) {
+inline data::UserData write_user(const std::filesystem::path& folder, const std::string& name,
+                                 const Tokens& train, const Tokens& validation, const Tokens& test,
+                                 std::int64_t vocabulary) {
   return {.train = write_shard(folder / (name + "-train.bin"), train, vocabulary),
           .validation = write_shard(folder / (name + "-validation.bin"), validation, vocabulary),
           .test = write_shard(folder / (name + "-test.bin"), test, vocabulary)};

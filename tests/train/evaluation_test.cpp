@@ -19,7 +19,8 @@ namespace tt = boost::test_tools;
 
 struct Split : TemporaryFolder {
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
-  model::Parameters parameters = test::random_parameters(test::tiny_architecture(), {.experts = 3, .lora_rank = 2, .top_k = 2}, 1);
+  model::Parameters parameters =
+      test::random_parameters(test::tiny_architecture(), {.experts = 3, .lora_rank = 2, .top_k = 2}, 1);
   test::Tokens tokens;
 
   [[nodiscard]] data::TokenShard shard(std::int64_t size) {
@@ -43,7 +44,8 @@ struct Split : TemporaryFolder {
     return sum;
   }
 
-  [[nodiscard]] SplitReport run(const data::TokenShard& split, std::int64_t sequences, std::int64_t count = 0) const {
+  [[nodiscard]] SplitReport run(const data::TokenShard& split, std::int64_t sequences,
+                                std::int64_t count = 0) const {
     return evaluate(*base, parameters, split, {.context = T, .sequences = sequences, .tokens = count});
   }
 };
@@ -59,7 +61,8 @@ BOOST_AUTO_TEST_CASE(every_token_is_predicted_once) {
     BOOST_TEST(found.tokens == size - 1);
     BOOST_TEST(found.tokens == expected.tokens);
     BOOST_TEST(found.loss_sum == expected.loss_sum, tt::tolerance(1e-5));
-    BOOST_TEST(found.perplexity() == std::exp(expected.loss_sum / static_cast<double>(size - 1)), tt::tolerance(1e-4));
+    BOOST_TEST(found.perplexity() == std::exp(expected.loss_sum / static_cast<double>(size - 1)),
+               tt::tolerance(1e-4));
   }
 }
 
@@ -100,7 +103,8 @@ BOOST_AUTO_TEST_CASE(one_token_has_nothing_to_predict) {
 BOOST_AUTO_TEST_CASE(routing_is_averaged_over_predicted_tokens) {
   // 21 tokens: windows of 8, 8 and 4 targets; the padding of the last must not count.
   const SplitReport report = run(shard(21), 2);
-  at::Tensor score = at::zeros({2, 3}, at::kDouble), load = at::zeros({2, 3}, at::kDouble), entropy = at::zeros({2}, at::kDouble);
+  at::Tensor score = at::zeros({2, 3}, at::kDouble), load = at::zeros({2, 3}, at::kDouble),
+             entropy = at::zeros({2}, at::kDouble);
   const at::NoGradGuard no_gradients;
   for (std::int64_t begin = 0; begin < 20; begin += T) {
     const std::int64_t count = std::min<std::int64_t>(T, 20 - begin);
@@ -127,7 +131,8 @@ BOOST_AUTO_TEST_CASE(routing_is_averaged_over_predicted_tokens) {
 }
 
 BOOST_AUTO_TEST_CASE(unrouted_models_have_no_routing) {
-  parameters = test::random_parameters(test::tiny_architecture(), {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal}, 2);
+  parameters = test::random_parameters(test::tiny_architecture(),
+                                       {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal}, 2);
   const SplitReport report = run(shard(30), 2);
   BOOST_TEST(report.routing.score.empty());
   BOOST_TEST(report.routing.load.empty());

@@ -1,4 +1,5 @@
-// A user's steps: repeatable, independent of how a batch is cut, following the loss they are told, stopped by what is not finite.
+// A user's steps: repeatable, independent of how a batch is cut, following the loss they are told, stopped by
+// what is not finite.
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
@@ -16,15 +17,18 @@ namespace {
 using test::close;
 using test::same_bits;
 
-// The slope of the first step's gradients of one part of the block along a direction, by two evaluations of its own loss.
-double slope(const TrainerSetup& setup, const model::Slice& slice, const at::Tensor& direction, std::size_t step) {
+// The slope of the first step's gradients of one part of the block along a direction, by two evaluations of
+// its own loss.
+double slope(const TrainerSetup& setup, const model::Slice& slice, const at::Tensor& direction,
+             std::size_t step) {
   double losses[2] = {};
   constexpr double reach = 0.02;
   for (const int side : {0, 1}) {
     model::Parameters moved = setup.warm();
     model::view(moved.values(), slice).add_(direction * (side == 0 ? reach : -reach));
     const Seen seen = setup.train(moved, 1).at(step);
-    losses[side] = seen.language_model + setup.plan.method.load_balancing_weight * seen.load_balancing.value_or(0.0);
+    losses[side] =
+        seen.language_model + setup.plan.method.load_balancing_weight * seen.load_balancing.value_or(0.0);
   }
   return (losses[0] - losses[1]) / (2 * reach);
 }
@@ -95,10 +99,12 @@ BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   plan.optimiser.weight_decay = 0.0;
   model::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
-  for (const auto& [slice, step] : {std::pair{parameters.lora(), std::size_t{0}}, std::pair{parameters.routers(), std::size_t{1}}}) {
+  for (const auto& [slice, step] :
+       {std::pair{parameters.lora(), std::size_t{0}}, std::pair{parameters.routers(), std::size_t{1}}}) {
     const at::Tensor gradients = part(steps[step].gradients, slice);
     const at::Tensor direction = gradients / gradients.norm();
-    BOOST_TEST(slope(*this, slice, direction, step) == gradients.norm().item<double>(), boost::test_tools::tolerance(1e-2));
+    BOOST_TEST(slope(*this, slice, direction, step) == gradients.norm().item<double>(),
+               boost::test_tools::tolerance(1e-2));
   }
 }
 
@@ -114,7 +120,8 @@ BOOST_AUTO_TEST_CASE(load_balancing_of_two_of_two_is_half_and_moves_nothing) {
   const std::vector<Seen> unbalanced = train(other, 1);
   BOOST_TEST(!unbalanced.front().load_balancing.has_value());
   BOOST_TEST(close(balanced[0].gradients, unbalanced[0].gradients, 1e-5));
-  BOOST_TEST(close(part(balanced[2].gradients, other.routers()), part(unbalanced[2].gradients, other.routers()), 1e-2));
+  BOOST_TEST(close(part(balanced[2].gradients, other.routers()),
+                   part(unbalanced[2].gradients, other.routers()), 1e-2));
 }
 
 BOOST_AUTO_TEST_CASE(kinds_of_load_balancing_differ_from_three_experts_on) {
@@ -124,14 +131,16 @@ BOOST_AUTO_TEST_CASE(kinds_of_load_balancing_differ_from_three_experts_on) {
     model::Parameters parameters = warm();
     return train(parameters, 1).front().load_balancing;
   };
-  const auto uniform = first_loss(config::LoadBalancing::uniform), generalist = first_loss(config::LoadBalancing::generalist);
+  const auto uniform = first_loss(config::LoadBalancing::uniform),
+             generalist = first_loss(config::LoadBalancing::generalist);
   BOOST_TEST_REQUIRE((uniform.has_value() && generalist.has_value()));
   BOOST_TEST(std::abs(*uniform - *generalist) > 1e-4);
   BOOST_TEST(!first_loss(config::LoadBalancing::none).has_value());
 }
 
 BOOST_AUTO_TEST_CASE(what_is_not_finite_stops_the_run) {
-  for (const float rubbish : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+  for (const float rubbish :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     model::Parameters parameters = warm();
     parameters.layers()[1].experts[0].up.B.detach()[3][1] = rubbish;
     const std::string message = test::message_of<NumericError>([&] { (void)train(parameters, 1); });

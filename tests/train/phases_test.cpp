@@ -21,15 +21,17 @@ std::string sequence_of(const std::vector<Seen>& steps) {
   return sequence;
 }
 
-// A step's gradients must be what one backward pass through its batch gives parameters that never had a gradient: nothing may
-// be left over from the step before, of either phase.
+// A step's gradients must be what one backward pass through its batch gives parameters that never had a
+// gradient: nothing may be left over from the step before, of either phase.
 void check_fresh_gradients(const TrainerSetup& setup, const Seen& step, const model::Slice& slice) {
   const model::Parameters alone = setup.warm();
   at::Tensor values = alone.values();
   values.copy_(step.values);
-  const at::Tensor tokens = at::tensor(step.batch.tokens, at::kLong).view({step.batch.sequences, step.batch.context});
+  const at::Tensor tokens =
+      at::tensor(step.batch.tokens, at::kLong).view({step.batch.sequences, step.batch.context});
   const model::Forward forward = setup.base->forward(tokens, alone);
-  const at::Tensor loss = model::cross_entropy(forward.hidden, setup.base->head(), at::tensor(step.batch.targets, at::kLong));
+  const at::Tensor loss =
+      model::cross_entropy(forward.hidden, setup.base->head(), at::tensor(step.batch.targets, at::kLong));
   const at::Tensor balance = model::load_balancing_loss(forward.routing, model::BalancingWeights::generalist);
   (loss + setup.plan.method.load_balancing_weight * balance).backward();
   BOOST_TEST(test::close(part(step.gradients, slice), part(alone.gradients(), slice), 1e-6));
@@ -72,7 +74,8 @@ BOOST_AUTO_TEST_CASE(experts_see_training_data_and_routers_validation_data) {
   for (const Seen& step : train(parameters, 2)) {
     BOOST_TEST(step.batch.sequences == 4);
     BOOST_TEST(step.batch.context == 6);
-    BOOST_TEST((step.phase == Phase::experts ? is_training_batch(step.batch) : is_validation_batch(step.batch)));
+    BOOST_TEST(
+        (step.phase == Phase::experts ? is_training_batch(step.batch) : is_validation_batch(step.batch)));
   }
   plan.router_data = RouterData::training;
   parameters = fresh();
@@ -84,7 +87,8 @@ BOOST_AUTO_TEST_CASE(no_two_steps_see_the_same_batch) {
   model::Parameters parameters = fresh();
   const std::vector<Seen> steps = train(parameters, 3);
   for (std::size_t i = 0; i < steps.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j) BOOST_TEST((steps[i].batch.tokens != steps[j].batch.tokens), "steps " << j << " and " << i);
+    for (std::size_t j = 0; j < i; ++j)
+      BOOST_TEST((steps[i].batch.tokens != steps[j].batch.tokens), "steps " << j << " and " << i);
 }
 
 BOOST_AUTO_TEST_CASE(a_phase_leaves_the_other_s_gradients_and_values_alone) {
@@ -94,7 +98,11 @@ BOOST_AUTO_TEST_CASE(a_phase_leaves_the_other_s_gradients_and_values_alone) {
   model::view(parameters.gradients(), routers).fill_(7.0);
   const std::vector<Seen> steps = train(parameters, 2);
   std::vector<Seen> all = steps;
-  all.push_back({.phase = Phase::experts, .batch = {}, .load_balancing = {}, .values = parameters.values(), .gradients = parameters.gradients()});
+  all.push_back({.phase = Phase::experts,
+                 .batch = {},
+                 .load_balancing = {},
+                 .values = parameters.values(),
+                 .gradients = parameters.gradients()});
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const bool experts = steps[i].phase == Phase::experts;
     const model::Slice own = experts ? lora : routers, other = experts ? routers : lora;
@@ -111,7 +119,8 @@ BOOST_AUTO_TEST_CASE(gradients_of_a_step_are_its_own_alone) {
   user_model.experts = 3;
   model::Parameters parameters = warm();
   for (const Seen& step : train(parameters, 2))
-    check_fresh_gradients(*this, step, step.phase == Phase::experts ? parameters.lora() : parameters.routers());
+    check_fresh_gradients(*this, step,
+                          step.phase == Phase::experts ? parameters.lora() : parameters.routers());
   plan.router_training = RouterTraining::joint;
   model::Parameters joint = warm();
   for (const Seen& step : train(joint, 2)) {
@@ -145,8 +154,10 @@ BOOST_AUTO_TEST_CASE(joint_training_moves_both_in_one_step) {
     BOOST_TEST(part(steps[i].gradients, parameters.lora()).abs().max().item<float>() > 0.0f);
     BOOST_TEST(part(steps[i].gradients, parameters.routers()).abs().max().item<float>() > 0.0f);
     if (i == 0) continue;
-    BOOST_TEST(!same_bits(part(steps[i].values, parameters.lora()), part(steps[i - 1].values, parameters.lora())));
-    BOOST_TEST(!same_bits(part(steps[i].values, parameters.routers()), part(steps[i - 1].values, parameters.routers())));
+    BOOST_TEST(
+        !same_bits(part(steps[i].values, parameters.lora()), part(steps[i - 1].values, parameters.lora())));
+    BOOST_TEST(!same_bits(part(steps[i].values, parameters.routers()),
+                          part(steps[i - 1].values, parameters.routers())));
   }
 }
 

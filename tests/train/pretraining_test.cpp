@@ -42,7 +42,8 @@ struct Corpus : TemporaryFolder {
   // A sequence that a model can learn: each token is a function of the one before.
   static test::Tokens pattern(std::int64_t count) {
     test::Tokens tokens = {1};
-    while (static_cast<std::int64_t>(tokens.size()) < count) tokens.push_back((tokens.back() * 5 + 3) % vocabulary);
+    while (static_cast<std::int64_t>(tokens.size()) < count)
+      tokens.push_back((tokens.back() * 5 + 3) % vocabulary);
     return tokens;
   }
 
@@ -51,7 +52,8 @@ struct Corpus : TemporaryFolder {
   /// All steps by this process alone.
   std::vector<double> alone(Pretraining& pretraining) const {
     std::vector<double> losses;
-    for (std::int64_t step = 0; step < plan.steps; ++step) losses.push_back(pretraining.step(step, text, [](std::span<float>) {}));
+    for (std::int64_t step = 0; step < plan.steps; ++step)
+      losses.push_back(pretraining.step(step, text, [](std::span<float>) {}));
     return losses;
   }
 
@@ -59,7 +61,8 @@ struct Corpus : TemporaryFolder {
   std::vector<double> all_together(Pretraining& pretraining) {
     std::vector<double> losses;
     for (std::int64_t step = 0; step < plan.steps; ++step)
-      losses.push_back(pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); }));
+      losses.push_back(
+          pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); }));
     return losses;
   }
 };
@@ -71,7 +74,8 @@ BOOST_FIXTURE_TEST_SUITE(pretraining, Corpus)
 BOOST_AUTO_TEST_CASE(ranks_together_do_what_one_does_alone) {
   Pretraining one = make({}), shared = make({.index = world.rank(), .of = world.size()});
   const std::vector<double> expected = alone(one), found = all_together(shared);
-  for (std::size_t step = 0; step < found.size(); ++step) BOOST_TEST(found[step] == expected[step], tt::tolerance(1e-4));
+  for (std::size_t step = 0; step < found.size(); ++step)
+    BOOST_TEST(found[step] == expected[step], tt::tolerance(1e-4));
   const Evaluation mine = shared.evaluate(held_out), theirs = one.evaluate(held_out);
   BOOST_TEST(mine.tokens == 60);
   BOOST_TEST(mine.loss_sum == theirs.loss_sum, tt::tolerance(1e-3));
@@ -89,7 +93,8 @@ BOOST_AUTO_TEST_CASE(more_ranks_than_sequences) {
   plan.batch_sequences = 1;
   Pretraining one = make({}), shared = make({.index = world.rank(), .of = world.size()});
   const std::vector<double> expected = alone(one), found = all_together(shared);
-  for (std::size_t step = 0; step < found.size(); ++step) BOOST_TEST(found[step] == expected[step], tt::tolerance(1e-4));
+  for (std::size_t step = 0; step < found.size(); ++step)
+    BOOST_TEST(found[step] == expected[step], tt::tolerance(1e-4));
 }
 
 BOOST_AUTO_TEST_CASE(loss_starts_at_chance_and_falls) {

@@ -22,7 +22,8 @@ BOOST_AUTO_TEST_CASE(cosine_from_the_peak_to_the_final_fraction) {
   BOOST_TEST(schedule.rate(0) == 2e-3, tt::tolerance(1e-12));
   BOOST_TEST(schedule.rate(199) == 2e-4, tt::tolerance(1e-12));
   for (const std::int64_t step : {1, 50, 99, 100, 150, 198}) {
-    const double expected = 2e-4 + 1.8e-3 * (1.0 + std::cos(std::numbers::pi * static_cast<double>(step) / 199.0)) / 2.0;
+    const double expected =
+        2e-4 + 1.8e-3 * (1.0 + std::cos(std::numbers::pi * static_cast<double>(step) / 199.0)) / 2.0;
     BOOST_TEST(schedule.rate(step) == expected, tt::tolerance(1e-12));
   }
   BOOST_TEST(schedule.rate(500) == 2e-4, tt::tolerance(1e-12));
@@ -32,7 +33,8 @@ BOOST_AUTO_TEST_CASE(warm_up_rises_to_the_peak_and_is_one_half_cosine) {
   const CosineSchedule schedule{.peak = 1.0, .warmup_fraction = 0.4, .final_fraction = 0.2, .steps = 10};
   for (std::int64_t step = 0; step < 4; ++step) {
     const double done = static_cast<double>(step + 1) / 5.0;
-    BOOST_TEST(schedule.rate(step) == 0.2 + 0.8 * (1.0 - std::cos(std::numbers::pi * done)) / 2.0, tt::tolerance(1e-12));
+    BOOST_TEST(schedule.rate(step) == 0.2 + 0.8 * (1.0 - std::cos(std::numbers::pi * done)) / 2.0,
+               tt::tolerance(1e-12));
     BOOST_TEST(schedule.rate(step) < schedule.rate(step + 1));
   }
   BOOST_TEST(schedule.rate(4) == 1.0, tt::tolerance(1e-12));
@@ -69,11 +71,13 @@ BOOST_AUTO_TEST_CASE(a_step_touches_its_slice_alone) {
 
 BOOST_AUTO_TEST_CASE(slices_count_their_steps_on_their_own) {
   // Moments of the second slice are untouched by steps of the first: its own first step is again the rate.
-  const at::Tensor values = at::zeros({6}), gradients = at::tensor({1.0f, 2.0f, 3.0f, -4.0f, -5.0f, -6.0f}, at::kFloat);
+  const at::Tensor values = at::zeros({6}),
+                   gradients = at::tensor({1.0f, 2.0f, 3.0f, -4.0f, -5.0f, -6.0f}, at::kFloat);
   Adamw optimiser(values, gradients, {.weight_decay = 0.0});
   for (std::int64_t step = 1; step <= 5; ++step) optimiser.step({0, 3}, 0.01, step);
   optimiser.step({3, 3}, 0.01, 1);
-  BOOST_TEST(test::close(values, at::tensor({-0.05f, -0.05f, -0.05f, 0.01f, 0.01f, 0.01f}, at::kFloat), 1e-5));
+  BOOST_TEST(
+      test::close(values, at::tensor({-0.05f, -0.05f, -0.05f, 0.01f, 0.01f, 0.01f}, at::kFloat), 1e-5));
 }
 
 BOOST_AUTO_TEST_CASE(weight_decay_is_the_constant_unless_told) {

@@ -39,8 +39,9 @@ struct Seen {
 
 struct TrainerSetup : TemporaryFolder {
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
-  data::UserData shards = test::write_user(folder, "user", test::random_tokens(300, boundary, 1),
-                                           test::random_tokens(200, 37 - boundary, 2, boundary), {1, 2, 3}, 37);
+  data::UserData shards =
+      test::write_user(folder, "user", test::random_tokens(300, boundary, 1),
+                       test::random_tokens(200, 37 - boundary, 2, boundary), {1, 2, 3}, 37);
   model::UserModel user_model{.experts = 2, .generalists = 1, .lora_rank = 2, .lora_alpha = 4.0, .top_k = 2};
   LocalPlan plan = small_plan();
 
@@ -51,7 +52,9 @@ struct TrainerSetup : TemporaryFolder {
   }
 
   /// Parameters whose B differ from zero, so that every leaf gets a gradient.
-  [[nodiscard]] model::Parameters warm() const { return test::random_parameters(test::tiny_architecture(), user_model, 77, 0.1); }
+  [[nodiscard]] model::Parameters warm() const {
+    return test::random_parameters(test::tiny_architecture(), user_model, 77, 0.1);
+  }
 
   /// Runs rounds 1 .. `rounds` and tells every step.
   std::vector<Seen> train(model::Parameters& parameters, std::int64_t rounds) const {
@@ -72,12 +75,16 @@ struct TrainerSetup : TemporaryFolder {
 };
 
 inline bool is_training_batch(const data::Batch& batch) {
-  return std::all_of(batch.tokens.begin(), batch.tokens.end(), [](std::int64_t token) { return token < boundary; });
+  return std::all_of(batch.tokens.begin(), batch.tokens.end(),
+                     [](std::int64_t token) { return token < boundary; });
 }
 inline bool is_validation_batch(const data::Batch& batch) {
-  return std::all_of(batch.tokens.begin(), batch.tokens.end(), [](std::int64_t token) { return token >= boundary; });
+  return std::all_of(batch.tokens.begin(), batch.tokens.end(),
+                     [](std::int64_t token) { return token >= boundary; });
 }
 
-inline at::Tensor part(const at::Tensor& block, const model::Slice& slice) { return test::copy_of(model::view(block, slice)); }
+inline at::Tensor part(const at::Tensor& block, const model::Slice& slice) {
+  return test::copy_of(model::view(block, slice));
+}
 
 }  // namespace comigs::train
