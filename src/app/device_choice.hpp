@@ -8,13 +8,17 @@
 
 namespace comigs::app {
 
-/// Sets LibTorch's threads to `threads`, or to the rank's share of cores if that is 0, and binds the rank's GPU where one is to be used.
-/// First thing before any other use of LibTorch. Throws ConfigError where a GPU is asked for and there is none.
-inline c10::Device choose_device(config::DeviceChoice choice, std::int64_t threads, const comm::Placement& placement) {
+/// Sets LibTorch's threads to `threads`, or to the rank's share of cores if that is 0, and binds the rank's
+/// GPU where one is to be used. First thing before any other use of LibTorch. Throws ConfigError where a GPU
+/// is asked for and there is none.
+inline c10::Device choose_device(config::DeviceChoice choice, std::int64_t threads,
+                                 const comm::Placement& placement) {
   if (placement.oversubscribed && placement.local_rank == 0)
-    spdlog::info("{} ranks share the cores of {}: there are more ranks than cores", placement.local_size, placement.host);
+    spdlog::info("{} ranks share the cores of {}: there are more ranks than cores", placement.local_size,
+                 placement.host);
   model::set_threads(threads > 0 ? static_cast<int>(threads) : placement.cores);
-  const bool gpu = choice == config::DeviceChoice::cuda || (choice == config::DeviceChoice::automatic && model::visible_gpus() > 0);
+  const bool gpu = choice == config::DeviceChoice::cuda ||
+                   (choice == config::DeviceChoice::automatic && model::visible_gpus() > 0);
   return gpu ? model::bind_gpu(placement.local_rank) : c10::Device(c10::DeviceType::CPU);
 }
 

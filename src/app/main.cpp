@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "command.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/version.hpp"
+#include "command.hpp"
 
 namespace {
 
@@ -25,7 +25,8 @@ constexpr Command commands[] = {
 void print_usage(std::FILE* stream) {
   fmt::print(stream, "usage: comigs COMMAND [options]\n\n");
   for (const Command& command : commands) fmt::print(stream, "  {:<10} {}\n", command.name, command.summary);
-  fmt::print(stream, "\n'comigs COMMAND --help' lists a command's options, 'comigs --version' names this build.\n");
+  fmt::print(stream,
+             "\n'comigs COMMAND --help' lists a command's options, 'comigs --version' names this build.\n");
 }
 
 }  // namespace

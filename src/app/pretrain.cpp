@@ -7,7 +7,6 @@
 #include <fstream>
 #include <iterator>
 
-#include "command.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
@@ -18,6 +17,7 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/sha256.hpp"
 #include "comigs/model/device.hpp"
+#include "command.hpp"
 #include "device_choice.hpp"
 #include "terminal.hpp"
 
@@ -40,8 +40,8 @@ fs::path recipe_file(const Job& job) { return fs::path(job.plan.output) / "comig
 void check_corpus(const config::Pretrain& plan, const data::BaseShards& corpus) {
   const auto check = [&](const data::ShardDescription& shard, std::int64_t least) {
     if (shard.tokens < least)
-      throw DataError(fmt::format("{}: {} tokens, expected at least {} (context_tokens = {})", shard.file.string(), shard.tokens, least,
-                                  plan.context_tokens));
+      throw DataError(fmt::format("{}: {} tokens, expected at least {} (context_tokens = {})",
+                                  shard.file.string(), shard.tokens, least, plan.context_tokens));
   };
   check(corpus.train, plan.context_tokens + 1);
   check(corpus.validation, 2);
@@ -51,7 +51,8 @@ Job read_job(const std::vector<std::string>& arguments) {
   Job job{.plan = config::parse_pretrain(arguments), .manifest = {}, .digest = {}};
   job.manifest = data::read_manifest(job.plan.data);
   if (!job.manifest.base)
-    throw DataError(fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
+    throw DataError(
+        fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
   check_corpus(job.plan, *job.manifest.base);
   config::Pretrain numbers = job.plan;
   numbers.output = "-";
@@ -70,13 +71,16 @@ bool is_made(const Job& job) {
 void refuse_other(const Job& job) {
   const fs::path config = fs::path(job.plan.output) / "config.json";
   if (fs::exists(config))
-    throw ConfigError(fmt::format("--output {}: there is a model already that this call would not have made; remove it or name another folder",
-                                  job.plan.output));
+    throw ConfigError(
+        fmt::format("--output {}: there is a model already that this call would not have made; remove it or "
+                    "name another folder",
+                    job.plan.output));
 }
 
-// The loss is a sum over ranks: where it is not finite, all of them learn of it in the same step and leave together.
-double all_step(const comm::Communicator& world, train::Pretraining& pretraining, std::int64_t step, const data::TokenShard& text,
-                comm::Summation& summation) {
+// The loss is a sum over ranks: where it is not finite, all of them learn of it in the same step and leave
+// together.
+double all_step(const comm::Communicator& world, train::Pretraining& pretraining, std::int64_t step,
+                const data::TokenShard& text, comm::Summation& summation) {
   try {
     return pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); });
   } catch (const NumericError& error) {
@@ -85,10 +89,12 @@ double all_step(const comm::Communicator& world, train::Pretraining& pretraining
   }
 }
 
-void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::Pretraining& pretraining, const data::BaseShards& corpus,
-                        comm::Memory memory) {
-  const data::TokenShard text = comm::all_agree(world, [&] { return data::TokenShard(corpus.train, job.manifest.vocabulary); });
-  const data::TokenShard held_out = comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, job.manifest.vocabulary); });
+void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::Pretraining& pretraining,
+                        const data::BaseShards& corpus, comm::Memory memory) {
+  const data::TokenShard text =
+      comm::all_agree(world, [&] { return data::TokenShard(corpus.train, job.manifest.vocabulary); });
+  const data::TokenShard held_out =
+      comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, job.manifest.vocabulary); });
   comm::Summation summation(memory, false);
   ProgressBar bar(job.plan.steps, world.is_first());
   Stopwatch lap;
@@ -101,8 +107,10 @@ void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::
       const double perplexity = pretraining.evaluate(held_out).perplexity();
       bar.clear();
       if (!std::isfinite(perplexity))
-        throw NumericError(fmt::format("step {}: the validation perplexity is not finite; try a smaller --learning-rate", step + 1));
-      fmt::print("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity, format_duration(lap.seconds()));
+        throw NumericError(fmt::format(
+            "step {}: the validation perplexity is not finite; try a smaller --learning-rate", step + 1));
+      fmt::print("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity,
+                 format_duration(lap.seconds()));
       std::fflush(stdout);
     });
   }
@@ -112,20 +120,27 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
   // 1. What is to be made, and whether it is there already.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments); });
   if (comm::all_agree(world, [&] { return is_made(job); })) {
-    if (world.is_first()) fmt::print("{}: there already, made by the same options from the same data\n", job.plan.output);
+    if (world.is_first())
+      fmt::print("{}: there already, made by the same options from the same data\n", job.plan.output);
     return;
   }
   comm::all_agree(world, [&] { refuse_other(job); });
   // 2. Where.
   const comm::Placement placement = comm::all_place(world);
-  const c10::Device device = comm::all_agree(world, [&] { return choose_device(job.plan.device, job.plan.threads, placement); });
+  const c10::Device device =
+      comm::all_agree(world, [&] { return choose_device(job.plan.device, job.plan.threads, placement); });
   // 3. The weights and their training.
-  train::Pretraining pretraining(job.plan, job.manifest.vocabulary, device, {.index = world.rank(), .of = world.size()});
+  train::Pretraining pretraining(job.plan, job.manifest.vocabulary, device,
+                                 {.index = world.rank(), .of = world.size()});
   if (world.is_first())
-    fmt::print("comigs pretrain: GPT-2, {} layers, width {}, vocabulary {}, {} parameters; {} steps of {} x {} tokens on {} ({})\n", job.plan.layers,
-               job.plan.width, job.manifest.vocabulary, group_digits(pretraining.parameters()), job.plan.steps, job.plan.batch_sequences,
-               job.plan.context_tokens, job.manifest.name, model::describe(device));
-  all_pretrain_steps(world, job, pretraining, *job.manifest.base, device.is_cuda() ? comm::Memory::device : comm::Memory::host);
+    fmt::print(
+        "comigs pretrain: GPT-2, {} layers, width {}, vocabulary {}, {} parameters; {} steps of {} x {} "
+        "tokens on {} ({})\n",
+        job.plan.layers, job.plan.width, job.manifest.vocabulary, group_digits(pretraining.parameters()),
+        job.plan.steps, job.plan.batch_sequences, job.plan.context_tokens, job.manifest.name,
+        model::describe(device));
+  all_pretrain_steps(world, job, pretraining, *job.manifest.base,
+                     device.is_cuda() ? comm::Memory::device : comm::Memory::host);
   // 4. The folder; the recipe last, so that a half-written folder is never taken for a whole one.
   comm::all_agree(world, [&] {
     if (!world.is_first()) return;

@@ -8,8 +8,9 @@
 
 namespace comigs::app {
 
-Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path& path, const results::RunDescription& run,
-                   const model::Architecture& architecture, std::vector<model::UserModel> users)
+Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path& path,
+                   const results::RunDescription& run, const model::Architecture& architecture,
+                   std::vector<model::UserModel> users)
     : world_(world), architecture_(architecture), users_(std::move(users)) {
   shape_ = {.layers = architecture.layers, .experts = 0, .users = world.size()};
   for (const model::UserModel& user : users_) shape_.experts = std::max(shape_.experts, user.experts);
@@ -26,7 +27,8 @@ std::vector<UserRound> Recorder::all_write(const UserRound& record, const model:
   std::vector<UserRound> rows;
   for (std::size_t user = 0; user < users_.size(); ++user)
     rows.push_back(results::decode(std::span(blocks).subspan(user * block.size(), block.size()), shape_));
-  const auto experts = parameters != nullptr ? all_gather_experts(*parameters) : std::vector<std::vector<float>>();
+  const auto experts =
+      parameters != nullptr ? all_gather_experts(*parameters) : std::vector<std::vector<float>>();
   comm::all_agree(world_, [&] {
     if (!file_) return;
     std::vector<std::vector<FactorView>> factors;

@@ -13,13 +13,14 @@ namespace comigs::app {
 /// Owns results.h5 on rank 0; elsewhere only sends.
 class Recorder {
  public:
-  /// Collective. Creates `path`; all ranks pass what they know of the run, `users` alike everywhere. Throws PeerError on every rank
-  /// if the file is there already or cannot be made.
-  Recorder(const comm::Communicator& world, const std::filesystem::path& path, const results::RunDescription& run,
-           const model::Architecture& architecture, std::vector<model::UserModel> users);
+  /// Collective. Creates `path`; all ranks pass what they know of the run, `users` alike everywhere. Throws
+  /// PeerError on every rank if the file is there already or cannot be made.
+  Recorder(const comm::Communicator& world, const std::filesystem::path& path,
+           const results::RunDescription& run, const model::Architecture& architecture,
+           std::vector<model::UserModel> users);
 
-  /// Collective. Writes a round's row, with LoRA factors if `parameters` is given, and returns all users' records on every rank. When it
-  /// returns the round is safe on disk.
+  /// Collective. Writes a round's row, with LoRA factors if `parameters` is given, and returns all users'
+  /// records on every rank. When it returns the round is safe on disk.
   std::vector<UserRound> all_write(const UserRound& record, const model::Parameters* parameters);
 
  private:

@@ -5,7 +5,6 @@
 
 #include <chrono>
 
-#include "command.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/version.hpp"
@@ -18,6 +17,7 @@
 #include "comigs/federation/method.hpp"
 #include "comigs/federation/round_loop.hpp"
 #include "comigs/model/device.hpp"
+#include "command.hpp"
 #include "device_choice.hpp"
 #include "recorder.hpp"
 #include "terminal.hpp"
@@ -56,23 +56,30 @@ void all_compare(const comm::Communicator& world, const Job& job) {
   comm::all_agree(world, [&] {
     for (std::size_t rank = 1; rank < digests.size(); ++rank)
       if (digests[rank] != digests[0])
-        throw ConfigError(fmt::format("rank {} reads another configuration or manifest than rank 0; are the files the same on all nodes?", rank));
+        throw ConfigError(
+            fmt::format("rank {} reads another configuration or manifest than rank 0; are the files the same "
+                        "on all nodes?",
+                        rank));
   });
 }
 
-// Collective. Ranks of a node share the mapped file's pages. A base that lies in another precision than asked for is converted once for
-// all ranks, into a file that loses its name as soon as everyone has mapped it.
-std::unique_ptr<model::BaseModel> all_load_base(const comm::Communicator& world, const Job& job, const c10::Device& device) {
+// Collective. Ranks of a node share the mapped file's pages. A base that lies in another precision than asked
+// for is converted once for all ranks, into a file that loses its name as soon as everyone has mapped it.
+std::unique_ptr<model::BaseModel> all_load_base(const comm::Communicator& world, const Job& job,
+                                                const c10::Device& device) {
   const auto dtype = job.config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
-  const std::filesystem::path stored = job.config.model.folder, converted = std::filesystem::path(job.config.run.output) / ".base";
+  const std::filesystem::path stored = job.config.model.folder,
+                              converted = std::filesystem::path(job.config.run.output) / ".base";
   const std::vector<model::WeightSpec> specs = model::weight_specs(job.architecture);
-  const bool convert = comm::all_agree(world, [&] { return device.is_cpu() && !model::lie_in(stored, specs, dtype); });
+  const bool convert =
+      comm::all_agree(world, [&] { return device.is_cpu() && !model::lie_in(stored, specs, dtype); });
   const bool any_converts = world.all_max(convert ? 1.0 : 0.0) > 0.0;
   comm::all_agree(world, [&] {
     if (any_converts && world.is_first()) model::convert_weights(stored, specs, dtype, converted);
   });
   auto base = comm::all_agree(world, [&] {
-    return model::make_base_model(job.architecture, model::open_weights(convert ? converted : stored, dtype, device));
+    return model::make_base_model(job.architecture,
+                                  model::open_weights(convert ? converted : stored, dtype, device));
   });
   if (any_converts && world.is_first()) std::filesystem::remove_all(converted);
   return base;
@@ -89,26 +96,42 @@ std::string mpi_version() {
 UserDescription describe_user(const Job& job, std::size_t user) {
   const data::UserShards& shards = job.manifest.users[user];
   const model::UserModel& model = job.users[user];
-  return {.name = shards.name, .host = {}, .device = {}, .experts = model.experts, .generalists = model.generalists,
-          .lora_rank = model.experts > 0 ? model.lora_rank : 0, .top_k = model.top_k, .train_tokens = shards.train.tokens,
-          .validation_tokens = shards.validation.tokens, .test_tokens = shards.test.tokens};
+  return {.name = shards.name,
+          .host = {},
+          .device = {},
+          .experts = model.experts,
+          .generalists = model.generalists,
+          .lora_rank = model.experts > 0 ? model.lora_rank : 0,
+          .top_k = model.top_k,
+          .train_tokens = shards.train.tokens,
+          .validation_tokens = shards.validation.tokens,
+          .test_tokens = shards.test.tokens};
 }
 
 // Collective: gathers what only each rank knows of itself.
-results::RunDescription all_describe(const comm::Communicator& world, const Job& job, const comm::Placement& placement,
-                                     const c10::Device& device) {
+results::RunDescription all_describe(const comm::Communicator& world, const Job& job,
+                                     const comm::Placement& placement, const c10::Device& device) {
   const auto now = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
   const std::int64_t evaluated = job.config.run.train_evaluation_tokens;
   results::RunDescription run{
-      .title = fmt::format("{} on {}", job.method->name, job.manifest.name), .program_version = program_version, .git_commit = git_commit,
-      .created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now)), .configuration = config::echo(job.config),
-      .method = job.method->name, .data_set = job.manifest.name, .base_model = job.config.model.folder,
+      .title = fmt::format("{} on {}", job.method->name, job.manifest.name),
+      .program_version = program_version,
+      .git_commit = git_commit,
+      .created = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now)),
+      .configuration = config::echo(job.config),
+      .method = job.method->name,
+      .data_set = job.manifest.name,
+      .base_model = job.config.model.folder,
       .base_digest = world.is_first() ? model::weights_digest(job.config.model.folder) : std::string(),
       .seed = static_cast<std::int64_t>(job.config.run.seed),
       .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), mpi_version()},
-      .train_tokens_evaluated = evaluated > 0 ? fmt::format("the first {} tokens of the training split", evaluated) : "the whole training split",
-      .users = {}, .layers = job.architecture.layers};
-  const std::vector<std::string> hosts = world.all_gather(placement.host), devices = world.all_gather(model::describe(device));
+      .train_tokens_evaluated = evaluated > 0
+                                    ? fmt::format("the first {} tokens of the training split", evaluated)
+                                    : "the whole training split",
+      .users = {},
+      .layers = job.architecture.layers};
+  const std::vector<std::string> hosts = world.all_gather(placement.host),
+                                 devices = world.all_gather(model::describe(device));
   for (std::size_t user = 0; user < job.users.size(); ++user) {
     run.users.push_back(describe_user(job, user));
     run.users.back().host = hosts[user];
@@ -117,27 +140,41 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
   return run;
 }
 
-void print_plan(const Job& job, const results::RunDescription& run, const std::vector<std::int64_t>& trainable, std::int64_t bytes) {
-  const auto count = [](std::size_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); };
+void print_plan(const Job& job, const results::RunDescription& run,
+                const std::vector<std::int64_t>& trainable, std::int64_t bytes) {
+  const auto count = [](std::size_t n, const char* what) {
+    return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+  };
   fmt::print("comigs {}: {}, {}, {}, seed {}\n", program_version, run.title, count(run.users.size(), "user"),
              count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
-  fmt::print("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model, job.architecture.family, job.architecture.layers,
-             job.architecture.width, job.architecture.vocabulary, job.config.run.precision == config::Precision::bf16 ? "bf16" : "float32");
+  fmt::print("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model,
+             job.architecture.family, job.architecture.layers, job.architecture.width,
+             job.architecture.vocabulary,
+             job.config.run.precision == config::Precision::bf16 ? "bf16" : "float32");
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
     const UserDescription& user = run.users[u];
-    rows.push_back({user.name, fmt::format("{} ({} shared)", user.experts, user.generalists), group_digits(trainable[u]), group_digits(user.train_tokens),
-                    group_digits(user.validation_tokens), group_digits(user.test_tokens), fmt::format("{}: {}", user.host, user.device)});
+    rows.push_back({user.name, fmt::format("{} ({} shared)", user.experts, user.generalists),
+                    group_digits(trainable[u]), group_digits(user.train_tokens),
+                    group_digits(user.validation_tokens), group_digits(user.test_tokens),
+                    fmt::format("{}: {}", user.host, user.device)});
   }
-  fmt::print("{}", format_table({"user", "experts", "trainable", "train tokens", "validation", "test", "device"}, rows));
+  fmt::print(
+      "{}",
+      format_table({"user", "experts", "trainable", "train tokens", "validation", "test", "device"}, rows));
   if (bytes > 0) fmt::print("  averaged each round: {} a user at most\n", format_bytes(bytes));
   fmt::print("\n");
 }
 
 train::LocalPlan local_plan(const Job& job, std::size_t user) {
-  return {.router_training = job.method->router_training, .router_data = job.method->router_data, .method = job.config.method,
-          .optimiser = job.config.optimiser, .user = job.config.users[user], .seed = job.config.run.seed,
-          .rounds = job.config.run.rounds, .user_index = static_cast<std::uint32_t>(user)};
+  return {.router_training = job.method->router_training,
+          .router_data = job.method->router_data,
+          .method = job.config.method,
+          .optimiser = job.config.optimiser,
+          .user = job.config.users[user],
+          .seed = job.config.run.seed,
+          .rounds = job.config.run.rounds,
+          .user_index = static_cast<std::uint32_t>(user)};
 }
 
 bool stores_weights(const config::Run& run, std::int64_t round) {
@@ -146,7 +183,8 @@ bool stores_weights(const config::Run& run, std::int64_t round) {
 
 std::int64_t trained_tokens(const Job& job) {
   std::int64_t tokens = 0;
-  for (const config::User& user : job.config.users) tokens += user.local_steps * user.batch_sequences * user.context_tokens;
+  for (const config::User& user : job.config.users)
+    tokens += user.local_steps * user.batch_sequences * user.context_tokens;
   return tokens;
 }
 
@@ -157,17 +195,20 @@ void print(const comm::Communicator& world, const std::string& text) {
 }
 
 // The rounds, with what a person sees of them.
-void all_run(const comm::Communicator& world, const Job& job, federation::RoundLoop& loop, train::LocalTrainer& trainer,
-             const model::Parameters& parameters, Recorder& recorder, const std::vector<UserDescription>& users) {
+void all_run(const comm::Communicator& world, const Job& job, federation::RoundLoop& loop,
+             train::LocalTrainer& trainer, const model::Parameters& parameters, Recorder& recorder,
+             const std::vector<UserDescription>& users) {
   const config::Run& run = job.config.run;
   print(world, round_head(users));
-  const std::vector<UserRound> start = recorder.all_write(loop.all_start(), stores_weights(run, 0) ? &parameters : nullptr);
+  const std::vector<UserRound> start =
+      recorder.all_write(loop.all_start(), stores_weights(run, 0) ? &parameters : nullptr);
   print(world, round_line(0, run.rounds, start, 0));
   std::int64_t steps = 0, current = 0;
   for (std::int64_t round = 1; round <= run.rounds; ++round) steps += trainer.steps_in_round(round);
   ProgressBar bar(steps, world.is_first());
   trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
-    bar.advance(1, fmt::format("round {}/{}: {}", current, run.rounds, phase == train::Phase::experts ? "experts" : "routers"));
+    bar.advance(1, fmt::format("round {}/{}: {}", current, run.rounds,
+                               phase == train::Phase::experts ? "experts" : "routers"));
   });
   std::vector<UserRound> rows = start;
   for (current = 1; current <= run.rounds; ++current) {
@@ -187,17 +228,19 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   const auto user = static_cast<std::size_t>(world.rank());
   // 2. Where it is done.
   const comm::Placement placement = comm::all_place(world);
-  const c10::Device device =
-      comm::all_agree(world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
+  const c10::Device device = comm::all_agree(
+      world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   // 3. The frozen base and this user's data.
   const auto base = all_load_base(world, job, device);
-  const auto shards = comm::all_agree(world, [&] { return data::open_user(job.manifest, static_cast<std::int64_t>(user)); });
+  const auto shards =
+      comm::all_agree(world, [&] { return data::open_user(job.manifest, static_cast<std::int64_t>(user)); });
   // 4. What is trained, and what of it is shared with whom.
   model::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
   train::LocalTrainer trainer(*base, parameters, shards, local_plan(job, user));
-  federation::Aggregation aggregation(world, job.users, federation::shared_slices(job.users, static_cast<std::int64_t>(user), parameters),
-                                      device.is_cuda() ? comm::Memory::device : comm::Memory::host, job.config.run.reproducible);
+  federation::Aggregation aggregation(
+      world, job.users, federation::shared_slices(job.users, static_cast<std::int64_t>(user), parameters),
+      device.is_cuda() ? comm::Memory::device : comm::Memory::host, job.config.run.reproducible);
   federation::RoundLoop loop(world, job.config, *base, shards, parameters, trainer, aggregation);
   // 5. Where it is written.
   const results::RunDescription run = all_describe(world, job, placement, device);

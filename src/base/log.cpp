@@ -17,7 +17,7 @@ void start_log(const std::string& tag, bool first) {
 
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds)) return "?";
-  if (seconds < 60.0) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
   const auto whole = std::llround(seconds);
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);

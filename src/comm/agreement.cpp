@@ -36,18 +36,21 @@ std::optional<Failure> capture(const std::function<void()>& work) {
   } catch (const std::exception& error) {
     // A library's error may carry pages of backtrace after its first line.
     const std::string text = error.what();
-    return Failure{ExitCode::failed, text.substr(0, text.find('\n'))};
+    return Failure{ExitCode::failed,
+                   text.empty() ? "an error without a message" : text.substr(0, text.find('\n'))};
   }
 }
 
 void all_agree_on(const Communicator& communicator, const std::optional<Failure>& failure) {
   // A failure counts as one, whatever code it claims: 0 would let this rank go on without a result.
-  const std::int64_t code = failure ? std::max<std::int64_t>(static_cast<std::int64_t>(failure->exit_code), 1) : 0;
+  const std::int64_t code =
+      failure ? std::max<std::int64_t>(static_cast<std::int64_t>(failure->exit_code), 1) : 0;
   const std::vector<std::int64_t> codes = communicator.all_gather(std::span(&code, 1));
   // Bad input outranks the failures that it causes elsewhere.
   const std::int64_t gravest = *std::max_element(codes.begin(), codes.end());
   if (gravest == 0) return;
-  const std::vector<std::string> messages = communicator.all_gather(failure ? failure->message : std::string());
+  const std::vector<std::string> messages =
+      communicator.all_gather(failure ? failure->message : std::string());
   if (communicator.is_first()) print_failures(messages);
   throw PeerError(static_cast<ExitCode>(gravest));
 }

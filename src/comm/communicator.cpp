@@ -21,7 +21,8 @@ void check_mpi(int code, const char* call) {
   char text[MPI_MAX_ERROR_STRING] = {};
   int length = 0;
   MPI_Error_string(code, text, &length);
-  throw CommError(fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
+  throw CommError(
+      fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
 }
 
 Communicator::Communicator(MPI_Comm handle, bool owned) : handle_(handle), owned_(owned) {
@@ -59,7 +60,8 @@ std::optional<Communicator> Communicator::all_split(bool member) const {
 
 Communicator Communicator::all_split_by_node() const {
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part), "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
+            "MPI_Comm_split_type");
   return {part, true};
 }
 
@@ -78,14 +80,16 @@ std::int64_t Communicator::all_sum(std::int64_t value) const {
 std::vector<double> Communicator::all_gather(std::span<const double> block) const {
   std::vector<double> all(block.size() * static_cast<std::size_t>(size_));
   const int count = static_cast<int>(block.size());
-  check_mpi(MPI_Allgather(block.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, handle_), "MPI_Allgather");
+  check_mpi(MPI_Allgather(block.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, handle_),
+            "MPI_Allgather");
   return all;
 }
 
 std::vector<std::int64_t> Communicator::all_gather(std::span<const std::int64_t> block) const {
   std::vector<std::int64_t> all(block.size() * static_cast<std::size_t>(size_));
   const int count = static_cast<int>(block.size());
-  check_mpi(MPI_Allgather(block.data(), count, MPI_INT64_T, all.data(), count, MPI_INT64_T, handle_), "MPI_Allgather");
+  check_mpi(MPI_Allgather(block.data(), count, MPI_INT64_T, all.data(), count, MPI_INT64_T, handle_),
+            "MPI_Allgather");
   return all;
 }
 
@@ -95,11 +99,13 @@ std::vector<std::string> Communicator::all_gather(const std::string& text) const
   check_mpi(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, handle_), "MPI_Allgather");
   std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
   std::string joined(static_cast<std::size_t>(offsets.back() + lengths.back()), '\0');
-  check_mpi(MPI_Allgatherv(text.data(), length, MPI_CHAR, joined.data(), lengths.data(), offsets.data(), MPI_CHAR, handle_),
+  check_mpi(MPI_Allgatherv(text.data(), length, MPI_CHAR, joined.data(), lengths.data(), offsets.data(),
+                           MPI_CHAR, handle_),
             "MPI_Allgatherv");
   std::vector<std::string> texts;
   for (std::size_t i = 0; i < lengths.size(); ++i)
-    texts.push_back(joined.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(lengths[i])));
+    texts.push_back(
+        joined.substr(static_cast<std::size_t>(offsets[i]), static_cast<std::size_t>(lengths[i])));
   return texts;
 }
 
@@ -120,7 +126,9 @@ std::vector<std::vector<float>> Communicator::all_gather_to_first(std::span<cons
       if (rank_ == source) {
         check_mpi(MPI_Send(block.data() + begin, count, MPI_FLOAT, 0, 0, handle_), "MPI_Send");
       } else {
-        check_mpi(MPI_Recv(blocks.back().data() + begin, count, MPI_FLOAT, source, 0, handle_, MPI_STATUS_IGNORE), "MPI_Recv");
+        check_mpi(
+            MPI_Recv(blocks.back().data() + begin, count, MPI_FLOAT, source, 0, handle_, MPI_STATUS_IGNORE),
+            "MPI_Recv");
       }
     }
   }

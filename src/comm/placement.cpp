@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
 #include <vector>
 
 #include "comigs/base/error.hpp"
@@ -13,22 +13,32 @@ namespace comigs::comm {
 
 namespace {
 
+// Machines have more cores than the fixed cpu_set_t holds.
+constexpr int most_cores = 1 << 16;
+using CoreSet = std::unique_ptr<cpu_set_t, decltype([](cpu_set_t* set) { CPU_FREE(set); })>;
+
+CoreSet empty_set() {
+  CoreSet set(CPU_ALLOC(most_cores));
+  CPU_ZERO_S(CPU_ALLOC_SIZE(most_cores), set.get());
+  return set;
+}
+
 // The cores the operating system lets this process use (affinity set by the launcher, Slurm or a cpuset).
 std::vector<int> allowed_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) != 0) throw CommError("sched_getaffinity failed");
+  const CoreSet set = empty_set();
+  if (sched_getaffinity(0, CPU_ALLOC_SIZE(most_cores), set.get()) != 0)
+    throw CommError("sched_getaffinity failed");
   std::vector<int> cores;
-  for (int core = 0; core < CPU_SETSIZE; ++core)
-    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  for (int core = 0; core < most_cores; ++core)
+    if (CPU_ISSET_S(core, CPU_ALLOC_SIZE(most_cores), set.get())) cores.push_back(core);
   return cores;
 }
 
 void bind_to(std::span<const int> cores) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const int core : cores) CPU_SET(core, &set);
-  if (sched_setaffinity(0, sizeof set, &set) != 0) throw CommError("sched_setaffinity failed");
+  const CoreSet set = empty_set();
+  for (const int core : cores) CPU_SET_S(core, CPU_ALLOC_SIZE(most_cores), set.get());
+  if (sched_setaffinity(0, CPU_ALLOC_SIZE(most_cores), set.get()) != 0)
+    throw CommError("sched_setaffinity failed");
 }
 
 std::string as_text(std::span<const int> cores) {

@@ -12,7 +12,8 @@ namespace comigs::comm {
 Session::Session(int& argc, char**& argv) {
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
-  if (provided < MPI_THREAD_FUNNELED) throw CommError("this MPI does not offer the thread level MPI_THREAD_FUNNELED");
+  if (provided < MPI_THREAD_FUNNELED)
+    throw CommError("this MPI does not offer the thread level MPI_THREAD_FUNNELED");
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
 }
 

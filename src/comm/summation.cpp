@@ -66,8 +66,8 @@ struct Summation::Buffers {
     for (std::size_t begin = 0; begin < values.size(); begin += gather_elements) {
       const std::size_t count = std::min(gather_elements, values.size() - begin);
       const int elements = static_cast<int>(count);
-      check_mpi(MPI_Allgather(values.data() + begin, elements, MPI_FLOAT, gathered.data(), elements, MPI_FLOAT,
-                              communicator.handle()),
+      check_mpi(MPI_Allgather(values.data() + begin, elements, MPI_FLOAT, gathered.data(), elements,
+                              MPI_FLOAT, communicator.handle()),
                 "MPI_Allgather");
       for (std::size_t i = 0; i < count; ++i) {
         float sum = gathered[i];
@@ -103,7 +103,8 @@ struct Summation::Buffers {
   }
 };
 
-Summation::Summation(Memory memory, bool rank_order) : buffers_(std::make_unique<Buffers>(memory, rank_order)) {}
+Summation::Summation(Memory memory, bool rank_order)
+    : buffers_(std::make_unique<Buffers>(memory, rank_order)) {}
 Summation::~Summation() = default;
 Summation::Summation(Summation&&) noexcept = default;
 Summation& Summation::operator=(Summation&&) noexcept = default;

@@ -15,8 +15,10 @@ Batch empty_batch(std::int64_t sequences, std::int64_t context) {
           .predicted = 0};
 }
 
-// Row `row` of the batch: `count` positions from the shard's token `begin` on, and the tokens that follow them.
-void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, std::int64_t begin, std::int64_t count) {
+// Row `row` of the batch: `count` positions from the shard's token `begin` on, and the tokens that follow
+// them.
+void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, std::int64_t begin,
+              std::int64_t count) {
   const auto offset = static_cast<std::size_t>(row * batch.context);
   shard.read(begin, std::span(batch.tokens).subspan(offset, static_cast<std::size_t>(count)));
   shard.read(begin + 1, std::span(batch.targets).subspan(offset, static_cast<std::size_t>(count)));
@@ -25,8 +27,8 @@ void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, std::int6
 
 }  // namespace
 
-Batch sample_batch(const TokenShard& shard, std::int64_t sequences, std::int64_t context, const StreamKey& key,
-                   std::int64_t first) {
+Batch sample_batch(const TokenShard& shard, std::int64_t sequences, std::int64_t context,
+                   const StreamKey& key, std::int64_t first) {
   Batch batch = empty_batch(sequences, context);
   const auto starts = static_cast<std::uint64_t>(shard.size() - context);
   RandomStream stream(key);
@@ -55,7 +57,8 @@ Batch slice(const Batch& batch, std::int64_t begin, std::int64_t sequences) {
   const auto offset = begin * batch.context, count = sequences * batch.context;
   std::copy_n(batch.tokens.begin() + offset, count, part.tokens.begin());
   std::copy_n(batch.targets.begin() + offset, count, part.targets.begin());
-  part.predicted = std::count_if(part.targets.begin(), part.targets.end(), [](std::int64_t t) { return t != no_target; });
+  part.predicted =
+      std::count_if(part.targets.begin(), part.targets.end(), [](std::int64_t t) { return t != no_target; });
   return part;
 }
 

@@ -32,20 +32,24 @@ class Reader {
     throw DataError(fmt::format("{}: '{}' is missing or not {}", file_.string(), where, expected));
   }
 
-  [[nodiscard]] const Json& member(const Json& object, const std::string& name, const std::string& where) const {
+  [[nodiscard]] const Json& member(const Json& object, const std::string& name,
+                                   const std::string& where) const {
     if (!object.is_object() || !object.contains(name)) fail(where + name, "there");
     return object.at(name);
   }
 
-  [[nodiscard]] std::string text(const Json& object, const std::string& name, const std::string& where) const {
+  [[nodiscard]] std::string text(const Json& object, const std::string& name,
+                                 const std::string& where) const {
     const Json& value = member(object, name, where);
     if (!value.is_string() || value.get_ref<const std::string&>().empty()) fail(where + name, "a text");
     return value.get<std::string>();
   }
 
-  [[nodiscard]] std::int64_t count(const Json& object, const std::string& name, const std::string& where) const {
+  [[nodiscard]] std::int64_t count(const Json& object, const std::string& name,
+                                   const std::string& where) const {
     const Json& value = member(object, name, where);
-    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > (std::uint64_t{1} << 48)) fail(where + name, "a count");
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > (std::uint64_t{1} << 48))
+      fail(where + name, "a count");
     return value.get<std::int64_t>();
   }
 
@@ -97,7 +101,8 @@ std::vector<UserShards> read_users(const Reader& reader, TokenType type) {
 
 Manifest read_manifest(const fs::path& folder) {
   if (!fs::is_directory(folder))
-    throw DataError(fmt::format("{}: no such data-set folder; make one with 'python -m data_prep'", folder.string()));
+    throw DataError(
+        fmt::format("{}: no such data-set folder; make one with 'python -m data_prep'", folder.string()));
   const Reader reader(folder / "manifest.json");
   const std::string format = reader.text(reader.root(), "format", "");
   if (format != "comigs-dataset" || reader.count(reader.root(), "format_version", "") != 1)

@@ -5,18 +5,20 @@
 
 #include "comigs/base/error.hpp"
 
-static_assert(std::endian::native == std::endian::little, "token files are little-endian and read as they lie");
+static_assert(std::endian::native == std::endian::little,
+              "token files are little-endian and read as they lie");
 
 namespace comigs::data {
 
 namespace {
 
 template <class Token>
-void check_vocabulary(const std::filesystem::path& file, std::span<const Token> tokens, std::int64_t vocabulary) {
+void check_vocabulary(const std::filesystem::path& file, std::span<const Token> tokens,
+                      std::int64_t vocabulary) {
   const auto largest = std::max_element(tokens.begin(), tokens.end());
   if (largest != tokens.end() && static_cast<std::int64_t>(*largest) >= vocabulary)
-    throw DataError(fmt::format("{}: token {} at position {} is outside the vocabulary of {} entries", file.string(), *largest,
-                                largest - tokens.begin(), vocabulary));
+    throw DataError(fmt::format("{}: token {} at position {} is outside the vocabulary of {} entries",
+                                file.string(), *largest, largest - tokens.begin(), vocabulary));
 }
 
 template <class Token>
@@ -27,7 +29,9 @@ std::span<const Token> view(const io::MappedFile& file, std::int64_t size) {
 }  // namespace
 
 TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabulary)
-    : file_(std::make_shared<io::MappedFile>(description.file)), type_(description.type), size_(description.tokens) {
+    : file_(std::make_shared<io::MappedFile>(description.file)),
+      type_(description.type),
+      size_(description.tokens) {
   const std::uint64_t width = type_ == TokenType::uint16 ? 2 : 4;
   if (file_->size_bytes() % width != 0 || file_->size_bytes() / width != static_cast<std::uint64_t>(size_))
     throw DataError(fmt::format("{}: {} bytes found, but the manifest promises {} tokens of {} bytes",

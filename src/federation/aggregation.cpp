@@ -38,7 +38,9 @@ std::set<Holders> all_groups(const std::vector<model::UserModel>& users) {
   return groups;
 }
 
-bool contains(const Holders& holders, std::int64_t user) { return std::binary_search(holders.begin(), holders.end(), user); }
+bool contains(const Holders& holders, std::int64_t user) {
+  return std::binary_search(holders.begin(), holders.end(), user);
+}
 
 }  // namespace
 
@@ -47,41 +49,47 @@ std::vector<SharedSlice> shared_slices(const std::vector<model::UserModel>& user
   std::vector<SharedSlice> slices;
   const auto add = [&](const model::Slice& slice, Holders holders) {
     if (holders.size() < 2 || slice.count == 0 || !contains(holders, user)) return;
-    if (!slices.empty() && slices.back().holders == holders && slices.back().slice.offset + slices.back().slice.count == slice.offset) {
+    if (!slices.empty() && slices.back().holders == holders &&
+        slices.back().slice.offset + slices.back().slice.count == slice.offset) {
       slices.back().slice.count += slice.count;
     } else {
       slices.push_back({slice, std::move(holders)});
     }
   };
   add(parameters.attention(), holders_of_attention(users));
-  for (std::int64_t j = 0; j < parameters.user_model().generalists; ++j) add(parameters.expert(j), holders_of_generalist(users, j));
+  for (std::int64_t j = 0; j < parameters.user_model().generalists; ++j)
+    add(parameters.expert(j), holders_of_generalist(users, j));
   return slices;
 }
 
-Aggregation::Aggregation(const comm::Communicator& world, const std::vector<model::UserModel>& users, std::vector<SharedSlice> slices,
-                         comm::Memory memory, bool rank_order)
+Aggregation::Aggregation(const comm::Communicator& world, const std::vector<model::UserModel>& users,
+                         std::vector<SharedSlice> slices, comm::Memory memory, bool rank_order)
     : slices_(std::move(slices)), summation_(memory, rank_order) {
   for (const Holders& holders : all_groups(users))
-    if (auto group = world.all_split(contains(holders, world.rank()))) groups_.push_back({holders, std::move(*group)});
+    if (auto group = world.all_split(contains(holders, world.rank())))
+      groups_.push_back({holders, std::move(*group)});
 }
 
 void Aggregation::all_aggregate(const model::Parameters& parameters) {
-  // Groups in the order that all ranks have them in: no two ranks wait for each other in different collectives.
+  // Groups in the order that all ranks have them in: no two ranks wait for each other in different
+  // collectives.
   for (const Group& group : groups_) {
     for (const SharedSlice& shared : slices_) {
       if (shared.holders != group.holders) continue;
       at::Tensor part = model::view(parameters.values(), shared.slice);
       model::synchronize(part.device());
-      summation_.all_sum(group.communicator, {part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
+      summation_.all_sum(group.communicator,
+                         {part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
       part.div_(static_cast<double>(group.holders.size()));
     }
   }
 }
 
 std::int64_t Aggregation::bytes() const {
-  return std::accumulate(slices_.begin(), slices_.end(), std::int64_t{0}, [](std::int64_t sum, const SharedSlice& shared) {
-    return sum + shared.slice.count * static_cast<std::int64_t>(sizeof(float));
-  });
+  return std::accumulate(slices_.begin(), slices_.end(), std::int64_t{0},
+                         [](std::int64_t sum, const SharedSlice& shared) {
+                           return sum + shared.slice.count * static_cast<std::int64_t>(sizeof(float));
+                         });
 }
 
 std::vector<double> Aggregation::weights(std::int64_t user, std::int64_t users) const {
@@ -91,7 +99,8 @@ std::vector<double> Aggregation::weights(std::int64_t user, std::int64_t users) 
     return row;
   }
   const Holders& holders = slices_.front().holders;
-  for (const std::int64_t holder : holders) row[static_cast<std::size_t>(holder)] = 1.0 / static_cast<double>(holders.size());
+  for (const std::int64_t holder : holders)
+    row[static_cast<std::size_t>(holder)] = 1.0 / static_cast<double>(holders.size());
   return row;
 }
 

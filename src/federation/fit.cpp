@@ -9,28 +9,37 @@ void check_users(const data::Manifest& manifest, std::int64_t ranks) {
   if (ranks == users) return;
   std::vector<std::string> names;
   for (const data::UserShards& user : manifest.users) names.push_back(user.name);
-  throw ConfigError(fmt::format("{} MPI rank{} for the {} user{} of data set '{}' ({}): one rank is one user, so start with 'mpirun -n {}'",
-                                ranks, ranks == 1 ? "" : "s", users, users == 1 ? "" : "s", manifest.name, fmt::join(names, ", "), users));
+  throw ConfigError(
+      fmt::format("{} MPI rank{} for the {} user{} of data set '{}' ({}): one rank is one user, so start "
+                  "with 'mpirun -n {}'",
+                  ranks, ranks == 1 ? "" : "s", users, users == 1 ? "" : "s", manifest.name,
+                  fmt::join(names, ", "), users));
 }
 
-void check_base(const config::Config& config, const data::Manifest& manifest, const model::Architecture& architecture) {
+void check_base(const config::Config& config, const data::Manifest& manifest,
+                const model::Architecture& architecture) {
   // Bases may pad their vocabulary to a round number; more than that, and the tokens mean something else.
   constexpr std::int64_t padding = 128;
-  if (manifest.vocabulary > architecture.vocabulary || architecture.vocabulary >= manifest.vocabulary + padding)
-    throw DataError(fmt::format("{}: a vocabulary of {}, but data set {} was made with a tokeniser of {} entries; prepare the data with "
-                                "the base model's own tokeniser",
-                                config.model.folder, architecture.vocabulary, config.data.folder, manifest.vocabulary));
+  if (manifest.vocabulary > architecture.vocabulary ||
+      architecture.vocabulary >= manifest.vocabulary + padding)
+    throw DataError(
+        fmt::format("{}: a vocabulary of {}, but data set {} was made with a tokeniser of {} entries; "
+                    "prepare the data with "
+                    "the base model's own tokeniser",
+                    config.model.folder, architecture.vocabulary, config.data.folder, manifest.vocabulary));
   for (std::size_t i = 0; i < config.users.size(); ++i)
     if (config.users[i].context_tokens > architecture.positions)
-      throw ConfigError(fmt::format("[user.{}] context_tokens = {}, but the base model {} has {} positions", i,
-                                    config.users[i].context_tokens, config.model.folder, architecture.positions));
+      throw ConfigError(fmt::format("[user.{}] context_tokens = {}, but the base model {} has {} positions",
+                                    i, config.users[i].context_tokens, config.model.folder,
+                                    architecture.positions));
 }
 
 void check_shards(const config::User& user, const data::UserShards& shards) {
   const auto check = [&](const data::ShardDescription& shard, std::int64_t least) {
     if (shard.tokens < least)
-      throw DataError(fmt::format("{}: {} tokens, expected at least {} (user {}, context_tokens = {})", shard.file.string(), shard.tokens,
-                                  least, shards.name, user.context_tokens));
+      throw DataError(fmt::format("{}: {} tokens, expected at least {} (user {}, context_tokens = {})",
+                                  shard.file.string(), shard.tokens, least, shards.name,
+                                  user.context_tokens));
   };
   check(shards.train, user.context_tokens + 1);
   check(shards.validation, user.context_tokens + 1);

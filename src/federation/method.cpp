@@ -51,9 +51,12 @@ constexpr Method table[] = {
 
 std::int64_t generalists(const Method& method, std::int64_t experts) {
   switch (method.experts_shared) {
-    case Sharing::none: return 0;
-    case Sharing::first: return std::min<std::int64_t>(1, experts);
-    case Sharing::all: return experts;
+    case Sharing::none:
+      return 0;
+    case Sharing::first:
+      return std::min<std::int64_t>(1, experts);
+    case Sharing::all:
+      return experts;
   }
   return 0;
 }
@@ -61,8 +64,10 @@ std::int64_t generalists(const Method& method, std::int64_t experts) {
 void check_experts(const Method& method, const std::vector<config::User>& users) {
   for (std::size_t i = 0; i < users.size(); ++i)
     if (method.experts.value_or(0) > 0 && users[i].experts != *method.experts)
-      throw ConfigError(fmt::format("method '{}' has {} experts for every user, but [user.{}] experts = {}; 'comigs-1gxs' takes any number",
-                                    method.name, *method.experts, i, users[i].experts));
+      throw ConfigError(
+          fmt::format("method '{}' has {} experts for every user, but [user.{}] experts = {}; 'comigs-1gxs' "
+                      "takes any number",
+                      method.name, *method.experts, i, users[i].experts));
 }
 
 // Averages are taken factor by factor: what is averaged must have one shape and mean the same update.
@@ -70,9 +75,12 @@ void check_ranks(const Method& method, const std::vector<model::UserModel>& mode
   if (!method.attention_shared && method.experts_shared == Sharing::none) return;
   for (std::size_t i = 1; i < models.size(); ++i)
     if (models[i].lora_rank != models[0].lora_rank || models[i].lora_alpha != models[0].lora_alpha)
-      throw ConfigError(fmt::format("method '{}' averages LoRA factors, so all users need one rank and alpha: user 0 has lora_rank = {}, "
-                                    "lora_alpha = {}, user {} has {}, {}",
-                                    method.name, models[0].lora_rank, models[0].lora_alpha, i, models[i].lora_rank, models[i].lora_alpha));
+      throw ConfigError(
+          fmt::format("method '{}' averages LoRA factors, so all users need one rank and alpha: user 0 has "
+                      "lora_rank = {}, "
+                      "lora_alpha = {}, user {} has {}, {}",
+                      method.name, models[0].lora_rank, models[0].lora_alpha, i, models[i].lora_rank,
+                      models[i].lora_alpha));
 }
 
 }  // namespace
@@ -86,7 +94,8 @@ const Method& find_method(const std::string& name) {
     names.emplace_back(method.name);
   }
   const auto meant = config::nearest(name, names);
-  throw ConfigError(fmt::format("unknown method '{}'{}; known: {}", name, meant ? fmt::format("; did you mean '{}'?", names[*meant]) : "",
+  throw ConfigError(fmt::format("unknown method '{}'{}; known: {}", name,
+                                meant ? fmt::format("; did you mean '{}'?", names[*meant]) : "",
                                 fmt::join(names, ", ")));
 }
 

@@ -17,9 +17,9 @@ train::EvaluationOptions options(const config::User& user, std::int64_t tokens) 
 
 }  // namespace
 
-RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config, const model::BaseModel& base,
-                     const data::UserData& shards, model::Parameters& parameters, train::LocalTrainer& trainer,
-                     Aggregation& aggregation)
+RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config,
+                     const model::BaseModel& base, const data::UserData& shards,
+                     model::Parameters& parameters, train::LocalTrainer& trainer, Aggregation& aggregation)
     : world_(world),
       config_(config),
       base_(base),
@@ -75,7 +75,8 @@ void RoundLoop::evaluate(UserRound& record) const {
 
 SplitEvaluations RoundLoop::perplexities() const {
   SplitEvaluations evaluations;
-  evaluations.validation = train::evaluate(base_, parameters_, shards_.validation, options(user_, 0)).evaluation;
+  evaluations.validation =
+      train::evaluate(base_, parameters_, shards_.validation, options(user_, 0)).evaluation;
   evaluations.test = train::evaluate(base_, parameters_, shards_.test, options(user_, 0)).evaluation;
   return evaluations;
 }

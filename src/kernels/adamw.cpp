@@ -2,7 +2,8 @@
 
 #include "adamw_element.hpp"
 
-// One clone of the loop for each vector width, picked when the program starts. Sanitizers cannot instrument the picking.
+// One clone of the loop for each vector width, picked when the program starts. Sanitizers cannot instrument
+// the picking.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
 #define COMIGS_VECTOR_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -39,7 +40,8 @@ void adamw_host(const AdamwSlice& slice, const AdamwStep& step) {
   const float* __restrict gradients = slice.gradients;
   float* __restrict first = slice.first_moments;
   float* __restrict second = slice.second_moments;
-  for (std::size_t i = 0; i < slice.count; ++i) adamw_element<float>(values[i], gradients[i], first[i], second[i], step);
+  for (std::size_t i = 0; i < slice.count; ++i)
+    adamw_element<float>(values[i], gradients[i], first[i], second[i], step);
 }
 
 }  // namespace comigs::kernels

@@ -14,7 +14,8 @@
 namespace comigs::kernels {
 
 template <class Real>
-COMIGS_HOST_DEVICE inline void adamw_element(Real& value, Real gradient, Real& first, Real& second, const AdamwStep& step) {
+COMIGS_HOST_DEVICE inline void adamw_element(Real& value, Real gradient, Real& first, Real& second,
+                                             const AdamwStep& step) {
   const Real one = 1;
   first = step.beta1 * first + (one - step.beta1) * gradient;
   second = step.beta2 * second + (one - step.beta2) * gradient * gradient;

@@ -3,6 +3,8 @@
 
 namespace comigs::kernels {
 
-void adamw_device(const AdamwSlice&, const AdamwStep&, void*) { fail_launch("adamw", "comigs was built without CUDA"); }
+void adamw_device(const AdamwSlice&, const AdamwStep&, void*) {
+  fail_launch("adamw", "comigs was built without CUDA");
+}
 
 }  // namespace comigs::kernels

@@ -34,12 +34,14 @@ Architecture read_architecture(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
   std::ifstream stream(file);
   if (!stream)
-    throw DataError(fmt::format("{}: cannot be opened; a model is a Hugging Face folder with config.json and model.safetensors",
-                                file.string()));
+    throw DataError(fmt::format(
+        "{}: cannot be opened; a model is a Hugging Face folder with config.json and model.safetensors",
+        file.string()));
   const nlohmann::json config = nlohmann::json::parse(stream, nullptr, false);
   if (!config.is_object()) throw DataError(fmt::format("{}: not a JSON object", file.string()));
   const auto type = config.find("model_type");
-  if (type == config.end() || !type->is_string()) throw DataError(fmt::format("{}: 'model_type' is missing", file.string()));
+  if (type == config.end() || !type->is_string())
+    throw DataError(fmt::format("{}: 'model_type' is missing", file.string()));
   return find_family(type->get<std::string>(), file.string()).read(config, file);
 }
 
@@ -51,7 +53,8 @@ std::vector<WeightSpec> weight_specs(const Architecture& architecture) {
   return find_family(architecture.family, "architecture").weights(architecture);
 }
 
-std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {
+std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype,
+                                           const at::Device& device) {
   // The configuration first: a folder that is no model at all is told by it.
   const Architecture architecture = read_architecture(folder);
   return make_base_model(architecture, open_weights(folder, dtype, device));

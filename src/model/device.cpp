@@ -25,12 +25,15 @@ int visible_gpus() {
 c10::Device bind_gpu([[maybe_unused]] int local_rank) {
 #ifdef COMIGS_CUDA
   const int gpus = visible_gpus();
-  if (gpus == 0) throw ConfigError("--device cuda: no CUDA device is visible to this rank; use --device cpu or give the job GPUs");
+  if (gpus == 0)
+    throw ConfigError(
+        "--device cuda: no CUDA device is visible to this rank; use --device cpu or give the job GPUs");
   const auto index = static_cast<c10::DeviceIndex>(local_rank % gpus);
   c10::cuda::set_device(index);
   return {c10::DeviceType::CUDA, index};
 #else
-  throw ConfigError("--device cuda: this comigs was built without CUDA; use --device cpu or build with the preset 'cuda'");
+  throw ConfigError(
+      "--device cuda: this comigs was built without CUDA; use --device cpu or build with the preset 'cuda'");
 #endif
 }
 
@@ -42,7 +45,9 @@ std::string describe(const c10::Device& device) {
       return fmt::format("{} (cuda:{})", properties.name, static_cast<int>(device.index()));
   }
 #endif
-  return device.is_cpu() ? fmt::format("cpu, {} thread{}", at::get_num_threads(), at::get_num_threads() == 1 ? "" : "s") : device.str();
+  return device.is_cpu()
+             ? fmt::format("cpu, {} thread{}", at::get_num_threads(), at::get_num_threads() == 1 ? "" : "s")
+             : device.str();
 }
 
 void set_threads(int threads) {

@@ -25,7 +25,8 @@ ExpertFactors side_by_side(const std::vector<Expert>& experts, double scale, at:
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Lora* lora, double scale) {
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Lora* lora,
+                  double scale) {
   at::Tensor y = at::addmm(bias, x, weight);
   if (lora == nullptr) return y;
   const at::Tensor reduced = x.mm(lora->A.to(x.scalar_type()).t());
@@ -35,7 +36,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
 LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const UserModel& user_model) {
   if (!user_model.routed()) {
     const double share = 1.0 / static_cast<double>(user_model.experts);
-    return {.probabilities = {}, .gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)), .chosen = {}};
+    return {.probabilities = {},
+            .gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
+            .chosen = {}};
   }
   const at::Tensor logits = at::linear(x.to(at::kFloat), parameters.router);
   const std::int64_t active = std::min(user_model.top_k, user_model.experts);
@@ -45,11 +48,12 @@ LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const
   return {.probabilities = logits.softmax(-1), .gate = kept.softmax(-1), .chosen = chosen};
 }
 
-at::Tensor expert_mlp(const at::Tensor& x, const FrozenMlp& mlp, const LayerParameters& parameters, const UserModel& user_model,
-                      std::vector<LayerRouting>& routing) {
+at::Tensor expert_mlp(const at::Tensor& x, const FrozenMlp& mlp, const LayerParameters& parameters,
+                      const UserModel& user_model, std::vector<LayerRouting>& routing) {
   if (user_model.gate == Gate::none) return plain_mlp(x, mlp);
   LayerRouting decided = route(x, parameters, user_model);
-  at::Tensor y = mixture_mlp(x, decided.gate, mlp, side_by_side(parameters.experts, user_model.scale(), x.scalar_type()));
+  at::Tensor y = mixture_mlp(x, decided.gate, mlp,
+                             side_by_side(parameters.experts, user_model.scale(), x.scalar_type()));
   if (user_model.routed()) routing.push_back(std::move(decided));
   return y;
 }

@@ -12,6 +12,7 @@ namespace comigs::model {
 
 /// `config` is the parsed config.json at `file`, for messages.
 [[nodiscard]] Architecture read_gpt2(const nlohmann::json& config, const std::filesystem::path& file);
-[[nodiscard]] std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture, const WeightSource& weights);
+[[nodiscard]] std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture,
+                                                   const WeightSource& weights);
 
 }  // namespace comigs::model

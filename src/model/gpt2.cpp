@@ -1,4 +1,5 @@
-// GPT-2 (Radford et al. 2019): the way through the network. Weights lie as in its files: y = x W + b with W [in, out].
+// GPT-2 (Radford et al. 2019): the way through the network. Weights lie as in its files: y = x W + b with W
+// [in, out].
 #include <ATen/ATen.h>
 
 #include <map>
@@ -47,14 +48,18 @@ class Gpt2 : public BaseModel {
   [[nodiscard]] Forward forward(const at::Tensor& tokens, const Parameters& parameters) const override {
     const std::int64_t B = tokens.size(0), T = tokens.size(1);
     if (T > architecture_.positions)
-      throw DataError(fmt::format("a context of {} tokens, but the base model has {} positions", T, architecture_.positions));
+      throw DataError(fmt::format("a context of {} tokens, but the base model has {} positions", T,
+                                  architecture_.positions));
     Forward result;
-    at::Tensor x = (at::embedding(embedding_, tokens) + positions_.narrow(0, 0, T)).view({B * T, architecture_.width});
+    at::Tensor x =
+        (at::embedding(embedding_, tokens) + positions_.narrow(0, 0, T)).view({B * T, architecture_.width});
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       const Layer& layer = layers_[l];
       const LayerParameters& trained = parameters.layers()[l];
-      x = x + attention(norm(x, layer.norm_1, layer.norm_1_bias), layer, trained, parameters.user_model(), B, T);
-      x = x + expert_mlp(norm(x, layer.norm_2, layer.norm_2_bias), layer.mlp, trained, parameters.user_model(), result.routing);
+      x = x +
+          attention(norm(x, layer.norm_1, layer.norm_1_bias), layer, trained, parameters.user_model(), B, T);
+      x = x + expert_mlp(norm(x, layer.norm_2, layer.norm_2_bias), layer.mlp, trained,
+                         parameters.user_model(), result.routing);
     }
     result.hidden = norm(x, final_norm_, final_norm_bias_);
     return result;
@@ -68,11 +73,14 @@ class Gpt2 : public BaseModel {
   // x [B T, C] -> [B T, C]
   [[nodiscard]] at::Tensor attention(const at::Tensor& x, const Layer& layer, const LayerParameters& trained,
                                      const UserModel& user_model, std::int64_t B, std::int64_t T) const {
-    const auto lora = [&](std::size_t site) { return trained.attention.empty() ? nullptr : &trained.attention[site]; };
+    const auto lora = [&](std::size_t site) {
+      return trained.attention.empty() ? nullptr : &trained.attention[site];
+    };
     const double scale = user_model.scale();
     const at::Tensor qkv = linear(x, layer.attend, layer.attend_bias, lora(0), scale);
     const std::int64_t heads = architecture_.heads, size = architecture_.width / heads;
-    const at::Tensor split = qkv.view({B, T, 3, heads, size}).permute({2, 0, 3, 1, 4});  // [3, B, heads, T, size]
+    const at::Tensor split =
+        qkv.view({B, T, 3, heads, size}).permute({2, 0, 3, 1, 4});  // [3, B, heads, T, size]
     const at::Tensor mixed = at::scaled_dot_product_attention(split[0], split[1], split[2], {}, 0.0, true);
     const at::Tensor joined = mixed.transpose(1, 2).reshape({B * T, architecture_.width});
     return linear(joined, layer.project, layer.project_bias, lora(1), scale);

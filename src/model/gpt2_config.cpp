@@ -28,7 +28,8 @@ class Config {
   // Settings that change what is computed: we know one value of each.
   void insist(const char* name, const nlohmann::json& value) const {
     const auto entry = values_.find(name);
-    if (entry != values_.end() && !entry->is_null() && *entry != value) fail(name, entry->dump(), value.dump());
+    if (entry != values_.end() && !entry->is_null() && *entry != value)
+      fail(name, entry->dump(), value.dump());
   }
 
  private:
@@ -38,8 +39,8 @@ class Config {
 
 }  // namespace
 
-Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int64_t heads, std::int64_t vocabulary,
-                               std::int64_t positions) {
+Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int64_t heads,
+                               std::int64_t vocabulary, std::int64_t positions) {
   const std::int64_t inner = 4 * width;
   return {.family = "gpt2",
           .layers = layers,
@@ -56,10 +57,12 @@ Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int
 
 Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path& file) {
   const Config config(values, file);
-  Architecture architecture = gpt2_architecture(config.size("n_layer", 1000), config.size("n_embd", 1 << 16), config.size("n_head", 1 << 16),
-                                                config.size("vocab_size", 1 << 24), config.size("n_positions", 1 << 24));
+  Architecture architecture = gpt2_architecture(
+      config.size("n_layer", 1000), config.size("n_embd", 1 << 16), config.size("n_head", 1 << 16),
+      config.size("vocab_size", 1 << 24), config.size("n_positions", 1 << 24));
   if (architecture.width % architecture.heads != 0)
-    config.fail("n_head", std::to_string(architecture.heads), fmt::format("a divisor of n_embd = {}", architecture.width));
+    config.fail("n_head", std::to_string(architecture.heads),
+                fmt::format("a divisor of n_embd = {}", architecture.width));
   config.insist("activation_function", "gelu_new");
   config.insist("n_inner", architecture.inner);
   config.insist("scale_attn_weights", true);
@@ -98,22 +101,23 @@ std::vector<WeightSpec> gpt2_weights(const Architecture& architecture) {
 }
 
 std::string gpt2_config_json(const Architecture& architecture) {
-  const nlohmann::ordered_json config = {{"architectures", {"GPT2LMHeadModel"}},
-                                         {"model_type", "gpt2"},
-                                         {"activation_function", "gelu_new"},
-                                         {"n_layer", architecture.layers},
-                                         {"n_embd", architecture.width},
-                                         {"n_head", architecture.heads},
-                                         {"n_positions", architecture.positions},
-                                         {"n_ctx", architecture.positions},
-                                         {"vocab_size", architecture.vocabulary},
-                                         {"bos_token_id", nullptr},  // GPT-2's own would lie outside a small vocabulary
-                                         {"eos_token_id", nullptr},
-                                         {"layer_norm_epsilon", architecture.layer_norm_epsilon},
-                                         {"tie_word_embeddings", true},
-                                         {"attn_pdrop", 0.0},
-                                         {"embd_pdrop", 0.0},
-                                         {"resid_pdrop", 0.0}};
+  const nlohmann::ordered_json config = {
+      {"architectures", {"GPT2LMHeadModel"}},
+      {"model_type", "gpt2"},
+      {"activation_function", "gelu_new"},
+      {"n_layer", architecture.layers},
+      {"n_embd", architecture.width},
+      {"n_head", architecture.heads},
+      {"n_positions", architecture.positions},
+      {"n_ctx", architecture.positions},
+      {"vocab_size", architecture.vocabulary},
+      {"bos_token_id", nullptr},  // GPT-2's own would lie outside a small vocabulary
+      {"eos_token_id", nullptr},
+      {"layer_norm_epsilon", architecture.layer_norm_epsilon},
+      {"tie_word_embeddings", true},
+      {"attn_pdrop", 0.0},
+      {"embd_pdrop", 0.0},
+      {"resid_pdrop", 0.0}};
   return config.dump(2) + "\n";
 }
 

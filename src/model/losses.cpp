@@ -8,7 +8,8 @@ namespace {
 
 at::Tensor balancing_weights(BalancingWeights kind, std::int64_t experts, const at::TensorOptions& options) {
   const auto others = static_cast<double>(experts - 1);
-  if (kind == BalancingWeights::uniform) return at::full({experts}, 1.0 / static_cast<double>(experts), options);
+  if (kind == BalancingWeights::uniform)
+    return at::full({experts}, 1.0 / static_cast<double>(experts), options);
   at::Tensor weights = at::full({experts}, others / (others * others + 1.0), options);
   weights[0] = 1.0 / (others * others + 1.0);
   return weights;

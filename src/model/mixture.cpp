@@ -12,7 +12,20 @@ using torch::autograd::variable_list;
 
 constexpr const char* approximation = "tanh";  // "gelu_new" of GPT-2
 
-enum Input { in_x, in_gate, in_up, in_up_bias, in_down, in_down_bias, in_up_A, in_up_B, in_down_A, in_down_B, in_scale, inputs };
+enum Input {
+  in_x,
+  in_gate,
+  in_up,
+  in_up_bias,
+  in_down,
+  in_down_bias,
+  in_up_A,
+  in_up_B,
+  in_down_A,
+  in_down_B,
+  in_scale,
+  inputs
+};
 
 // Column e of a [n, E] gate as [n, 1] in the precision of the activations.
 at::Tensor gate_column(const at::Tensor& gate, std::int64_t expert, at::ScalarType dtype) {
@@ -24,15 +37,15 @@ at::Tensor row_dot(const at::Tensor& a, const at::Tensor& b) { return (a * b).su
 
 class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate, const at::Tensor& up,
-                            const at::Tensor& up_bias, const at::Tensor& down, const at::Tensor& down_bias,
-                            const at::Tensor& up_A, const at::Tensor& up_B, const at::Tensor& down_A,
-                            const at::Tensor& down_B, double scale) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate,
+                            const at::Tensor& up, const at::Tensor& up_bias, const at::Tensor& down,
+                            const at::Tensor& down_bias, const at::Tensor& up_A, const at::Tensor& up_B,
+                            const at::Tensor& down_A, const at::Tensor& down_B, double scale) {
     const std::int64_t experts = up_B.size(0), rank = up_B.size(2);
-    const at::Tensor hidden = at::addmm(up_bias, x, up);                  // [n, F]
-    const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);                // [n, E R]
-    at::Tensor mixed;                                                     // [n, F]
-    const at::Tensor weighted = at::empty_like(reduced);                  // [n, E R]: g_i a_i A'_i^T
+    const at::Tensor hidden = at::addmm(up_bias, x, up);    // [n, F]
+    const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);  // [n, E R]
+    at::Tensor mixed;                                       // [n, F]
+    const at::Tensor weighted = at::empty_like(reduced);    // [n, E R]: g_i a_i A'_i^T
     for (std::int64_t e = 0; e < experts; ++e) {
       const at::Tensor share = gate_column(gate, e, x.scalar_type());
       at::Tensor activation = at::addmm(hidden, reduced.narrow(1, e * rank, rank), up_B[e].t());
@@ -76,7 +89,8 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
       const at::Tensor before = at::addmm(hidden(), u, up_B()[e].t());
       const at::Tensor activation = at::gelu(before, approximation);
       const at::Tensor d_w = d_weighted.narrow(1, e * rank, rank);
-      // The gradient of the activation before the gate's share; its inner product with the activation is the gate's.
+      // The gradient of the activation before the gate's share; its inner product with the activation is the
+      // gate's.
       at::Tensor d_activation = at::addmm(d_mixed, d_w, down_A()[e]);
       if (d_gate.defined()) d_gate.select(1, e).copy_(row_dot(d_activation, activation));
       if (d_down_A.defined()) d_down_A[e].copy_((d_w * share).t().mm(activation));
@@ -122,9 +136,10 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
 
 }  // namespace
 
-at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const FrozenMlp& mlp, const ExpertFactors& factors) {
-  return MixtureFunction::apply(x, gate, mlp.up, mlp.up_bias, mlp.down, mlp.down_bias, factors.up_A, factors.up_B,
-                                factors.down_A, factors.down_B, factors.scale);
+at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const FrozenMlp& mlp,
+                       const ExpertFactors& factors) {
+  return MixtureFunction::apply(x, gate, mlp.up, mlp.up_bias, mlp.down, mlp.down_bias, factors.up_A,
+                                factors.up_B, factors.down_A, factors.down_B, factors.scale);
 }
 
 at::Tensor plain_mlp(const at::Tensor& x, const FrozenMlp& mlp) {

@@ -12,7 +12,9 @@ namespace comigs::model {
 
 namespace {
 
-std::int64_t lora_count(const Projection& projection, std::int64_t rank) { return rank * (projection.in + projection.out); }
+std::int64_t lora_count(const Projection& projection, std::int64_t rank) {
+  return rank * (projection.in + projection.out);
+}
 
 // Hands out consecutive views of the two blocks as autograd leaves.
 class Cursor {
@@ -43,8 +45,10 @@ class Cursor {
 
 std::int64_t block_size(const Architecture& architecture, const UserModel& model) {
   if (model.gate == Gate::none) return 0;
-  std::int64_t layer = model.experts * (lora_count(architecture.up, model.lora_rank) + lora_count(architecture.down, model.lora_rank));
-  for (const Projection& projection : architecture.attention) layer += lora_count(projection, model.lora_rank);
+  std::int64_t layer = model.experts * (lora_count(architecture.up, model.lora_rank) +
+                                        lora_count(architecture.down, model.lora_rank));
+  for (const Projection& projection : architecture.attention)
+    layer += lora_count(projection, model.lora_rank);
   if (model.routed()) layer += model.experts * architecture.width;
   return architecture.layers * layer;
 }
@@ -71,9 +75,12 @@ double update_norm(const Lora& lora, double scale) {
 
 double UserModel::scale() const { return lora_alpha / std::sqrt(static_cast<double>(lora_rank)); }
 
-at::Tensor view(const at::Tensor& block, const Slice& slice) { return block.narrow(0, slice.offset, slice.count); }
+at::Tensor view(const at::Tensor& block, const Slice& slice) {
+  return block.narrow(0, slice.offset, slice.count);
+}
 
-Parameters::Parameters(const Architecture& architecture, const UserModel& user_model, const at::Device& device)
+Parameters::Parameters(const Architecture& architecture, const UserModel& user_model,
+                       const at::Device& device)
     : user_model_(user_model), layers_(static_cast<std::size_t>(architecture.layers)) {
   const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
   values_ = at::zeros({block_size(architecture, user_model)}, options);
@@ -88,13 +95,15 @@ Parameters::Parameters(const Architecture& architecture, const UserModel& user_m
     const std::int64_t begin = cursor.offset();
     for (LayerParameters& layer : layers_) {
       Lora up = cursor.take_lora(architecture.up, user_model.lora_rank);
-      layer.experts.push_back({.up = std::move(up), .down = cursor.take_lora(architecture.down, user_model.lora_rank)});
+      layer.experts.push_back(
+          {.up = std::move(up), .down = cursor.take_lora(architecture.down, user_model.lora_rank)});
     }
     experts_.push_back({begin, cursor.offset() - begin});
   }
   const std::int64_t begin = cursor.offset();
   if (user_model.routed())
-    for (LayerParameters& layer : layers_) layer.router = cursor.take({user_model.experts, architecture.width});
+    for (LayerParameters& layer : layers_)
+      layer.router = cursor.take({user_model.experts, architecture.width});
   routers_ = {begin, cursor.offset() - begin};
 }
 
@@ -103,7 +112,11 @@ void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const auto layer = static_cast<std::uint32_t>(l);
     // `step` numbers the factor inside the layer: attention sites from 0, expert e's pair from 256 (e + 1).
-    StreamKey key{.seed = seed, .user = user_model_.shared_attention ? shared_user : own, .stream = Stream::lora_init, .round = layer, .step = 0};
+    StreamKey key{.seed = seed,
+                  .user = user_model_.shared_attention ? shared_user : own,
+                  .stream = Stream::lora_init,
+                  .round = layer,
+                  .step = 0};
     for (const Lora& lora : layers_[l].attention) {
       draw_lora(lora, key);
       ++key.step;
@@ -142,21 +155,30 @@ std::vector<float> Parameters::update_norms(std::int64_t experts) const {
     for (std::size_t e = 0; e < static_cast<std::size_t>(experts); ++e) {
       const bool held = e < layer.experts.size();
       const double nothing = std::numeric_limits<double>::quiet_NaN();
-      norms.push_back(static_cast<float>(held ? update_norm(layer.experts[e].up, user_model_.scale()) : nothing));
-      norms.push_back(static_cast<float>(held ? update_norm(layer.experts[e].down, user_model_.scale()) : nothing));
+      norms.push_back(
+          static_cast<float>(held ? update_norm(layer.experts[e].up, user_model_.scale()) : nothing));
+      norms.push_back(
+          static_cast<float>(held ? update_norm(layer.experts[e].down, user_model_.scale()) : nothing));
     }
   }
   return norms;
 }
 
-std::vector<FactorView> expert_factors(const Architecture& architecture, const UserModel& user_model, const float* experts) {
+std::vector<FactorView> expert_factors(const Architecture& architecture, const UserModel& user_model,
+                                       const float* experts) {
   std::vector<FactorView> factors;
   for (std::int64_t expert = 0; expert < user_model.experts; ++expert) {
     for (std::int64_t layer = 0; layer < architecture.layers; ++layer) {
-      const auto add = [&](const char* name, std::int64_t rows, std::int64_t columns, const char* row_dimension,
-                           const char* column_dimension) {
-        factors.push_back({.layer = layer, .expert = expert, .name = name, .rows = rows, .columns = columns, .data = experts,
-                           .row_dimension = row_dimension, .column_dimension = column_dimension});
+      const auto add = [&](const char* name, std::int64_t rows, std::int64_t columns,
+                           const char* row_dimension, const char* column_dimension) {
+        factors.push_back({.layer = layer,
+                           .expert = expert,
+                           .name = name,
+                           .rows = rows,
+                           .columns = columns,
+                           .data = experts,
+                           .row_dimension = row_dimension,
+                           .column_dimension = column_dimension});
         experts += rows * columns;
       };
       add("up_A", user_model.lora_rank, architecture.up.in, "lora_rank", "width");

@@ -1,4 +1,5 @@
-// The precompiled header of the rooms that see LibTorch: parsing these once per room instead of once per file.
+// The precompiled header of the rooms that see LibTorch: parsing these once per room instead of once per
+// file.
 #pragma once
 
 #include <ATen/ATen.h>

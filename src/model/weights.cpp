@@ -16,17 +16,23 @@ constexpr const char* weights_file = "model.safetensors";
 
 at::ScalarType scalar_type(io::Dtype dtype, const std::string& where) {
   switch (dtype) {
-    case io::Dtype::float32: return at::kFloat;
-    case io::Dtype::bfloat16: return at::kBFloat16;
-    case io::Dtype::float16: return at::kHalf;
-    default: throw DataError(fmt::format("{}: a weight of type {}, expected F32, BF16 or F16", where, io::name_of(dtype)));
+    case io::Dtype::float32:
+      return at::kFloat;
+    case io::Dtype::bfloat16:
+      return at::kBFloat16;
+    case io::Dtype::float16:
+      return at::kHalf;
+    default:
+      throw DataError(
+          fmt::format("{}: a weight of type {}, expected F32, BF16 or F16", where, io::name_of(dtype)));
   }
 }
 
 // Owns the mapped file for as long as a tensor of it lives.
 class MappedWeights {
  public:
-  explicit MappedWeights(const std::filesystem::path& file) : path_(file), file_(std::make_shared<io::SafetensorsFile>(file)) {}
+  explicit MappedWeights(const std::filesystem::path& file)
+      : path_(file), file_(std::make_shared<io::SafetensorsFile>(file)) {}
 
   [[nodiscard]] io::Dtype dtype(const WeightSpec& spec) const { return find(spec).dtype; }
 
@@ -34,13 +40,16 @@ class MappedWeights {
     const io::TensorView& found = find(spec);
     const std::string where = fmt::format("{}: '{}'", path_.string(), spec.name);
     if (found.shape != spec.shape)
-      throw DataError(fmt::format("{} has shape [{}], expected [{}] from config.json", where, fmt::join(found.shape, ", "),
-                                  fmt::join(spec.shape, ", ")));
+      throw DataError(fmt::format("{} has shape [{}], expected [{}] from config.json", where,
+                                  fmt::join(found.shape, ", "), fmt::join(spec.shape, ", ")));
     const at::ScalarType stored = scalar_type(found.dtype, where);
-    if (!found.is_aligned()) throw DataError(fmt::format("{} does not lie at a multiple of its element size", where));
-    // LibTorch has no tensors of const: nothing writes to frozen weights, and the mapping's pages are read-only.
+    if (!found.is_aligned())
+      throw DataError(fmt::format("{} does not lie at a multiple of its element size", where));
+    // LibTorch has no tensors of const: nothing writes to frozen weights, and the mapping's pages are
+    // read-only.
     void* data = const_cast<std::byte*>(found.data());
-    const at::Tensor mapped = at::from_blob(data, spec.shape, [file = file_](void*) {}, at::TensorOptions().dtype(stored));
+    const at::Tensor mapped = at::from_blob(
+        data, spec.shape, [file = file_](void*) {}, at::TensorOptions().dtype(stored));
     return mapped.to(device, dtype);
   }
 
@@ -55,11 +64,14 @@ class MappedWeights {
   std::shared_ptr<const io::SafetensorsFile> file_;
 };
 
-io::Dtype stored_type(at::ScalarType dtype) { return dtype == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32; }
+io::Dtype stored_type(at::ScalarType dtype) {
+  return dtype == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32;
+}
 
 }  // namespace
 
-WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device) {
+WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype,
+                          const at::Device& device) {
   const auto weights = std::make_shared<MappedWeights>(folder / weights_file);
   return [weights, dtype, device](const WeightSpec& spec) { return weights->get(spec, dtype, device); };
 }
@@ -70,20 +82,23 @@ bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& 
                      [&](const WeightSpec& spec) { return weights.dtype(spec) == stored_type(dtype); });
 }
 
-void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype,
-                     const std::filesystem::path& target) {
+void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                     at::ScalarType dtype, const std::filesystem::path& target) {
   const MappedWeights weights(folder / weights_file);
   std::vector<at::Tensor> converted;
   std::vector<io::NamedTensor> tensors;
   for (const WeightSpec& spec : specs) {
     converted.push_back(weights.get(spec, dtype, at::kCPU));
-    const std::span bytes(static_cast<const std::byte*>(converted.back().const_data_ptr()), converted.back().nbytes());
+    const std::span bytes(static_cast<const std::byte*>(converted.back().const_data_ptr()),
+                          converted.back().nbytes());
     tensors.push_back({spec.name, {.dtype = stored_type(dtype), .shape = spec.shape, .bytes = bytes}});
   }
   std::filesystem::create_directories(target);
   io::write_safetensors(target / weights_file, tensors);
 }
 
-std::string weights_digest(const std::filesystem::path& folder) { return io::sha256_of_file(folder / weights_file); }
+std::string weights_digest(const std::filesystem::path& folder) {
+  return io::sha256_of_file(folder / weights_file);
+}
 
 }  // namespace comigs::model

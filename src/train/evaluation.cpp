@@ -19,7 +19,8 @@ class RoutingSums {
     std::vector<at::Tensor> rows;
     for (const model::LayerRouting& layer : routing) {
       const at::Tensor entropy = -at::xlogy(layer.gate, layer.gate).sum(-1, true);
-      const at::Tensor columns = at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
+      const at::Tensor columns =
+          at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
       rows.push_back((columns * mask.unsqueeze(1)).sum(0, false, at::kDouble));
     }
     const at::Tensor stacked = at::stack(rows);  // [L, 2 E + 1]
@@ -46,8 +47,8 @@ class RoutingSums {
 
 }  // namespace
 
-SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters, const data::TokenShard& shard,
-                     const EvaluationOptions& options) {
+SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
+                     const data::TokenShard& shard, const EvaluationOptions& options) {
   const at::NoGradGuard no_gradients;
   const std::int64_t tokens = options.tokens > 0 ? std::min(options.tokens, shard.size()) : shard.size();
   const std::int64_t windows = data::evaluation_windows(tokens, options.context);

@@ -15,17 +15,21 @@ namespace comigs::train {
 namespace {
 
 AdamwConstants constants(const config::Optimiser& optimiser) {
-  return {.beta1 = optimiser.beta1, .beta2 = optimiser.beta2, .epsilon = optimiser.epsilon, .weight_decay = optimiser.weight_decay};
+  return {.beta1 = optimiser.beta1,
+          .beta2 = optimiser.beta2,
+          .epsilon = optimiser.epsilon,
+          .weight_decay = optimiser.weight_decay};
 }
 
 model::BalancingWeights balancing_weights(config::LoadBalancing kind) {
-  return kind == config::LoadBalancing::uniform ? model::BalancingWeights::uniform : model::BalancingWeights::generalist;
+  return kind == config::LoadBalancing::uniform ? model::BalancingWeights::uniform
+                                                : model::BalancingWeights::generalist;
 }
 
 }  // namespace
 
-LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, const data::UserData& shards,
-                           const LocalPlan& plan)
+LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters,
+                           const data::UserData& shards, const LocalPlan& plan)
     : base_(base),
       parameters_(parameters),
       shards_(shards),
@@ -74,9 +78,10 @@ bool LocalTrainer::routers_due(std::int64_t iteration) const {
 
 void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
   const bool joint = plan_.router_training == RouterTraining::joint && parameters_.routers().count > 0;
-  const data::Batch batch = data::sample_batch(
-      shards_.train, plan_.user.batch_sequences, plan_.user.context_tokens,
-      {plan_.seed, plan_.user_index, Stream::train_batch, static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)});
+  const data::Batch batch =
+      data::sample_batch(shards_.train, plan_.user.batch_sequences, plan_.user.context_tokens,
+                         {plan_.seed, plan_.user_index, Stream::train_batch,
+                          static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)});
   parameters_.track(true, joint);
   model::view(parameters_.gradients(), joint ? parameters_.all() : parameters_.lora()).zero_();
   const StepLosses losses = accumulate_gradients(batch);
@@ -86,14 +91,16 @@ void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64
 }
 
 void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
-  const data::TokenShard& shard = plan_.router_data == RouterData::validation ? shards_.validation : shards_.train;
+  const data::TokenShard& shard =
+      plan_.router_data == RouterData::validation ? shards_.validation : shards_.train;
   parameters_.track(false, true);
   for (std::int64_t s = 0; s < plan_.method.router_steps; ++s) {
     // Several router phases may fall into one round: their steps are numbered over the run.
-    const auto number = static_cast<std::uint32_t>((iteration + 1) / plan_.method.router_every * plan_.method.router_steps + s);
-    const data::Batch batch = data::sample_batch(shard, plan_.user.batch_sequences, plan_.user.context_tokens,
-                                                 {plan_.seed, plan_.user_index, Stream::router_batch,
-                                                  static_cast<std::uint32_t>(round), number});
+    const auto number = static_cast<std::uint32_t>(
+        (iteration + 1) / plan_.method.router_every * plan_.method.router_steps + s);
+    const data::Batch batch = data::sample_batch(
+        shard, plan_.user.batch_sequences, plan_.user.context_tokens,
+        {plan_.seed, plan_.user_index, Stream::router_batch, static_cast<std::uint32_t>(round), number});
     model::view(parameters_.gradients(), parameters_.routers()).zero_();
     const StepLosses losses = accumulate_gradients(batch);
     if (observer_) observer_(Phase::routers, batch, losses);
@@ -102,7 +109,8 @@ void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
 }
 
 StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
-  const std::int64_t size = plan_.user.micro_batch_sequences > 0 ? plan_.user.micro_batch_sequences : batch.sequences;
+  const std::int64_t size =
+      plan_.user.micro_batch_sequences > 0 ? plan_.user.micro_batch_sequences : batch.sequences;
   StepLosses sums;
   const auto add = [](at::Tensor& sum, const at::Tensor& part) { sum = sum.defined() ? sum + part : part; };
   for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {
@@ -127,9 +135,11 @@ StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
 void LocalTrainer::check_finite(std::int64_t round) {
   // One reduction a block: a sum is not finite if any element is not.
   if (!(loss_sum_ + parameters_.values().sum() + optimiser_.second_moment_sum()).isfinite().item<bool>())
-    throw NumericError(fmt::format("round {}: the training loss, a gradient or a parameter is not finite; a smaller learning rate may help "
-                                   "([optimiser] expert_learning_rate = {}, router_learning_rate = {})",
-                                   round, plan_.optimiser.expert_learning_rate, plan_.optimiser.router_learning_rate));
+    throw NumericError(
+        fmt::format("round {}: the training loss, a gradient or a parameter is not finite; a smaller "
+                    "learning rate may help "
+                    "([optimiser] expert_learning_rate = {}, router_learning_rate = {})",
+                    round, plan_.optimiser.expert_learning_rate, plan_.optimiser.router_learning_rate));
 }
 
 }  // namespace comigs::train

@@ -26,10 +26,12 @@ bool is_decayed(const model::WeightSpec& spec) { return spec.kind != Kind::bias 
 
 }  // namespace
 
-Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device, Share share)
+Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device,
+                         Share share)
     : plan_(plan),
       share_(share),
-      architecture_(model::gpt2_architecture(plan.layers, plan.width, plan.heads, vocabulary, plan.context_tokens)),
+      architecture_(
+          model::gpt2_architecture(plan.layers, plan.width, plan.heads, vocabulary, plan.context_tokens)),
       specs_(model::gpt2_weights(architecture_)),
       weights_(specs_.size()) {
   std::int64_t count = 0;
@@ -44,7 +46,8 @@ Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, 
       if (is_decayed(specs_[i]) != decayed) continue;
       weights_[i] = values_.narrow(0, offset, specs_[i].count()).view(specs_[i].shape).detach();
       weights_[i].set_requires_grad(true);
-      weights_[i].mutable_grad() = gradients_.narrow(0, offset, specs_[i].count()).view(specs_[i].shape).detach();
+      weights_[i].mutable_grad() =
+          gradients_.narrow(0, offset, specs_[i].count()).view(specs_[i].shape).detach();
       offset += specs_[i].count();
     }
     (decayed ? decayed_ : undecayed_) = {begin, offset - begin};
@@ -52,13 +55,18 @@ Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, 
   initialise();
   std::size_t next = 0;
   base_ = model::make_base_model(architecture_, [&](const model::WeightSpec&) { return weights_[next++]; });
-  no_parameters_ = std::make_unique<model::Parameters>(architecture_, model::UserModel{.experts = 0, .gate = model::Gate::none}, device);
-  optimiser_ = std::make_unique<Adamw>(
-      values_, gradients_, AdamwConstants{.beta1 = plan.beta1, .beta2 = plan.beta2, .epsilon = plan.epsilon, .weight_decay = plan.weight_decay});
+  no_parameters_ = std::make_unique<model::Parameters>(
+      architecture_, model::UserModel{.experts = 0, .gate = model::Gate::none}, device);
+  optimiser_ = std::make_unique<Adamw>(values_, gradients_,
+                                       AdamwConstants{.beta1 = plan.beta1,
+                                                      .beta2 = plan.beta2,
+                                                      .epsilon = plan.epsilon,
+                                                      .weight_decay = plan.weight_decay});
 }
 
 void Pretraining::initialise() {
-  // Radford et al. 2019: N(0, 0.02); maps into the residual stream scaled down by the square root of their number.
+  // Radford et al. 2019: N(0, 0.02); maps into the residual stream scaled down by the square root of their
+  // number.
   const double residual = 0.02 / std::sqrt(2.0 * static_cast<double>(architecture_.layers));
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     at::Tensor weight = weights_[i].detach();
@@ -66,7 +74,10 @@ void Pretraining::initialise() {
     if (!is_decayed(specs_[i])) continue;
     std::vector<float> numbers(static_cast<std::size_t>(weight.numel()));
     fill_normal(numbers, static_cast<float>(specs_[i].kind == Kind::residual_matrix ? residual : 0.02),
-                {.seed = plan_.seed, .user = shared_user, .stream = Stream::base_init, .round = static_cast<std::uint32_t>(i)});
+                {.seed = plan_.seed,
+                 .user = shared_user,
+                 .stream = Stream::base_init,
+                 .round = static_cast<std::uint32_t>(i)});
     weight.copy_(at::from_blob(numbers.data(), weight.sizes(), at::kFloat));
   }
 }
@@ -77,8 +88,11 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
   gradients_.zero_();
   if (end > begin) {
     data::Batch batch = data::sample_batch(text, end - begin, plan_.context_tokens,
-                                           {.seed = plan_.seed, .user = shared_user, .stream = Stream::pretrain_batch,
-                                            .round = 0, .step = static_cast<std::uint32_t>(step)},
+                                           {.seed = plan_.seed,
+                                            .user = shared_user,
+                                            .stream = Stream::pretrain_batch,
+                                            .round = 0,
+                                            .step = static_cast<std::uint32_t>(step)},
                                            begin);
     const BatchTensors tensors = to_tensors(batch, values_.device());
     const double share = static_cast<double>(end - begin) / static_cast<double>(plan_.batch_sequences);
@@ -90,9 +104,13 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
   model::synchronize(values_.device());
   sum({gradients_.data_ptr<float>(), static_cast<std::size_t>(gradients_.numel())});
   const double loss = gradients_[values_.numel()].item<double>();
-  if (!std::isfinite(loss)) throw NumericError(fmt::format("step {}: the loss is not finite; try a smaller --learning-rate", step + 1));
-  const double rate = CosineSchedule{.peak = plan_.learning_rate, .warmup_fraction = plan_.warmup_fraction,
-                                     .final_fraction = plan_.final_fraction, .steps = plan_.steps}
+  if (!std::isfinite(loss))
+    throw NumericError(
+        fmt::format("step {}: the loss is not finite; try a smaller --learning-rate", step + 1));
+  const double rate = CosineSchedule{.peak = plan_.learning_rate,
+                                     .warmup_fraction = plan_.warmup_fraction,
+                                     .final_fraction = plan_.final_fraction,
+                                     .steps = plan_.steps}
                           .rate(step);
   optimiser_->step(decayed_, rate, step + 1);
   optimiser_->step(undecayed_, rate, step + 1, 0.0);
@@ -100,7 +118,9 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
 }
 
 Evaluation Pretraining::evaluate(const data::TokenShard& text) const {
-  return train::evaluate(*base_, *no_parameters_, text, {.context = plan_.context_tokens, .sequences = 32, .tokens = 0}).evaluation;
+  return train::evaluate(*base_, *no_parameters_, text,
+                         {.context = plan_.context_tokens, .sequences = 32, .tokens = 0})
+      .evaluation;
 }
 
 void Pretraining::write(const std::filesystem::path& folder, const data::Manifest& manifest) const {
@@ -110,7 +130,8 @@ void Pretraining::write(const std::filesystem::path& folder, const data::Manifes
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     host.push_back(weights_[i].detach().to(at::kCPU).contiguous());
     const std::span bytes(static_cast<const std::byte*>(host.back().const_data_ptr()), host.back().nbytes());
-    tensors.push_back({"transformer." + specs_[i].name, {.dtype = io::Dtype::float32, .shape = specs_[i].shape, .bytes = bytes}});
+    tensors.push_back({"transformer." + specs_[i].name,
+                       {.dtype = io::Dtype::float32, .shape = specs_[i].shape, .bytes = bytes}});
   }
   io::write_safetensors(folder / "model.safetensors", tensors);
   io::write_atomically(folder / "tokenizer.json", io::MappedFile(manifest.tokeniser).bytes());

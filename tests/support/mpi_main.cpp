@@ -1,4 +1,5 @@
-// The main of test binaries that run on several ranks: MPI lives around the tests, and a failure on any rank fails them all.
+// The main of test binaries that run on several ranks: MPI lives around the tests, and a failure on any rank
+// fails them all.
 #define BOOST_TEST_MODULE comigs
 #define BOOST_TEST_NO_MAIN
 #include <boost/test/unit_test.hpp>

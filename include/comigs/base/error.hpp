@@ -14,7 +14,8 @@ enum class ExitCode : int { done = 0, failed = 1, bad_input = 2, interrupted = 3
 /// Base of all errors thrown on purpose; `exit_code` is what the run ends with where nobody handles it.
 class Error : public std::runtime_error {
  public:
-  Error(ExitCode exit_code, const std::string& message) : std::runtime_error(message), exit_code_(exit_code) {}
+  Error(ExitCode exit_code, const std::string& message)
+      : std::runtime_error(message), exit_code_(exit_code) {}
   [[nodiscard]] ExitCode exit_code() const noexcept { return exit_code_; }
 
  private:

@@ -1,4 +1,5 @@
-// What a person sees while a run goes on: log lines on standard error, a progress bar where that is a terminal.
+// What a person sees while a run goes on: log lines on standard error, a progress bar where that is a
+// terminal.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -10,15 +11,17 @@
 
 namespace comigs {
 
-/// Sets the process's log up: warnings and errors from every rank (`tag` names it), information from the first only.
+/// Sets the process's log up: warnings and errors from every rank (`tag` names it), information from the
+/// first only.
 void start_log(const std::string& tag, bool first);
 
 /// "1 h 02 min", "3 min 05 s", "12.3 s".
 std::string format_duration(double seconds);
 
-/// A bar with the share done and the time left, redrawn in place on the terminal that the process was started from. Nothing is drawn
-/// where `enabled` is false or there is no terminal (batch jobs, CI). Under mpirun standard error is a pipe and standard output
-/// a pseudo-terminal even where mpirun's own is a file, so the controlling terminal is asked for instead.
+/// A bar with the share done and the time left, redrawn in place on the terminal that the process was started
+/// from. Nothing is drawn where `enabled` is false or there is no terminal (batch jobs, CI). Under mpirun
+/// standard error is a pipe and standard output a pseudo-terminal even where mpirun's own is a file, so the
+/// controlling terminal is asked for instead.
 class ProgressBar {
  public:
   ProgressBar(std::int64_t total, bool enabled);

@@ -1,4 +1,5 @@
-// Counter-based random streams: a number depends on its key and its place in the stream, never on what was drawn before.
+// Counter-based random streams: a number depends on its key and its place in the stream, never on what was
+// drawn before.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +9,14 @@
 namespace comigs {
 
 /// What a stream is for. Values are part of the reproducibility contract: never renumber, only append.
-enum class Stream : std::uint32_t { train_batch = 1, router_batch = 2, lora_init = 3, router_init = 4, base_init = 5, pretrain_batch = 6 };
+enum class Stream : std::uint32_t {
+  train_batch = 1,
+  router_batch = 2,
+  lora_init = 3,
+  router_init = 4,
+  base_init = 5,
+  pretrain_batch = 6
+};
 
 /// Names a stream. `user` may be `shared_user` for numbers that all users draw alike.
 struct StreamKey {
@@ -21,7 +29,8 @@ struct StreamKey {
 
 inline constexpr std::uint32_t shared_user = 0xFFFFFFFFu;
 
-/// Philox4x32-10 (Salmon et al. 2011, Random123) as a sequence of 32-bit words. Copyable, no hidden state but its position.
+/// Philox4x32-10 (Salmon et al. 2011, Random123) as a sequence of 32-bit words. Copyable, no hidden state but
+/// its position.
 class RandomStream {
  public:
   explicit RandomStream(const StreamKey& key) : key_(key) {}

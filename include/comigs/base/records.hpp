@@ -1,4 +1,5 @@
-// Plain records that rooms hand to each other: what a user had, what a round gave. No behaviour but arithmetic on themselves.
+// Plain records that rooms hand to each other: what a user had, what a round gave. No behaviour but
+// arithmetic on themselves.
 #pragma once
 
 #include <cmath>
@@ -9,7 +10,8 @@
 
 namespace comigs {
 
-/// Cross entropy over the tokens of a split. `tokens == 0` means not evaluated: loss and perplexity are then NaN.
+/// Cross entropy over the tokens of a split. `tokens == 0` means not evaluated: loss and perplexity are then
+/// NaN.
 struct Evaluation {
   double loss_sum = 0.0;    ///< nats, summed over predicted tokens
   std::int64_t tokens = 0;  ///< predicted tokens
@@ -20,7 +22,8 @@ struct Evaluation {
   [[nodiscard]] double perplexity() const { return std::exp(loss()); }
 };
 
-/// Means over evaluated tokens, row-major. Empty vectors: nothing was routed (one expert, no experts, or not evaluated).
+/// Means over evaluated tokens, row-major. Empty vectors: nothing was routed (one expert, no experts, or not
+/// evaluated).
 struct RoutingStatistics {
   std::vector<float> score;    ///< [layer, expert] mean gate weight
   std::vector<float> load;     ///< [layer, expert] fraction of tokens with the expert in their top-k
@@ -43,8 +46,10 @@ struct UserRound {
   SplitEvaluations after;          ///< after the round's aggregation
   SplitEvaluations before;         ///< before it; filled for the last aggregation only
   RoutingStatistics routing;       ///< over the tokens of the test split, after the aggregation
-  std::vector<float> update_norm;  ///< [layer, expert, projection(up, down)] Frobenius norm of gamma B A; empty: not evaluated
-  std::vector<double> aggregation_weight;  ///< [user] this user's row of the mixing matrix of shared parameters
+  std::vector<float> update_norm;  ///< [layer, expert, projection(up, down)] Frobenius norm of gamma B A;
+                                   ///< empty: not evaluated
+  std::vector<double>
+      aggregation_weight;  ///< [user] this user's row of the mixing matrix of shared parameters
   PhaseSeconds seconds;
   std::int64_t communication_bytes = 0;  ///< payload this rank sent in the round's aggregation
   std::int64_t peak_memory_bytes = 0;    ///< device memory on a GPU, else resident set, so far
@@ -68,7 +73,8 @@ struct FactorView {
   std::string name;  ///< up_A, up_B, down_A, down_B
   std::int64_t rows = 0, columns = 0;
   const float* data = nullptr;
-  std::string row_dimension, column_dimension;  ///< such as "lora_rank", "width"; empty: <name>_row, <name>_column
+  std::string row_dimension,
+      column_dimension;  ///< such as "lora_rank", "width"; empty: <name>_row, <name>_column
 };
 
 }  // namespace comigs

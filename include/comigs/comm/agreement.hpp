@@ -1,4 +1,5 @@
-// Errors that every rank learns of: the end of a phase is the place where ranks agree that all of them came through it.
+// Errors that every rank learns of: the end of a phase is the place where ranks agree that all of them came
+// through it.
 #pragma once
 
 #include <functional>
@@ -21,12 +22,12 @@ struct Failure {
 /// Runs `work` and turns what it throws into a Failure.
 [[nodiscard]] std::optional<Failure> capture(const std::function<void()>& work);
 
-/// Collective. If any rank brings a failure, rank 0 prints each distinct message once (with the ranks it came from unless it
-/// came from all) and every rank throws PeerError with the gravest exit code.
+/// Collective. If any rank brings a failure, rank 0 prints each distinct message once (with the ranks it came
+/// from unless it came from all) and every rank throws PeerError with the gravest exit code.
 void all_agree_on(const Communicator& communicator, const std::optional<Failure>& failure);
 
-/// Collective. Runs `work`, which must not communicate, on every rank; returns its result if no rank failed, else throws
-/// PeerError on all of them. `throw` inside `work` is thereby safe.
+/// Collective. Runs `work`, which must not communicate, on every rank; returns its result if no rank failed,
+/// else throws PeerError on all of them. `throw` inside `work` is thereby safe.
 template <class Work>
 auto all_agree(const Communicator& communicator, Work&& work) {
   using Result = std::invoke_result_t<Work>;

@@ -1,4 +1,5 @@
-// Groups of ranks and the collectives the rest of comigs needs on them. Every collective's name starts with `all_`.
+// Groups of ranks and the collectives the rest of comigs needs on them. Every collective's name starts with
+// `all_`.
 #pragma once
 
 #include <mpi.h>
@@ -14,8 +15,8 @@ namespace comigs::comm {
 /// Throws CommError with MPI's own words if `code` is not MPI_SUCCESS.
 void check_mpi(int code, const char* call);
 
-/// Owns an MPI communicator (the world's handle is borrowed). Move-only. All members that start with `all_` are collective
-/// over it and throw CommError.
+/// Owns an MPI communicator (the world's handle is borrowed). Move-only. All members that start with `all_`
+/// are collective over it and throw CommError.
 class Communicator {
  public:
   [[nodiscard]] static Communicator world();

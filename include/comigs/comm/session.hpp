@@ -3,9 +3,9 @@
 
 namespace comigs::comm {
 
-/// Initialises MPI (thread level FUNNELED: autograd threads never call it) and finalizes it at the end of its life.
-/// Outermost object of a program. Leaving by an exception does not finalize, because other ranks may be in a collective.
-/// Throws CommError where MPI gives less than the thread level asked for.
+/// Initialises MPI (thread level FUNNELED: autograd threads never call it) and finalizes it at the end of its
+/// life. Outermost object of a program. Leaving by an exception does not finalize, because other ranks may be
+/// in a collective. Throws CommError where MPI gives less than the thread level asked for.
 class Session {
  public:
   Session(int& argc, char**& argv);

@@ -20,18 +20,20 @@ struct Batch {
 
 inline constexpr std::int64_t no_target = -1;
 
-/// B windows whose starts are uniform over the shard; sequence b of the batch depends on `key` and b alone. `first` skips
-/// sequences, so that ranks can each take a part of one batch. The shard must hold at least context + 1 tokens.
-[[nodiscard]] Batch sample_batch(const TokenShard& shard, std::int64_t sequences, std::int64_t context, const StreamKey& key,
-                                 std::int64_t first = 0);
+/// B windows whose starts are uniform over the shard; sequence b of the batch depends on `key` and b alone.
+/// `first` skips sequences, so that ranks can each take a part of one batch. The shard must hold at least
+/// context + 1 tokens.
+[[nodiscard]] Batch sample_batch(const TokenShard& shard, std::int64_t sequences, std::int64_t context,
+                                 const StreamKey& key, std::int64_t first = 0);
 
-/// How many windows it takes to predict every token of the shard's first `tokens` but its very first, once each.
+/// How many windows it takes to predict every token of the shard's first `tokens` but its very first, once
+/// each.
 [[nodiscard]] std::int64_t evaluation_windows(std::int64_t tokens, std::int64_t context);
 
-/// Windows [first, first + sequences) of that partition. Window w reads tokens w T .. w T + T - 1 and predicts the next ones;
-/// what is past the end of the last window is padding without target.
-[[nodiscard]] Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context, std::int64_t first,
-                                     std::int64_t sequences);
+/// Windows [first, first + sequences) of that partition. Window w reads tokens w T .. w T + T - 1 and
+/// predicts the next ones; what is past the end of the last window is padding without target.
+[[nodiscard]] Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context,
+                                     std::int64_t first, std::int64_t sequences);
 
 /// Sequences [begin, begin + sequences) of a batch.
 [[nodiscard]] Batch slice(const Batch& batch, std::int64_t begin, std::int64_t sequences);

@@ -27,11 +27,11 @@ struct Manifest {
   std::filesystem::path tokeniser;  ///< tokenizer.json
   std::vector<UserShards> users;
   std::optional<BaseShards> base;
-  std::string digest;               ///< SHA-256 of manifest.json, hexadecimal; it names every token file's own digest
+  std::string digest;  ///< SHA-256 of manifest.json, hexadecimal; it names every token file's own digest
 };
 
-/// Reads and checks `folder`/manifest.json. Throws DataError naming the file and the entry at fault; paths that lead out of
-/// the folder are refused.
+/// Reads and checks `folder`/manifest.json. Throws DataError naming the file and the entry at fault; paths
+/// that lead out of the folder are refused.
 [[nodiscard]] Manifest read_manifest(const std::filesystem::path& folder);
 
 /// A user's three splits, mapped and checked.

@@ -22,8 +22,8 @@ struct ShardDescription {
 /// One split of one user. Cheap to copy: copies share the mapping.
 class TokenShard {
  public:
-  /// Maps the file and checks it: its size against the number of tokens promised, every token against the vocabulary.
-  /// Throws DataError naming the file, what was found and what was expected.
+  /// Maps the file and checks it: its size against the number of tokens promised, every token against the
+  /// vocabulary. Throws DataError naming the file, what was found and what was expected.
   TokenShard(const ShardDescription& description, std::int64_t vocabulary);
 
   [[nodiscard]] std::int64_t size() const noexcept { return size_; }

@@ -1,4 +1,5 @@
-// The table of methods: what each one shares, how it weighs experts, how routers are trained. A method is a row, not code.
+// The table of methods: what each one shares, how it weighs experts, how routers are trained. A method is a
+// row, not code.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +22,10 @@ struct Method {
   std::optional<std::int64_t> experts;  ///< in every MLP block of every user; empty: by user ([user] experts)
   model::Gate gate;
   Sharing experts_shared;
-  bool attention_shared;                ///< attention LoRA averaged over all users
+  bool attention_shared;  ///< attention LoRA averaged over all users
   train::RouterTraining router_training;
   train::RouterData router_data;
-  const char* paper;                    ///< where the CoMiGS paper has it
+  const char* paper;  ///< where the CoMiGS paper has it
   const char* summary;
 };
 
@@ -33,8 +34,10 @@ struct Method {
 /// Throws ConfigError naming the known methods, the nearest first.
 [[nodiscard]] const Method& find_method(const std::string& name);
 
-/// The trainable part that the method gives each user. Throws ConfigError if a user's settings do not go with the method:
-/// a number of experts that it fixes otherwise, or LoRA ranks that differ where factors are averaged.
-[[nodiscard]] std::vector<model::UserModel> user_models(const Method& method, const std::vector<config::User>& users);
+/// The trainable part that the method gives each user. Throws ConfigError if a user's settings do not go with
+/// the method: a number of experts that it fixes otherwise, or LoRA ranks that differ where factors are
+/// averaged.
+[[nodiscard]] std::vector<model::UserModel> user_models(const Method& method,
+                                                        const std::vector<config::User>& users);
 
 }  // namespace comigs::federation

@@ -22,12 +22,14 @@ class RoundLoop {
 
   /// Collective over the world. Round 0: nothing is trained, all is evaluated.
   [[nodiscard]] UserRound all_start();
-  /// Collective. Local training, aggregation and, where the round is one of those evaluated, evaluation. Throws PeerError on every
-  /// rank if any rank fails.
+  /// Collective. Local training, aggregation and, where the round is one of those evaluated, evaluation.
+  /// Throws PeerError on every rank if any rank fails.
   [[nodiscard]] UserRound all_round(std::int64_t round);
 
   [[nodiscard]] bool is_last(std::int64_t round) const { return round == config_.run.rounds; }
-  [[nodiscard]] bool is_evaluated(std::int64_t round) const { return round % config_.run.evaluate_every == 0 || is_last(round); }
+  [[nodiscard]] bool is_evaluated(std::int64_t round) const {
+    return round % config_.run.evaluate_every == 0 || is_last(round);
+  }
 
  private:
   void evaluate(UserRound& record) const;

@@ -1,4 +1,5 @@
-// How a kernel that cannot be launched says so. Apart from the launchers because nvcc does not read the error headers.
+// How a kernel that cannot be launched says so. Apart from the launchers because nvcc does not read the error
+// headers.
 #pragma once
 
 namespace comigs::kernels {

@@ -14,13 +14,13 @@ struct Projection {
 };
 
 struct Architecture {
-  std::string family;               ///< Hugging Face's model_type
-  std::int64_t layers = 0;          ///< L
-  std::int64_t width = 0;           ///< C
+  std::string family;       ///< Hugging Face's model_type
+  std::int64_t layers = 0;  ///< L
+  std::int64_t width = 0;   ///< C
   std::int64_t heads = 0;
-  std::int64_t inner = 0;           ///< width of the MLP's activations
-  std::int64_t vocabulary = 0;      ///< V
-  std::int64_t positions = 0;       ///< longest context
+  std::int64_t inner = 0;       ///< width of the MLP's activations
+  std::int64_t vocabulary = 0;  ///< V
+  std::int64_t positions = 0;   ///< longest context
   double layer_norm_epsilon = 1e-5;
   std::vector<Projection> attention;  ///< one LoRA each
   Projection up, down;                ///< of the MLP block: one LoRA pair for each expert
@@ -29,9 +29,9 @@ struct Architecture {
 /// One weight of the frozen model.
 struct WeightSpec {
   enum class Kind { matrix, residual_matrix, embedding, bias, scale };
-  std::string name;                 ///< in the family's files, without prefix
+  std::string name;  ///< in the family's files, without prefix
   std::vector<std::int64_t> shape;
-  Kind kind = Kind::matrix;         ///< how it is initialised in pretraining, and whether it is decayed
+  Kind kind = Kind::matrix;  ///< how it is initialised in pretraining, and whether it is decayed
 
   [[nodiscard]] std::int64_t count() const;
 };

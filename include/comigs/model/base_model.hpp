@@ -1,4 +1,5 @@
-// The frozen causal language model, whatever its family: a new family is one file and a row in `load_base_model`.
+// The frozen causal language model, whatever its family: a new family is one file and a row in
+// `load_base_model`.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,24 +29,27 @@ class BaseModel {
   virtual ~BaseModel() = default;
 
   [[nodiscard]] virtual const Architecture& architecture() const = 0;
-  /// tokens [B, T] int64 on the model's device, T <= positions. Differentiable in the parameters that are tracked.
+  /// tokens [B, T] int64 on the model's device, T <= positions. Differentiable in the parameters that are
+  /// tracked.
   [[nodiscard]] virtual Forward forward(const at::Tensor& tokens, const Parameters& parameters) const = 0;
   /// [V, C], in the model's precision.
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
 };
 
-/// Reads the Hugging Face folder's config.json. Throws DataError naming the file and the entry at fault; a family that comigs
-/// does not know is named with those that it does.
+/// Reads the Hugging Face folder's config.json. Throws DataError naming the file and the entry at fault; a
+/// family that comigs does not know is named with those that it does.
 [[nodiscard]] Architecture read_architecture(const std::filesystem::path& folder);
 
 /// A model of the architecture's family with weights from `weights`.
-[[nodiscard]] std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights);
+[[nodiscard]] std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture,
+                                                         const WeightSource& weights);
 
 /// The weights that a model of the architecture's family has, in the order of its files.
 [[nodiscard]] std::vector<WeightSpec> weight_specs(const Architecture& architecture);
 
-/// The model of a Hugging Face folder (config.json, model.safetensors) in `dtype` on `device`. Throws DataError.
-[[nodiscard]] std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype,
-                                                         const at::Device& device);
+/// The model of a Hugging Face folder (config.json, model.safetensors) in `dtype` on `device`. Throws
+/// DataError.
+[[nodiscard]] std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder,
+                                                         at::ScalarType dtype, const at::Device& device);
 
 }  // namespace comigs::model

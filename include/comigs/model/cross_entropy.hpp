@@ -5,12 +5,15 @@
 
 namespace comigs::model {
 
-/// Mean next-token cross entropy in nats (float32 scalar) over the tokens with a target. hidden [n, C], head [V, C] in the model's
-/// precision; targets [n] int64, negative where there is none. The forward pass makes the gradients of `hidden` and, if it is
-/// tracked, of `head` along with the loss; logits and softmax are float32.
-[[nodiscard]] at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets);
+/// Mean next-token cross entropy in nats (float32 scalar) over the tokens with a target. hidden [n, C], head
+/// [V, C] in the model's precision; targets [n] int64, negative where there is none. The forward pass makes
+/// the gradients of `hidden` and, if it is tracked, of `head` along with the loss; logits and softmax are
+/// float32.
+[[nodiscard]] at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head,
+                                       const at::Tensor& targets);
 
 /// The same summed instead of averaged, float64, without gradients: for evaluation.
-[[nodiscard]] at::Tensor cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets);
+[[nodiscard]] at::Tensor cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& head,
+                                           const at::Tensor& targets);
 
 }  // namespace comigs::model

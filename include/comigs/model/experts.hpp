@@ -1,4 +1,5 @@
-// What a user's parameters add to a layer: LoRA on a projection, the gate of the experts, the experts around an MLP block.
+// What a user's parameters add to a layer: LoRA on a projection, the gate of the experts, the experts around
+// an MLP block.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,14 +19,18 @@ struct LayerRouting {
 };
 
 /// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x. `lora` may be null.
-[[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Lora* lora,
-                                double scale);
+[[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                                const Lora* lora, double scale);
 
-/// The gate of each token [n, E] and, where a router decides, what it decided. x [n, C]: the MLP block's own input.
-[[nodiscard]] LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const UserModel& user_model);
+/// The gate of each token [n, E] and, where a router decides, what it decided. x [n, C]: the MLP block's own
+/// input.
+[[nodiscard]] LayerRouting route(const at::Tensor& x, const LayerParameters& parameters,
+                                 const UserModel& user_model);
 
-/// The MLP block with the user's experts, or the bare block where there are none. x [n, C]. Appends to `routing`.
-[[nodiscard]] at::Tensor expert_mlp(const at::Tensor& x, const FrozenMlp& mlp, const LayerParameters& parameters,
-                                    const UserModel& user_model, std::vector<LayerRouting>& routing);
+/// The MLP block with the user's experts, or the bare block where there are none. x [n, C]. Appends to
+/// `routing`.
+[[nodiscard]] at::Tensor expert_mlp(const at::Tensor& x, const FrozenMlp& mlp,
+                                    const LayerParameters& parameters, const UserModel& user_model,
+                                    std::vector<LayerRouting>& routing);
 
 }  // namespace comigs::model

@@ -1,4 +1,5 @@
-// The mixture of LoRA experts around one frozen MLP block: both frozen products run once, whatever the number of experts.
+// The mixture of LoRA experts around one frozen MLP block: both frozen products run once, whatever the number
+// of experts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,18 +16,19 @@ struct FrozenMlp {
 
 /// The LoRA factors of all E experts of a layer side by side, in the model's precision.
 struct ExpertFactors {
-  at::Tensor up_A;    ///< [E R, C]
-  at::Tensor up_B;    ///< [E, F, R]
-  at::Tensor down_A;  ///< [E, R, F]
-  at::Tensor down_B;  ///< [C, E R]
-  double scale = 1.0; ///< gamma
+  at::Tensor up_A;     ///< [E R, C]
+  at::Tensor up_B;     ///< [E, F, R]
+  at::Tensor down_A;   ///< [E, R, F]
+  at::Tensor down_B;   ///< [C, E R]
+  double scale = 1.0;  ///< gamma
 };
 
 /// y [n, C] = sum_i g_i expert_i(x) with expert_i(x) = a_i down + down_bias + gamma (a_i A'_i^T) B'_i^T and
-/// a_i = gelu(x up + up_bias + gamma (x A_i^T) B_i^T). Because the gates of a token sum to 1 and the down projection is linear,
-/// this is one product with `up`, E activations, one product of their mixture with `down`, and low-rank terms.
-/// x [n, C] in the model's precision; gate [n, E] float32. Differentiable in x, gate and the factors; the activations are not
-/// kept but computed again in the backward pass. No gradient is made for what does not ask for one.
+/// a_i = gelu(x up + up_bias + gamma (x A_i^T) B_i^T). Because the gates of a token sum to 1 and the down
+/// projection is linear, this is one product with `up`, E activations, one product of their mixture with
+/// `down`, and low-rank terms. x [n, C] in the model's precision; gate [n, E] float32. Differentiable in x,
+/// gate and the factors; the activations are not kept but computed again in the backward pass. No gradient is
+/// made for what does not ask for one.
 [[nodiscard]] at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const FrozenMlp& mlp,
                                      const ExpertFactors& factors);
 

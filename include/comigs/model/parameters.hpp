@@ -52,18 +52,20 @@ struct Expert {
 struct LayerParameters {
   std::vector<Lora> attention;  ///< one for each Architecture::attention
   std::vector<Expert> experts;
-  at::Tensor router;            ///< [E, C]; undefined where nothing is routed
+  at::Tensor router;  ///< [E, C]; undefined where nothing is routed
 };
 
-/// Owns the block and its gradients: [attention | expert 0 | expert 1 | ... | routers], float32, contiguous, each role's part
-/// layer by layer. Experts that users share come first, so shared slices look alike for users with different numbers of experts.
-/// Tensors in `layers()` are autograd leaves whose values and gradients are views of the two blocks.
+/// Owns the block and its gradients: [attention | expert 0 | expert 1 | ... | routers], float32, contiguous,
+/// each role's part layer by layer. Experts that users share come first, so shared slices look alike for
+/// users with different numbers of experts. Tensors in `layers()` are autograd leaves whose values and
+/// gradients are views of the two blocks.
 class Parameters {
  public:
   Parameters(const Architecture& architecture, const UserModel& user_model, const at::Device& device);
 
-  /// LoRA as in methods.md: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; routers uniform in +-1/sqrt(C).
-  /// Shared parts are drawn alike by all users, own parts by `user`. Depends on the arguments alone.
+  /// LoRA as in methods.md: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; routers uniform in
+  /// +-1/sqrt(C). Shared parts are drawn alike by all users, own parts by `user`. Depends on the arguments
+  /// alone.
   void initialise(std::uint64_t seed, std::int64_t user);
 
   /// Decides which leaves autograd tracks: the other phase's parameters get no gradient at all.
@@ -77,12 +79,15 @@ class Parameters {
 
   [[nodiscard]] Slice all() const { return {0, values_.numel()}; }
   [[nodiscard]] Slice attention() const { return attention_; }
-  [[nodiscard]] Slice expert(std::int64_t index) const { return experts_.at(static_cast<std::size_t>(index)); }
+  [[nodiscard]] Slice expert(std::int64_t index) const {
+    return experts_.at(static_cast<std::size_t>(index));
+  }
   [[nodiscard]] Slice experts() const { return {attention_.count, routers_.offset - attention_.count}; }
   [[nodiscard]] Slice lora() const { return {0, routers_.offset}; }  ///< attention and all experts
   [[nodiscard]] Slice routers() const { return routers_; }
 
-  /// Frobenius norms of gamma B A: [layer, expert, projection(up, down)], row-major, for `experts` experts (NaN beyond ours).
+  /// Frobenius norms of gamma B A: [layer, expert, projection(up, down)], row-major, for `experts` experts
+  /// (NaN beyond ours).
   [[nodiscard]] std::vector<float> update_norms(std::int64_t experts) const;
 
  private:
@@ -93,9 +98,10 @@ class Parameters {
   std::vector<Slice> experts_;
 };
 
-/// The LoRA factors that lie in a host copy of a user's expert slices (all experts, one after the other), named for storage.
-[[nodiscard]] std::vector<FactorView> expert_factors(const Architecture& architecture, const UserModel& user_model,
-                                                     const float* experts);
+/// The LoRA factors that lie in a host copy of a user's expert slices (all experts, one after the other),
+/// named for storage.
+[[nodiscard]] std::vector<FactorView> expert_factors(const Architecture& architecture,
+                                                     const UserModel& user_model, const float* experts);
 
 /// The elements of a slice, as a view.
 [[nodiscard]] at::Tensor view(const at::Tensor& block, const Slice& slice);

@@ -15,18 +15,22 @@ namespace comigs::model {
 /// Gives the tensor of a weight, in the shape, precision and place that the model is to use.
 using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
 
-/// The weights of `folder`/model.safetensors. A weight that lies there in the precision `dtype` is a read-only view of the
-/// mapped file on the CPU (all ranks of a node share its pages) or one upload on a GPU; others are converted. Names are
-/// accepted with and without the prefix "transformer.". The returned source throws DataError naming the file, the tensor,
-/// what was found and what was expected.
-[[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device);
+/// The weights of `folder`/model.safetensors. A weight that lies there in the precision `dtype` is a
+/// read-only view of the mapped file on the CPU (all ranks of a node share its pages) or one upload on a GPU;
+/// others are converted. Names are accepted with and without the prefix "transformer.". The returned source
+/// throws DataError naming the file, the tensor, what was found and what was expected.
+[[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype,
+                                        const at::Device& device);
 
-/// Whether the folder's weights lie in the precision `dtype`, so that views of them need no conversion. Throws DataError.
-[[nodiscard]] bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype);
+/// Whether the folder's weights lie in the precision `dtype`, so that views of them need no conversion.
+/// Throws DataError.
+[[nodiscard]] bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                          at::ScalarType dtype);
 
-/// Writes these weights of `folder` to `target`/model.safetensors in the precision `dtype`. Throws DataError, IoError.
-void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype,
-                     const std::filesystem::path& target);
+/// Writes these weights of `folder` to `target`/model.safetensors in the precision `dtype`. Throws DataError,
+/// IoError.
+void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                     at::ScalarType dtype, const std::filesystem::path& target);
 
 /// SHA-256 of `folder`/model.safetensors, hexadecimal.
 [[nodiscard]] std::string weights_digest(const std::filesystem::path& folder);

@@ -15,20 +15,21 @@ struct AdamwConstants {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.01;
 };
 
-/// Owns both moments of a block [P] of float32. Slices that are stepped on their own (experts, routers) count their steps
-/// on their own.
+/// Owns both moments of a block [P] of float32. Slices that are stepped on their own (experts, routers) count
+/// their steps on their own.
 class Adamw {
  public:
   Adamw(const at::Tensor& values, const at::Tensor& gradients, const AdamwConstants& constants);
 
-  /// One step of the slice with the gradients that lie in the block. `step_number` counts the slice's steps from 1.
+  /// One step of the slice with the gradients that lie in the block. `step_number` counts the slice's steps
+  /// from 1.
   void step(const model::Slice& slice, double learning_rate, std::int64_t step_number, double weight_decay);
   void step(const model::Slice& slice, double learning_rate, std::int64_t step_number) {
     step(slice, learning_rate, step_number, constants_.weight_decay);
   }
 
-  /// Float32 scalar that is not finite if any second moment is not: a gradient whose square overflows stops its parameter for good,
-  /// without a trace in values or losses.
+  /// Float32 scalar that is not finite if any second moment is not: a gradient whose square overflows stops
+  /// its parameter for good, without a trace in values or losses.
   [[nodiscard]] at::Tensor second_moment_sum() const;
 
  private:

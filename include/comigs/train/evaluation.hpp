@@ -20,8 +20,8 @@ struct SplitReport {
   RoutingStatistics routing;  ///< [L, E] over the same tokens; empty where nothing is routed
 };
 
-/// Local. Predicts every token of the split but its first exactly once, from at most T tokens before it in windows that do not
-/// overlap; sums in float64. The same bits whenever it is called on the same numbers.
+/// Local. Predicts every token of the split but its first exactly once, from at most T tokens before it in
+/// windows that do not overlap; sums in float64. The same bits whenever it is called on the same numbers.
 [[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
 

@@ -1,4 +1,5 @@
-// What a user does between two aggregations: optimiser steps of the experts, and now and then of the routers (Algorithm 1).
+// What a user does between two aggregations: optimiser steps of the experts, and now and then of the routers
+// (Algorithm 1).
 #pragma once
 
 #include <cstdint>
@@ -48,19 +49,22 @@ struct RoundSeconds {
   double experts = 0.0, routers = 0.0;
 };
 
-/// Trains a user's parameters in place. Local: never communicates. A phase computes no gradient of the other phase's parameters.
-/// With micro-batches the load-balancing loss is the mean of theirs, not that of the whole batch: f and P are no linear functions.
+/// Trains a user's parameters in place. Local: never communicates. A phase computes no gradient of the other
+/// phase's parameters. With micro-batches the load-balancing loss is the mean of theirs, not that of the
+/// whole batch: f and P are no linear functions.
 class LocalTrainer {
  public:
   /// Keeps references: `base`, `parameters` and `shards` must live longer.
-  LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, const data::UserData& shards, const LocalPlan& plan);
+  LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, const data::UserData& shards,
+               const LocalPlan& plan);
 
   /// Called after the backward pass of each step and before the optimiser's, with the gradients in place.
   using Observer = std::function<void(Phase, const data::Batch&, const StepLosses&)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
-  /// The local steps of `round` (from 1). The result depends on the parameters, the optimiser's state, the plan and the round.
-  /// Throws NumericError if a loss or gradient of the round or a parameter after it is not finite.
+  /// The local steps of `round` (from 1). The result depends on the parameters, the optimiser's state, the
+  /// plan and the round. Throws NumericError if a loss or gradient of the round or a parameter after it is
+  /// not finite.
   RoundSeconds train_round(std::int64_t round);
 
   /// Optimiser steps of both phases in a round, for progress bars.

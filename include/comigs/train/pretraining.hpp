@@ -25,8 +25,9 @@ struct Share {
 /// Adds a block of float32 (in the model's memory) up over all ranks, in place.
 using SumOverRanks = std::function<void(std::span<float>)>;
 
-/// Owns all weights of a model in one flat block [matrices | biases and scales] with gradients and optimiser state. Every rank holds the
-/// same numbers; a step's gradient is the mean over the whole batch, so that results differ between rank counts by rounding only.
+/// Owns all weights of a model in one flat block [matrices | biases and scales] with gradients and optimiser
+/// state. Every rank holds the same numbers; a step's gradient is the mean over the whole batch, so that
+/// results differ between rank counts by rounding only.
 class Pretraining {
  public:
   Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device, Share share);
@@ -35,7 +36,8 @@ class Pretraining {
   double step(std::int64_t step, const data::TokenShard& text, const SumOverRanks& sum);
   /// Local. Perplexity on a whole shard.
   [[nodiscard]] Evaluation evaluate(const data::TokenShard& text) const;
-  /// Writes config.json, model.safetensors (float32) and a copy of the tokeniser into `folder`, each atomically.
+  /// Writes config.json, model.safetensors (float32) and a copy of the tokeniser into `folder`, each
+  /// atomically.
   void write(const std::filesystem::path& folder, const data::Manifest& manifest) const;
   [[nodiscard]] std::int64_t parameters() const { return values_.numel(); }
 
@@ -46,8 +48,8 @@ class Pretraining {
   Share share_;
   model::Architecture architecture_;
   std::vector<model::WeightSpec> specs_;
-  std::vector<at::Tensor> weights_;   ///< autograd leaves, one for each spec
-  at::Tensor values_, gradients_;     ///< [P + 1]: the last gradient element carries the loss through the sum
+  std::vector<at::Tensor> weights_;  ///< autograd leaves, one for each spec
+  at::Tensor values_, gradients_;    ///< [P + 1]: the last gradient element carries the loss through the sum
   model::Slice decayed_, undecayed_;
   std::unique_ptr<model::BaseModel> base_;
   std::unique_ptr<model::Parameters> no_parameters_;

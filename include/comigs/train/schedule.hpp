@@ -5,8 +5,9 @@
 
 namespace comigs::train {
 
-/// One-cycle with cosine halves: over the first `warmup_fraction` of the steps the rate rises from `final_fraction` of the peak
-/// to the peak, then falls back to it at the last step. Without warm-up the first step has the peak.
+/// One-cycle with cosine halves: over the first `warmup_fraction` of the steps the rate rises from
+/// `final_fraction` of the peak to the peak, then falls back to it at the last step. Without warm-up the
+/// first step has the peak.
 struct CosineSchedule {
   double peak = 0.0;
   double warmup_fraction = 0.0;
