@@ -18,10 +18,11 @@ METHODS = (
     "pretrained centralized local fedavg ffa-lora pcl local-moe fedavg-moe pfedmoe local-moe-tr "
     "fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"
 ).split()
-# Settings that say where and how a run ran, or which seed it had, not what was computed.
+# Settings that say where and how a run ran, or which seed it had, not what was computed: digests say more
+# about the data and the base model than the folders that they lay in.
 NOT_THE_EXPERIMENT = frozenset(
-    "seed output name resume device devices threads threads_per_rank progress quiet verbose log "
-    "evaluate_every weights_every checkpoint_every reproducible".split()
+    "run.seed run.output run.device run.threads run.reproducible run.evaluate_every run.weights_every "
+    "data.folder model.folder".split()
 )
 
 
@@ -45,7 +46,7 @@ class Group:
         """Perplexities may be compared where data, base model and users are the same."""
         run = self.runs[0]
         return (
-            run.attribute("data_set"),
+            run.attribute("data_digest") or run.attribute("data_set"),
             run.attribute("base_digest") or run.attribute("base_model"),
             tuple(run.users),
         )
@@ -108,8 +109,7 @@ def _experiment(run: Run) -> tuple:
 
 def is_experimental(key: str) -> bool:
     """Whether a setting (`section.key`) is part of what was computed."""
-    # The base model's digest says more than the folder that it lay in.
-    return key != "model.folder" and key.rpartition(".")[2].replace("-", "_") not in NOT_THE_EXPERIMENT
+    return key not in NOT_THE_EXPERIMENT
 
 
 def _relevant(run: Run) -> dict[str, str]:
@@ -118,7 +118,8 @@ def _relevant(run: Run) -> dict[str, str]:
 
 def _tell_apart(groups: list[Group]) -> None:
     """Adds to each label what sets the experiment apart from others of the same method."""
-    traits = [{"data": g.runs[0].attribute("data_set"), **_relevant(g.runs[0])} for g in groups]
+    runs = [group.runs[0] for group in groups]
+    traits = [{"data": data_label(run, runs), **_relevant(run)} for run in runs]
     keys = [
         key for key in dict.fromkeys(k for t in traits for k in t) if len({t.get(key) for t in traits}) > 1
     ]
@@ -133,6 +134,13 @@ def _tell_apart(groups: list[Group]) -> None:
     if len({group.label for group in groups}) < len(groups):
         for number, group in enumerate(groups, start=1):
             group.label = f"{group.method} ({number}: {group.runs[0].path})"
+
+
+def data_label(run: Run, among: Sequence[Run]) -> str:
+    """The data set's name, with its digest's first digits where `among` holds other data of that name."""
+    name = run.attribute("data_set")
+    digests = {other.attribute("data_digest") for other in among if other.attribute("data_set") == name}
+    return name if len(digests) < 2 else f"{name} {run.attribute('data_digest')[:8] or '?'}"
 
 
 def all_users(groups: Sequence[Group]) -> list[str]:
@@ -164,10 +172,12 @@ def perplexity_rows(groups: Sequence[Group], split: str) -> list[Row]:
     kinds = dict.fromkeys(group.comparable for group in groups)
     for key in kinds:
         members = [group for group in groups if group.comparable == key]
-        initial = None if any(g.method == "pretrained" for g in members) else _initial_figures(members, split)
+        untrained = any(run.is_untrained for group in members for run in group.runs)
+        initial = None if untrained else _initial_figures(members, split)
         if initial and len(kinds) > 1:
             run = members[0].runs[0]
-            initial.label += f" ({run.attribute('data_set')}, {run.attribute('base_model')})"
+            data = data_label(run, [group.runs[0] for group in groups])
+            initial.label += f" ({data}, {run.attribute('base_model')})"
         final = [_row(group, split) for group in members]
         _mark_best(final)
         rows += ([initial] if initial else []) + final
@@ -251,7 +261,7 @@ def rounds_text(group: Group) -> str:
     """The rounds behind the figures: '20', '12 of 20', or '12-20' where runs differ."""
     lasts = sorted({int(run.rounds.max()) for run in group.runs})
     text = str(lasts[0]) if len(lasts) == 1 else f"{lasts[0]}\N{EN DASH}{lasts[-1]}"
-    planned = {run.planned_rounds for run in group.runs if run.is_unfinished}
+    planned = {run.planned_rounds or 0 for run in group.runs if run.is_unfinished}
     return f"{text} of {max(planned)}" if planned else text
 
 
@@ -276,7 +286,7 @@ def remarks(groups: Sequence[Group]) -> list[str]:
                 f"{int(run.rounds.max())} of {run.planned_rounds} rounds: still running, or stopped. "
                 "Its figures are those of its last round."
             )
-    lasts = {int(run.rounds.max()) for run in runs if run.method != "pretrained"}
+    lasts = {int(run.rounds.max()) for run in runs if not run.is_untrained}
     if len(lasts) > 1:
         found.append("These runs have trained for different numbers of rounds (column \u201crounds\u201d).")
     for group in groups:

@@ -116,8 +116,12 @@ class Run:
     def is_unfinished(self) -> bool:
         """True where the configuration asks for more rounds than the file holds (running or stopped)."""
         planned = self.planned_rounds
-        # What is not trained has no rounds to come, whatever the configuration's default says.
-        return planned is not None and self.method != "pretrained" and int(self.rounds.max()) < planned
+        return planned is not None and int(self.rounds.max()) < planned
+
+    @property
+    def is_untrained(self) -> bool:
+        """True where the configuration asks for no round: the base model as it is."""
+        return self.planned_rounds == 0
 
     def expert_roles(self, user: str) -> list[str]:
         """The roles of a user's experts in order: "generalist" or "specialist"."""
@@ -147,19 +151,12 @@ def open_run(path: str | Path) -> Run:
     try:
         if not h5py.is_hdf5(path):
             raise ResultsError(f"{path}: not an HDF5 file (expected a comigs {FILE_NAME})")
-        with _open(path) as file:
+        # No locks: a reader must never make the running job's next write fail.
+        with h5py.File(path, "r", locking=False) as file:
             return _read(path, file)
     except OSError as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultsError(f"{path}: cannot be read as HDF5 ({reason})") from error
-
-
-def _open(path: Path) -> h5py.File:
-    # No locks: a reader must never make the running job's next write fail.
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError:
-        return h5py.File(path, "r", locking=False, swmr=True)
 
 
 def _read(path: Path, file: h5py.File) -> Run:

@@ -178,9 +178,9 @@ def users_table(group: Group) -> Markup:
         for column in ("train_tokens", "validation_tokens", "test_tokens")
         if run.array("users", column) is not None
     ]
-    ranked = run.array("users", "lora_rank") is not None
+    ranks = run.array("users", "lora_rank")
     head = [tag("th", "user"), tag("th", "experts", class_="text")] + (
-        [tag("th", "LoRA rank")] if ranked else []
+        [tag("th", "LoRA rank")] if ranks is not None else []
     )
     head += [tag("th", column.replace("train_", "training_").replace("_", " ")) for column in columns]
     head += [tag("th", text) for text in ("time a round", "sent a round", "sent in all", "peak memory")]
@@ -190,13 +190,11 @@ def users_table(group: Group) -> Markup:
             tag("th", tag("span", user, class_="label")),
             tag("td", _experts(run, user), class_="text whole"),
         ]
-        cells += [tag("td", int(run.array("users", "lora_rank").sel(user=user)))] if ranked else []
-        cells += [
-            tag("td", formats.count(float(run.array("users", column).sel(user=user)))) for column in columns
-        ]
+        cells += [tag("td", int(ranks.sel(user=user)))] if ranks is not None else []
+        cells += [tag("td", formats.count(float(run["users"][column].sel(user=user)))) for column in columns]
         cost = costs[user]
-        texts = (formats.seconds(cost.seconds_a_round), formats.size(cost.bytes_a_round))
-        texts += (formats.size(cost.bytes_in_all), formats.size(cost.peak_bytes))
+        texts = [formats.seconds(cost.seconds_a_round), formats.size(cost.bytes_a_round)]
+        texts += [formats.size(cost.bytes_in_all), formats.size(cost.peak_bytes)]
         rows.append(tag("tr", *cells, *[tag("td", text) for text in texts]))
     return table(head, rows)
 

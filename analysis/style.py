@@ -118,4 +118,5 @@ def depth_shade(colour: str, layer: int, layers: int) -> str:
     towards, share = (
         ((1.0, 1.0, 1.0), 0.62 * (1 - depth / 0.7)) if depth < 0.7 else ((0.0, 0.0, 0.0), 1.3 * (depth - 0.7))
     )
-    return to_hex([(1 - share) * own + share * other for own, other in zip(to_rgb(colour), towards)])
+    red, green, blue = ((1 - share) * own + share * other for own, other in zip(to_rgb(colour), towards))
+    return to_hex((red, green, blue))

@@ -64,7 +64,13 @@ def _read_hub(repository: str) -> Corpus:
     corpus = Corpus({category: [] for category in USERS})
     for split in ("train", "test"):
         documents = []
-        for row in hub.rows(repository, None, split, "AG News' train.csv and test.csv"):
+        columns = {"text": str, "label": int}
+        for row in hub.rows(repository, None, split, "AG News' train.csv and test.csv", columns):
+            if not 0 <= row["label"] < len(USERS):
+                raise DataError(
+                    f"--source hub: {repository} has the label {row['label']}; 0 to {len(USERS) - 1}"
+                    f" ({', '.join(USERS)}) expected"
+                )
             documents.append(Document(row["text"].strip(), row["text"].strip()))
             corpus.users[USERS[row["label"]]].append(documents[-1])
         corpus.sources.append(hub_source(split, repository, LICENCE, documents))

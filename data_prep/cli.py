@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     made_from = digest(options, recipe)
     there = manifest_of(output)
     same = there is not None and there.get("made_by", {}).get("digest") == made_from
-    if same and is_whole(output, there) and not options.replace:
+    if there is not None and same and is_whole(output, there) and not options.replace:
         print(f"{table(there)}\n{output}: made before from the same text and options, nothing to do")
         return
     if there is not None and not same and not options.replace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import DataError
@@ -19,8 +19,28 @@ def _library(what: str) -> Any:
     return datasets
 
 
-def rows(repository: str, configuration: str | None, split: str, what: str) -> Iterator[dict[str, Any]]:
-    """The rows of a hub data set, streamed: only what is read is downloaded."""
+def rows(
+    repository: str, configuration: str | None, split: str, what: str, columns: Mapping[str, type]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a hub data set, streamed: only what is read is downloaded. All have the columns."""
+    for row in _streamed(repository, configuration, split, what):
+        if not set(columns) <= set(row):
+            raise DataError(
+                f"--source hub: {repository} has the columns {', '.join(row) or '(none)'};"
+                f" {', '.join(columns)} expected"
+            )
+        for column, kind in columns.items():
+            if not isinstance(row[column], kind):
+                raise DataError(
+                    f"--source hub: {repository} has a {type(row[column]).__name__} in its column '{column}';"
+                    f" {kind.__name__} expected"
+                )
+        yield row
+
+
+def _streamed(
+    repository: str, configuration: str | None, split: str, what: str
+) -> Iterator[dict[str, Any]]:
     datasets = _library(what)
     try:
         yield from datasets.load_dataset(repository, configuration, split=split, streaming=True)

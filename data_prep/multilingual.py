@@ -73,7 +73,8 @@ def _read_hub(repository: str, limit: int) -> Corpus:
     corpus = Corpus({})
     for user, language in [*LANGUAGES.items(), ("", BASE_LANGUAGE)]:
         part = f"{HUB_DATE}.{language}"
-        rows = hub.rows(repository, part, "train", "the articles as de, nl, fr, it and en.jsonl")
+        what = "the articles as de, nl, fr, it and en.jsonl"
+        rows = hub.rows(repository, part, "train", what, {"text": str})
         documents = up_to((Document(row["text"], row["text"]) for row in rows), limit)
         corpus.sources.append(hub_source(language, f"{repository} {part}", "CC BY-SA", documents))
         if user:

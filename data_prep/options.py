@@ -190,7 +190,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME=FILE[,FILE]",
         help=(
-            "a user and its .txt, .jsonl or .csv files or folders of them (also .xz, .gz, .bz2, .zst); repeat"
+            "a user and its .txt, .jsonl or .csv files or folders of them (also .xz, .gz, .bz2); repeat"
         ),
     )
     parser.add_argument(

@@ -9,13 +9,13 @@ import hashlib
 import io
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from .errors import DataError
 
-COMPRESSIONS = (".xz", ".gz", ".bz2", ".zst")
+COMPRESSIONS = (".xz", ".gz", ".bz2")
 SEPARATORS = ("blank-line", "line", "file")
 
 
@@ -36,24 +36,13 @@ def kind_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _open_zst(path: Path) -> io.BufferedIOBase:
-    try:
-        import zstandard
-    except ImportError:
-        raise DataError(
-            f"{path}: reading .zst needs the Python package 'zstandard' (pip install zstandard), or"
-            " decompress the file first (unzstd)"
-        ) from None
-    return zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True)
-
-
 def open_text(path: Path) -> TextIO:
     """A text stream of UTF-8 (a byte-order mark is dropped), decompressed; line ends are left as they are."""
     if path.is_dir():
         raise DataError(f"{path}: is a folder, a file was expected")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    openers = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open, ".zst": _open_zst}
+    openers: dict[str, Callable[[Path], Any]] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
     opener = openers.get(path.suffix.lower(), lambda file: file.open("rb"))
     try:
         return io.TextIOWrapper(opener(path), encoding="utf-8-sig", newline="")
@@ -177,5 +166,5 @@ def records(path: Path, field: str, separator: str) -> Iterator[tuple[dict[str, 
             yield {field: document}, number
     else:
         raise DataError(
-            f"{path}: unknown kind of file; .jsonl, .csv or .txt (also .xz, .gz, .bz2, .zst) is expected"
+            f"{path}: unknown kind of file; .jsonl, .csv or .txt (also .xz, .gz, .bz2) is expected"
         )

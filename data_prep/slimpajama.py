@@ -46,8 +46,15 @@ def _rows(files: list[Path]) -> Iterator[tuple[str, str | None, str]]:
 
 
 def _hub_rows(repository: str) -> Iterator[tuple[str, str | None, str]]:
-    for row in hub.rows(repository, None, "train", "SlimPajama's JSONL files"):
-        yield "train", USER_OF.get(row["meta"]["redpajama_set_name"]), row["text"]
+    columns = {"text": str, "meta": dict}
+    for row in hub.rows(repository, None, "train", "SlimPajama's JSONL files", columns):
+        part = row["meta"].get("redpajama_set_name")
+        if part is None:
+            found = ", ".join(row["meta"]) or "nothing"
+            raise DataError(
+                f"--source hub: {repository} has {found} in its column 'meta'; redpajama_set_name expected"
+            )
+        yield "train", USER_OF.get(part), row["text"]
 
 
 def _collect(rows: Iterator[tuple[str, str | None, str]], limit: int | None) -> tuple[Corpus, dict[str, int]]:

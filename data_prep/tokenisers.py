@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import DataError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.decoders import Decoder
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
@@ -52,7 +54,7 @@ def _finished(kind: str, tokenizer: Tokenizer, end: str) -> Tokeniser:
     return Tokeniser(kind, tokenizer, max(ids.values()) + 1, ids[end])
 
 
-def _byte_level() -> tuple[object, object]:
+def _byte_level() -> tuple[PreTokenizer, Decoder]:
     from tokenizers import decoders, pre_tokenizers
 
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True), decoders.ByteLevel()
@@ -98,7 +100,8 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
         raise DataError(f"--gpt2-files {encoder} {merges}: cannot be read: {error}") from None
     if not isinstance(ids, dict) or len(ids) != GPT2_VOCABULARY or END_OF_TEXT not in ids:
         raise DataError(f"{encoder}: expected a JSON object of {GPT2_VOCABULARY} tokens with {END_OF_TEXT}")
-    pairs = [tuple(line.split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
+    lines = [line for line in lines if line.strip() and not line.startswith("#version")]
+    pairs: list[Any] = [tuple(line.split(" ")) for line in lines]
     if len(pairs) != GPT2_VOCABULARY - BYTES - 1 or any(len(pair) != 2 for pair in pairs):
         raise DataError(
             f"{merges}: expected {GPT2_VOCABULARY - BYTES - 1} merges of two tokens, found {len(pairs)}"

@@ -49,6 +49,8 @@ run_folder() {
         esac
         shift
     done
+    # Beside the runs lie the data and the base, which a run's folder must never be.
+    [[ $method =~ ^[a-z0-9][a-z0-9-]*$ && $method != data && $method != base ]] || return 1
     printf '%s/%s' "$HOME_OF_RUNS" "$(printf '%s%s' "$method" "$rest" | tr -c '[:alnum:]._\n' -)"
 }
 
@@ -92,7 +94,7 @@ for argument in "$@"; do
     esac
 done
 RUN=$(run_folder "$@") || {
-    echo "quickstart: error: --method needs a name; '$COMIGS methods' lists them" >&2
+    echo "quickstart: error: --method needs the name of a method; '$COMIGS methods' lists them" >&2
     exit 2
 }
 

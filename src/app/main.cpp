@@ -29,12 +29,23 @@ void print_usage(std::FILE* stream) {
              "\n'comigs COMMAND --help' lists a command's options, 'comigs --version' names this build.\n");
 }
 
+// Errors of a phase are agreed on by all ranks inside the commands; what comes here comes from before MPI or
+// after it.
+int run(const Command& command, int argc, char** argv) {
+  try {
+    return command.run(argc, argv, std::vector<std::string>(argv + 2, argv + argc));
+  } catch (const comigs::Error& error) {
+    fmt::print(stderr, "comigs: {}\n", error.what());
+    return static_cast<int>(error.exit_code());
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";
   for (const Command& command : commands)
-    if (name == command.name) return command.run(argc, argv, std::vector<std::string>(argv + 2, argv + argc));
+    if (name == command.name) return run(command, argc, argv);
   if (name == "--version") {
     fmt::print("comigs {} ({})\n", comigs::program_version, comigs::git_commit);
     return 0;

@@ -15,6 +15,7 @@
 #include "comigs/config/parse.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/io/atomic_file.hpp"
+#include "comigs/io/mapped_file.hpp"
 #include "comigs/io/sha256.hpp"
 #include "comigs/model/device.hpp"
 #include "command.hpp"
@@ -63,18 +64,32 @@ Job read_job(const std::vector<std::string>& arguments) {
   return job;
 }
 
-bool is_made(const Job& job) {
+bool is_own_folder(const Job& job) {
   std::ifstream stream(recipe_file(job));
   return stream && std::string(std::istreambuf_iterator<char>(stream), {}) == job.digest + "\n";
 }
 
-void refuse_other(const Job& job) {
-  const fs::path config = fs::path(job.plan.output) / "config.json";
-  if (fs::exists(config))
+// The configuration is written last.
+bool is_made(const Job& job) {
+  const fs::path folder = job.plan.output;
+  return is_own_folder(job) && fs::exists(folder / "config.json") && fs::exists(folder / "model.safetensors");
+}
+
+// Before the work, not after it: a folder that cannot be written, or that holds what this call would not have
+// made.
+void claim_folder(const Job& job) {
+  const fs::path folder = job.plan.output;
+  const bool taken = fs::exists(folder / "config.json") || fs::exists(folder / "model.safetensors");
+  if (taken && !is_own_folder(job))
     throw ConfigError(
         fmt::format("--output {}: there is a model already that this call would not have made; remove it or "
                     "name another folder",
                     job.plan.output));
+  if (fs::exists(folder) && !fs::is_directory(folder))
+    throw ConfigError(
+        fmt::format("--output {}: there is a file of this name, expected a folder", job.plan.output));
+  fs::create_directories(folder);
+  io::write_atomically(recipe_file(job), job.digest + "\n");
 }
 
 // The loss is a sum over ranks: where it is not finite, all of them learn of it in the same step and leave
@@ -124,7 +139,9 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
       fmt::print("{}: there already, made by the same options from the same data\n", job.plan.output);
     return;
   }
-  comm::all_agree(world, [&] { refuse_other(job); });
+  comm::all_agree(world, [&] {
+    if (world.is_first()) claim_folder(job);
+  });
   // 2. Where.
   const comm::Placement placement = comm::all_place(world);
   const c10::Device device =
@@ -141,11 +158,12 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
         model::describe(device));
   all_pretrain_steps(world, job, pretraining, *job.manifest.base,
                      device.is_cuda() ? comm::Memory::device : comm::Memory::host);
-  // 4. The folder; the recipe last, so that a half-written folder is never taken for a whole one.
+  // 4. The folder.
   comm::all_agree(world, [&] {
     if (!world.is_first()) return;
-    pretraining.write(job.plan.output, job.manifest);
-    io::write_atomically(recipe_file(job), job.digest + "\n");
+    io::write_atomically(fs::path(job.plan.output) / "tokenizer.json",
+                         io::MappedFile(job.manifest.tokeniser).bytes());
+    pretraining.write(job.plan.output);
     fmt::print("base model: {}\n", job.plan.output);
   });
 }

@@ -116,8 +116,11 @@ std::string round_head(const std::vector<UserDescription>& users) {
 
 std::string round_line(std::int64_t round, std::int64_t rounds, const std::vector<UserRound>& rows,
                        std::int64_t trained_tokens) {
-  double seconds = 0.0;
-  for (const UserRound& row : rows) seconds = std::max(seconds, row.seconds.round);
+  double seconds = 0.0, training = 0.0;
+  for (const UserRound& row : rows) {
+    seconds = std::max(seconds, row.seconds.round);
+    training = std::max(training, row.seconds.experts + row.seconds.routers);
+  }
   std::string cells;
   if (rows.front().after.test.tokens == 0) {
     cells = pad_right("  not evaluated", body_width(rows.size()));
@@ -130,7 +133,7 @@ std::string round_line(std::int64_t round, std::int64_t rounds, const std::vecto
   std::string line =
       pad_right(fmt::format("{:>3}/{}", round, rounds), 9) + cells + pad_left(format_duration(seconds), 14);
   if (trained_tokens > 0)
-    line += pad_left(group_digits(std::llround(static_cast<double>(trained_tokens) / seconds)), 11);
+    line += pad_left(group_digits(std::llround(static_cast<double>(trained_tokens) / training)), 11);
   return line + "\n";
 }
 

@@ -1,6 +1,5 @@
 // comigs train: from a job file to results.h5.
 #include <fmt/chrono.h>
-#include <mpi.h>
 #include <torch/headeronly/version.h>
 
 #include <chrono>
@@ -10,6 +9,7 @@
 #include "comigs/base/version.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
+#include "comigs/comm/session.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
@@ -19,6 +19,7 @@
 #include "comigs/model/device.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
+#include "frozen_base.hpp"
 #include "recorder.hpp"
 #include "terminal.hpp"
 
@@ -29,6 +30,7 @@ namespace {
 // What is settled before anything large is loaded.
 struct Job {
   config::Config config;
+  std::filesystem::path results;
   const federation::Method* method = nullptr;
   std::vector<model::UserModel> users;
   data::Manifest manifest;
@@ -38,6 +40,15 @@ struct Job {
 Job read_job(const std::vector<std::string>& arguments, std::int64_t ranks) {
   Job job;
   job.config = config::resolve(config::parse(arguments), ranks);
+  const std::filesystem::path output = job.config.run.output;
+  if (std::filesystem::exists(output) && !std::filesystem::is_directory(output))
+    throw ConfigError(
+        fmt::format("--output {}: there is a file of this name, expected a folder", output.string()));
+  job.results = output / "results.h5";
+  if (results::ResultsFile::exists(job.results))
+    throw ConfigError(
+        fmt::format("'{}' is there already and would be lost; choose another output folder or remove it",
+                    job.results.string()));
   job.method = &federation::find_method(job.config.method.name);
   job.users = federation::user_models(*job.method, job.config.users);
   job.manifest = data::read_manifest(job.config.data.folder);
@@ -61,36 +72,6 @@ void all_compare(const comm::Communicator& world, const Job& job) {
                         "on all nodes?",
                         rank));
   });
-}
-
-// Collective. Ranks of a node share the mapped file's pages. A base that lies in another precision than asked
-// for is converted once for all ranks, into a file that loses its name as soon as everyone has mapped it.
-std::unique_ptr<model::BaseModel> all_load_base(const comm::Communicator& world, const Job& job,
-                                                const c10::Device& device) {
-  const auto dtype = job.config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
-  const std::filesystem::path stored = job.config.model.folder,
-                              converted = std::filesystem::path(job.config.run.output) / ".base";
-  const std::vector<model::WeightSpec> specs = model::weight_specs(job.architecture);
-  const bool convert =
-      comm::all_agree(world, [&] { return device.is_cpu() && !model::lie_in(stored, specs, dtype); });
-  const bool any_converts = world.all_max(convert ? 1.0 : 0.0) > 0.0;
-  comm::all_agree(world, [&] {
-    if (any_converts && world.is_first()) model::convert_weights(stored, specs, dtype, converted);
-  });
-  auto base = comm::all_agree(world, [&] {
-    return model::make_base_model(job.architecture,
-                                  model::open_weights(convert ? converted : stored, dtype, device));
-  });
-  if (any_converts && world.is_first()) std::filesystem::remove_all(converted);
-  return base;
-}
-
-std::string mpi_version() {
-  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
-  int length = 0;
-  MPI_Get_library_version(text, &length);
-  const std::string whole(text, static_cast<std::size_t>(length));
-  return whole.substr(0, whole.find(','));
 }
 
 UserDescription describe_user(const Job& job, std::size_t user) {
@@ -121,10 +102,11 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
       .configuration = config::echo(job.config),
       .method = job.method->name,
       .data_set = job.manifest.name,
+      .data_digest = job.manifest.digest,
       .base_model = job.config.model.folder,
       .base_digest = world.is_first() ? model::weights_digest(job.config.model.folder) : std::string(),
       .seed = static_cast<std::int64_t>(job.config.run.seed),
-      .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), mpi_version()},
+      .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), comm::library_version()},
       .train_tokens_evaluated = evaluated > 0
                                     ? fmt::format("the first {} tokens of the training split", evaluated)
                                     : "the whole training split",
@@ -181,13 +163,6 @@ bool stores_weights(const config::Run& run, std::int64_t round) {
   return round == run.rounds || (run.weights_every > 0 && round % run.weights_every == 0);
 }
 
-std::int64_t trained_tokens(const Job& job) {
-  std::int64_t tokens = 0;
-  for (const config::User& user : job.config.users)
-    tokens += user.local_steps * user.batch_sequences * user.context_tokens;
-  return tokens;
-}
-
 void print(const comm::Communicator& world, const std::string& text) {
   if (!world.is_first()) return;
   fmt::print("{}", text);
@@ -199,6 +174,7 @@ void all_run(const comm::Communicator& world, const Job& job, federation::RoundL
              train::LocalTrainer& trainer, const model::Parameters& parameters, Recorder& recorder,
              const std::vector<UserDescription>& users) {
   const config::Run& run = job.config.run;
+  const config::User& user = job.config.users[static_cast<std::size_t>(world.rank())];
   print(world, round_head(users));
   const std::vector<UserRound> start =
       recorder.all_write(loop.all_start(), stores_weights(run, 0) ? &parameters : nullptr);
@@ -215,7 +191,8 @@ void all_run(const comm::Communicator& world, const Job& job, federation::RoundL
     const UserRound record = loop.all_round(current);
     rows = recorder.all_write(record, stores_weights(run, current) ? &parameters : nullptr);
     bar.clear();
-    print(world, round_line(current, run.rounds, rows, trained_tokens(job)));
+    const std::int64_t trained = trainer.steps_in_round(current) * user.batch_sequences * user.context_tokens;
+    print(world, round_line(current, run.rounds, rows, world.all_sum(trained)));
   }
   print(world, "\n" + summary(users, start, rows));
 }
@@ -231,28 +208,28 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   // 3. The frozen base and this user's data.
-  const auto base = all_load_base(world, job, device);
+  const FrozenBase base(world, job.config.run, job.config.model.folder, job.architecture, device);
   const auto shards =
       comm::all_agree(world, [&] { return data::open_user(job.manifest, static_cast<std::int64_t>(user)); });
   // 4. What is trained, and what of it is shared with whom.
   model::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
-  train::LocalTrainer trainer(*base, parameters, shards, local_plan(job, user));
+  train::LocalTrainer trainer(base.model(), parameters, shards, local_plan(job, user));
   federation::Aggregation aggregation(
       world, job.users, federation::shared_slices(job.users, static_cast<std::int64_t>(user), parameters),
       device.is_cuda() ? comm::Memory::device : comm::Memory::host, job.config.run.reproducible);
-  federation::RoundLoop loop(world, job.config, *base, shards, parameters, trainer, aggregation);
+  federation::RoundLoop loop(world, job.config, base.model(), shards, parameters, trainer, aggregation);
   // 5. Where it is written.
   const results::RunDescription run = all_describe(world, job, placement, device);
-  const std::filesystem::path path = std::filesystem::path(job.config.run.output) / "results.h5";
-  Recorder recorder(world, path, run, job.architecture, job.users);
+  Recorder recorder(world, job.results, run, job.architecture, job.users);
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
   const auto most_bytes = static_cast<std::int64_t>(world.all_max(static_cast<double>(aggregation.bytes())));
   if (world.is_first()) print_plan(job, run, trainable, most_bytes);
   // 6. The rounds.
   all_run(world, job, loop, trainer, parameters, recorder, run.users);
-  print(world, fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));
+  print(world,
+        fmt::format("\nresults: {} ({} in all)\n", job.results.string(), format_duration(watch.seconds())));
 }
 
 }  // namespace

@@ -26,4 +26,12 @@ void Session::abort(int exit_code) {
   std::_Exit(exit_code);
 }
 
+std::string library_version() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  const std::string whole(text, static_cast<std::size_t>(length));
+  return whole.substr(0, whole.find(','));
+}
+
 }  // namespace comigs::comm

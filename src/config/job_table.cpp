@@ -25,7 +25,7 @@ constexpr Group<Job, &Job::user> user{"user"};
 constexpr Option<Job> options[] = {
     run.option<&Run::output>("output", "FOLDER", "folder of results.h5", {},
                              {.required = true, .determines_numbers = false}),
-    run.option<&Run::seed>("seed", "N", "seed of every random stream"),
+    run.option<&Run::seed>("seed", "N", "seed of every random stream, below 2^63"),
     run.option<&Run::rounds>("rounds", "ROUNDS", "communication rounds", between(0, most)),
     run.option<&Run::evaluate_every>("evaluate_every", "ROUNDS",
                                      "rounds between evaluations; first and last always are",

@@ -8,6 +8,7 @@
 #include <fmt/ranges.h>
 
 #include <iterator>
+#include <limits>
 
 namespace comigs::config {
 namespace {
@@ -122,6 +123,9 @@ std::vector<std::string> validate(const Config& config, std::int64_t users) {
   const Table<Job> table = job_table();
   const std::vector<Job> jobs = jobs_of(config);
   Problems problems = row_problems(table, jobs);
+  // Results hold the seed as a signed number.
+  if (config.run.seed > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+    problems.push_back(fmt::format("[run] seed is {}, expected at most 2^63 - 1", config.run.seed));
   check_users(row(table, "micro_batch_sequences"), jobs, micro_batch_complaint, problems);
   return problems;
 }

@@ -2,9 +2,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <string_view>
 
 #include "comigs/base/error.hpp"
+#include "comigs/io/mapped_file.hpp"
 #include "comigs/io/sha256.hpp"
 
 namespace comigs::data {
@@ -58,6 +60,10 @@ class Reader {
     const fs::path relative = fs::path(text(object, "file", where)).lexically_normal();
     if (relative.is_absolute() || relative.empty() || *relative.begin() == "..")
       fail(where + "file", "a path inside the data-set folder");
+    // Nor must a link inside the folder.
+    const fs::path real = fs::weakly_canonical(folder_ / relative), home = fs::canonical(folder_);
+    if (std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first != home.end())
+      fail(where + "file", "a path inside the data-set folder");
     return folder_ / relative;
   }
 
@@ -65,7 +71,10 @@ class Reader {
                                        const std::string& where) const {
     const std::string here = where + split + ".";
     const Json& entry = member(splits, split, where);
-    return {.file = path(entry, here), .type = type, .tokens = count(entry, "tokens", here)};
+    return {.file = path(entry, here),
+            .type = type,
+            .tokens = count(entry, "tokens", here),
+            .sha256 = text(entry, "sha256", here)};
   }
 
  private:
@@ -81,6 +90,18 @@ TokenType token_type(const Reader& reader) {
   reader.fail("dtype", "'uint16' or 'uint32'");
 }
 
+// Names head tables and label results: short, printable, one for each user.
+void check_name(const Reader& reader, const std::string& name, const std::string& where,
+                const std::vector<UserShards>& others) {
+  constexpr std::size_t longest = 64;
+  const bool printable = std::none_of(
+      name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; });
+  if (name.size() > longest || !printable)
+    reader.fail(where + "name", fmt::format("printable and of at most {} bytes", longest));
+  if (std::any_of(others.begin(), others.end(), [&](const UserShards& other) { return other.name == name; }))
+    reader.fail(where + "name", "different from the other users' names");
+}
+
 std::vector<UserShards> read_users(const Reader& reader, TokenType type) {
   const Json& entries = reader.member(reader.root(), "users", "");
   if (!entries.is_array() || entries.empty()) reader.fail("users", "a list with at least one user");
@@ -93,6 +114,7 @@ std::vector<UserShards> read_users(const Reader& reader, TokenType type) {
                      .train = reader.shard(splits, "train", type, here),
                      .validation = reader.shard(splits, "validation", type, here),
                      .test = reader.shard(splits, "test", type, here)});
+    check_name(reader, users.back().name, where, {users.begin(), users.end() - 1});
   }
   return users;
 }
@@ -121,6 +143,14 @@ Manifest read_manifest(const fs::path& folder) {
                                .validation = reader.shard(splits, "validation", type, "base.splits.")};
   }
   return manifest;
+}
+
+bool same_vocabulary(const fs::path& one, const fs::path& other) {
+  const auto vocabulary = [](const fs::path& file) {
+    const Reader reader(file);
+    return reader.member(reader.member(reader.root(), "model", ""), "vocab", "model.");
+  };
+  return vocabulary(one) == vocabulary(other);
 }
 
 UserData open_user(const Manifest& manifest, std::int64_t user) {

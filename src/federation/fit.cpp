@@ -27,6 +27,11 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
                     "prepare the data with "
                     "the base model's own tokeniser",
                     config.model.folder, architecture.vocabulary, config.data.folder, manifest.vocabulary));
+  const std::filesystem::path tokeniser = std::filesystem::path(config.model.folder) / "tokenizer.json";
+  if (std::filesystem::exists(tokeniser) && !data::same_vocabulary(tokeniser, manifest.tokeniser))
+    throw DataError(fmt::format(
+        "{} is another tokeniser than data set {} was made with; prepare the data with the base model's own",
+        tokeniser.string(), config.data.folder));
   for (std::size_t i = 0; i < config.users.size(); ++i)
     if (config.users[i].context_tokens > architecture.positions)
       throw ConfigError(fmt::format("[user.{}] context_tokens = {}, but the base model {} has {} positions",

@@ -108,7 +108,7 @@ std::vector<model::UserModel> user_models(const Method& method, const std::vecto
                       .generalists = generalists(method, experts),
                       .lora_rank = user.lora_rank,
                       .lora_alpha = user.lora_alpha,
-                      .top_k = std::min(user.top_k, experts),
+                      .top_k = method.gate == model::Gate::top_k ? std::min(user.top_k, experts) : experts,
                       .gate = method.gate,
                       .shared_attention = method.attention_shared});
   }

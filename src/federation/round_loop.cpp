@@ -1,5 +1,8 @@
 #include "comigs/federation/round_loop.hpp"
 
+#include <cmath>
+
+#include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/model/device.hpp"
@@ -32,7 +35,13 @@ RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& conf
 UserRound RoundLoop::all_start() {
   UserRound record;
   const Stopwatch watch;
-  comm::all_agree(world_, [&] { evaluate(record); });
+  comm::all_agree(world_, [&] {
+    evaluate(record);
+    if (!std::isfinite(record.after.test.loss()))
+      throw DataError(
+          fmt::format("the loss of the untrained base model {} is not finite; are its weights whole?",
+                      config_.model.folder));
+  });
   record.seconds.round = watch.seconds();
   return finish(std::move(record));
 }
@@ -54,6 +63,7 @@ UserRound RoundLoop::all_round(std::int64_t round) {
   aggregation_.all_aggregate(parameters_);
   record.seconds.aggregation = watch.lap();
   record.communication_bytes = aggregation_.bytes();
+  record.aggregation_weight = aggregation_.weights(world_.rank(), world_.size());
   if (is_evaluated(round)) comm::all_agree(world_, [&] { evaluate(record); });
   record.seconds.round = whole.seconds();
   return finish(std::move(record));
@@ -90,7 +100,6 @@ RoutingStatistics RoundLoop::with_single_expert(RoutingStatistics routed) const 
 }
 
 UserRound RoundLoop::finish(UserRound record) const {
-  record.aggregation_weight = aggregation_.weights(world_.rank(), world_.size());
   record.peak_memory_bytes = model::peak_memory_bytes(parameters_.values().device());
   return record;
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comigs/base/error.hpp"
+#include "comigs/io/atomic_file.hpp"
 #include "families.hpp"
 
 namespace comigs::model {
@@ -15,9 +16,10 @@ struct Family {
   Architecture (*read)(const nlohmann::json&, const std::filesystem::path&);
   std::unique_ptr<BaseModel> (*make)(const Architecture&, const WeightSource&);
   std::vector<WeightSpec> (*weights)(const Architecture&);
+  std::string (*config)(const Architecture&);
 };
 
-constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2, gpt2_weights}};
+constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2, gpt2_weights, gpt2_config}};
 
 const Family& find_family(const std::string& name, const std::string& where) {
   std::string known;
@@ -58,6 +60,16 @@ std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, 
   // The configuration first: a folder that is no model at all is told by it.
   const Architecture architecture = read_architecture(folder);
   return make_base_model(architecture, open_weights(folder, dtype, device));
+}
+
+std::string config_json(const Architecture& architecture) {
+  return find_family(architecture.family, "architecture").config(architecture);
+}
+
+void write_base_model(const std::filesystem::path& folder, const Architecture& architecture,
+                      const WeightSource& weights) {
+  write_weights(folder, weight_specs(architecture), weights);
+  io::write_atomically(folder / "config.json", config_json(architecture));
 }
 
 }  // namespace comigs::model

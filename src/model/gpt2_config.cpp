@@ -68,8 +68,11 @@ Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path
   config.insist("scale_attn_weights", true);
   config.insist("scale_attn_by_inverse_layer_idx", false);
   config.insist("tie_word_embeddings", true);
-  if (const auto epsilon = values.find("layer_norm_epsilon"); epsilon != values.end() && epsilon->is_number())
+  if (const auto epsilon = values.find("layer_norm_epsilon"); epsilon != values.end()) {
+    if (!epsilon->is_number() || !(epsilon->get<double>() > 0.0) || epsilon->get<double>() > 1.0)
+      config.fail("layer_norm_epsilon", epsilon->dump(), "a number above 0, at most 1");
     architecture.layer_norm_epsilon = epsilon->get<double>();
+  }
   return architecture;
 }
 
@@ -100,7 +103,7 @@ std::vector<WeightSpec> gpt2_weights(const Architecture& architecture) {
   return weights;
 }
 
-std::string gpt2_config_json(const Architecture& architecture) {
+std::string gpt2_config(const Architecture& architecture) {
   const nlohmann::ordered_json config = {
       {"architectures", {"GPT2LMHeadModel"}},
       {"model_type", "gpt2"},

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cstring>
 #include <memory>
 
 #include "comigs/base/error.hpp"
@@ -13,6 +14,8 @@ namespace comigs::model {
 namespace {
 
 constexpr const char* weights_file = "model.safetensors";
+const std::string prefix =
+    "transformer.";  // of the language model's files; those of the bare network have none
 
 at::ScalarType scalar_type(io::Dtype dtype, const std::string& where) {
   switch (dtype) {
@@ -28,13 +31,22 @@ at::ScalarType scalar_type(io::Dtype dtype, const std::string& where) {
   }
 }
 
+at::Tensor aligned_copy(const io::TensorView& view, at::ScalarType dtype) {
+  const at::Tensor copy = at::empty(view.shape, at::TensorOptions().dtype(dtype));
+  std::memcpy(copy.data_ptr(), view.data(), view.bytes.size());
+  return copy;
+}
+
 // Owns the mapped file for as long as a tensor of it lives.
 class MappedWeights {
  public:
   explicit MappedWeights(const std::filesystem::path& file)
       : path_(file), file_(std::make_shared<io::SafetensorsFile>(file)) {}
 
-  [[nodiscard]] io::Dtype dtype(const WeightSpec& spec) const { return find(spec).dtype; }
+  [[nodiscard]] bool is_usable_as(const WeightSpec& spec, io::Dtype dtype) const {
+    const io::TensorView& found = find(spec);
+    return found.dtype == dtype && found.is_aligned();
+  }
 
   [[nodiscard]] at::Tensor get(const WeightSpec& spec, at::ScalarType dtype, const at::Device& device) const {
     const io::TensorView& found = find(spec);
@@ -43,8 +55,8 @@ class MappedWeights {
       throw DataError(fmt::format("{} has shape [{}], expected [{}] from config.json", where,
                                   fmt::join(found.shape, ", "), fmt::join(spec.shape, ", ")));
     const at::ScalarType stored = scalar_type(found.dtype, where);
-    if (!found.is_aligned())
-      throw DataError(fmt::format("{} does not lie at a multiple of its element size", where));
+    // Files of older writers may have their tensors anywhere; arithmetic wants them aligned.
+    if (!found.is_aligned()) return aligned_copy(found, stored).to(device, dtype);
     // LibTorch has no tensors of const: nothing writes to frozen weights, and the mapping's pages are
     // read-only.
     void* data = const_cast<std::byte*>(found.data());
@@ -55,8 +67,8 @@ class MappedWeights {
 
  private:
   [[nodiscard]] const io::TensorView& find(const WeightSpec& spec) const {
-    for (const char* prefix : {"transformer.", ""})
-      if (const io::TensorView* tensor = file_->find(prefix + spec.name)) return *tensor;
+    for (const std::string& name : {prefix + spec.name, spec.name})
+      if (const io::TensorView* tensor = file_->find(name)) return *tensor;
     throw DataError(fmt::format("{}: the tensor '{}' is missing", path_.string(), spec.name));
   }
 
@@ -76,25 +88,26 @@ WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dt
   return [weights, dtype, device](const WeightSpec& spec) { return weights->get(spec, dtype, device); };
 }
 
-bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs, at::ScalarType dtype) {
+bool can_be_mapped(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                   at::ScalarType dtype) {
   const MappedWeights weights(folder / weights_file);
   return std::all_of(specs.begin(), specs.end(),
-                     [&](const WeightSpec& spec) { return weights.dtype(spec) == stored_type(dtype); });
+                     [&](const WeightSpec& spec) { return weights.is_usable_as(spec, stored_type(dtype)); });
 }
 
-void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
-                     at::ScalarType dtype, const std::filesystem::path& target) {
-  const MappedWeights weights(folder / weights_file);
-  std::vector<at::Tensor> converted;
+void write_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                   const WeightSource& weights) {
+  std::vector<at::Tensor> host;
   std::vector<io::NamedTensor> tensors;
   for (const WeightSpec& spec : specs) {
-    converted.push_back(weights.get(spec, dtype, at::kCPU));
-    const std::span bytes(static_cast<const std::byte*>(converted.back().const_data_ptr()),
-                          converted.back().nbytes());
-    tensors.push_back({spec.name, {.dtype = stored_type(dtype), .shape = spec.shape, .bytes = bytes}});
+    host.push_back(weights(spec).detach().to(at::kCPU).contiguous());
+    const std::span bytes(static_cast<const std::byte*>(host.back().const_data_ptr()), host.back().nbytes());
+    tensors.push_back(
+        {prefix + spec.name,
+         {.dtype = stored_type(host.back().scalar_type()), .shape = spec.shape, .bytes = bytes}});
   }
-  std::filesystem::create_directories(target);
-  io::write_safetensors(target / weights_file, tensors);
+  std::filesystem::create_directories(folder);
+  io::write_safetensors(folder / weights_file, tensors);
 }
 
 std::string weights_digest(const std::filesystem::path& folder) {

@@ -142,6 +142,7 @@ void write_attributes(Group& root, const RunDescription& run) {
                                                                {"created", run.created},
                                                                {"method", run.method},
                                                                {"data_set", run.data_set},
+                                                               {"data_digest", run.data_digest},
                                                                {"base_model", run.base_model},
                                                                {"base_digest", run.base_digest},
                                                                {"configuration", run.configuration}};

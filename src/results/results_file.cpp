@@ -68,7 +68,10 @@ std::uint64_t most_growth_bytes(const RoundShape& shape,
 }  // namespace
 
 ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run)
-    : path_(std::move(path)), run_(std::move(run)), shape_(shape_of(run_)) {
+    : path_(std::move(path)),
+      lock_(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".")),
+      run_(std::move(run)),
+      shape_(shape_of(run_)) {
   if (run_.users.empty() || shape_.layers < 1) {
     throw std::invalid_argument("a results file needs at least one user and one layer");
   }

@@ -6,9 +6,6 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/data/batch.hpp"
-#include "comigs/io/atomic_file.hpp"
-#include "comigs/io/mapped_file.hpp"
-#include "comigs/io/safetensors.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/train/evaluation.hpp"
@@ -32,7 +29,7 @@ Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, 
       share_(share),
       architecture_(
           model::gpt2_architecture(plan.layers, plan.width, plan.heads, vocabulary, plan.context_tokens)),
-      specs_(model::gpt2_weights(architecture_)),
+      specs_(model::weight_specs(architecture_)),
       weights_(specs_.size()) {
   std::int64_t count = 0;
   for (const model::WeightSpec& spec : specs_) count += spec.count();
@@ -53,8 +50,7 @@ Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, 
     (decayed ? decayed_ : undecayed_) = {begin, offset - begin};
   }
   initialise();
-  std::size_t next = 0;
-  base_ = model::make_base_model(architecture_, [&](const model::WeightSpec&) { return weights_[next++]; });
+  base_ = model::make_base_model(architecture_, in_order());
   no_parameters_ = std::make_unique<model::Parameters>(
       architecture_, model::UserModel{.experts = 0, .gate = model::Gate::none}, device);
   optimiser_ = std::make_unique<Adamw>(values_, gradients_,
@@ -123,19 +119,12 @@ Evaluation Pretraining::evaluate(const data::TokenShard& text) const {
       .evaluation;
 }
 
-void Pretraining::write(const std::filesystem::path& folder, const data::Manifest& manifest) const {
-  std::filesystem::create_directories(folder);
-  std::vector<at::Tensor> host;
-  std::vector<io::NamedTensor> tensors;
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    host.push_back(weights_[i].detach().to(at::kCPU).contiguous());
-    const std::span bytes(static_cast<const std::byte*>(host.back().const_data_ptr()), host.back().nbytes());
-    tensors.push_back({"transformer." + specs_[i].name,
-                       {.dtype = io::Dtype::float32, .shape = specs_[i].shape, .bytes = bytes}});
-  }
-  io::write_safetensors(folder / "model.safetensors", tensors);
-  io::write_atomically(folder / "tokenizer.json", io::MappedFile(manifest.tokeniser).bytes());
-  io::write_atomically(folder / "config.json", model::gpt2_config_json(architecture_));
+void Pretraining::write(const std::filesystem::path& folder) const {
+  model::write_base_model(folder, architecture_, in_order());
+}
+
+model::WeightSource Pretraining::in_order() const {
+  return [this, next = std::size_t{0}](const model::WeightSpec&) mutable { return weights_[next++]; };
 }
 
 }  // namespace comigs::train

@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(what_users_have_alike_is_printed_once) {
 
 BOOST_AUTO_TEST_CASE(extreme_numbers_survive) {
   const Config config =
-      from_words({"--seed", "18446744073709551615", "--epsilon", "5e-324", "--expert-learning-rate",
+      from_words({"--seed", "9223372036854775807", "--epsilon", "5e-324", "--expert-learning-rate",
                   "0.30000000000000004", "--train-evaluation-tokens", "9223372036854775807"});
   const Config again = resolve(parse_text(echo(config), "echo"), 4);
   BOOST_TEST(again.run.seed == config.run.seed);

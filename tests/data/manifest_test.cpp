@@ -168,11 +168,17 @@ BOOST_AUTO_TEST_CASE(base_corpus) {
 }
 
 BOOST_AUTO_TEST_CASE(opening_a_user_maps_its_three_splits) {
-  const Manifest read_back = read();
   std::filesystem::create_directories(folder / "dutch");
   const test::Tokens train = test::random_tokens(30, 50, 1), validation = test::random_tokens(20, 50, 2);
   test::write_tokens(folder / "dutch/train.bin", train);
   test::write_tokens(folder / "dutch/validation.bin", validation);
+  test::write_tokens(folder / "dutch/test.bin", test::random_tokens(10, 50, 3));
+  for (const char* split : {"train", "validation", "test"}) {
+    const std::filesystem::path file = folder / "dutch" / (std::string(split) + ".bin");
+    manifest["users"][1]["splits"][split]["sha256"] = io::sha256_of_file(file);
+  }
+  const Manifest read_back = read();
+  std::filesystem::remove(folder / "dutch/test.bin");
   check_contains(test::message_of<DataError>([&] { (void)open_user(read_back, 1); }), {"dutch/test.bin"});
   test::write_tokens(folder / "dutch/test.bin", test::random_tokens(10, 50, 3));
   const UserData data = open_user(read_back, 1);
@@ -180,6 +186,40 @@ BOOST_AUTO_TEST_CASE(opening_a_user_maps_its_three_splits) {
   test::Tokens found(20);
   data.validation.read(0, found);
   BOOST_TEST((found == validation));
+  test::Tokens changed = validation;
+  changed[7] = (changed[7] + 1) % 50;
+  test::write_tokens(folder / "dutch/validation.bin", changed);
+  check_contains(test::message_of<DataError>([&] { (void)open_user(read_back, 1); }),
+                 {"dutch/validation.bin", "SHA-256"});
+}
+
+BOOST_AUTO_TEST_CASE(names_are_printable_and_differ) {
+  check_contains(refusal([](Json& m) { m["users"][1]["name"] = "German"; }),
+                 {"'users[1].name'", "different"});
+  for (const std::string& name : std::vector<std::string>{"a\nb", "\x1b[31m", std::string(65, 'x')})
+    check_contains(refusal([&](Json& m) { m["users"][0]["name"] = name; }), {"'users[0].name'", "printable"});
+}
+
+BOOST_AUTO_TEST_CASE(files_must_not_be_links_to_elsewhere) {
+  TemporaryFolder elsewhere;
+  std::filesystem::create_directories(folder / "german");
+  test::write_tokens(elsewhere.folder / "train.bin", {1, 2, 3});
+  std::filesystem::create_symlink(elsewhere.folder / "train.bin", folder / "german/train.bin");
+  check_contains(refusal([](Json&) {}), {"'users[0].splits.train.file'", "inside the data-set folder"});
+}
+
+BOOST_AUTO_TEST_CASE(vocabularies_are_compared_token_by_token) {
+  const auto write = [&](const char* name, const Json& vocabulary) {
+    test::write_text(folder / name, Json{{"version", "1.0"}, {"model", {{"vocab", vocabulary}}}}.dump());
+    return folder / name;
+  };
+  const auto one = write("one.json", {{"a", 0}, {"b", 1}}), same = write("same.json", {{"b", 1}, {"a", 0}}),
+             other = write("other.json", {{"a", 1}, {"b", 0}});
+  BOOST_TEST(same_vocabulary(one, same));
+  BOOST_TEST(!same_vocabulary(one, other));
+  test::write_text(folder / "none.json", "{}");
+  check_contains(test::message_of<DataError>([&] { (void)same_vocabulary(one, folder / "none.json"); }),
+                 {"none.json", "'model'"});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -24,6 +24,12 @@ seed = {seed}
 rounds = {rounds}
 output = runs/{method}-{seed}
 
+[data]
+folder = {data}
+
+[model]
+folder = {model}
+
 [method]
 name = {method}
 experts = {experts}
@@ -38,6 +44,7 @@ def write_results(
     users: Sequence[str] = USERS,
     rounds: int = 4,
     planned: int | None = None,
+    folders: tuple[str, str] = ("runs/data", "runs/base"),
     experts: Sequence[int] | None = None,
     generalists: Sequence[int] | None = None,
     layers: int = 3,
@@ -56,7 +63,7 @@ def write_results(
     generalists = list(generalists if generalists is not None else [1] * len(users))
     with h5py.File(path, "w") as file:
         for name, value in (
-            _attributes(method, seed, users, rounds, planned, experts) | dict(attributes or {})
+            _attributes(method, seed, users, rounds, planned, experts, folders) | dict(attributes or {})
         ).items():
             if name not in omit:
                 file.attrs[name] = value
@@ -86,9 +93,15 @@ def default_perplexity(users: int, rounds: int, level: float = 100.0) -> dict[st
 
 
 def _attributes(
-    method: str, seed: int, users: Sequence[str], rounds: int, planned: int | None, experts: Sequence[int]
+    method: str,
+    seed: int,
+    users: Sequence[str],
+    rounds: int,
+    planned: int | None,
+    experts: Sequence[int],
+    folders: tuple[str, str],
 ) -> dict[str, object]:
-    counts = ",".join(map(str, experts))
+    counts, (data, model) = ",".join(map(str, experts)), folders
     planned = rounds - 1 if planned is None else planned
     return {
         "title": f"{method}, seed {seed}",
@@ -96,9 +109,12 @@ def _attributes(
         "program_version": "0.1.0",
         "git_commit": "0123abcd",
         "created": "2030-01-02T03:04:05Z",
-        "configuration": CONFIGURATION.format(method=method, seed=seed, rounds=planned, experts=counts),
+        "configuration": CONFIGURATION.format(
+            method=method, seed=seed, rounds=planned, experts=counts, data=data, model=model
+        ),
         "method": method,
         "data_set": "multilingual",
+        "data_digest": "da7a" * 16,
         "base_model": "small-base",
         "base_digest": "f00d" * 16,
         "seed": seed,

@@ -208,9 +208,7 @@ def test_seeds_are_averaged_and_the_best_is_marked(tmp_path):
     for seed, level in enumerate((96.0, 100.0, 104.0)):
         write_results(tmp_path / f"a{seed}", seed=seed, level=level)
     write_results(tmp_path / "b", method="local", level=98.0)
-    write_results(
-        tmp_path / "c", method="pretrained", rounds=1, planned=20, experts=[1, 1], generalists=[0, 0]
-    )
+    write_results(tmp_path / "c", method="pretrained", rounds=1, experts=[1, 1], generalists=[0, 0])
     page = report(tmp_path, *sorted(path for path in tmp_path.iterdir() if path.is_dir()))
     # Final test figures are level / 4 + user: 24, 25, 26; sample standard deviation 1.
     assert page.line("comigs-1g1s", "3") == [
@@ -266,9 +264,8 @@ def test_one_method_with_different_settings_is_not_averaged(tmp_path):
 
 def test_other_users_and_data_are_shown_but_not_ranked_together(tmp_path):
     write_results(tmp_path / "a")
-    write_results(
-        tmp_path / "b", method="local", users=("World", "Sports", "Dutch"), attributes={"data_set": "ag_news"}
-    )
+    news = {"data_set": "ag_news", "data_digest": "beef" * 16}
+    write_results(tmp_path / "b", method="local", users=("World", "Sports", "Dutch"), attributes=news)
     page = report(tmp_path, tmp_path / "a", tmp_path / "b")
     dash = formats.NONE
     assert page.line("method")[2:] == ["World", "Sports", "Dutch", "German", "mean over users"]
@@ -283,6 +280,31 @@ def test_other_users_and_data_are_shown_but_not_ranked_together(tmp_path):
     assert page.line("comigs-1g1s") == ["comigs-1g1s", "3", dash, dash, "26.00", "25.00", "25.50"]
     assert "These runs differ in data set" in page.text
     assert not [tag for tag, attributes in page.tags if "best" in (attributes.get("class") or "").split()]
+
+
+def test_the_digest_of_the_data_decides_not_its_name_or_folder(tmp_path):
+    def labels(digests: list[str | None]) -> list[tuple[str, int]]:
+        runs = []
+        for seed, digest in enumerate(digests):
+            folder = tmp_path / f"{seed}-{digest}"
+            attributes = {} if digest is None else {"data_digest": digest}
+            omit = ["data_digest"] if digest is None else []
+            folders = (f"here/{seed}", f"there/{seed}")
+            write_results(folder, seed=seed, folders=folders, attributes=attributes, omit=omit)
+            runs.append(open_run(folder))
+        groups = compare.group_runs(runs)
+        assert (len({group.comparable for group in groups}) > 1) == (len(groups) > 1)
+        initial = [row.label for row in compare.perplexity_rows(groups, "test") if row.is_initial]
+        assert len(initial) == len(set(initial)) == len(groups)
+        return [(group.label, len(group.runs)) for group in groups]
+
+    same, other = "aaaa1111" * 8, "bbbb2222" * 8
+    assert labels([same, same]) == [("comigs-1g1s", 2)]
+    assert labels([None, "", None]) == [("comigs-1g1s", 3)]  # older files: by name
+    assert labels([same, other, same]) == [
+        ("comigs-1g1s (data multilingual aaaa1111)", 2),
+        ("comigs-1g1s (data multilingual bbbb2222)", 1),
+    ]
 
 
 def test_phase_seconds_and_what_is_left_of_the_round(tmp_path):

@@ -47,6 +47,7 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path) -> None:
         "j.jsonl.xz": (b"not xz", "j.jsonl.xz: cannot be decompressed"),
         "k.jsonl.gz": (b"not gzip", "k.jsonl.gz: cannot be decompressed"),
         "l.pdf": (b"x", "l.pdf: unknown kind of file"),
+        "m.jsonl.zst": (b"x", "m.jsonl.zst: unknown kind of file; .jsonl, .csv or .txt (also .xz,"),
     }
     for name, (content, expected) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -235,6 +236,17 @@ def test_slimpajama_from_files(tmp_path: Path) -> None:
     assert "chunk.jsonl:1: no meta.redpajama_set_name" in message
 
 
+def stand_in_for_the_hub(folder: Path, rows: dict[str, list[dict]]) -> dict[str, str]:
+    """A module `datasets` that gives the rows of 'repository configuration split'; the environment for it."""
+    (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    (folder / "datasets.py").write_text(
+        "import json\n"
+        "def load_dataset(path, name, split, streaming):\n"
+        f"    return json.load(open({str(folder / 'rows.json')!r}))[f'{{path}} {{name}} {{split}}']\n"
+    )
+    return {"PYTHONPATH": str(folder)}
+
+
 def test_the_hub_through_a_stand_in(tmp_path: Path) -> None:
     """`datasets` replaced by a module with the same call: the columns and names that are asked for."""
     articles = ag_news_csv(tmp_path / "news.csv", 400)
@@ -247,13 +259,7 @@ def test_the_hub_through_a_stand_in(tmp_path: Path) -> None:
     }
     for code in [*LANGUAGES.values(), "en"]:
         rows[f"wikimedia/wikipedia 20231101.{code} train"] = records(SAMPLE / f"{code}.jsonl.xz")
-    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    (tmp_path / "datasets.py").write_text(
-        "import json\n"
-        "def load_dataset(path, name, split, streaming):\n"
-        f"    return json.load(open({str(tmp_path / 'rows.json')!r}))[f'{{path}} {{name}} {{split}}']\n"
-    )
-    here = {"PYTHONPATH": str(tmp_path)}
+    here = stand_in_for_the_hub(tmp_path, rows)
     made("slimpajama", "--source", "hub", *SMALL, "--output", tmp_path / "slim", **here)
     check_slimpajama(tmp_path / "slim")
     made("ag_news", "--source", "hub", "--vocabulary", 300, "--output", tmp_path / "hub", **here)
@@ -265,6 +271,29 @@ def test_the_hub_through_a_stand_in(tmp_path: Path) -> None:
     wiki.check_disjoint()
     read = sum(len(text.encode()) for texts in wiki.everything().values() for text in texts)
     assert 500_000 <= read < 650_000
+
+
+def test_other_columns_on_the_hub(tmp_path: Path) -> None:
+    cases = [
+        ("ag_news", {"title": "x", "body": "y"}, "me/own has the columns title, body; text, label expected"),
+        ("ag_news", {"text": "x", "label": "World"}, "me/own has a str in its column 'label'; int expected"),
+        ("ag_news", {"text": None, "label": 1}, "me/own has a NoneType in its column 'text'; str expected"),
+        ("ag_news", {"text": "x", "label": 4}, "me/own has the label 4; 0 to 3 (World, Sports, Business,"),
+        ("slimpajama", {"text": "x"}, "me/own has the columns text; text, meta expected"),
+        (
+            "slimpajama",
+            {"text": "x", "meta": {"part": "book"}},
+            "me/own has part in its column 'meta'; redpajama_set_name expected",
+        ),
+        ("multilingual", {"article": "x"}, "me/own has the columns article; text expected"),
+    ]
+    for command, row, expected in cases:
+        configuration = "20231101.de" if command == "multilingual" else None
+        here = stand_in_for_the_hub(tmp_path, {f"me/own {configuration} train": [row]})
+        hub = ["--source", "hub", "--hub-name", "me/own"]
+        message = refused(command, *hub, "--output", tmp_path / "data", **here)
+        assert f"--source hub: {expected}" in message, message
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_hub_out_of_reach(tmp_path: Path) -> None:

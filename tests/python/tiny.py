@@ -21,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 VOCABULARY, POSITIONS, LAYERS, WIDTH = 97, 16, 2, 32
 USERS = ("German", "Français", "日本語", "Dutch")
-TOKENISER = '{"version": "1.0", "made": "for tests"}\n'
+TOKENISER = '{"version": "1.0", "made": "for tests", "model": {"vocab": {"a": 0}}}\n'
 
 # Several ranks on any machine, also as root in a container; one thread a rank keeps bits and times steady.
 MPI_ENVIRONMENT = {

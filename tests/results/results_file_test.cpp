@@ -110,6 +110,17 @@ BOOST_FIXTURE_TEST_CASE(perplexities_before_the_aggregation_are_kept, TemporaryF
   BOOST_TEST(loss[1] == 3.0);
 }
 
+BOOST_FIXTURE_TEST_CASE(one_run_at_a_time_in_a_folder, TemporaryFolder) {
+  const auto refused = [&] { ResultsFile(folder / "second.h5", description({1})); };
+  {
+    const ResultsFile first(folder / "first.h5", description({1}));
+    BOOST_CHECK_EXCEPTION(refused(), ConfigError,
+                          [](const ConfigError& error) { return has(error.what(), "another run"); });
+    BOOST_TEST(!ResultsFile::exists(folder / "second.h5"));
+  }
+  BOOST_CHECK_NO_THROW(refused());
+}
+
 BOOST_FIXTURE_TEST_CASE(nothing_is_overwritten, TemporaryFolder) {
   const auto path = folder / "results.h5";
   std::ofstream(path) << "precious";

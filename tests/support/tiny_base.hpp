@@ -26,7 +26,7 @@ using Weights = std::map<std::string, at::Tensor>;
 inline Weights random_weights(const model::Architecture& architecture) {
   Weights weights;
   std::uint32_t number = 1000;
-  for (const model::WeightSpec& spec : model::gpt2_weights(architecture)) {
+  for (const model::WeightSpec& spec : model::weight_specs(architecture)) {
     const bool scale = spec.kind == model::WeightSpec::Kind::scale;
     weights[spec.name] = normal(spec.shape, number++, scale ? 0.1 : 0.2) + (scale ? 1.0 : 0.0);
   }
@@ -57,7 +57,7 @@ inline void write_weights(const std::filesystem::path& folder, const Weights& we
 
 inline void write_base(const std::filesystem::path& folder, const model::Architecture& architecture,
                        const Weights& weights) {
-  write_text(folder / "config.json", model::gpt2_config_json(architecture));
+  write_text(folder / "config.json", model::config_json(architecture));
   write_weights(folder, weights);
 }
 

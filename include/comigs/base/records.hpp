@@ -32,7 +32,9 @@ struct RoutingStatistics {
 
 /// Wall-clock of a user's round.
 struct PhaseSeconds {
-  double experts = 0.0, routers = 0.0, aggregation = 0.0, evaluation = 0.0, checkpoint = 0.0, round = 0.0;
+  double experts = 0.0, routers = 0.0, aggregation = 0.0, evaluation = 0.0;
+  double checkpoint = std::numeric_limits<double>::quiet_NaN();  ///< NaN: none was written
+  double round = 0.0;
 };
 
 /// Perplexity of a user's model on its three splits.

@@ -1,6 +1,8 @@
 // The life of MPI in this process.
 #pragma once
 
+#include <string>
+
 namespace comigs::comm {
 
 /// Initialises MPI (thread level FUNNELED: autograd threads never call it) and finalizes it at the end of its
@@ -16,5 +18,8 @@ class Session {
   /// Ends every rank at once, without a goodbye. For errors that were not agreed on.
   [[noreturn]] static void abort(int exit_code);
 };
+
+/// "Open MPI v4.1.4": the library in use, for records.
+[[nodiscard]] std::string library_version();
 
 }  // namespace comigs::comm

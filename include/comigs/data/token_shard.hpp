@@ -5,8 +5,11 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 
-#include "comigs/io/mapped_file.hpp"
+namespace comigs::io {
+class MappedFile;
+}
 
 namespace comigs::data {
 
@@ -17,6 +20,7 @@ struct ShardDescription {
   std::filesystem::path file;
   TokenType type = TokenType::uint16;
   std::int64_t tokens = 0;
+  std::string sha256 = {};  ///< of the file, hexadecimal; empty: not promised
 };
 
 /// One split of one user. Cheap to copy: copies share the mapping.

@@ -39,9 +39,5 @@ struct WeightSpec {
 /// GPT-2 of a given size, as Radford et al. 2019: inner width 4 C.
 [[nodiscard]] Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int64_t heads,
                                              std::int64_t vocabulary, std::int64_t positions);
-/// All weights of a GPT-2, in the order of its files. The head is the token embedding.
-[[nodiscard]] std::vector<WeightSpec> gpt2_weights(const Architecture& architecture);
-/// The config.json that transformers reads back to the same architecture.
-[[nodiscard]] std::string gpt2_config_json(const Architecture& architecture);
 
 }  // namespace comigs::model

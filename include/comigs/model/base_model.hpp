@@ -52,4 +52,12 @@ class BaseModel {
 [[nodiscard]] std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder,
                                                          at::ScalarType dtype, const at::Device& device);
 
+/// The config.json that transformers and `read_architecture` read back to the same architecture.
+[[nodiscard]] std::string config_json(const Architecture& architecture);
+
+/// Writes a Hugging Face folder that `load_base_model` and transformers read: model.safetensors, then
+/// config.json, each atomically. Throws IoError.
+void write_base_model(const std::filesystem::path& folder, const Architecture& architecture,
+                      const WeightSource& weights);
+
 }  // namespace comigs::model

@@ -22,15 +22,15 @@ using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
 [[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype,
                                         const at::Device& device);
 
-/// Whether the folder's weights lie in the precision `dtype`, so that views of them need no conversion.
-/// Throws DataError.
-[[nodiscard]] bool lie_in(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
-                          at::ScalarType dtype);
+/// Whether the folder's weights lie in the precision `dtype` and at multiples of their element size, so that
+/// they can be used as they are mapped. Throws DataError.
+[[nodiscard]] bool can_be_mapped(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                                 at::ScalarType dtype);
 
-/// Writes these weights of `folder` to `target`/model.safetensors in the precision `dtype`. Throws DataError,
-/// IoError.
-void convert_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
-                     at::ScalarType dtype, const std::filesystem::path& target);
+/// Writes `folder`/model.safetensors, atomically, with the tensors that `weights` gives in the precision it
+/// gives them in. Throws IoError and whatever the source throws.
+void write_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
+                   const WeightSource& weights);
 
 /// SHA-256 of `folder`/model.safetensors, hexadecimal.
 [[nodiscard]] std::string weights_digest(const std::filesystem::path& folder);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comigs/base/records.hpp"
+#include "comigs/io/folder_lock.hpp"
 #include "comigs/results/user_round.hpp"
 
 namespace comigs::results {
@@ -17,7 +18,10 @@ struct RunDescription {
   std::string title, program_version, git_commit;
   std::string created;        ///< UTC, ISO 8601
   std::string configuration;  ///< the resolved one, as text
-  std::string method, data_set, base_model, base_digest;
+  std::string method, data_set;
+  std::string data_digest;  ///< SHA-256 of the data set's manifest
+  std::string base_model;
+  std::string base_digest;  ///< SHA-256 of the base model's weights
   std::int64_t seed = 0;
   std::vector<std::string> library_versions;  ///< "Open MPI 4.1.4", ...; HDF5's own is added
   std::string train_tokens_evaluated =
@@ -32,7 +36,8 @@ struct RunDescription {
 /// xarray, netCDF and others.
 class ResultsFile {
  public:
-  /// Creates the file without rounds. Throws ConfigError where there is one already.
+  /// Creates the file without rounds. Throws ConfigError where there is one already or another
+  /// process writes into its folder.
   ResultsFile(std::filesystem::path path, RunDescription run);
 
   [[nodiscard]] static bool exists(const std::filesystem::path& path);
@@ -50,6 +55,7 @@ class ResultsFile {
   void check(const std::vector<UserRound>& rows, const std::vector<std::vector<FactorView>>& factors) const;
 
   std::filesystem::path path_;
+  io::FolderLock lock_;  ///< of the file's folder: the next version is made from the last one of this run
   RunDescription run_;
   RoundShape shape_;
   std::optional<std::int64_t> last_round_;

@@ -36,13 +36,14 @@ class Pretraining {
   double step(std::int64_t step, const data::TokenShard& text, const SumOverRanks& sum);
   /// Local. Perplexity on a whole shard.
   [[nodiscard]] Evaluation evaluate(const data::TokenShard& text) const;
-  /// Writes config.json, model.safetensors (float32) and a copy of the tokeniser into `folder`, each
-  /// atomically.
-  void write(const std::filesystem::path& folder, const data::Manifest& manifest) const;
+  /// Writes the Hugging Face folder (float32). Throws IoError.
+  void write(const std::filesystem::path& folder) const;
   [[nodiscard]] std::int64_t parameters() const { return values_.numel(); }
 
  private:
   void initialise();
+  /// The weights one after the other, as the model's family lists them.
+  [[nodiscard]] model::WeightSource in_order() const;
 
   config::Pretrain plan_;
   Share share_;

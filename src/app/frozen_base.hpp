@@ -1,0 +1,39 @@
+// The frozen base model of a run, in the precision it is used in.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "comigs/comm/communicator.hpp"
+#include "comigs/config/config.hpp"
+#include "comigs/model/base_model.hpp"
+
+namespace comigs::app {
+
+/// Owns the base model. Ranks of a node share the pages of its mapped file; a base that cannot be used as it
+/// lies (another precision, or tensors off their alignment) is written once, for all ranks, into a folder
+/// beside the results, which rank 0 removes at the end of its life: mapped files keep their names until then,
+/// as network file systems want it.
+class FrozenBase {
+ public:
+  /// Collective. Throws PeerError on every rank if any rank cannot read or write its files.
+  FrozenBase(const comm::Communicator& world, const config::Run& run, const std::filesystem::path& folder,
+             const model::Architecture& architecture, const c10::Device& device);
+  [[nodiscard]] const model::BaseModel& model() const { return *model_; }
+
+ private:
+  /// Removes a folder at the end of its life, also where the constructor around it fails.
+  struct TemporaryFolder {
+    std::filesystem::path path;  ///< empty: nothing to remove
+    TemporaryFolder() = default;
+    TemporaryFolder(const TemporaryFolder&) = delete;
+    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+    ~TemporaryFolder();
+  };
+  TemporaryFolder converted_;
+  std::unique_ptr<model::BaseModel> model_;
+};
+
+}  // namespace comigs::app
