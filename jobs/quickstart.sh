@@ -27,10 +27,12 @@ timed() { # name of the step, then its command; the script ends where a step fai
     local name=$1 begun=$SECONDS
     shift
     say "$name"
-    "$@" || {
+    local code=0
+    "$@" || code=$?
+    if [ "$code" -ne 0 ]; then
         printf 'quickstart: error: this step failed: %s\n' "$name" >&2
-        exit 1
-    }
+        exit "$code"
+    fi
     TIMES+=("$(printf '%-12s %4d s' "${name%%:*}" $((SECONDS - begun)))")
 }
 
@@ -72,7 +74,14 @@ pretrain() {
 train() {
     rm -rf "$RUN"
     mkdir -p "$RUN"
-    mpirun -n "$USERS" "$COMIGS" train jobs/quickstart.ini --output "$RUN" "$@" | tee "$RUN/run.log" && touch "$RUN/.finished"
+    local code=0
+    mpirun -n "$USERS" "$COMIGS" train jobs/quickstart.ini --output "$RUN" "$@" | tee "$RUN/run.log" || code=$?
+    if [ "$code" -eq 0 ]; then
+        touch "$RUN/.finished"
+    elif [ ! -e "$RUN/results.h5" ]; then
+        rm -rf "$RUN" # nothing was begun
+    fi
+    return "$code"
 }
 
 report() {
