@@ -1,13 +1,20 @@
-"""The command line: `python -m analysis report RUN...`."""
+"""The command line: `python -m analysis report RUN...`, `insight RUN...`, and an item of the paper each."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis.results import ResultsError, open_run, results_file
+from analysis.insight.page import write_insight
+from analysis.page import FigureFolder
+from analysis.paper.choice import Request
+from analysis.paper.index import read_index
+from analysis.paper.items import ITEMS
+from analysis.report import write_report
+from analysis.results import ResultsError, Run, open_run, results_file
 
 BAD_INPUT = 2
 
@@ -21,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"error: {error.filename or 'report'}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 1
 
 
@@ -30,36 +37,82 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m analysis", description="Tables, figures and reports from results.h5."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    report = commands.add_parser(
+    _add_page(
+        commands,
         "report",
-        help="write one self-contained HTML page about one or several runs",
-        description="Writes one self-contained HTML page about one or several runs, and its figures "
-        "(SVG, PNG) beside it. Runs that differ in their seed only are averaged; works while a run goes on.",
+        write_report,
+        "write one self-contained HTML page about one or several runs",
+        "Writes one self-contained HTML page about one or several runs, and its figures (SVG, PNG) beside "
+        "it. Runs that differ in their seed only are averaged; works while a run goes on.",
     )
-    report.add_argument(
-        "runs", nargs="+", metavar="RUN", help="a run folder (holding results.h5) or a results file"
+    _add_page(
+        commands,
+        "insight",
+        write_insight,
+        "write a page about what experts and routers learnt",
+        "Writes one self-contained HTML page, and its figures (SVG, PNG) beside it, about routing entropy "
+        "and load, the generalist by word frequency, the experts' principal angles, the aggregation's "
+        "weights and the gap between validation and test. Sections whose data a run does not hold say so.",
     )
-    report.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE.html",
-        help="the page (default: report.html in the run folder; in the current folder for several runs)",
-    )
-    report.set_defaults(command=_report)
+    for name, item in ITEMS.items():
+        _add_item(commands, name, item.title, item.dataset)
     return parser
 
 
-def _report(options: argparse.Namespace) -> int:
+def _add_page(commands, name: str, write: Callable, help_: str, description: str) -> None:
+    command = commands.add_parser(name, help=help_, description=description)
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a run folder (holding results.h5) or a results file"
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.html",
+        help=f"the page (default: {name}.html in the run folder; in the current folder for several runs)",
+    )
+    command.set_defaults(command=lambda options: _page(name, write, options))
+
+
+def _add_item(commands, name: str, title: str, dataset: str | None) -> None:
+    description = (
+        f"{title}: from the finished runs of a sweep (python -m jobs.sweep). A row with several values of an "
+        "option counts with the one that has the best mean validation perplexity."
+    )
+    command = commands.add_parser(name, help=title, description=description)
+    command.add_argument(
+        "--scale", default="paper", help="the sweep's scale: its index is runs/SCALE/index.json (%(default)s)"
+    )
+    command.add_argument("--index", type=Path, metavar="FILE", help="another index.json than the scale's")
+    command.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the files go (default: paper/ beside the index)"
+    )
+    command.add_argument(
+        "--dataset", default=dataset, help=f"this data set only ({dataset or 'default: all'})"
+    )
+    command.set_defaults(command=lambda options: _item(name, title, options))
+
+
+def _page(
+    name: str, write: Callable[[Sequence[Run], Path], FigureFolder], options: argparse.Namespace
+) -> int:
     # The same file named twice is one run, not two seeds.
     paths = list({results_file(path).resolve(): results_file(path) for path in options.runs}.values())
-    output = options.output or (paths[0].parent if len(paths) == 1 else Path(".")) / "report.html"
+    output = options.output or (paths[0].parent if len(paths) == 1 else Path(".")) / f"{name}.html"
     if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
         raise ResultsError(f"--output {output}: not the name of an HTML file (expected FILE.html)")
-    runs = [open_run(path) for path in paths]
-    # Drawing is imported only once the input is known to be good: a mistyped name is answered at once.
-    from analysis.report import write_report
-
-    folder = write_report(runs, output)
-    print(f"report: {output}")
+    folder = write([open_run(path) for path in paths], output)
+    print(f"{name}: {output}")
     print(f"figures: {folder.path} ({folder.written} figures, SVG and PNG)")
+    return 0
+
+
+def _item(name: str, title: str, options: argparse.Namespace) -> int:
+    index = read_index(options.index or Path("runs") / options.scale / "index.json")
+    output = options.output or index.path.parent / "paper"
+    if output.exists() and not output.is_dir():
+        raise ResultsError(f"--output {output}: is a file (expected a folder)")
+    numbered = re.fullmatch(r"(table|figure)(\d+)", name)
+    heading = f"{numbered[1].capitalize()} {numbered[2]}: {title}" if numbered else title
+    for path in ITEMS[name].make(Request(name, index, output, options.dataset), heading):
+        print(path)
     return 0

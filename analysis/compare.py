@@ -15,7 +15,7 @@ SPLITS = ("test", "validation", "train")
 AGGREGATION_SPLITS = ("test", "validation")
 # The order of the paper's tables; what is not in it follows in the order given.
 METHODS = (
-    "pretrained centralized local fedavg ffa-lora pcl local-moe fedavg-moe pfedmoe local-moe-tr "
+    "pretrained centralized local fedavg ffa-lora fedsa-lora pcl local-moe fedavg-moe pfedmoe local-moe-tr "
     "fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"
 ).split()
 # Settings that say where and how a run ran, or which seed it had, not what was computed: digests say more
@@ -164,6 +164,20 @@ def initial_row(run: Run, split: str) -> xr.DataArray | None:
         return None
     row = array.sel(round=0)
     return None if bool(row.isnull().all()) else row
+
+
+def evaluated_rounds(groups: Sequence[Group]) -> str:
+    """In words, after which rounds test perplexity is known: each one, every n-th, or some."""
+    steps: set[int] = set()
+    for run in (run for group in groups for run in group.runs):
+        array = run.array("perplexity", "test")
+        if array is not None:
+            known = array["round"].values[array.notnull().any("user").values]
+            # The last round is always evaluated, so its step may be shorter than the others.
+            steps |= {int(step) for step in (np.diff(known)[:-1] if len(known) > 2 else np.diff(known))}
+    if steps <= {1}:
+        return "each communication round"
+    return f"every {min(steps)} communication rounds" if len(steps) == 1 else "the rounds marked"
 
 
 def perplexity_rows(groups: Sequence[Group], split: str) -> list[Row]:

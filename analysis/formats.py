@@ -23,11 +23,12 @@ def figure(entry: Figure) -> str:
 
 
 def seconds(value: float) -> str:
-    """Three significant digits below two minutes, then minutes, then hours."""
+    """At most two decimals below two minutes, then minutes, then hours."""
     if math.isnan(value):
         return NONE
     if value < 119.5:
-        return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
+        text = f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+        return f"{text.rstrip('0').rstrip('.') if '.' in text else text} s"
     minutes = round(value / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 

@@ -6,6 +6,7 @@ import html
 import re
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_VOID = {"input"}  # elements that have no end
 
 
 class Markup(str):
@@ -24,14 +25,14 @@ def join(*parts: object) -> Markup:
     return Markup("".join(escape(part) for part in parts))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Markup:
+def tag(name: str, /, *children: object, **attributes: object) -> Markup:
     """`<name attributes>children</name>`; `class_` stands for class, None leaves an attribute out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{written}>{join(*children)}</{name}>")
+    return Markup(f"<{name}{written}>" + ("" if name in _VOID else f"{join(*children)}</{name}>"))
 
 
 def inline_svg(svg: str, prefix: str, description: str) -> Markup:

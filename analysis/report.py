@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from analysis import figures, sections
-from analysis.compare import Group, group_runs, remarks
+from analysis import curves, figures, page, sections
+from analysis.compare import Group, evaluated_rounds, group_runs, remarks
 from analysis.costs import mean_phase_seconds, phase_seconds
-from analysis.markup import Markup, inline_svg, join, tag
+from analysis.markup import Markup, join, tag
+from analysis.page import FigureFolder
 from analysis.results import Run
 from analysis.sections import costs_table, users_table
-
-# The page may not load anything, whatever a file's text contains.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
-
-@dataclass
-class FigureFolder:
-    """Where a report's figures go; hands each back as an element of the page."""
-
-    path: Path
-    written: int = 0
-
-    def add(self, drawn: Figure, name: str, description: str, caption: str) -> Markup:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.written += 1
-        svg = figures.save(drawn, self.path, name)
-        note = tag("figcaption", f"{caption} ", tag("small", f"{self.path.name}/{name}.svg, .png"))
-        return tag("figure", inline_svg(svg, f"figure{self.written}", description), note)
 
 
 def write_report(runs: Sequence[Run], output: Path) -> FigureFolder:
     """Writes the runs' page to `output` (whole or not at all) and its figures to `<output>_figures`."""
     groups = group_runs(runs)
     folder = FigureFolder(output.with_name(f"{output.stem}_figures"))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    page = _page(groups, folder)
-    partial = output.with_name(f".{output.name}.partial")
-    partial.write_text("<!DOCTYPE html>\n" + page + "\n", encoding="utf-8")
-    os.replace(partial, output)
+    page.write(_page(groups, folder), output)
     return folder
 
 
@@ -56,36 +30,18 @@ def _page(groups: Sequence[Group], folder: FigureFolder) -> Markup:
         ("aggregation", "Last aggregation", _aggregation(groups)),
         ("routing", "Routing", _routing(groups, folder)),
         ("costs", "Time, bytes, memory", _costs(groups, folder)),
-        ("runs", "Configuration", _runs(groups)),
+        ("runs", "Runs and settings", _runs(groups)),
     ]
-    parts = [part for part in parts if part[2] is not None]
     notes = remarks(groups)
-    main = join(
-        tag(
-            "header",
-            tag("h1", title),
-            lead,
-            tag("nav", *[tag("a", words, href=f"#{name}") for name, words, _ in parts]),
-        ),
-        sections.tiles(groups[0]) if len(groups) == 1 else "",
-        tag("ul", *[tag("li", note) for note in notes], class_="remarks") if notes else "",
-        *[tag("section", tag("h2", words), content, id=name) for name, words, content in parts],
-    )
-    style = Markup(files("analysis").joinpath("report.css").read_text(encoding="utf-8"))
-    head = join(
-        Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        tag("title", f"comigs: {title}"),
-        tag("style", style),
-    )
-    return tag("html", tag("head", head), tag("body", tag("main", main)), lang="en")
+    return page.page(title, lead, parts, notes, sections.tiles(groups[0]) if len(groups) == 1 else None)
 
 
 def _curves(groups: Sequence[Group], folder: FigureFolder) -> Markup:
-    drawn = figures.perplexity_curves(groups)
+    drawn = curves.by_user(groups)
     if drawn is None:
         return tag("p", "No test or validation perplexity has been evaluated yet.")
-    caption = "Test (solid) and validation (dashed) perplexity by user after each communication round."
+    caption = "Test (solid) and validation (dashed) perplexity by user "
+    caption += f"after {evaluated_rounds(groups)}."
     if any(len(group.runs) > 1 for group in groups):
         caption += " Mean over seeds; band: one standard deviation of the test perplexity."
     return folder.add(drawn, "perplexity", "Perplexity over communication rounds, a panel a user", caption)
@@ -112,7 +68,8 @@ def _routing(groups: Sequence[Group], folder: FigureFolder) -> Markup:
             continue
         ending = f"_{number}" if len(groups) > 1 else ""
         parts += [tag("h3", group.label)] if len(groups) > 1 else []
-        caption = "Mean gate weight over the evaluated tokens after each round. " + figures.routing_key(group)
+        when = evaluated_rounds([group])
+        caption = f"Mean gate weight over the evaluated tokens after {when}. {figures.routing_key(group)}"
         parts.append(folder.add(drawn, f"routing{ending}", f"Routing over rounds, {group.label}", caption))
         caption = "The same by layer at the last evaluated round. Dashed: one half."
         by_layer = figures.routing_by_layer(group)

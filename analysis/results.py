@@ -160,7 +160,7 @@ def open_run(path: str | Path) -> Run:
 
 
 def _read(path: Path, file: h5py.File) -> Run:
-    attributes = {name: _as_text(value) for name, value in file.attrs.items()}
+    attributes = {name: as_text(value) for name, value in file.attrs.items()}
     _check(path, file, attributes)
     coordinates = {name: _read_labels(file[name]) for name in ("round", "user")}
     arrays = {
@@ -199,7 +199,7 @@ def _read_group(path: Path, group: h5py.Group, labels: dict[str, np.ndarray]) ->
     for name, item in group.items():
         # A group also holds its dimensions' labels, so that readers of this group alone find them.
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.is_scale:
-            notes = {key: _as_text(item.attrs[key]) for key in ("units", "long_name") if key in item.attrs}
+            notes = {key: as_text(item.attrs[key]) for key in ("units", "long_name") if key in item.attrs}
             arrays[name] = xr.Variable(_dimensions(path, item, labels), item[()], notes)
     return arrays
 
@@ -211,7 +211,7 @@ def _dimensions(path: Path, dataset: h5py.Dataset, labels: dict[str, np.ndarray]
             raise ResultsError(f"{path}: '{dataset.name}' has no dimension scale on axis {axis}")
         scale = dimension[0]
         name = posixpath.basename(scale.name)
-        if name not in labels and not _as_text(scale.attrs.get("NAME", "")).startswith(WITHOUT_LABELS):
+        if name not in labels and not as_text(scale.attrs.get("NAME", "")).startswith(WITHOUT_LABELS):
             labels[name] = _read_labels(scale)
         names.append(SECOND_AXIS.get(name, f"{name}_2") if name in names else name)
     return tuple(names)
@@ -253,7 +253,7 @@ def _dataset(
 def _read_labels(dataset: h5py.Dataset) -> np.ndarray:
     if h5py.check_string_dtype(dataset.dtype) is None:
         return dataset[()]
-    return np.array([_as_text(value) for value in dataset[()]], dtype=object)
+    return np.array([as_text(value) for value in dataset[()]], dtype=object)
 
 
 def _distinct(names: np.ndarray) -> np.ndarray:
@@ -266,10 +266,11 @@ def _distinct(names: np.ndarray) -> np.ndarray:
     return np.array(labels, dtype=object)
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Any attribute or string of an HDF5 file as text that every output file accepts."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, np.ndarray):
-        return "\n".join(_as_text(item) for item in value.reshape(-1))
+        return "\n".join(as_text(item) for item in value.reshape(-1))
     # h5py hands undecodable bytes on as lone surrogates, which no output file accepts.
     return str(value).encode("utf-8", "replace").decode("utf-8")

@@ -8,6 +8,8 @@ from matplotlib.colors import to_hex, to_rgb
 
 GENERALIST = "#ff7f0e"
 SPECIALIST = "#1f77b4"
+NEUTRAL = "#6a51a3"
+PARTNER = "#17a2b8"
 INK = "#1c2430"
 MUTED = "#5d6775"
 
@@ -44,28 +46,33 @@ RC = {
 _GENERALISTS = (GENERALIST, "#f5b53f", "#b34700", "#ffcf9e")
 _SPECIALISTS = (SPECIALIST, "#6cc3e0", "#123f6d", "#a8c9ec", "#5468c4", "#138c9c", "#8f9fd9")
 
+# One hue a family: grey and brown bounds, green local, purple averaged, pink CoMiGS; paler where a router is
+# trained on training data. No two methods of one figure of the paper look alike.
 _METHODS = {
     "pretrained": "#8a8f98",
     "centralized": "#6b4f3a",
     "local": "#2a9d6f",
     "fedavg": "#8a63c7",
+    "ffa-lora": "#b58900",
+    "fedsa-lora": "#d9b44a",
+    "pcl": "#17a2b8",
+    "local-moe": "#6b8e23",
+    "fedavg-moe": "#c45ab3",
+    "pfedmoe": "#a0522d",
+    "local-moe-tr": "#a9c46c",
+    "fedavg-moe-tr": "#e0a3d6",
+    "comigs-1g1s-tr": "#f08fa9",
     "comigs-2s": SPECIALIST,
     "comigs-2g": GENERALIST,
     "comigs-1g1s": "#d0225f",
     "comigs-1gxs": "#7a1040",
+    "comigs-mgxs": "#3d0a52",
+    "hetlora": "#3c4a5c",
+    "flexlora": "#008080",
 }
-_OTHER_METHODS = (
-    "#3c4a5c",
-    "#b58900",
-    "#17a2b8",
-    "#6b8e23",
-    "#c45ab3",
-    "#a0522d",
-    "#4b6cb7",
-    "#7d7d3a",
-    "#008080",
-    "#b22222",
-)
+_OTHER_METHODS = ("#4b6cb7", "#7d7d3a", "#b22222", "#5468c4", "#c77c4e", "#2f6f4f", "#94556f", "#111111")
+# Experiments of one method in an order of their own (numbers of experts, learning rates, ...).
+_SERIES = ("#2a9d6f", "#e07b39", "#46618c", "#b0307a", "#b58900", "#17a2b8", "#6b4f3a", "#8a8f98")
 
 PHASES = {
     "experts": "#46618c",
@@ -91,6 +98,11 @@ def method_colours(methods: Sequence[str]) -> list[str]:
     return colours
 
 
+def series_colours(count: int) -> list[str]:
+    """Colours for experiments that differ in a setting rather than in method."""
+    return [_SERIES[index % len(_SERIES)] for index in range(count)]
+
+
 def expert_colours(roles: Sequence[str]) -> list[str]:
     """A colour for each expert of a user: orange for generalists, blue for specialists."""
     families = {"generalist": _GENERALISTS, "specialist": _SPECIALISTS}
@@ -110,6 +122,11 @@ def expert_names(roles: Sequence[str]) -> list[str]:
         number = roles[: index + 1].count(role)
         names.append(f"{role} {number}" if roles.count(role) > 1 else role)
     return names
+
+
+def tint(colour: str) -> str:
+    """The colour light enough to read dark text on it."""
+    return to_hex([0.45 + 0.55 * part for part in to_rgb(colour)])
 
 
 def depth_shade(colour: str, layer: int, layers: int) -> str:

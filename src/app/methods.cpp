@@ -26,15 +26,37 @@ const char* gate(const federation::Method& method) {
   return "";
 }
 
-const char* sharing(const federation::Method& method) {
+const char* shared_experts(const federation::Method& method) {
   if (method.gate == model::Gate::none) return "-";
   switch (method.experts_shared) {
     case federation::Sharing::none:
-      return "own";
+      return "none";
     case federation::Sharing::first:
-      return "0 averaged";
+      return "expert 0";
+    case federation::Sharing::chosen:
+      return "by user";
     case federation::Sharing::all:
-      return "averaged";
+      return "all";
+  }
+  return "";
+}
+
+std::string rule(const federation::Method& method) {
+  if (!method.attention_shared && method.experts_shared == federation::Sharing::none) return "-";
+  const char* factors = method.shared == model::Factors::A   ? " of A"
+                        : method.shared == model::Factors::B ? " of B"
+                                                             : "";
+  switch (method.rule) {
+    case federation::Rule::mean:
+      return fmt::format("mean{}", factors);
+    case federation::Rule::gradients:
+      return "gradients";
+    case federation::Rule::collaboration:
+      return "by user";
+    case federation::Rule::padding:
+      return "padded";
+    case federation::Rule::decomposition:
+      return "SVD";
   }
   return "";
 }
@@ -53,24 +75,24 @@ const char* router(const federation::Method& method) {
 
 const char* router_data(const federation::Method& method) {
   if (method.router_training == train::RouterTraining::none) return "-";
-  return method.router_data == train::RouterData::validation ? "validation" : "training";
+  return method.router_data == federation::RouterData::validation ? "validation" : "training";
 }
 
 }  // namespace
 
 int methods(int&, char**&, const std::vector<std::string>&) {
-  constexpr const char* row = "{:<15} {:<8} {:<6} {:<11} {:<10} {:<8} {:<11} {:<13} {}\n";
-  fmt::print(row, "method", "experts", "gate", "experts", "attention", "router", "router's", "CoMiGS paper",
-             "what it is");
-  fmt::print(row, "", "", "", "shared", "LoRA", "trained", "data", "", "");
+  constexpr const char* row = "{:<15} {:<8} {:<6} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
+  fmt::print(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
+             "CoMiGS paper", "what it is");
+  fmt::print(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
   for (const federation::Method& method : federation::methods())
-    fmt::print(row, method.name, experts(method), gate(method), sharing(method),
-               method.gate == model::Gate::none ? "-" : (method.attention_shared ? "averaged" : "own"),
-               router(method), router_data(method), method.paper, method.summary);
+    fmt::print(row, method.name, experts(method), gate(method), shared_experts(method),
+               method.gate == model::Gate::none ? "-" : (method.attention_shared ? "shared" : "own"),
+               rule(method), router(method), router_data(method), method.paper, method.summary);
   fmt::print(
-      "\nexperts 'by user': [user] experts, 2 unless set. Averages are uniform over the users who hold a "
-      "part.\n"
-      "Routers are never averaged.\n");
+      "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "
+      "uniform or by\ntokens ([method] averaging); 'gradients': at every step; 'by user': each user has "
+      "weights of its own;\n'padded', 'SVD': LoRA ranks may differ. Routers are never averaged.\n");
   return 0;
 }
 

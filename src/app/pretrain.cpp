@@ -14,6 +14,7 @@
 #include "comigs/comm/summation.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/pretrain.hpp"
+#include "comigs/data/manifest.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "comigs/io/sha256.hpp"
@@ -39,13 +40,9 @@ fs::path recipe_file(const Job& job) { return fs::path(job.plan.output) / "comig
 
 // A batch needs windows of the context and the token after; an evaluation one token to predict.
 void check_corpus(const config::Pretrain& plan, const data::BaseShards& corpus) {
-  const auto check = [&](const data::ShardDescription& shard, std::int64_t least) {
-    if (shard.tokens < least)
-      throw DataError(fmt::format("{}: {} tokens, expected at least {} (context_tokens = {})",
-                                  shard.file.string(), shard.tokens, least, plan.context_tokens));
-  };
-  check(corpus.train, plan.context_tokens + 1);
-  check(corpus.validation, 2);
+  const std::string reason = fmt::format("context_tokens = {}", plan.context_tokens);
+  data::require_tokens(corpus.train, plan.context_tokens + 1, reason);
+  data::require_tokens(corpus.validation, 2, reason);
 }
 
 Job read_job(const std::vector<std::string>& arguments) {

@@ -19,12 +19,12 @@ class Recorder {
            const results::RunDescription& run, const model::Architecture& architecture,
            std::vector<model::UserModel> users);
 
-  /// Collective. Writes a round's row, with LoRA factors if `parameters` is given, and returns all users'
-  /// records on every rank. When it returns the round is safe on disk.
+  /// Collective. Writes a round's row, with all trained numbers if `parameters` is given, and returns all
+  /// users' records on every rank. When it returns the round is safe on disk.
   std::vector<UserRound> all_write(const UserRound& record, const model::Parameters* parameters);
 
  private:
-  [[nodiscard]] std::vector<std::vector<float>> all_gather_experts(const model::Parameters& parameters) const;
+  [[nodiscard]] std::vector<std::vector<float>> all_gather_blocks(const model::Parameters& parameters) const;
 
   const comm::Communicator& world_;
   const model::Architecture& architecture_;

@@ -144,16 +144,16 @@ std::string summary(const std::vector<UserDescription>& users, const std::vector
     rows.push_back({users[u].name, std::to_string(users[u].experts), format_perplexity(start[u].after.test),
                     format_perplexity(end[u].after.train), format_perplexity(end[u].after.validation),
                     format_perplexity(end[u].after.test), format_perplexity(end[u].before.test),
-                    format_bytes(end[u].peak_memory_bytes)});
+                    format_bytes(end[u].communication_bytes), format_bytes(end[u].peak_memory_bytes)});
   rows.push_back({"mean over users", "", format_number(mean_perplexity(start, test_split)),
                   format_number(mean_perplexity(end, train_split)),
                   format_number(mean_perplexity(end, validation_split)),
                   format_number(mean_perplexity(end, test_split)),
                   format_number(mean_perplexity(
                       end, [](const UserRound& row) -> const Evaluation& { return row.before.test; })),
-                  ""});
+                  "", ""});
   return format_table({"perplexity", "experts", "test, base", "train", "validation", "test",
-                       "test before last mean", "peak memory"},
+                       "test before last mean", "sent a round", "peak memory"},
                       rows);
 }
 

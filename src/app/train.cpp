@@ -3,6 +3,7 @@
 #include <torch/headeronly/version.h>
 
 #include <chrono>
+#include <memory>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
@@ -13,7 +14,9 @@
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
+#include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/fit.hpp"
+#include "comigs/federation/local_work.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/federation/round_loop.hpp"
 #include "comigs/model/device.hpp"
@@ -50,6 +53,7 @@ Job read_job(const std::vector<std::string>& arguments, std::int64_t ranks) {
         fmt::format("'{}' is there already and would be lost; choose another output folder or remove it",
                     job.results.string()));
   job.method = &federation::find_method(job.config.method.name);
+  federation::check_method(*job.method, job.config);
   job.users = federation::user_models(*job.method, job.config.users);
   job.manifest = data::read_manifest(job.config.data.folder);
   federation::check_users(job.manifest, ranks);
@@ -74,6 +78,13 @@ void all_compare(const comm::Communicator& world, const Job& job) {
   });
 }
 
+std::vector<std::int64_t> train_tokens_of_users(const Job& job) {
+  std::vector<std::int64_t> tokens;
+  for (std::size_t user = 0; user < job.users.size(); ++user)
+    tokens.push_back(federation::train_tokens(job.config.users[user], job.manifest.users[user]));
+  return tokens;
+}
+
 UserDescription describe_user(const Job& job, std::size_t user) {
   const data::UserShards& shards = job.manifest.users[user];
   const model::UserModel& model = job.users[user];
@@ -81,10 +92,10 @@ UserDescription describe_user(const Job& job, std::size_t user) {
           .host = {},
           .device = {},
           .experts = model.experts,
-          .generalists = model.generalists,
+          .generalists = static_cast<std::int64_t>(model.generalists.size()),
           .lora_rank = model.experts > 0 ? model.lora_rank : 0,
           .top_k = model.top_k,
-          .train_tokens = shards.train.tokens,
+          .train_tokens = federation::train_tokens(job.config.users[user], shards),
           .validation_tokens = shards.validation.tokens,
           .test_tokens = shards.test.tokens};
 }
@@ -123,7 +134,7 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
 }
 
 void print_plan(const Job& job, const results::RunDescription& run,
-                const std::vector<std::int64_t>& trainable, std::int64_t bytes) {
+                const std::vector<std::int64_t>& trainable) {
   const auto count = [](std::size_t n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
   };
@@ -144,19 +155,7 @@ void print_plan(const Job& job, const results::RunDescription& run,
   fmt::print(
       "{}",
       format_table({"user", "experts", "trainable", "train tokens", "validation", "test", "device"}, rows));
-  if (bytes > 0) fmt::print("  averaged each round: {} a user at most\n", format_bytes(bytes));
   fmt::print("\n");
-}
-
-train::LocalPlan local_plan(const Job& job, std::size_t user) {
-  return {.router_training = job.method->router_training,
-          .router_data = job.method->router_data,
-          .method = job.config.method,
-          .optimiser = job.config.optimiser,
-          .user = job.config.users[user],
-          .seed = job.config.run.seed,
-          .rounds = job.config.run.rounds,
-          .user_index = static_cast<std::uint32_t>(user)};
 }
 
 bool stores_weights(const config::Run& run, std::int64_t round) {
@@ -210,22 +209,34 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   // 3. The frozen base and this user's data.
   const FrozenBase base(world, job.config.run, job.config.model.folder, job.architecture, device);
   const auto shards =
-      comm::all_agree(world, [&] { return data::open_user(job.manifest, static_cast<std::int64_t>(user)); });
-  // 4. What is trained, and what of it is shared with whom.
+      comm::all_agree(world, [&] { return federation::open_user(job.config, job.manifest, user); });
+  const auto texts =
+      comm::all_agree(world, [&] { return federation::texts(*job.method, job.config, job.manifest, user); });
+  // 4. What is trained, and what becomes of what is shared.
   model::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
-  train::LocalTrainer trainer(base.model(), parameters, shards, local_plan(job, user));
-  federation::Aggregation aggregation(
-      world, job.users, federation::shared_slices(job.users, static_cast<std::int64_t>(user), parameters),
-      device.is_cuda() ? comm::Memory::device : comm::Memory::host, job.config.run.reproducible);
-  federation::RoundLoop loop(world, job.config, base.model(), shards, parameters, trainer, aggregation);
+  train::LocalTrainer trainer(base.model(), parameters, texts,
+                              federation::local_plan(*job.method, job.config, user));
+  const std::unique_ptr<federation::Aggregation> aggregation = federation::all_make_aggregation(
+      {.world = world,
+       .method = *job.method,
+       .averaging = job.config.method.averaging,
+       .pruning_strength = job.config.method.pruning_strength,
+       .users = job.users,
+       .train_tokens = train_tokens_of_users(job),
+       .parameters = parameters,
+       .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
+       .rank_order = job.config.run.reproducible,
+       .validation_loss =
+           federation::validation_loss(job.config, base.model(), parameters, shards.validation, user)});
+  trainer.exchange_gradients(aggregation->exchange());
+  federation::RoundLoop loop(world, job.config, base.model(), shards, parameters, trainer, *aggregation);
   // 5. Where it is written.
   const results::RunDescription run = all_describe(world, job, placement, device);
   Recorder recorder(world, job.results, run, job.architecture, job.users);
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
-  const auto most_bytes = static_cast<std::int64_t>(world.all_max(static_cast<double>(aggregation.bytes())));
-  if (world.is_first()) print_plan(job, run, trainable, most_bytes);
+  if (world.is_first()) print_plan(job, run, trainable);
   // 6. The rounds.
   all_run(world, job, loop, trainer, parameters, recorder, run.users);
   print(world,

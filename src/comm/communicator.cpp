@@ -65,8 +65,6 @@ Communicator Communicator::all_split_by_node() const {
   return {part, true};
 }
 
-void Communicator::all_barrier() const { check_mpi(MPI_Barrier(handle_), "MPI_Barrier"); }
-
 double Communicator::all_max(double value) const {
   check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, handle_), "MPI_Allreduce");
   return value;
@@ -133,6 +131,13 @@ std::vector<std::vector<float>> Communicator::all_gather_to_first(std::span<cons
     }
   }
   return blocks;
+}
+
+void Communicator::all_broadcast(std::span<float> block, int source) const {
+  for (std::size_t begin = 0; begin < block.size(); begin += largest_message) {
+    const int count = static_cast<int>(std::min(largest_message, block.size() - begin));
+    check_mpi(MPI_Bcast(block.data() + begin, count, MPI_FLOAT, source, handle_), "MPI_Bcast");
+  }
 }
 
 std::string Communicator::all_broadcast(const std::string& text) const {

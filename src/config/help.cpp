@@ -67,6 +67,8 @@ std::string help() {
          "  batch_sequences = 16          # every user\n"
          "  [user.0]\n"
          "  experts = 4                   # the first user only\n"
+         "  [job]\n"
+         "  inherit = other.ini           # whose settings this file changes; relative to this file\n"
          "Folders are relative to the working directory.\n";
 }
 

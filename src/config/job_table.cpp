@@ -57,11 +57,17 @@ constexpr Option<Job> options[] = {
     method.option<&Method::load_balancing>("load_balancing", "KIND", "load-balancing loss"),
     method.option<&Method::load_balancing_weight>("load_balancing_weight", "WEIGHT",
                                                   "lambda: weight of the load-balancing loss", at_least(0)),
+    method.option<&Method::train_on>("train_on", "SPLITS", "what expert steps learn from"),
+    method.option<&Method::carry_phase_gradients>(
+        "carry_phase_gradients", "", "keep each phase's gradients for the other, as the published code does"),
+    method.option<&Method::averaging>("averaging", "WEIGHTS", "weights of users in averages"),
+    method.option<&Method::rank_regulariser>("rank_regulariser", "WEIGHT",
+                                             "HetLoRA's lambda: weight of the norm of ranks to be pruned",
+                                             at_least(0)),
+    method.option<&Method::pruning_strength>("pruning_strength", "SHARE",
+                                             "HetLoRA: share of its rank that a user keeps when it is pruned",
+                                             {.low = 0, .high = 1, .low_excluded = true}),
 
-    optimiser.option<&Optimiser::expert_learning_rate>("expert_learning_rate", "RATE",
-                                                       "peak rate of the LoRA factors", above(0)),
-    optimiser.option<&Optimiser::router_learning_rate>("router_learning_rate", "RATE",
-                                                       "constant rate of the routers", above(0)),
     optimiser.option<&Optimiser::final_fraction>(
         "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),
     optimiser.option<&Optimiser::warmup_fraction>(
@@ -88,6 +94,17 @@ constexpr Option<Job> options[] = {
     user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
     user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
                                     between(1, most)),
+    user.option<&User::expert_learning_rate>("expert_learning_rate", "RATE", "peak rate of the LoRA factors",
+                                             above(0)),
+    user.option<&User::router_learning_rate>("router_learning_rate", "RATE", "constant rate of the routers",
+                                             above(0)),
+    user.option<&User::train_tokens>(
+        "train_tokens", "TOKENS", "leading tokens of the training split that are used; 0: all", at_least(0)),
+    user.option<&User::train_share>("train_share", "SHARE",
+                                    "leading share of the training split that is used",
+                                    {.low = 0, .high = 1, .low_excluded = true}),
+    user.option<&User::generalists>("generalists", "IDS",
+                                    "generalists that the user holds (comigs-mgxs), joined by '+': 0+2"),
 };
 
 }  // namespace

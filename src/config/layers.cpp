@@ -6,6 +6,7 @@
 #include "comigs/config/nearest.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cerrno>
 #include <cstring>
@@ -18,6 +19,7 @@ namespace comigs::config {
 namespace {
 
 constexpr std::size_t largest_job_file_bytes = 1 << 20;
+constexpr std::string_view file_section = "job";  // speaks of the file itself, so it is in no option table
 
 /// The user that a section speaks of; none: it is not a section for users.
 std::optional<std::int64_t> user_of(const Schema& schema, std::string_view section) {
@@ -138,6 +140,10 @@ class Source {
 void add_line(Source& source, const Schema& schema, const std::string& file, const IniLine& line) {
   const std::string place = fmt::format("{}:{}", file, line.number);
   const std::string section = printable(line.section), name = printable(line.name);
+  if (line.section == file_section) {
+    if (line.header || line.name == "inherit") return;  // read before
+    return source.problem("{}: unknown option '{}' in [job], which knows 'inherit'", place, name);
+  }
   if (line.header) {
     if (is_section(schema, line.section)) return;
     return source.problem("{}: unknown section [{}]{}", place, section,
@@ -211,14 +217,42 @@ std::string read_job_file(const std::string& file) {
   return text;
 }
 
+/// The file that [job] inherit names, seen from the folder of the file that names it; empty: none.
+std::string parent_of(const std::vector<IniLine>& lines, const std::string& file) {
+  std::string parent;
+  for (const IniLine& line : lines) {
+    if (line.header || line.section != file_section || line.name != "inherit") continue;
+    const std::string place = fmt::format("{}:{}: [job] inherit", file, line.number);
+    if (!parent.empty()) throw ConfigError(fmt::format("{}: given more than once, expected once", place));
+    if (line.value.empty()) throw ConfigError(fmt::format("{}: found nothing, expected a job file", place));
+    parent = (std::filesystem::path(file).parent_path() / line.value).lexically_normal().string();
+  }
+  return parent;
+}
+
+/// The settings of a job's text on top of those of the file that it inherits. `heirs`: the files on the way
+/// here.
+Layered read_job(const Schema& schema, std::string_view ini, const std::string& file,
+                 std::vector<std::string> heirs) {
+  const std::vector<IniLine> lines = read_ini(ini, file);
+  const std::string parent = parent_of(lines, file);
+  heirs.push_back(std::filesystem::path(file).lexically_normal().string());
+  if (std::find(heirs.begin(), heirs.end(), parent) != heirs.end())
+    throw ConfigError(
+        fmt::format("{}: [job] inherit: '{}' inherits itself: {}", file, parent, fmt::join(heirs, ", ")));
+  Layered layered;
+  if (!parent.empty()) layered = read_job(schema, read_job_file(parent), parent, heirs);
+  layered.job_file = file;
+  Source source(schema);
+  for (const IniLine& line : lines) add_line(source, schema, file, line);
+  source.move_to(layered);
+  return layered;
+}
+
 }  // namespace
 
 Layered parse_text(const Schema& schema, std::string_view ini, const std::string& name) {
-  Layered layered{.job_file = name, .settings = {}, .problems = {}};
-  Source source(schema);
-  for (const IniLine& line : read_ini(ini, name)) add_line(source, schema, name, line);
-  source.move_to(layered);
-  return layered;
+  return read_job(schema, ini, name, {});
 }
 
 Layered parse(const Schema& schema, const std::vector<std::string>& arguments) {

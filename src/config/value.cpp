@@ -1,6 +1,7 @@
 #include "comigs/config/value.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -39,6 +40,7 @@ std::string range_words(const Range& range) {
   if (std::isinf(range.low)) return {};
   const std::string low = bound_words(range.low);
   if (std::isinf(range.high)) return fmt::format(" {} {}", range.low_excluded ? "above" : "of at least", low);
+  if (range.low_excluded) return fmt::format(" above {} and at most {}", low, bound_words(range.high));
   return fmt::format(" from {} to {}{}", low, range.high_excluded ? "below " : "", bound_words(range.high));
 }
 
@@ -75,6 +77,21 @@ bool read(std::string_view text, std::string& value) {
   return true;
 }
 
+bool read(std::string_view text, std::vector<std::int64_t>& value) {
+  std::vector<std::int64_t> found;
+  for (std::size_t end = 0; end != text.npos;) {
+    end = text.find('+');
+    std::int64_t number = -1;
+    if (!read(text.substr(0, end), number) || number < 0 || number > 63) return false;
+    found.push_back(number);
+    if (end != text.npos) text.remove_prefix(end + 1);
+  }
+  std::sort(found.begin(), found.end());
+  if (std::adjacent_find(found.begin(), found.end()) != found.end()) return false;
+  value = std::move(found);
+  return true;
+}
+
 std::string print(std::int64_t value) { return print_number(value); }
 
 std::string print(std::uint64_t value) { return print_number(value); }
@@ -84,5 +101,7 @@ std::string print(double value) { return print_number(value); }
 std::string print(bool value) { return value ? "true" : "false"; }
 
 std::string print(const std::string& value) { return value; }
+
+std::string print(const std::vector<std::int64_t>& value) { return fmt::format("{}", fmt::join(value, "+")); }
 
 }  // namespace comigs::config

@@ -27,14 +27,19 @@ void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, std::int6
 
 }  // namespace
 
-Batch sample_batch(const TokenShard& shard, std::int64_t sequences, std::int64_t context,
+Batch sample_batch(std::span<const TokenShard> shards, std::int64_t sequences, std::int64_t context,
                    const StreamKey& key, std::int64_t first) {
   Batch batch = empty_batch(sequences, context);
-  const auto starts = static_cast<std::uint64_t>(shard.size() - context);
+  std::int64_t starts = 0;
+  for (const TokenShard& shard : shards) starts += shard.size() - context;
   RandomStream stream(key);
-  for (std::int64_t skipped = 0; skipped < first; ++skipped) (void)stream.below(starts);
-  for (std::int64_t row = 0; row < sequences; ++row)
-    fill_row(batch, row, shard, static_cast<std::int64_t>(stream.below(starts)), context);
+  for (std::int64_t row = -first; row < sequences; ++row) {
+    auto begin = static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(starts)));
+    if (row < 0) continue;
+    auto shard = shards.begin();
+    for (; begin >= shard->size() - context; ++shard) begin -= shard->size() - context;
+    fill_row(batch, row, *shard, begin, context);
+  }
   return batch;
 }
 

@@ -49,6 +49,12 @@ TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabul
         description.file.string()));
 }
 
+TokenShard TokenShard::leading(std::int64_t tokens) const {
+  TokenShard part = *this;
+  part.size_ = std::min(size_, tokens);
+  return part;
+}
+
 void TokenShard::read(std::int64_t begin, std::span<std::int64_t> out) const {
   const auto copy = [&](auto tokens) {
     const auto part = tokens.subspan(static_cast<std::size_t>(begin), out.size());
@@ -59,6 +65,12 @@ void TokenShard::read(std::int64_t begin, std::span<std::int64_t> out) const {
   } else {
     copy(view<std::uint32_t>(*file_, size_));
   }
+}
+
+void require_tokens(const ShardDescription& shard, std::int64_t least, const std::string& reason) {
+  if (shard.tokens < least)
+    throw DataError(fmt::format("{}: {} tokens, expected at least {} ({})", shard.file.string(), shard.tokens,
+                                least, reason));
 }
 
 }  // namespace comigs::data

@@ -1,6 +1,7 @@
 #include "comigs/federation/fit.hpp"
 
 #include "comigs/base/error.hpp"
+#include "comigs/federation/local_work.hpp"
 
 namespace comigs::federation {
 
@@ -40,15 +41,16 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
 }
 
 void check_shards(const config::User& user, const data::UserShards& shards) {
-  const auto check = [&](const data::ShardDescription& shard, std::int64_t least) {
-    if (shard.tokens < least)
-      throw DataError(fmt::format("{}: {} tokens, expected at least {} (user {}, context_tokens = {})",
-                                  shard.file.string(), shard.tokens, least, shards.name,
-                                  user.context_tokens));
-  };
-  check(shards.train, user.context_tokens + 1);
-  check(shards.validation, user.context_tokens + 1);
-  check(shards.test, 2);
+  const std::string reason = fmt::format("user {}, context_tokens = {}", shards.name, user.context_tokens);
+  data::ShardDescription used = shards.train;
+  used.tokens = train_tokens(user, shards);
+  const bool cut = used.tokens < shards.train.tokens;
+  data::require_tokens(used, user.context_tokens + 1,
+                       cut ? fmt::format("{}, train_tokens = {}, train_share = {}", reason, user.train_tokens,
+                                         user.train_share)
+                           : reason);
+  data::require_tokens(shards.validation, user.context_tokens + 1, reason);
+  data::require_tokens(shards.test, 2, reason);
 }
 
 }  // namespace comigs::federation

@@ -1,5 +1,7 @@
 #include "comigs/federation/method.hpp"
 
+#include <algorithm>
+
 #include "comigs/base/error.hpp"
 #include "comigs/config/nearest.hpp"
 
@@ -8,7 +10,7 @@ namespace comigs::federation {
 namespace {
 
 using train::RouterTraining;
-using enum train::RouterData;
+using enum RouterData;
 
 constexpr auto by_user = std::nullopt;
 constexpr auto unrouted = RouterTraining::none;
@@ -16,71 +18,149 @@ constexpr auto joint = RouterTraining::joint;
 constexpr auto in_turn = RouterTraining::alternating;
 constexpr auto equal = model::Gate::equal;
 constexpr auto top_k = model::Gate::top_k;
+constexpr auto A = model::Factors::A;
+constexpr auto B = model::Factors::B;
+constexpr auto AB = model::Factors::both;
+constexpr auto mean = Rule::mean;
 
 // clang-format off
 constexpr Method table[] = {
-    // name, experts, gate, experts shared, attention shared, router training, router data, paper, summary
-    {"pretrained", 0, model::Gate::none, Sharing::none, false, unrouted, validation, "T1, T4 i",
+    // name, experts, gate, experts shared, attention shared, factors trained, factors shared, rule, router training, router data, paper, summary
+    {"pretrained", 0, model::Gate::none, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "the base model as it is; nothing is trained"},
-    {"local", by_user, equal, Sharing::none, false, unrouted, validation, "T1, T4 i",
+    {"centralized", by_user, equal, Sharing::all, true, AB, AB, Rule::gradients, unrouted, validation, "T1, T4 i",
+     "one model on the union of all users' data, at the sum of their batches"},
+    {"local", by_user, equal, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "every user alone, attention LoRA too"},
-    {"fedavg", by_user, equal, Sharing::all, true, unrouted, validation, "T1, T4 i",
+    {"fedavg", by_user, equal, Sharing::all, true, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "every LoRA averaged (McMahan et al. 2017)"},
-    {"local-moe", by_user, top_k, Sharing::none, true, joint, training, "T4 ii",
+    {"ffa-lora", by_user, equal, Sharing::all, true, B, B, mean, unrouted, validation, "T4 i",
+     "A stays as drawn, alike for all; B trained and averaged (Sun et al. 2024)"},
+    {"fedsa-lora", by_user, equal, Sharing::all, true, AB, A, mean, unrouted, validation, "-",
+     "A averaged, B the user's own (Guo et al. 2025)"},
+    {"pcl", by_user, equal, Sharing::all, true, AB, AB, Rule::collaboration, unrouted, validation, "T1, T4 i",
+     "every LoRA mixed by user-specific weights from validation losses (Wagner et al. 2024)"},
+    {"local-moe", by_user, top_k, Sharing::none, true, AB, AB, mean, joint, training, "T4 ii",
      "own experts, routers trained with them"},
-    {"fedavg-moe", by_user, top_k, Sharing::all, true, joint, training, "T4 ii",
+    {"fedavg-moe", by_user, top_k, Sharing::all, true, AB, AB, mean, joint, training, "T4 ii",
      "averaged experts, routers trained with them"},
-    {"pfedmoe", by_user, top_k, Sharing::first, true, joint, training, "related work",
+    {"pfedmoe", by_user, top_k, Sharing::first, true, AB, AB, mean, joint, training, "related work",
      "one generalist, routers trained with the experts (Yi et al. 2024)"},
-    {"local-moe-tr", by_user, top_k, Sharing::none, true, in_turn, training, "T4 iii",
+    {"local-moe-tr", by_user, top_k, Sharing::none, true, AB, AB, mean, in_turn, training, "T4 iii",
      "own experts, routers in turn"},
-    {"fedavg-moe-tr", by_user, top_k, Sharing::all, true, in_turn, training, "T4 iii",
+    {"fedavg-moe-tr", by_user, top_k, Sharing::all, true, AB, AB, mean, in_turn, training, "T4 iii",
      "averaged experts, routers in turn"},
-    {"comigs-1g1s-tr", 2, top_k, Sharing::first, true, in_turn, training, "T4 iii",
+    {"comigs-1g1s-tr", 2, top_k, Sharing::first, true, AB, AB, mean, in_turn, training, "T4 iii",
      "a generalist and a specialist, routers in turn"},
-    {"comigs-2s", 2, top_k, Sharing::none, true, in_turn, validation, "T1, T4 iv",
+    {"comigs-2s", 2, top_k, Sharing::none, true, AB, AB, mean, in_turn, validation, "T1, T4 iv",
      "two specialists"},
-    {"comigs-2g", 2, top_k, Sharing::all, true, in_turn, validation, "T1, T4 iv",
+    {"comigs-2g", 2, top_k, Sharing::all, true, AB, AB, mean, in_turn, validation, "T1, T4 iv",
      "two generalists"},
-    {"comigs-1g1s", 2, top_k, Sharing::first, true, in_turn, validation, "T1, T4 iv",
+    {"comigs-1g1s", 2, top_k, Sharing::first, true, AB, AB, mean, in_turn, validation, "T1, T4 iv",
      "a generalist and a specialist"},
-    {"comigs-1gxs", by_user, top_k, Sharing::first, true, in_turn, validation, "T2, F6-F12",
+    {"comigs-1gxs", by_user, top_k, Sharing::first, true, AB, AB, mean, in_turn, validation, "T2, F6-F12",
      "a generalist and as many specialists as a user can afford"},
+    {"comigs-mgxs", by_user, top_k, Sharing::chosen, true, AB, AB, mean, in_turn, validation, "-",
+     "several generalists, of which each user holds some ([user] generalists), and specialists"},
+    {"hetlora", 1, equal, Sharing::all, true, AB, AB, Rule::padding, unrouted, validation, "T2",
+     "ranks by user: padded with zeros, averaged by norm, truncated; ranks prune themselves (Cho et al. 2023)"},
+    {"flexlora", 1, equal, Sharing::all, true, AB, AB, Rule::decomposition, unrouted, validation, "T2",
+     "ranks by user: averaged updates, decomposed by SVD (Bai et al. 2024)"},
 };
 // clang-format on
 
-std::int64_t generalists(const Method& method, std::int64_t experts) {
+std::vector<std::int64_t> generalists(const Method& method, const config::User& user, std::int64_t experts) {
+  std::vector<std::int64_t> all;
   switch (method.experts_shared) {
     case Sharing::none:
-      return 0;
+      break;
     case Sharing::first:
-      return std::min<std::int64_t>(1, experts);
+      if (experts > 0) all.push_back(0);
+      break;
+    case Sharing::chosen:
+      return user.generalists;
     case Sharing::all:
-      return experts;
+      for (std::int64_t e = 0; e < experts; ++e) all.push_back(e);
+      break;
   }
-  return 0;
+  return all;
+}
+
+// Throws with the first user whose setting `differs`.
+template <class Differs>
+void check_users(const std::vector<config::User>& users, const Differs& differs) {
+  for (std::size_t i = 0; i < users.size(); ++i)
+    if (const std::string reason = differs(users[i]); !reason.empty())
+      throw ConfigError(fmt::format("[user.{}] {}", i, reason));
 }
 
 void check_experts(const Method& method, const std::vector<config::User>& users) {
-  for (std::size_t i = 0; i < users.size(); ++i)
-    if (method.experts.value_or(0) > 0 && users[i].experts != *method.experts)
-      throw ConfigError(
-          fmt::format("method '{}' has {} experts for every user, but [user.{}] experts = {}; 'comigs-1gxs' "
-                      "takes any number",
-                      method.name, *method.experts, i, users[i].experts));
+  // A user of hetlora or flexlora has one expert whatever is said, as [user] experts is 2 unless it is set.
+  const bool by_rank = method.rule == Rule::padding || method.rule == Rule::decomposition;
+  check_users(users, [&](const config::User& user) -> std::string {
+    if (method.experts.value_or(0) > 0 && !by_rank && user.experts != *method.experts)
+      return fmt::format("experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number",
+                         user.experts, method.name, *method.experts);
+    const bool chooses = method.experts_shared == Sharing::chosen;
+    if (!chooses && user.generalists != config::User().generalists)
+      return fmt::format("generalists = {}: method '{}' leaves no choice of generalists; 'comigs-mgxs' does",
+                         fmt::join(user.generalists, "+"), method.name);
+    if (chooses && user.experts < static_cast<std::int64_t>(user.generalists.size()))
+      return fmt::format("generalists = {}: {} generalists, but experts = {}",
+                         fmt::join(user.generalists, "+"), user.generalists.size(), user.experts);
+    return {};
+  });
 }
 
-// Averages are taken factor by factor: what is averaged must have one shape and mean the same update.
-void check_ranks(const Method& method, const std::vector<model::UserModel>& models) {
-  if (!method.attention_shared && method.experts_shared == Sharing::none) return;
-  for (std::size_t i = 1; i < models.size(); ++i)
-    if (models[i].lora_rank != models[0].lora_rank || models[i].lora_alpha != models[0].lora_alpha)
-      throw ConfigError(
-          fmt::format("method '{}' averages LoRA factors, so all users need one rank and alpha: user 0 has "
-                      "lora_rank = {}, "
-                      "lora_alpha = {}, user {} has {}, {}",
-                      method.name, models[0].lora_rank, models[0].lora_alpha, i, models[i].lora_rank,
-                      models[i].lora_alpha));
+bool shares_anything(const Method& method) {
+  return method.attention_shared || method.experts_shared != Sharing::none;
+}
+
+// What is averaged factor by factor must have one shape and mean the same update.
+void check_ranks(const Method& method, const std::vector<config::User>& users) {
+  const bool any_rank = method.rule == Rule::padding || method.rule == Rule::decomposition;
+  if (!shares_anything(method) || any_rank) return;
+  check_users(users, [&](const config::User& user) -> std::string {
+    if (user.lora_rank == users[0].lora_rank && user.lora_alpha == users[0].lora_alpha) return {};
+    return fmt::format(
+        "lora_rank = {}, lora_alpha = {}, but user 0 has {}, {}: method '{}' averages LoRA factors, so all "
+        "users need the same; 'hetlora' and 'flexlora' take ranks by user",
+        user.lora_rank, user.lora_alpha, users[0].lora_rank, users[0].lora_alpha, method.name);
+  });
+}
+
+// One model must have one shape and take its steps together.
+void check_one_model(const Method& method, const std::vector<config::User>& users) {
+  if (method.rule != Rule::gradients && method.rule != Rule::collaboration) return;
+  const auto shape = [&](const config::User& user) {
+    return fmt::format("experts = {}, lora_rank = {}, lora_alpha = {}", user.experts, user.lora_rank,
+                       user.lora_alpha);
+  };
+  const auto steps = [&](const config::User& user) {
+    return method.rule == Rule::collaboration
+               ? std::string()
+               : fmt::format(
+                     ", batch_sequences = {}, context_tokens = {}, local_steps = {}, "
+                     "expert_learning_rate = {}",
+                     user.batch_sequences, user.context_tokens, user.local_steps, user.expert_learning_rate);
+  };
+  check_users(users, [&](const config::User& user) -> std::string {
+    const std::string own = shape(user) + steps(user), first = shape(users[0]) + steps(users[0]);
+    if (own == first) return {};
+    return fmt::format("{}; user 0 has {}: method '{}' needs them alike for all users", own, first,
+                       method.name);
+  });
+}
+
+void check_options(const Method& method, const config::Method& options) {
+  if (options.carry_phase_gradients && method.router_training != RouterTraining::alternating)
+    throw ConfigError(
+        fmt::format("[method] carry_phase_gradients = true: method '{}' has no router phase of its own, so "
+                    "there is nothing to carry",
+                    method.name));
+  if (options.averaging == config::Averaging::tokens && method.rule != Rule::mean)
+    throw ConfigError(
+        fmt::format("[method] averaging = tokens: method '{}' has weights of its own", method.name));
 }
 
 }  // namespace
@@ -100,20 +180,27 @@ const Method& find_method(const std::string& name) {
 }
 
 std::vector<model::UserModel> user_models(const Method& method, const std::vector<config::User>& users) {
-  check_experts(method, users);
   std::vector<model::UserModel> models;
   for (const config::User& user : users) {
     const std::int64_t experts = method.experts.value_or(user.experts);
     models.push_back({.experts = experts,
-                      .generalists = generalists(method, experts),
+                      .generalists = generalists(method, user, experts),
                       .lora_rank = user.lora_rank,
                       .lora_alpha = user.lora_alpha,
                       .top_k = method.gate == model::Gate::top_k ? std::min(user.top_k, experts) : experts,
                       .gate = method.gate,
-                      .shared_attention = method.attention_shared});
+                      .shared_attention = method.attention_shared,
+                      .trained = method.trained,
+                      .shared = method.shared});
   }
-  check_ranks(method, models);
   return models;
+}
+
+void check_method(const Method& method, const config::Config& config) {
+  check_experts(method, config.users);
+  check_ranks(method, config.users);
+  check_one_model(method, config.users);
+  check_options(method, config.method);
 }
 
 }  // namespace comigs::federation

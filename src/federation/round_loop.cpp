@@ -1,6 +1,7 @@
 #include "comigs/federation/round_loop.hpp"
 
 #include <cmath>
+#include <optional>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
@@ -50,23 +51,48 @@ UserRound RoundLoop::all_round(std::int64_t round) {
   UserRound record;
   record.round = round;
   const Stopwatch whole;
-  comm::all_agree(world_, [&] {
-    const train::RoundSeconds seconds = trainer_.train_round(round);
-    record.seconds.experts = seconds.experts;
-    record.seconds.routers = seconds.routers;
-    // What users leave the run with is what the last aggregation gave them: say what it changed.
-    Stopwatch watch;
-    if (is_last(round)) record.before = perplexities();
+  all_train(round, record);
+  // What users leave the run with is what the last aggregation gave them: say what it changed.
+  const bool compares = is_last(round) && aggregation_.changes_parameters();
+  if (compares) {
+    const Stopwatch watch;
+    comm::all_agree(world_, [&] { record.before = perplexities(); });
     record.seconds.evaluation = watch.seconds();
-  });
-  Stopwatch watch;
-  aggregation_.all_aggregate(parameters_);
-  record.seconds.aggregation = watch.lap();
-  record.communication_bytes = aggregation_.bytes();
-  record.aggregation_weight = aggregation_.weights(world_.rank(), world_.size());
+  }
+  all_aggregate(round, record);
   if (is_evaluated(round)) comm::all_agree(world_, [&] { evaluate(record); });
+  if (is_last(round) && !compares)
+    record.before = {.train = {}, .validation = record.after.validation, .test = record.after.test};
   record.seconds.round = whole.seconds();
   return finish(std::move(record));
+}
+
+void RoundLoop::all_train(std::int64_t round, UserRound& record) {
+  train::RoundSeconds seconds;
+  const auto train = [&] { seconds = trainer_.train_round(round); };
+  std::optional<comm::Failure> failure;
+  if (trainer_.exchanges()) {
+    // Ranks meet at every step: only what is found after the last one can be agreed on.
+    try {
+      train();
+    } catch (const NumericError& error) {
+      failure = comm::Failure{.exit_code = error.exit_code(), .message = error.what()};
+    }
+  } else {
+    failure = comm::capture(train);
+  }
+  comm::all_agree_on(world_, failure);
+  record.seconds.experts = seconds.experts;
+  record.seconds.routers = seconds.routers;
+}
+
+void RoundLoop::all_aggregate(std::int64_t round, UserRound& record) {
+  const Stopwatch watch;
+  Aggregated done = aggregation_.all_aggregate(round);
+  model::synchronize(parameters_.values().device());
+  record.seconds.aggregation = watch.seconds();
+  record.communication_bytes = done.bytes;
+  record.aggregation_weight = std::move(done.weights);
 }
 
 void RoundLoop::evaluate(UserRound& record) const {
@@ -100,6 +126,7 @@ RoutingStatistics RoundLoop::with_single_expert(RoutingStatistics routed) const 
 }
 
 UserRound RoundLoop::finish(UserRound record) const {
+  record.lora_rank = parameters_.user_model().experts > 0 ? parameters_.rank_in_use() : 0;
   record.peak_memory_bytes = model::peak_memory_bytes(parameters_.values().device());
   return record;
 }

@@ -7,50 +7,21 @@
 #include <numeric>
 
 #include "comigs/base/random.hpp"
+#include "comigs/model/parameter_specs.hpp"
 
 namespace comigs::model {
 
 namespace {
 
-std::int64_t lora_count(const Projection& projection, std::int64_t rank) {
-  return rank * (projection.in + projection.out);
+// A range that grows by what is laid out next.
+void extend(Slice& slice, std::int64_t offset, std::int64_t count) {
+  if (slice.count == 0) slice.offset = offset;
+  slice.count += count;
 }
 
-// Hands out consecutive views of the two blocks as autograd leaves.
-class Cursor {
- public:
-  Cursor(const at::Tensor& values, const at::Tensor& gradients) : values_(values), gradients_(gradients) {}
-
-  at::Tensor take(at::IntArrayRef shape) {
-    const std::int64_t count = c10::multiply_integers(shape);
-    at::Tensor leaf = values_.narrow(0, offset_, count).view(shape).detach();
-    leaf.set_requires_grad(true);
-    leaf.mutable_grad() = gradients_.narrow(0, offset_, count).view(shape).detach();
-    offset_ += count;
-    return leaf;
-  }
-
-  Lora take_lora(const Projection& projection, std::int64_t rank) {
-    at::Tensor A = take({rank, projection.in});
-    return {.A = std::move(A), .B = take({projection.out, rank})};
-  }
-
-  [[nodiscard]] std::int64_t offset() const { return offset_; }
-
- private:
-  const at::Tensor& values_;
-  const at::Tensor& gradients_;
-  std::int64_t offset_ = 0;
-};
-
-std::int64_t block_size(const Architecture& architecture, const UserModel& model) {
-  if (model.gate == Gate::none) return 0;
-  std::int64_t layer = model.experts * (lora_count(architecture.up, model.lora_rank) +
-                                        lora_count(architecture.down, model.lora_rank));
-  for (const Projection& projection : architecture.attention)
-    layer += lora_count(projection, model.lora_rank);
-  if (model.routed()) layer += model.experts * architecture.width;
-  return architecture.layers * layer;
+std::int64_t block_size(const std::vector<ParameterSpec>& specs) {
+  return std::accumulate(specs.begin(), specs.end(), std::int64_t{0},
+                         [](std::int64_t sum, const ParameterSpec& spec) { return sum + spec.count(); });
 }
 
 void draw(const at::Tensor& leaf, double bound, const StreamKey& key) {
@@ -79,39 +50,63 @@ at::Tensor view(const at::Tensor& block, const Slice& slice) {
   return block.narrow(0, slice.offset, slice.count);
 }
 
+Slice Parameters::Role::of(Factors factors) const {
+  if (factors == Factors::both) return {A.offset, A.count + B.count};
+  return factors == Factors::A ? A : B;
+}
+
 Parameters::Parameters(const Architecture& architecture, const UserModel& user_model,
                        const at::Device& device)
-    : user_model_(user_model), layers_(static_cast<std::size_t>(architecture.layers)) {
-  const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
-  values_ = at::zeros({block_size(architecture, user_model)}, options);
+    : user_model_(user_model),
+      rank_in_use_(user_model.lora_rank),
+      layers_(static_cast<std::size_t>(architecture.layers)) {
+  const std::vector<ParameterSpec> specs = parameter_specs(architecture, user_model);
+  values_ = at::zeros({block_size(specs)}, at::TensorOptions().dtype(at::kFloat).device(device));
   gradients_ = at::zeros_like(values_);
-  if (user_model.gate == Gate::none) return;
-  Cursor cursor(values_, gradients_);
-  for (LayerParameters& layer : layers_)
-    for (const Projection& projection : architecture.attention)
-      layer.attention.push_back(cursor.take_lora(projection, user_model.lora_rank));
-  attention_ = {0, cursor.offset()};
-  for (std::int64_t expert = 0; expert < user_model.experts; ++expert) {
-    const std::int64_t begin = cursor.offset();
+  if (!specs.empty()) {
     for (LayerParameters& layer : layers_) {
-      Lora up = cursor.take_lora(architecture.up, user_model.lora_rank);
-      layer.experts.push_back(
-          {.up = std::move(up), .down = cursor.take_lora(architecture.down, user_model.lora_rank)});
+      layer.attention.resize(architecture.attention.size());
+      layer.experts.resize(static_cast<std::size_t>(user_model.experts));
     }
-    experts_.push_back({begin, cursor.offset() - begin});
+    experts_.resize(static_cast<std::size_t>(user_model.experts));
   }
-  const std::int64_t begin = cursor.offset();
-  if (user_model.routed())
-    for (LayerParameters& layer : layers_)
-      layer.router = cursor.take({user_model.experts, architecture.width});
-  routers_ = {begin, cursor.offset() - begin};
+  std::int64_t offset = 0;
+  for (const ParameterSpec& spec : specs) {
+    place(spec, offset);
+    offset += spec.count();
+  }
+  if (routers_.count == 0) routers_.offset = offset;
+}
+
+void Parameters::place(const ParameterSpec& spec, std::int64_t offset) {
+  const auto view_in = [&](const at::Tensor& block) {
+    return block.narrow(0, offset, spec.count()).view({spec.rows, spec.columns}).detach();
+  };
+  at::Tensor leaf = view_in(values_);
+  leaf.set_requires_grad(true);
+  leaf.mutable_grad() = view_in(gradients_);
+  LayerParameters& layer = layers_[static_cast<std::size_t>(spec.layer)];
+  if (spec.role == ParameterSpec::Role::router) {
+    layer.router = std::move(leaf);
+    return extend(routers_, offset, spec.count());
+  }
+  const bool is_expert = spec.role == ParameterSpec::Role::expert,
+             is_A = spec.factor == ParameterSpec::Factor::A;
+  const auto site = static_cast<std::size_t>(spec.site), expert = static_cast<std::size_t>(spec.expert);
+  Lora& lora = !is_expert  ? layer.attention[site]
+               : site == 0 ? layer.experts[expert].up
+                           : layer.experts[expert].down;
+  (is_A ? lora.A : lora.B) = std::move(leaf);
+  Role& role = is_expert ? experts_[expert] : attention_;
+  extend(is_A ? role.A : role.B, offset, spec.count());
 }
 
 void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
   const auto own = static_cast<std::uint32_t>(user);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const auto layer = static_cast<std::uint32_t>(l);
-    // `step` numbers the factor inside the layer: attention sites from 0, expert e's pair from 256 (e + 1).
+    // `step` numbers the factor inside the layer: attention sites from 0, expert e's pair from 256 (e + 1), a
+    // generalist's by its number in the run.
     StreamKey key{.seed = seed,
                   .user = user_model_.shared_attention ? shared_user : own,
                   .stream = Stream::lora_init,
@@ -122,8 +117,10 @@ void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
       ++key.step;
     }
     for (std::size_t e = 0; e < layers_[l].experts.size(); ++e) {
-      key.user = static_cast<std::int64_t>(e) < user_model_.generalists ? shared_user : own;
-      key.step = 256 * static_cast<std::uint32_t>(e + 1);
+      const bool shared = e < user_model_.generalists.size();
+      const std::int64_t number = shared ? user_model_.generalists[e] : static_cast<std::int64_t>(e);
+      key.user = shared ? shared_user : own;
+      key.step = 256 * static_cast<std::uint32_t>(number + 1);
       draw_lora(layers_[l].experts[e].up, key);
       ++key.step;
       draw_lora(layers_[l].experts[e].down, key);
@@ -135,18 +132,39 @@ void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
 }
 
 void Parameters::track(bool lora, bool routers) {
-  const auto set = [](Lora& factors, bool tracked) {
-    factors.A.set_requires_grad(tracked);
-    factors.B.set_requires_grad(tracked);
-  };
-  for (LayerParameters& layer : layers_) {
-    for (Lora& factors : layer.attention) set(factors, lora);
-    for (Expert& expert : layer.experts) {
-      set(expert.up, lora);
-      set(expert.down, lora);
-    }
-    if (layer.router.defined()) layer.router.set_requires_grad(routers);
+  for (const Lora& factors : loras()) {
+    factors.A.set_requires_grad(lora && user_model_.trained != Factors::B);
+    factors.B.set_requires_grad(lora && user_model_.trained != Factors::A);
   }
+  for (LayerParameters& layer : layers_)
+    if (layer.router.defined()) layer.router.set_requires_grad(routers);
+}
+
+std::vector<Lora> Parameters::loras() const {
+  std::vector<Lora> all;
+  for (const LayerParameters& layer : layers_)
+    all.insert(all.end(), layer.attention.begin(), layer.attention.end());
+  for (std::size_t e = 0; e < experts_.size(); ++e)
+    for (const LayerParameters& layer : layers_)
+      all.insert(all.end(), {layer.experts[e].up, layer.experts[e].down});
+  return all;
+}
+
+void Parameters::restrict_rank(std::int64_t rank) {
+  rank_in_use_ = rank;
+  const std::int64_t unused = user_model_.lora_rank - rank;
+  if (unused == 0) return;
+  for (const Lora& lora : loras()) {
+    lora.A.detach().narrow(0, rank, unused).zero_();
+    lora.B.detach().narrow(1, rank, unused).zero_();
+  }
+}
+
+std::vector<Slice> Parameters::trained_lora() const {
+  if (user_model_.trained == Factors::both) return {lora()};
+  std::vector<Slice> slices = {attention_.of(user_model_.trained)};
+  for (const Role& expert : experts_) slices.push_back(expert.of(user_model_.trained));
+  return slices;
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {
@@ -162,32 +180,6 @@ std::vector<float> Parameters::update_norms(std::int64_t experts) const {
     }
   }
   return norms;
-}
-
-std::vector<FactorView> expert_factors(const Architecture& architecture, const UserModel& user_model,
-                                       const float* experts) {
-  std::vector<FactorView> factors;
-  for (std::int64_t expert = 0; expert < user_model.experts; ++expert) {
-    for (std::int64_t layer = 0; layer < architecture.layers; ++layer) {
-      const auto add = [&](const char* name, std::int64_t rows, std::int64_t columns,
-                           const char* row_dimension, const char* column_dimension) {
-        factors.push_back({.layer = layer,
-                           .expert = expert,
-                           .name = name,
-                           .rows = rows,
-                           .columns = columns,
-                           .data = experts,
-                           .row_dimension = row_dimension,
-                           .column_dimension = column_dimension});
-        experts += rows * columns;
-      };
-      add("up_A", user_model.lora_rank, architecture.up.in, "lora_rank", "width");
-      add("up_B", architecture.up.out, user_model.lora_rank, "inner_width", "lora_rank");
-      add("down_A", user_model.lora_rank, architecture.down.in, "lora_rank", "inner_width");
-      add("down_B", architecture.down.out, user_model.lora_rank, "width", "lora_rank");
-    }
-  }
-  return factors;
 }
 
 }  // namespace comigs::model

@@ -81,6 +81,8 @@ void add_expert_arrays(std::vector<ArrayDescription>& arrays) {
                     {"round", "user", "source_user"},
                     "1",
                     "weight of source_user's shared parameters in user's new ones"});
+  arrays.push_back({"aggregation/lora_rank", Type::int64, by_round_and_user, "1",
+                    "ranks of the LoRA factors in use after the round (HetLoRA prunes)"});
 }
 
 void add_costs(std::vector<ArrayDescription>& arrays) {

@@ -12,9 +12,8 @@
 #include "round_rows.hpp"
 
 namespace comigs::results {
-namespace {
 
-RoundShape shape_of(const RunDescription& run) {
+RoundShape round_shape(const RunDescription& run) {
   // A run without experts (the base as it is) still has arrays for them, all NaN: a dimension cannot be
   // empty.
   RoundShape shape{run.layers, 1, static_cast<std::int64_t>(run.users.size())};
@@ -23,6 +22,8 @@ RoundShape shape_of(const RunDescription& run) {
   }
   return shape;
 }
+
+namespace {
 
 // Lists that a user need not have are empty; any other length is a mistake of the caller.
 void check_length(std::size_t user, std::string_view what, std::size_t found, std::int64_t expected) {
@@ -40,9 +41,11 @@ void check_row(const UserRound& row, std::size_t user, std::int64_t experts, con
   check_length(user, "aggregation weight", row.aggregation_weight.size(), shape.users);
 }
 
-void check_factor(const FactorView& factor, std::size_t user, std::int64_t experts, const RoundShape& shape) {
-  const bool inside =
-      factor.layer >= 0 && factor.layer < shape.layers && factor.expert >= 0 && factor.expert < experts;
+void check_factor(const ParameterView& factor, std::size_t user, std::int64_t experts,
+                  const RoundShape& shape) {
+  const bool inside = factor.layer >= 0 && factor.layer < shape.layers &&
+                      (factor.role == "expert" ? factor.expert >= 0 && factor.expert < experts
+                                               : factor.expert == -1 && !factor.role.empty());
   if (!inside || factor.rows <= 0 || factor.columns <= 0 || factor.data == nullptr || factor.name.empty()) {
     throw std::invalid_argument(
         fmt::format("user {}'s factor '{}' of layer {}, expert {} ({} x {}) cannot be", user, factor.name,
@@ -52,13 +55,13 @@ void check_factor(const FactorView& factor, std::size_t user, std::int64_t exper
 
 // An upper bound of what a round adds to the file.
 std::uint64_t most_growth_bytes(const RoundShape& shape,
-                                const std::vector<std::vector<FactorView>>& factors) {
+                                const std::vector<std::vector<ParameterView>>& factors) {
   constexpr std::int64_t slack = 1 << 20, factor_overhead = 4096, scalars_of_user = 32, arrays_by_expert = 4;
   const std::int64_t by_user =
       shape.layers * (shape.experts * arrays_by_expert + 1) + shape.users + scalars_of_user;
   std::int64_t bytes = slack + 2 * shape.users * by_user * static_cast<std::int64_t>(sizeof(double));
   for (const auto& of_user : factors) {
-    for (const FactorView& factor : of_user) {
+    for (const ParameterView& factor : of_user) {
       bytes += factor.rows * factor.columns * static_cast<std::int64_t>(sizeof(float)) + factor_overhead;
     }
   }
@@ -71,7 +74,7 @@ ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run)
     : path_(std::move(path)),
       lock_(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".")),
       run_(std::move(run)),
-      shape_(shape_of(run_)) {
+      shape_(round_shape(run_)) {
   if (run_.users.empty() || shape_.layers < 1) {
     throw std::invalid_argument("a results file needs at least one user and one layer");
   }
@@ -93,7 +96,7 @@ bool ResultsFile::exists(const std::filesystem::path& path) {
 }
 
 void ResultsFile::check(const std::vector<UserRound>& rows,
-                        const std::vector<std::vector<FactorView>>& factors) const {
+                        const std::vector<std::vector<ParameterView>>& factors) const {
   if (rows.size() != run_.users.size() || (!factors.empty() && factors.size() != rows.size())) {
     throw std::invalid_argument(
         fmt::format("a round of {} records and factors of {} users was given; the run has {} users",
@@ -108,14 +111,14 @@ void ResultsFile::check(const std::vector<UserRound>& rows,
     check_row(rows[user], user, run_.users[user].experts, shape_);
   }
   for (std::size_t user = 0; user < factors.size(); ++user) {
-    for (const FactorView& factor : factors[user]) {
+    for (const ParameterView& factor : factors[user]) {
       check_factor(factor, user, run_.users[user].experts, shape_);
     }
   }
 }
 
 void ResultsFile::write_round(const std::vector<UserRound>& rows,
-                              const std::vector<std::vector<FactorView>>& factors) {
+                              const std::vector<std::vector<ParameterView>>& factors) {
   check(rows, factors);
   io::AtomicFile next(path_);
   next.copy_from(path_);

@@ -130,6 +130,7 @@ void append_rows(Group root, const std::vector<UserDescription>& users, const Ro
   append_lists(
       root, "aggregation/weight", rows, rows.size(),
       [](const UserRound& row) -> const auto& { return row.aggregation_weight; });
+  append_by_user<std::int64_t>(root, "aggregation/lora_rank", rows, std::mem_fn(&UserRound::lora_rank));
   append_costs(root, rows);
   write_before_aggregation(root, rows);
 }

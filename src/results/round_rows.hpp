@@ -15,6 +15,6 @@ void append_rows(io::hdf5::Group root, const std::vector<UserDescription>& users
 
 /// Writes expert/weights/<round>/user_<i>/layer_<l>/expert_<e>/<name>.
 void write_weights(io::hdf5::Group root, std::int64_t round,
-                   const std::vector<std::vector<FactorView>>& factors);
+                   const std::vector<std::vector<ParameterView>>& factors);
 
 }  // namespace comigs::results

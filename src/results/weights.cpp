@@ -1,4 +1,5 @@
 #include <map>
+#include <set>
 #include <stdexcept>
 #include <string>
 
@@ -38,32 +39,45 @@ class Dimensions {
   std::map<std::string, Dataset> scales_;
 };
 
-void write_factor(Group& expert, Dimensions& dimensions, const FactorView& factor) {
+void write_parameter(Group& place, Dimensions& dimensions, const ParameterView& parameter) {
   const auto or_default = [&](const std::string& name, const char* ending) {
-    return name.empty() ? factor.name + ending : name;
+    return name.empty() ? parameter.name + ending : name;
   };
-  const auto rows = static_cast<std::uint64_t>(factor.rows),
-             columns = static_cast<std::uint64_t>(factor.columns);
-  Dataset array = expert.create_dataset(factor.name, io::hdf5::Type::float32, {rows, columns});
-  array.write(std::span(factor.data, rows * columns));
+  const auto rows = static_cast<std::uint64_t>(parameter.rows),
+             columns = static_cast<std::uint64_t>(parameter.columns);
+  Dataset array = place.create_dataset(parameter.name, io::hdf5::Type::float32, {rows, columns});
+  array.write(std::span(parameter.data, rows * columns));
   array.set_attribute("units", "1");
-  array.set_attribute("long_name", fmt::format("LoRA factor {}", factor.name));
-  array.attach_scale(dimensions.get(or_default(factor.row_dimension, "_row"), factor.rows), 0);
-  array.attach_scale(dimensions.get(or_default(factor.column_dimension, "_column"), factor.columns), 1);
+  array.set_attribute("long_name", fmt::format("{} {}", parameter.role, parameter.name));
+  array.attach_scale(dimensions.get(or_default(parameter.row_dimension, "_row"), parameter.rows), 0);
+  array.attach_scale(dimensions.get(or_default(parameter.column_dimension, "_column"), parameter.columns), 1);
+}
+
+// One user's parameters of one role: <role>/weights/<round>/user_<i>/layer_<l>[/expert_<e>]/<name>.
+void write_role(Group& user, const std::string& role, const std::vector<ParameterView>& parameters) {
+  Dimensions dimensions(user);
+  for (const ParameterView& parameter : parameters) {
+    if (parameter.role != role) continue;
+    Group place = child(user, fmt::format("layer_{}", parameter.layer));
+    if (parameter.expert >= 0) place = child(place, fmt::format("expert_{}", parameter.expert));
+    write_parameter(place, dimensions, parameter);
+  }
 }
 
 }  // namespace
 
-void write_weights(Group root, std::int64_t round, const std::vector<std::vector<FactorView>>& factors) {
-  Group weights = child(root, "expert/weights");
-  Group of_round = weights.create_group(std::to_string(round));
-  for (std::size_t i = 0; i < factors.size(); ++i) {
-    Group user = of_round.create_group(fmt::format("user_{}", i));
-    Dimensions dimensions(user);
-    for (const FactorView& factor : factors[i]) {
-      Group layer = child(user, fmt::format("layer_{}", factor.layer));
-      Group expert = child(layer, fmt::format("expert_{}", factor.expert));
-      write_factor(expert, dimensions, factor);
+void write_weights(Group root, std::int64_t round,
+                   const std::vector<std::vector<ParameterView>>& parameters) {
+  std::set<std::string> roles;
+  for (const auto& of_user : parameters)
+    for (const ParameterView& parameter : of_user) roles.insert(parameter.role);
+  for (const std::string& role : roles) {
+    Group of_role = child(root, role);
+    Group weights = child(of_role, "weights");
+    Group of_round = weights.create_group(std::to_string(round));
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      Group user = of_round.create_group(fmt::format("user_{}", i));
+      write_role(user, role, parameters[i]);
     }
   }
 }

@@ -69,4 +69,19 @@ SplitReport evaluate(const model::BaseModel& base, const model::Parameters& para
   return report;
 }
 
+double sampled_loss(const model::BaseModel& base, const model::Parameters& parameters,
+                    const data::TokenShard& shard, std::int64_t batches, std::int64_t sequences,
+                    std::int64_t context, StreamKey key) {
+  const at::NoGradGuard no_gradients;
+  at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
+  for (std::int64_t b = 0; b < batches; ++b) {
+    key.step = static_cast<std::uint32_t>(b);
+    data::Batch batch = data::sample_batch({&shard, 1}, sequences, context, key);
+    const BatchTensors tensors = to_tensors(batch, base.head().device());
+    loss_sum.add_(model::cross_entropy_sum(base.forward(tensors.tokens, parameters).hidden, base.head(),
+                                           tensors.targets));
+  }
+  return loss_sum.item<double>() / static_cast<double>(batches * sequences * context);
+}
+
 }  // namespace comigs::train

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/data/batch.hpp"
@@ -28,17 +30,22 @@ model::BalancingWeights balancing_weights(config::LoadBalancing kind) {
 
 }  // namespace
 
-LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters,
-                           const data::UserData& shards, const LocalPlan& plan)
+LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, Texts texts,
+                           LocalPlan plan)
     : base_(base),
       parameters_(parameters),
-      shards_(shards),
-      plan_(plan),
-      schedule_{.peak = plan.optimiser.expert_learning_rate,
-                .warmup_fraction = plan.optimiser.warmup_fraction,
-                .final_fraction = plan.optimiser.final_fraction,
-                .steps = plan.rounds * plan.user.local_steps},
-      optimiser_(parameters.values(), parameters.gradients(), constants(plan.optimiser)) {}
+      texts_(std::move(texts)),
+      plan_(std::move(plan)),
+      schedule_{.peak = plan_.user.expert_learning_rate,
+                .warmup_fraction = plan_.optimiser.warmup_fraction,
+                .final_fraction = plan_.optimiser.final_fraction,
+                .steps = plan_.rounds * plan_.user.local_steps},
+      optimiser_(parameters.values(), parameters.gradients(), constants(plan_.optimiser)) {}
+
+std::int64_t rank_after_pruning(std::int64_t rank, double strength) {
+  return std::max<std::int64_t>(1,
+                                static_cast<std::int64_t>(std::floor(strength * static_cast<double>(rank))));
+}
 
 RoundSeconds LocalTrainer::train_round(std::int64_t round) {
   RoundSeconds seconds;
@@ -78,34 +85,47 @@ bool LocalTrainer::routers_due(std::int64_t iteration) const {
 
 void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
   const bool joint = plan_.router_training == RouterTraining::joint && parameters_.routers().count > 0;
+  const bool carries = plan_.method.carry_phase_gradients;
   const data::Batch batch =
-      data::sample_batch(shards_.train, plan_.user.batch_sequences, plan_.user.context_tokens,
+      data::sample_batch(texts_.experts, plan_.user.batch_sequences, plan_.user.context_tokens,
                          {plan_.seed, plan_.user_index, Stream::train_batch,
-                          static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)});
-  parameters_.track(true, joint);
-  model::view(parameters_.gradients(), joint ? parameters_.all() : parameters_.lora()).zero_();
+                          static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)},
+                         plan_.batch.index * plan_.user.batch_sequences);
+  std::vector<model::Slice> own = parameters_.trained_lora();
+  if (joint) own.push_back(parameters_.routers());
+  parameters_.track(true, joint || carries);
+  if (!carries) clear(own);
   const StepLosses losses = accumulate_gradients(batch);
+  if (exchange_) exchange_(model::view(parameters_.gradients(), parameters_.lora()));
   if (observer_) observer_(Phase::experts, batch, losses);
-  optimiser_.step(parameters_.lora(), schedule_.rate(iteration), iteration + 1);
-  if (joint) optimiser_.step(parameters_.routers(), plan_.optimiser.router_learning_rate, iteration + 1);
+  for (const model::Slice& slice : parameters_.trained_lora())
+    optimiser_.step(slice, schedule_.rate(iteration), iteration + 1);
+  if (joint) optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate, iteration + 1);
+  if (carries) clear(own);
+  // The optimiser's momentum would move pruned ranks on.
+  parameters_.restrict_rank(parameters_.rank_in_use());
 }
 
 void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
-  const data::TokenShard& shard =
-      plan_.router_data == RouterData::validation ? shards_.validation : shards_.train;
-  parameters_.track(false, true);
+  const bool carries = plan_.method.carry_phase_gradients;
+  parameters_.track(carries, true);
   for (std::int64_t s = 0; s < plan_.method.router_steps; ++s) {
     // Several router phases may fall into one round: their steps are numbered over the run.
     const auto number = static_cast<std::uint32_t>(
         (iteration + 1) / plan_.method.router_every * plan_.method.router_steps + s);
     const data::Batch batch = data::sample_batch(
-        shard, plan_.user.batch_sequences, plan_.user.context_tokens,
+        texts_.routers, plan_.user.batch_sequences, plan_.user.context_tokens,
         {plan_.seed, plan_.user_index, Stream::router_batch, static_cast<std::uint32_t>(round), number});
-    model::view(parameters_.gradients(), parameters_.routers()).zero_();
+    if (!carries) clear({parameters_.routers()});
     const StepLosses losses = accumulate_gradients(batch);
     if (observer_) observer_(Phase::routers, batch, losses);
-    optimiser_.step(parameters_.routers(), plan_.optimiser.router_learning_rate, ++router_steps_done_);
+    optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate, ++router_steps_done_);
+    if (carries) clear({parameters_.routers()});
   }
+}
+
+void LocalTrainer::clear(const std::vector<model::Slice>& parts) {
+  for (const model::Slice& part : parts) model::view(parameters_.gradients(), part).zero_();
 }
 
 StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
@@ -126,10 +146,18 @@ StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
       add(sums.load_balancing, balance.detach());
       loss = loss + plan_.method.load_balancing_weight * balance;
     }
-    loss.backward();
+    regularised(loss, share).backward();
   }
   loss_sum_.add_(sums.language_model);
   return sums;
+}
+
+at::Tensor LocalTrainer::regularised(const at::Tensor& loss, double share) const {
+  const std::int64_t rank = parameters_.rank_in_use(),
+                     kept = rank_after_pruning(rank, plan_.method.pruning_strength);
+  if (!plan_.prunes_ranks || kept == rank || plan_.method.rank_regulariser == 0.0) return loss;
+  return loss +
+         share * plan_.method.rank_regulariser * model::rank_tail_norm(parameters_.loras(), kept, rank);
 }
 
 void LocalTrainer::check_finite(std::int64_t round) {
@@ -138,8 +166,8 @@ void LocalTrainer::check_finite(std::int64_t round) {
     throw NumericError(
         fmt::format("round {}: the training loss, a gradient or a parameter is not finite; a smaller "
                     "learning rate may help "
-                    "([optimiser] expert_learning_rate = {}, router_learning_rate = {})",
-                    round, plan_.optimiser.expert_learning_rate, plan_.optimiser.router_learning_rate));
+                    "([user] expert_learning_rate = {}, router_learning_rate = {})",
+                    round, plan_.user.expert_learning_rate, plan_.user.router_learning_rate));
 }
 
 }  // namespace comigs::train

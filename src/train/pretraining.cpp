@@ -24,7 +24,7 @@ bool is_decayed(const model::WeightSpec& spec) { return spec.kind != Kind::bias 
 }  // namespace
 
 Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device,
-                         Share share)
+                         data::Share share)
     : plan_(plan),
       share_(share),
       architecture_(
@@ -83,7 +83,7 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
   const std::int64_t end = plan_.batch_sequences * (share_.index + 1) / share_.of;
   gradients_.zero_();
   if (end > begin) {
-    data::Batch batch = data::sample_batch(text, end - begin, plan_.context_tokens,
+    data::Batch batch = data::sample_batch({&text, 1}, end - begin, plan_.context_tokens,
                                            {.seed = plan_.seed,
                                             .user = shared_user,
                                             .stream = Stream::pretrain_batch,

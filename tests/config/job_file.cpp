@@ -1,5 +1,7 @@
 #include "support.hpp"
 
+#include <filesystem>
+
 using namespace comigs::config;
 using namespace comigs::config::test;
 
@@ -89,6 +91,37 @@ BOOST_AUTO_TEST_CASE(bytes_that_are_no_text_do_no_harm) {
                                  "ELF\x02\n"),
                       "found '?ELF?', expected [section] or name = value"));
   BOOST_TEST(contains(text_error("=\n[run]\n=5\n.=3\na.b.c=2\n"), "4 problems in the configuration:"));
+}
+
+BOOST_AUTO_TEST_CASE(inherits_what_it_does_not_say_itself) {
+  const JobFile parent("[run]\nrounds = 7\nseed = 3\n[user]\nexperts = 2\n[user.0]\nexperts = 4\n");
+  // The name is relative to the file that inherits.
+  const std::string name =
+      std::filesystem::relative(parent.path(), std::filesystem::temp_directory_path()).string();
+  const JobFile child("[job]\ninherit = ../" + name +
+                      "\n[run]\nseed = 5\noutput = o\n[data]\nfolder = d\n[model]\nfolder = m\n");
+  const Config config = resolve(parse({child.path(), "--rounds", "8"}), 2);
+  BOOST_TEST(config.run.rounds == 8);
+  BOOST_TEST(config.run.seed == 5U);
+  BOOST_TEST(config.users[0].experts == 4);
+  BOOST_TEST(config.users[1].experts == 2);
+  // What a file says of all users goes above what its parent says of one.
+  const JobFile other("[job]\ninherit = ../" + name +
+                      "\n[user]\nexperts = 3\n[run]\noutput = o\n[data]\nfolder = d\n[model]\nfolder = m\n");
+  BOOST_TEST(resolve(parse({other.path()}), 2).users[0].experts == 3);
+}
+
+BOOST_AUTO_TEST_CASE(inheritance_that_cannot_be_is_refused) {
+  BOOST_TEST(text_error("[job]\ninherit = absent.ini\n") ==
+             "cannot read the job file 'absent.ini': No such file or directory");
+  BOOST_TEST(text_error("[job]\ninherits = other.ini\n") ==
+             "job.ini:2: unknown option 'inherits' in [job], which knows 'inherit'");
+  BOOST_TEST(text_error("[job]\ninherit = a.ini\ninherit = b.ini\n") ==
+             "job.ini:3: [job] inherit: given more than once, expected once");
+  BOOST_TEST(text_error("[job]\ninherit =\n") ==
+             "job.ini:2: [job] inherit: found nothing, expected a job file");
+  const JobFile own("[job]\ninherit = job.ini\n");
+  BOOST_TEST(words_error({own.path()}).find("inherits itself") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -81,7 +81,7 @@ BOOST_AUTO_TEST_CASE(extreme_numbers_survive) {
   const Config again = resolve(parse_text(echo(config), "echo"), 4);
   BOOST_TEST(again.run.seed == config.run.seed);
   BOOST_TEST(again.optimiser.epsilon == 5e-324);
-  BOOST_TEST(again.optimiser.expert_learning_rate == 0.1 + 0.2);
+  BOOST_TEST(again.users[0].expert_learning_rate == 0.1 + 0.2);
   BOOST_TEST(again.run.train_evaluation_tokens == config.run.train_evaluation_tokens);
 }
 

@@ -1,5 +1,5 @@
-#include "comigs/config/nearest.hpp"
 #include "comigs/config/value.hpp"
+#include "comigs/config/nearest.hpp"
 
 #include <boost/test/unit_test.hpp>
 
@@ -98,6 +98,17 @@ BOOST_AUTO_TEST_CASE(nearest_is_found_or_nothing) {
 BOOST_AUTO_TEST_CASE(printable_hides_control_characters_and_cuts) {
   BOOST_TEST(printable("a\x1b[2Jb") == "a?[2Jb");
   BOOST_TEST(printable(std::string(1000, 'x')).size() == 83U);
+}
+
+BOOST_AUTO_TEST_CASE(lists_of_numbers_are_joined_by_plus) {
+  std::vector<std::int64_t> numbers = {7};
+  for (const char* wrong : {"", "+", "1+", "+1", "1+1", "1,2", "-1", "64", "1 +2", "a"}) {
+    BOOST_TEST(!read(wrong, numbers), wrong);
+    BOOST_TEST((numbers == std::vector<std::int64_t>{7}));
+  }
+  BOOST_TEST(read("2+0", numbers));
+  BOOST_TEST(print(numbers) == "0+2");
+  BOOST_TEST(range_words({.low = 0, .high = 1, .low_excluded = true}) == " above 0 and at most 1");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

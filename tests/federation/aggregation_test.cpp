@@ -1,6 +1,6 @@
 // The mean over ranks against a mean by hand, for users with unequal numbers of experts. One rank is one
 // user.
-#include "comigs/federation/aggregation.hpp"
+#include "comigs/federation/shared_means.hpp"
 
 #include <ATen/ATen.h>
 
@@ -29,6 +29,24 @@ struct Users {
     for (int user = 0; user < world.size(); ++user)
       users.push_back({.experts = experts[static_cast<std::size_t>(user)], .lora_rank = 2});
     return user_models(find_method(method), users);
+  }
+
+  // Collective. One aggregation by the method's rule.
+  Aggregated all_aggregate(const char* method, const std::vector<model::UserModel>& users,
+                           model::Parameters& parameters, bool rank_order = false,
+                           config::Averaging averaging = config::Averaging::uniform) const {
+    std::vector<std::int64_t> tokens;
+    for (std::size_t user = 0; user < users.size(); ++user)
+      tokens.push_back(100 * static_cast<std::int64_t>(user + 1));
+    return all_make_aggregation({.world = world,
+                                 .method = find_method(method),
+                                 .averaging = averaging,
+                                 .users = users,
+                                 .train_tokens = tokens,
+                                 .parameters = parameters,
+                                 .rank_order = rank_order,
+                                 .validation_loss = {}})
+        ->all_aggregate(1);
   }
 
   /// The numbers that user `user` begins with; every rank can work out all of them.
@@ -76,11 +94,9 @@ BOOST_FIXTURE_TEST_SUITE(aggregation, Users)
 BOOST_AUTO_TEST_CASE(generalist_of_unequal_users_is_the_mean_over_all) {
   const auto users = make("comigs-1gxs", {4, 2, 1, 1});
   for (const bool rank_order : {false, true}) {
-    const model::Parameters parameters = parameters_of(users, own);
+    model::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
-    Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host,
-                            rank_order);
-    aggregation.all_aggregate(parameters);
+    const Aggregated done = all_aggregate("comigs-1gxs", users, parameters, rank_order);
     for (const model::Slice& shared : {parameters.attention(), parameters.expert(0)}) {
       BOOST_TEST(
           test::close(model::view(parameters.values(), shared), mean(users, everyone(), shared), 1e-6));
@@ -90,8 +106,7 @@ BOOST_AUTO_TEST_CASE(generalist_of_unequal_users_is_the_mean_over_all) {
     const std::int64_t end = parameters.expert(0).offset + parameters.expert(0).count;
     const model::Slice rest{end, parameters.values().numel() - end};
     BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
-    BOOST_TEST(aggregation.bytes() == 4 * end);
-    BOOST_TEST(aggregation.shares_anything());
+    BOOST_TEST(done.bytes == 4 * end);
   }
 }
 
@@ -99,25 +114,23 @@ BOOST_AUTO_TEST_CASE(a_user_with_one_expert_takes_part) {
   // Only the last user, who has one expert, differs from zero: the others see its share.
   const auto users = make("comigs-1gxs", world.size() == 2 ? std::vector<std::int64_t>{4, 1}
                                                            : std::vector<std::int64_t>{4, 2, 2, 1});
-  const model::Parameters parameters = parameters_of(users, own);
+  model::Parameters parameters = parameters_of(users, own);
   at::Tensor values = parameters.values();
   if (own == world.size() - 1) {
     values.fill_(1.0);
   } else {
     values.zero_();
   }
-  Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host, false);
-  aggregation.all_aggregate(parameters);
+  (void)all_aggregate("comigs-1gxs", users, parameters, false);
   const at::Tensor generalist = model::view(values, parameters.expert(0));
   BOOST_TEST(same_bits(part(values, parameters.expert(0)), at::full_like(generalist, 1.0 / world.size())));
 }
 
 BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
   const auto users = make("fedavg", {3, 2, 2, 1});
-  const model::Parameters parameters = parameters_of(users, own);
+  model::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
-  Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host, true);
-  aggregation.all_aggregate(parameters);
+  (void)all_aggregate("fedavg", users, parameters, true);
   BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)),
                          mean(users, everyone(), parameters.expert(0)), 1e-6));
   const std::vector<std::int64_t> holders =
@@ -132,10 +145,9 @@ BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
 
 BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
   const auto users = make("comigs-2s", {2, 2, 2, 2});
-  const model::Parameters parameters = parameters_of(users, own);
+  model::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
-  Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host, false);
-  aggregation.all_aggregate(parameters);
+  (void)all_aggregate("comigs-2s", users, parameters, false);
   const model::Slice rest{parameters.attention().count,
                           parameters.values().numel() - parameters.attention().count};
   BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
@@ -146,35 +158,92 @@ BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
 BOOST_AUTO_TEST_CASE(local_users_send_nothing) {
   for (const char* method : {"local", "pretrained"}) {
     const auto users = make(method, {2, 3, 1, 2});
-    const model::Parameters parameters = parameters_of(users, own);
+    model::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
-    Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host, false);
-    aggregation.all_aggregate(parameters);
+    const Aggregated done = all_aggregate(method, users, parameters, false);
     BOOST_TEST(same_bits(parameters.values(), before));
-    BOOST_TEST(aggregation.bytes() == 0);
-    BOOST_TEST(!aggregation.shares_anything());
+    BOOST_TEST(done.bytes == 0);
     std::vector<double> alone(static_cast<std::size_t>(world.size()), 0.0);
     alone[static_cast<std::size_t>(own)] = 1.0;
-    BOOST_TEST((aggregation.weights(own, world.size()) == alone));
+    BOOST_TEST((done.weights == alone));
   }
 }
 
 BOOST_AUTO_TEST_CASE(weights_are_uniform) {
   const auto users = make("comigs-1gxs", {4, 2, 1, 1});
-  const model::Parameters parameters = parameters_of(users, own);
-  const Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host,
-                                false);
+  model::Parameters parameters = parameters_of(users, own);
   const std::vector<double> uniform(static_cast<std::size_t>(world.size()), 1.0 / world.size());
-  BOOST_TEST((aggregation.weights(own, world.size()) == uniform));
+  BOOST_TEST((all_aggregate("comigs-1gxs", users, parameters).weights == uniform));
+}
+
+BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
+  const auto users = make("fedavg", {1, 1, 1, 1});
+  model::Parameters parameters = parameters_of(users, own);
+  const Aggregated done = all_aggregate("fedavg", users, parameters, false, config::Averaging::tokens);
+  at::Tensor sum = at::zeros({parameters.lora().count}, at::kDouble);
+  double tokens = 0.0;
+  for (const std::int64_t user : everyone()) {
+    const double own_tokens = 100.0 * static_cast<double>(user + 1);
+    sum += own_tokens * model::view(parameters_of(users, user).values(), parameters.lora()).to(at::kDouble);
+    tokens += own_tokens;
+  }
+  BOOST_TEST(test::close(part(parameters.values(), parameters.lora()), sum / tokens, 1e-6));
+  for (const std::int64_t user : everyone())
+    BOOST_TEST(done.weights[static_cast<std::size_t>(user)] == 100.0 * static_cast<double>(user + 1) / tokens,
+               boost::test_tools::tolerance(1e-12));
 }
 
 BOOST_AUTO_TEST_CASE(a_mean_of_equals_changes_nothing) {
   const auto users = make("comigs-2g", {2, 2, 2, 2});
-  const model::Parameters parameters = parameters_of(users, 0);  // the same on every rank
+  model::Parameters parameters = parameters_of(users, 0);  // the same on every rank
   const at::Tensor before = test::copy_of(parameters.values());
-  Aggregation aggregation(world, users, shared_slices(users, own, parameters), comm::Memory::host, false);
-  for (int round = 0; round < 3; ++round) aggregation.all_aggregate(parameters);
+  for (int round = 0; round < 3; ++round) (void)all_aggregate("comigs-2g", users, parameters);
   BOOST_TEST(same_bits(parameters.values(), before));  // 2 and 4 are powers of two: no rounding
+}
+
+BOOST_AUTO_TEST_CASE(only_the_shared_factor_is_averaged) {
+  for (const auto& [method, shared, own_factor] :
+       {std::tuple{"ffa-lora", model::Factors::B, model::Factors::A},
+        std::tuple{"fedsa-lora", model::Factors::A, model::Factors::B}}) {
+    const auto users = make(method, {2, 2, 2, 2});
+    model::Parameters parameters = parameters_of(users, own);
+    const at::Tensor before = test::copy_of(parameters.values());
+    const Aggregated done = all_aggregate(method, users, parameters);
+    std::int64_t sent = 0;
+    const auto check = [&](const model::Slice& averaged, const model::Slice& kept) {
+      BOOST_TEST(test::close(part(parameters.values(), averaged), mean(users, everyone(), averaged), 1e-6));
+      BOOST_TEST(same_bits(part(parameters.values(), kept), part(before, kept)));
+      sent += 4 * averaged.count;
+    };
+    check(parameters.attention(shared), parameters.attention(own_factor));
+    for (const std::int64_t e : {0, 1}) check(parameters.expert(e, shared), parameters.expert(e, own_factor));
+    BOOST_TEST(done.bytes == sent);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_chosen_generalist_is_averaged_over_its_subscribers_wherever_it_lies) {
+  // User 0 holds generalists 0 and 2, the last user 2 only, in another place of its block; others hold 0.
+  std::vector<config::User> settings(static_cast<std::size_t>(world.size()), {.experts = 2, .lora_rank = 2});
+  settings.front().experts = 3;
+  settings.front().generalists = {0, 2};
+  settings.back().generalists = {2};
+  const auto users = user_models(find_method("comigs-mgxs"), settings);
+  model::Parameters parameters = parameters_of(users, own);
+  const at::Tensor before = test::copy_of(parameters.values());
+  (void)all_aggregate("comigs-mgxs", users, parameters);
+  const auto last = world.size() - 1;
+  const model::Parameters first = parameters_of(users, 0), other = parameters_of(users, last);
+  const at::Tensor expected =
+      (part(first.values(), first.expert(1)) + part(other.values(), other.expert(0))) / 2;
+  if (own == 0) BOOST_TEST(test::close(part(parameters.values(), parameters.expert(1)), expected, 1e-6));
+  if (own == last) {
+    BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)), expected, 1e-6));
+    BOOST_TEST(
+        same_bits(part(parameters.values(), parameters.expert(1)), part(before, parameters.expert(1))));
+  }
+  if (world.size() == 4 && own == 1)
+    BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)),
+                           mean(users, {0, 1, 2}, parameters.expert(0)), 1e-6));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

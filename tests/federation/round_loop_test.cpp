@@ -13,7 +13,9 @@
 #include <limits>
 
 #include "comigs/base/error.hpp"
+#include "comigs/federation/local_work.hpp"
 #include "comigs/federation/method.hpp"
+#include "comigs/federation/shared_means.hpp"
 #include "comigs/train/evaluation.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
@@ -25,6 +27,7 @@ namespace {
 config::Config small_config(int users) {
   config::Config config;
   config.run.rounds = 3;
+  config.run.seed = 1;
   config.run.evaluate_every = 2;
   config.run.train_evaluation_tokens = 40;
   config.method.router_every = 2;
@@ -51,25 +54,21 @@ struct Run : TemporaryFolder {
                                            test::random_tokens(60, 37, 20 + world.rank()),
                                            test::random_tokens(50, 37, 30 + world.rank()), 37);
   model::Parameters parameters = drawn();
-  train::LocalTrainer trainer{*base, parameters, shards, plan()};
-  Aggregation aggregation{world, users, shared_slices(users, own, parameters), comm::Memory::host, false};
+  train::Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
+  train::LocalPlan plan = local_plan(method, config, static_cast<std::size_t>(own));
+  train::LocalTrainer trainer{*base, parameters, texts, plan};
+  SharedMeans aggregation{{.world = world,
+                           .method = method,
+                           .users = users,
+                           .train_tokens = {},
+                           .parameters = parameters,
+                           .validation_loss = {}}};
   RoundLoop loop{world, config, *base, shards, parameters, trainer, aggregation};
 
   [[nodiscard]] model::Parameters drawn() const {
     model::Parameters fresh(test::tiny_architecture(), users[static_cast<std::size_t>(own)], at::kCPU);
     fresh.initialise(1, own);
     return fresh;
-  }
-
-  [[nodiscard]] train::LocalPlan plan() const {
-    return {.router_training = method.router_training,
-            .router_data = method.router_data,
-            .method = config.method,
-            .optimiser = config.optimiser,
-            .user = config.users[static_cast<std::size_t>(own)],
-            .seed = 1,
-            .rounds = config.run.rounds,
-            .user_index = static_cast<std::uint32_t>(own)};
   }
 
   [[nodiscard]] model::Slice shared() const {
@@ -110,7 +109,7 @@ BOOST_AUTO_TEST_CASE(round_zero_evaluates_and_trains_nothing) {
 BOOST_AUTO_TEST_CASE(generalists_are_alike_after_a_round_and_specialists_are_not_touched_by_it) {
   // The same local training without aggregation says what a user's own part must be.
   model::Parameters alone = drawn();
-  train::LocalTrainer lonely(*base, alone, shards, plan());
+  train::LocalTrainer lonely(*base, alone, texts, plan);
   (void)lonely.train_round(1);
   const UserRound record = loop.all_round(1);
   BOOST_TEST(all_same_shared_bits());

@@ -3,8 +3,8 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include "comigs/federation/aggregation.hpp"
 #include "comigs/federation/method.hpp"
+#include "comigs/federation/shared_means.hpp"
 
 namespace comigs::federation {
 
@@ -90,6 +90,20 @@ BOOST_AUTO_TEST_CASE(neighbours_with_other_holders_stay_apart) {
   const Share share = share_of(users, 0);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);
   check(share.slices[0], share.parameters.attention().count, share.parameters.experts().count, {0, 1});
+}
+
+BOOST_AUTO_TEST_CASE(slices_are_joined_alike_on_all_holders) {
+  // Generalists 0 and 2 have the same holders, but generalist 1 lies between them in user 1's block only: a
+  // slice of user 0 over both would meet two slices of user 1.
+  std::vector<config::User> settings(2, {.experts = 3, .lora_rank = 2});
+  settings[0].generalists = {0, 2};
+  settings[1].generalists = {0, 1, 2};
+  const auto users = user_models(find_method("comigs-mgxs"), settings);
+  const Share first = share_of(users, 0), second = share_of(users, 1);
+  BOOST_TEST_REQUIRE(first.slices.size() == second.slices.size());
+  for (std::size_t i = 0; i < first.slices.size(); ++i)
+    BOOST_TEST(first.slices[i].slice.count == second.slices[i].slice.count);
+  BOOST_TEST(first.slices.size() == 2u);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -21,7 +21,8 @@ using test::close;
 constexpr std::int64_t B = 3, T = 11, C = 16, heads = 2;
 
 UserModel user_with(std::int64_t experts, Gate gate = Gate::top_k) {
-  return {.experts = experts, .generalists = 1, .lora_rank = 3, .lora_alpha = 2.0, .top_k = 2, .gate = gate};
+  return {
+      .experts = experts, .generalists = {0}, .lora_rank = 3, .lora_alpha = 2.0, .top_k = 2, .gate = gate};
 }
 
 // GPT-2 with LoRA as methods.md has it: no fused operation, every expert in full.
@@ -115,7 +116,7 @@ BOOST_FIXTURE_TEST_SUITE(forward_pass, TinyModel)
 
 BOOST_AUTO_TEST_CASE(agrees_with_the_plain_model) {
   for (const UserModel& user : {user_with(1), user_with(2), user_with(4), user_with(3, Gate::equal),
-                                UserModel{.experts = 0, .generalists = 0, .gate = Gate::none}}) {
+                                UserModel{.experts = 0, .generalists = {}, .gate = Gate::none}}) {
     const Parameters parameters = test::random_parameters(architecture, user, 1);
     const Forward forward = base->forward(tokens, parameters);
     BOOST_TEST(close(forward.hidden, PlainModel(architecture, parameters).hidden(tokens), 2e-5),

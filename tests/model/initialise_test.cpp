@@ -15,7 +15,7 @@ namespace {
 using test::same_bits;
 
 Parameters drawn(std::uint64_t seed, std::int64_t user, std::int64_t experts = 2,
-                 std::int64_t generalists = 1, bool shared_attention = true) {
+                 std::vector<std::int64_t> generalists = {0}, bool shared_attention = true) {
   Parameters parameters(
       test::tiny_architecture(),
       {.experts = experts, .generalists = generalists, .lora_rank = 4, .shared_attention = shared_attention},
@@ -78,7 +78,7 @@ BOOST_AUTO_TEST_CASE(shared_parts_do_not_depend_on_the_number_of_experts) {
 }
 
 BOOST_AUTO_TEST_CASE(all_generalists_are_shared_and_no_two_experts_alike) {
-  const Parameters mine = drawn(1, 0, 3, 2), yours = drawn(1, 1, 3, 2);
+  const Parameters mine = drawn(1, 0, 3, {0, 1}), yours = drawn(1, 1, 3, {0, 1});
   BOOST_TEST(same_bits(part(mine, mine.expert(1)), part(yours, yours.expert(1))));
   BOOST_TEST(!same_bits(part(mine, mine.expert(2)), part(yours, yours.expert(2))));
   for (const auto& [a, b] : {std::pair{0, 1}, std::pair{0, 2}, std::pair{1, 2}})
@@ -92,9 +92,27 @@ BOOST_AUTO_TEST_CASE(all_generalists_are_shared_and_no_two_experts_alike) {
 }
 
 BOOST_AUTO_TEST_CASE(attention_of_ones_own_is_drawn_by_user) {
-  const Parameters mine = drawn(1, 0, 2, 0, false), yours = drawn(1, 1, 2, 0, false);
+  const Parameters mine = drawn(1, 0, 2, {}, false), yours = drawn(1, 1, 2, {}, false);
   BOOST_TEST(!same_bits(part(mine, mine.attention()), part(yours, yours.attention())));
   BOOST_TEST(!same_bits(part(mine, mine.expert(0)), part(yours, yours.expert(0))));
+}
+
+BOOST_AUTO_TEST_CASE(a_generalist_is_drawn_by_its_number_wherever_it_lies) {
+  const Parameters both = drawn(1, 0, 3, {0, 2}), one = drawn(1, 1, 2, {2});
+  BOOST_TEST(same_bits(part(both, both.expert(1)), part(one, one.expert(0))));
+  BOOST_TEST(!same_bits(part(both, both.expert(0)), part(one, one.expert(0))));
+}
+
+BOOST_AUTO_TEST_CASE(ranks_begin_alike_as_far_as_they_go) {
+  // HetLoRA and FlexLoRA: users of different ranks share what they both have of A.
+  const UserModel small{.experts = 1, .lora_rank = 3, .gate = Gate::equal},
+      large{.experts = 1, .lora_rank = 5, .gate = Gate::equal};
+  Parameters few(test::tiny_architecture(), small, at::kCPU),
+      many(test::tiny_architecture(), large, at::kCPU);
+  few.initialise(1, 0);
+  many.initialise(1, 1);
+  for (std::size_t l = 0; l < few.loras().size(); ++l)
+    BOOST_TEST(same_bits(few.loras()[l].A.detach(), many.loras()[l].A.detach().narrow(0, 0, 3)));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -18,7 +18,8 @@ using test::close;
 constexpr std::int64_t L = 2, C = 16, F = 64, R = 3;
 
 UserModel user_with(std::int64_t experts, Gate gate = Gate::top_k) {
-  return {.experts = experts, .generalists = 1, .lora_rank = R, .lora_alpha = 6.0, .top_k = 2, .gate = gate};
+  return {
+      .experts = experts, .generalists = {0}, .lora_rank = R, .lora_alpha = 6.0, .top_k = 2, .gate = gate};
 }
 
 Parameters make(const UserModel& user_model) { return {test::tiny_architecture(), user_model, at::kCPU}; }
@@ -37,10 +38,6 @@ struct Walk {
     BOOST_TEST(tensor.is_leaf());
     offset += tensor.numel();
   }
-  void expect(const Lora& lora, std::int64_t in, std::int64_t out) {
-    expect(lora.A, {R, in});
-    expect(lora.B, {out, R});
-  }
 };
 
 }  // namespace
@@ -53,8 +50,15 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
     Walk walk{parameters};
     for (const LayerParameters& layer : parameters.layers()) {
       BOOST_TEST_REQUIRE(layer.attention.size() == 2u);
-      walk.expect(layer.attention[0], C, 3 * C);
-      walk.expect(layer.attention[1], C, C);
+      walk.expect(layer.attention[0].A, {R, C});
+      walk.expect(layer.attention[1].A, {R, C});
+    }
+    BOOST_TEST(parameters.attention(Factors::A).offset == 0);
+    BOOST_TEST(parameters.attention(Factors::A).count == walk.offset);
+    BOOST_TEST(parameters.attention(Factors::B).offset == walk.offset);
+    for (const LayerParameters& layer : parameters.layers()) {
+      walk.expect(layer.attention[0].B, {3 * C, R});
+      walk.expect(layer.attention[1].B, {C, R});
     }
     BOOST_TEST(parameters.attention().offset == 0);
     BOOST_TEST(parameters.attention().count == walk.offset);
@@ -62,8 +66,13 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
       BOOST_TEST(parameters.expert(e).offset == walk.offset);
       for (const LayerParameters& layer : parameters.layers()) {
         BOOST_TEST_REQUIRE(layer.experts.size() == static_cast<std::size_t>(experts));
-        walk.expect(layer.experts[static_cast<std::size_t>(e)].up, C, F);
-        walk.expect(layer.experts[static_cast<std::size_t>(e)].down, F, C);
+        walk.expect(layer.experts[static_cast<std::size_t>(e)].up.A, {R, C});
+        walk.expect(layer.experts[static_cast<std::size_t>(e)].down.A, {R, F});
+      }
+      BOOST_TEST(parameters.expert(e, Factors::B).offset == walk.offset);
+      for (const LayerParameters& layer : parameters.layers()) {
+        walk.expect(layer.experts[static_cast<std::size_t>(e)].up.B, {F, R});
+        walk.expect(layer.experts[static_cast<std::size_t>(e)].down.B, {C, R});
       }
       BOOST_TEST(parameters.expert(e).offset + parameters.expert(e).count == walk.offset);
     }
@@ -140,7 +149,7 @@ BOOST_AUTO_TEST_CASE(equal_gate_has_no_routers_and_no_gate_no_parameters) {
   const Parameters equal = make(user_with(2, Gate::equal));
   BOOST_TEST(equal.routers().count == 0);
   BOOST_TEST(!equal.layers()[0].router.defined());
-  const Parameters nothing = make({.experts = 0, .generalists = 0, .gate = Gate::none});
+  const Parameters nothing = make({.experts = 0, .generalists = {}, .gate = Gate::none});
   BOOST_TEST(nothing.values().numel() == 0);
   BOOST_TEST(nothing.layers().size() == 2u);
   BOOST_TEST(nothing.layers()[0].attention.empty());
@@ -172,21 +181,56 @@ BOOST_AUTO_TEST_CASE(update_norms_are_those_of_the_products) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(stored_factors_are_those_of_the_experts) {
+BOOST_AUTO_TEST_CASE(what_is_stored_is_what_the_model_uses) {
   const UserModel user_model = user_with(3);
   const Architecture architecture = test::tiny_architecture();
   const Parameters parameters = test::random_parameters(architecture, user_model, 6);
-  const at::Tensor experts = view(parameters.values(), parameters.experts());
-  const std::vector<FactorView> factors = expert_factors(architecture, user_model, experts.data_ptr<float>());
-  BOOST_TEST(factors.size() == 3u * 2u * 4u);
-  for (const FactorView& factor : factors) {
-    const Expert& expert = parameters.layers()[static_cast<std::size_t>(factor.layer)]
-                               .experts[static_cast<std::size_t>(factor.expert)];
-    const Lora& lora = factor.name.starts_with("up") ? expert.up : expert.down;
-    const at::Tensor& tensor = factor.name.ends_with("A") ? lora.A : lora.B;
-    BOOST_TEST((factor.data == tensor.data_ptr<float>()));
-    BOOST_TEST(factor.rows == tensor.size(0));
-    BOOST_TEST(factor.columns == tensor.size(1));
+  const std::vector<ParameterView> stored =
+      stored_parameters(architecture, user_model, parameters.values().data_ptr<float>());
+  BOOST_TEST(stored.size() == 2u * (4u + 3u * 4u + 1u));  // layers x (attention, experts, router)
+  for (const ParameterView& view : stored) {
+    const LayerParameters& layer = parameters.layers()[static_cast<std::size_t>(view.layer)];
+    const auto factor = [&](const Lora& lora) { return view.name.ends_with("_A") ? lora.A : lora.B; };
+    const at::Tensor tensor =
+        view.role == "router"         ? layer.router
+        : view.role == "attention"    ? factor(layer.attention[view.name.starts_with("attn.c_attn") ? 0 : 1])
+        : view.name.starts_with("up") ? factor(layer.experts[static_cast<std::size_t>(view.expert)].up)
+                                      : factor(layer.experts[static_cast<std::size_t>(view.expert)].down);
+    BOOST_TEST((view.data == tensor.data_ptr<float>()), view.role << " " << view.name);
+    BOOST_TEST(view.rows == tensor.size(0));
+    BOOST_TEST(view.columns == tensor.size(1));
+    BOOST_TEST((view.expert == -1) == (view.role != "expert"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_factor_that_is_not_trained_is_neither_tracked_nor_stepped) {
+  UserModel user_model = user_with(2, Gate::equal);
+  user_model.trained = Factors::B;
+  Parameters parameters = make(user_model);
+  parameters.track(true, true);
+  std::int64_t count = 0;
+  for (const Lora& lora : parameters.loras()) {
+    BOOST_TEST(!lora.A.requires_grad());
+    BOOST_TEST(lora.B.requires_grad());
+    count += lora.B.numel();
+  }
+  for (const Slice& slice : parameters.trained_lora()) count -= slice.count;
+  BOOST_TEST(count == 0);
+  BOOST_TEST(parameters.trained_lora()[1].offset == parameters.expert(0, Factors::B).offset);
+  BOOST_TEST(make(user_with(2)).trained_lora().size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(ranks_out_of_use_are_zero_in_both_factors) {
+  Parameters parameters = test::random_parameters(test::tiny_architecture(), user_with(2), 8);
+  const Parameters before = test::random_parameters(test::tiny_architecture(), user_with(2), 8);
+  parameters.restrict_rank(2);
+  BOOST_TEST(parameters.rank_in_use() == 2);
+  const std::vector<Lora> now = parameters.loras(), then = before.loras();
+  for (std::size_t l = 0; l < now.size(); ++l) {
+    BOOST_TEST(test::same_bits(now[l].A.detach().narrow(0, 0, 2), then[l].A.detach().narrow(0, 0, 2)));
+    BOOST_TEST(test::same_bits(now[l].B.detach().narrow(1, 0, 2), then[l].B.detach().narrow(1, 0, 2)));
+    BOOST_TEST(now[l].A.detach().narrow(0, 2, 1).abs().max().item<float>() == 0.0f);
+    BOOST_TEST(now[l].B.detach().narrow(1, 2, 1).abs().max().item<float>() == 0.0f);
   }
 }
 

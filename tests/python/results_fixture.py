@@ -1,4 +1,4 @@
-"""Writes results files with chosen numbers, laid out as comigs train writes them.
+"""Writes results files with chosen numbers, laid out as comigs writes them, and sweeps of them.
 
 Defaults are simple enough to check by hand; with USERS = ("German", "Dutch") and rounds 0..3:
     perplexity/test[round, user]       = level / (round + 1) + user
@@ -11,6 +11,7 @@ Defaults are simple enough to check by hand; with USERS = ("German", "Dutch") an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def write_results(
     router: bool = True,
     before: Mapping[str, Sequence[float]] | None = None,
     attributes: Mapping[str, object] | None = None,
+    users_extra: Mapping[str, Sequence[int]] | None = None,
+    arrays: Mapping[str, tuple[str, np.ndarray]] | None = None,
     omit: Sequence[str] = (),
 ) -> Path:
     """Writes folder/results.h5 with `rounds` rows (round 0 first) and returns the file's path."""
@@ -68,7 +71,7 @@ def write_results(
             if name not in omit:
                 file.attrs[name] = value
         _coordinates(file, users, rounds, layers, max(experts))
-        _users(file, experts, generalists)
+        _users(file, experts, generalists, users_extra or {})
         _perplexities(file, perplexity or default_perplexity(len(users), rounds, level))
         _array(
             file,
@@ -78,6 +81,8 @@ def write_results(
             np.float32,
         )
         _costs(file, len(users), rounds)
+        for name, (dimensions, values) in (arrays or {}).items():
+            _array(file, name, values, dimensions, np.float32)
         for split, values in (before or {}).items():
             _array(file, f"before_aggregation/perplexity/{split}", np.asarray(values), "user", np.float64)
         for name in omit:
@@ -152,14 +157,18 @@ def _array(file: h5py.File, name: str, values: np.ndarray, dimensions: str, kind
             dataset.parent[label] = scale
 
 
-def _users(file: h5py.File, experts: Sequence[int], generalists: Sequence[int]) -> None:
+def _users(
+    file: h5py.File, experts: Sequence[int], generalists: Sequence[int], extra: Mapping[str, Sequence[int]]
+) -> None:
     count = len(experts)
     entries = {"experts": experts, "generalists": generalists, "lora_rank": [8] * count}
     entries |= {
         "train_tokens": [10000] * count,
         "validation_tokens": [2000] * count,
         "test_tokens": [3000] * count,
+        "top_k": [2] * count,
     }
+    entries |= extra
     for name, values in entries.items():
         _array(file, f"users/{name}", np.array(values), "user", np.int64)
 
@@ -194,3 +203,106 @@ def _costs(file: h5py.File, users: int, rounds: int) -> None:
     sent[:1] = 0
     _array(file, "communication/bytes", sent, "round user", np.int64)
     _array(file, "memory/peak", np.tile(2**30 * (np.arange(users) + 1), (rounds, 1)), "round user", np.int64)
+
+
+class Sweep:
+    """Collects runs into folder/index.json; `add` writes the results file of a run that is done."""
+
+    def __init__(self, folder: Path, scale: str = "small") -> None:
+        self.folder, self.scale = folder, scale
+        self.runs: list[dict] = []
+
+    def add(
+        self,
+        dataset: str,
+        method: str,
+        seed: int,
+        places: Sequence[tuple],
+        *,
+        status: str = "done",
+        options: Mapping[str, str] | None = None,
+        **results,
+    ) -> Path:
+        """`places`: (item, row) or (item, row, section, alternative)."""
+        options = {"method": method, **(options or {})}
+        name = f"{dataset}/{'-'.join(options.values()).replace(' ', '')}-seed{seed}"
+        items = [
+            dict(zip(("item", "row", "section", "alternative"), (*place, "", {})[:4])) for place in places
+        ]
+        self.runs.append(
+            {
+                "folder": name,
+                "dataset": dataset,
+                "seed": seed,
+                "options": options,
+                "status": status,
+                "seconds": 1.0 if status == "done" else None,
+                "items": items,
+            }
+        )
+        if status == "done":
+            attributes = {"data_set": dataset}
+            write_results(
+                self.folder / name,
+                method=method,
+                seed=seed,
+                attributes=attributes,
+                **{"layers": 3, **results},
+            )
+        self.write()
+        return self.folder / name
+
+    def write(self) -> Path:
+        """Writes the index and returns its path."""
+        content = {
+            "format": "comigs-sweep-index",
+            "format_version": 1,
+            "scale": self.scale,
+            "runs": self.runs,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "index.json").write_text(json.dumps(content), encoding="utf-8")
+        return self.folder / "index.json"
+
+
+def final_test(test: float, *, validation: float | None = None, users: int = 2) -> dict[str, np.ndarray]:
+    """Perplexities of two rounds: 100 for all, then `test` as the mean over users, who lie 1 apart."""
+    spread = np.arange(users) - (users - 1) / 2
+    rows = np.stack([np.full(users, 100.0), test + spread])
+    other = np.stack([np.full(users, 100.0), (test if validation is None else validation) + spread])
+    return {"test": rows, "validation": other, "train": other - 1}
+
+
+def write_probe(
+    run: Path, name: str, texts: Sequence[str], score: np.ndarray, *, owner: str = "", ids: Sequence[int] = ()
+) -> None:
+    """Adds tokens/<name> to run/results.h5; score is over (user, token, layer, expert)."""
+    with h5py.File(run / "results.h5", "a") as file:
+        group = file.create_group(f"tokens/{name}")
+        if "tokens/user" not in file:
+            file["tokens/user"] = np.arange(score.shape[0])
+        group.attrs["owner"] = owner
+        group["ids"] = np.asarray(ids or range(len(texts)), dtype=np.int64)
+        group.create_dataset("text", data=list(texts), dtype=h5py.string_dtype())
+        group["score"] = score.astype(np.float32)
+
+
+def write_factors(
+    run: Path, number: int, user: int, layer: int, expert: int, down: np.ndarray, up: np.ndarray
+) -> None:
+    """Adds the same factors A (rank, in) and B (out, rank) for both projections of an expert."""
+    home = f"expert/weights/{number}/user_{user}"
+    place = f"{home}/layer_{layer}/expert_{expert}"
+    with h5py.File(run / "results.h5", "a") as file:
+        if f"{home}/lora_rank" not in file:
+            file[f"{home}/lora_rank"] = np.arange(len(down))
+        for projection in ("up", "down"):
+            file[f"{place}/{projection}_A"] = down.astype(np.float32)
+            file[f"{place}/{projection}_B"] = up.astype(np.float32)
+
+
+def two_experts(users: int, tokens: int, layers: int, generalist: float) -> np.ndarray:
+    """Scores of one generalist and one specialist, the same for every token."""
+    score = np.empty((users, tokens, layers, 2))
+    score[..., 0], score[..., 1] = generalist, 1 - generalist
+    return score

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from report_page import report  # noqa: E402
 from results_fixture import default_perplexity, write_results  # noqa: E402
 
-from analysis import compare, costs, figures, formats, style  # noqa: E402
+from analysis import compare, costs, curves, figures, formats, style  # noqa: E402
 from analysis.cli import main  # noqa: E402
 from analysis.results import open_run  # noqa: E402
 
@@ -239,9 +239,35 @@ def test_rounds_not_evaluated_are_skipped(tmp_path):
     # The last round is not evaluated: an older row is no 'after'.
     assert page.line("German", "30.00") == ["German", "30.00", dash, dash, dash, dash, dash]
     groups = compare.group_runs([open_run(tmp_path / "run")])
-    test = figures.perplexity_curves(groups).axes[0].lines[1]
+    test = curves.by_user(groups).axes[0].lines[1]
     np.testing.assert_allclose(test.get_ydata(), [100.0, 100.0 / 3])
     assert test.get_xdata().tolist() == [0, 2]
+
+
+def test_captions_say_after_which_rounds(tmp_path):
+    def words(name: str, evaluated: list[int]) -> str:
+        values = default_perplexity(2, 13)
+        for split in values:
+            values[split][[number for number in range(13) if number not in evaluated]] = math.nan
+        write_results(tmp_path / name, rounds=13, perplexity=values)
+        return compare.evaluated_rounds(compare.group_runs([open_run(tmp_path / name)]))
+
+    assert words("all", list(range(13))) == "each communication round"
+    # The last round is evaluated whatever the step.
+    assert words("fifth", [0, 5, 10, 12]) == "every 5 communication rounds"
+    assert words("some", [0, 1, 5, 12]) == "the rounds marked"
+
+
+def test_long_labels_of_a_legend_stay_inside_the_figure(tmp_path):
+    write_results(tmp_path / "run")
+    group = compare.group_runs([open_run(tmp_path / "run")])[0]
+    groups = [
+        compare.Group(f"method {number} " + "with a long setting, " * 5, group.runs) for number in range(3)
+    ]
+    drawn = curves.by_user(groups)
+    drawn.draw_without_rendering()
+    box = drawn.legends[0].get_window_extent()
+    assert box.x1 <= drawn.bbox.x1 and box.y1 <= drawn.bbox.y1
 
 
 def test_unfinished_runs_say_so(tmp_path):

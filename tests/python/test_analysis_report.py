@@ -78,7 +78,7 @@ def test_numbers_have_sensible_digits():
         "–",
     ]
     assert [formats.seconds(value) for value in (0.01234, 99.96, 100.4, 119.6, 7300)] == [
-        "0.0123 s",
+        "0.01 s",
         "100 s",
         "100 s",
         "2 min",

@@ -170,7 +170,7 @@ def short_validation_split(job: Job) -> list[object]:
 
 def unknown_method(job: Job) -> list[object]:
     job.options["--method"] = "comigs-1g1z"
-    return ["unknown method 'comigs-1g1z'", "did you mean 'comigs-1g1s'?", "known: pretrained, local"]
+    return ["unknown method 'comigs-1g1z'", "did you mean 'comigs-1g1s'?", "known: pretrained, centralized"]
 
 
 def experts_that_the_method_fixes(job: Job) -> list[object]:

@@ -17,6 +17,7 @@
 #include "comigs/base/random.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
+#include "comigs/federation/local_work.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/io/safetensors.hpp"
 #include "comigs/model/device.hpp"
@@ -61,9 +62,8 @@ void write_logits(const Arguments& arguments) {
 // One user of a job, as `comigs train` would have it.
 struct Job {
   config::Config config;
-  const federation::Method* method = nullptr;
   model::UserModel user_model;
-  data::UserData shards;
+  train::Texts texts;
   std::unique_ptr<model::BaseModel> base;
   train::LocalPlan plan;
 };
@@ -71,22 +71,13 @@ struct Job {
 Job read_job(std::int64_t users, std::size_t user, const Arguments& options) {
   config::Config config = config::resolve(config::parse(options), users);
   const federation::Method& method = federation::find_method(config.method.name);
-  const train::LocalPlan plan{.router_training = method.router_training,
-                              .router_data = method.router_data,
-                              .method = config.method,
-                              .optimiser = config.optimiser,
-                              .user = config.users.at(user),
-                              .seed = config.run.seed,
-                              .rounds = config.run.rounds,
-                              .user_index = static_cast<std::uint32_t>(user)};
-  model::UserModel user_model = federation::user_models(method, config.users).at(user);
+  federation::check_method(method, config);
   const data::Manifest manifest = data::read_manifest(config.data.folder);
   return {.config = config,
-          .method = &method,
-          .user_model = user_model,
-          .shards = data::open_user(manifest, static_cast<std::int64_t>(user)),
+          .user_model = federation::user_models(method, config.users).at(user),
+          .texts = federation::texts(method, config, manifest, user),
           .base = model::load_base_model(config.model.folder, scalar_type(config.run.precision), at::kCPU),
-          .plan = plan};
+          .plan = federation::local_plan(method, config, user)};
 }
 
 // Where each parameter lies, read off the tensors that the model uses.
@@ -151,7 +142,7 @@ void write_steps(const Arguments& arguments) {
   model::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
   perturb(parameters.values(), std::stof(arguments.at(3)));
-  train::LocalTrainer trainer(*job.base, parameters, job.shards, job.plan);
+  train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);
   Recording recording;
   trainer.observe([&](train::Phase phase, const data::Batch& batch, const train::StepLosses& losses) {
     recording.add(parameters, phase, batch, losses);

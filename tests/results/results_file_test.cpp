@@ -155,7 +155,7 @@ BOOST_FIXTURE_TEST_CASE(rounds_that_contradict_the_run_are_refused, TemporaryFol
   refused([](auto& rows) { rows[0].update_norm.resize(4); });
   refused([](auto& rows) { rows[0].aggregation_weight.resize(3); });
   const float value = 1.0F;
-  const auto refused_factor = [&](const FactorView& factor) {
+  const auto refused_factor = [&](const ParameterView& factor) {
     BOOST_CHECK_THROW(file.write_round(rows_of(run, 0), {{}, {factor}}), std::invalid_argument);
   };
   refused_factor({0, 1, "up_A", 1, 1, &value, "", ""});  // user 1 has one expert
@@ -179,7 +179,7 @@ BOOST_FIXTURE_TEST_CASE(full_disk_keeps_the_rounds_before, TemporaryFolder) {
   std::signal(SIGXFSZ, SIG_IGN);
   const rlimit small{size + 5000, before.rlim_max};
   const std::vector<float> big(100'000, 1.0F);
-  const std::vector<std::vector<FactorView>> factors{{{0, 0, "up_A", 100, 1000, big.data(), "", ""}}, {}};
+  const std::vector<std::vector<ParameterView>> factors{{{0, 0, "up_A", 100, 1000, big.data(), "", ""}}, {}};
   std::string message;
   ::setrlimit(RLIMIT_FSIZE, &small);
   try {

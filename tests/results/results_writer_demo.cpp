@@ -13,7 +13,7 @@
 
 namespace {
 
-using comigs::FactorView;
+using comigs::ParameterView;
 using comigs::UserDescription;
 using comigs::UserRound;
 
@@ -78,8 +78,8 @@ struct Factors {
   std::vector<float> a, b;  // [rank, width] and [width, rank]
 };
 
-std::vector<FactorView> views(const Factors& factors, std::int64_t experts) {
-  std::vector<FactorView> result;
+std::vector<ParameterView> views(const Factors& factors, std::int64_t experts) {
+  std::vector<ParameterView> result;
   for (std::int64_t layer = 0; layer < layers; ++layer) {
     for (std::int64_t expert = 0; expert < experts; ++expert) {
       for (const std::string projection : {"up", "down"}) {
@@ -95,7 +95,7 @@ std::vector<FactorView> views(const Factors& factors, std::int64_t experts) {
 void write(const std::string& path, const std::vector<std::int64_t>& experts, std::int64_t rounds) {
   comigs::results::ResultsFile file(path, description(experts));
   std::vector<Factors> factors(experts.size());
-  std::vector<std::vector<FactorView>> all_views;
+  std::vector<std::vector<ParameterView>> all_views;
   const auto users = static_cast<std::int64_t>(experts.size());
   for (std::int64_t user = 0; user < users; ++user) {
     Factors& own = factors[static_cast<std::size_t>(user)];
@@ -111,7 +111,7 @@ void write(const std::string& path, const std::vector<std::int64_t>& experts, st
     for (std::int64_t user = 0; user < users; ++user) {
       rows.push_back(row(round, user, experts[static_cast<std::size_t>(user)], users, last));
     }
-    file.write_round(rows, last ? all_views : std::vector<std::vector<FactorView>>{});
+    file.write_round(rows, last ? all_views : std::vector<std::vector<ParameterView>>{});
     std::printf("round %lld\n", static_cast<long long>(round));
     std::fflush(stdout);
   }

@@ -64,7 +64,7 @@ BOOST_AUTO_TEST_CASE(training_lowers_the_loss) {
   // Training tokens come from 20 of 37 entries, of which the base knows nothing.
   plan.user.local_steps = 60;
   plan.rounds = 1;
-  plan.optimiser.expert_learning_rate = 0.03;
+  plan.user.expert_learning_rate = 0.03;
   plan.router_training = RouterTraining::none;
   model::Parameters parameters = fresh();
   const std::vector<Seen> steps = train(parameters, 1);
@@ -95,7 +95,7 @@ BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   user_model.top_k = 3;  // no choice that a small move could change
   plan.method.load_balancing_weight = 0.5;
   plan.method.router_every = 1;
-  plan.optimiser.expert_learning_rate = 0.0;
+  plan.user.expert_learning_rate = 0.0;
   plan.optimiser.weight_decay = 0.0;
   model::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
@@ -147,7 +147,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_finite_stops_the_run) {
     test::check_contains(message, {"round 1", "not finite", "learning_rate"});
   }
   // Also where it hits routers alone, after the last step of the round.
-  plan.optimiser.router_learning_rate = std::numeric_limits<double>::infinity();
+  plan.user.router_learning_rate = std::numeric_limits<double>::infinity();
   plan.method.router_every = 4;
   plan.method.router_steps = 1;
   model::Parameters parameters = warm();

@@ -59,7 +59,7 @@ BOOST_AUTO_TEST_CASE(routers_are_due_every_tau_iterations_of_the_run) {
 BOOST_AUTO_TEST_CASE(steps_are_announced_as_they_come) {
   plan.method.router_every = 3;
   model::Parameters parameters = fresh();
-  LocalTrainer trainer(*base, parameters, shards, plan);
+  LocalTrainer trainer(*base, parameters, texts, plan);
   std::int64_t steps = 0;
   trainer.observe([&](Phase, const data::Batch&, const StepLosses&) { ++steps; });
   for (std::int64_t round = 1; round <= 3; ++round) {
@@ -77,13 +77,13 @@ BOOST_AUTO_TEST_CASE(experts_see_training_data_and_routers_validation_data) {
     BOOST_TEST(
         (step.phase == Phase::experts ? is_training_batch(step.batch) : is_validation_batch(step.batch)));
   }
-  plan.router_data = RouterData::training;
+  texts.routers = {shards.train};
   parameters = fresh();
   for (const Seen& step : train(parameters, 2)) BOOST_TEST(is_training_batch(step.batch));
 }
 
 BOOST_AUTO_TEST_CASE(no_two_steps_see_the_same_batch) {
-  plan.router_data = RouterData::training;
+  texts.routers = {shards.train};
   model::Parameters parameters = fresh();
   const std::vector<Seen> steps = train(parameters, 3);
   for (std::size_t i = 0; i < steps.size(); ++i)
@@ -133,20 +133,20 @@ BOOST_AUTO_TEST_CASE(each_phase_counts_its_own_optimiser_steps) {
   // AdamW's first step is the rate times the sign, also for routers whose turn comes after expert steps.
   plan.optimiser.weight_decay = 0.0;
   plan.optimiser.epsilon = 1e-30;
-  plan.optimiser.router_learning_rate = 0.01;
+  plan.user.router_learning_rate = 0.01;
   model::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   const auto check = [&](std::size_t step, const model::Slice& slice, double rate) {
     const at::Tensor change = part(steps[step + 1].values, slice) - part(steps[step].values, slice);
     BOOST_TEST(test::close(change, -rate * part(steps[step].gradients, slice).sign(), 1e-4));
   };
-  check(0, parameters.lora(), plan.optimiser.expert_learning_rate);
+  check(0, parameters.lora(), plan.user.expert_learning_rate);
   check(2, parameters.routers(), 0.01);
 }
 
 BOOST_AUTO_TEST_CASE(joint_training_moves_both_in_one_step) {
   plan.router_training = RouterTraining::joint;
-  plan.router_data = RouterData::training;
+  texts.routers = {shards.train};
   model::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   BOOST_TEST(sequence_of(steps) == "eeee");

@@ -47,7 +47,7 @@ struct Corpus : TemporaryFolder {
     return tokens;
   }
 
-  [[nodiscard]] Pretraining make(Share share) const { return {plan, vocabulary, at::kCPU, share}; }
+  [[nodiscard]] Pretraining make(data::Share share) const { return {plan, vocabulary, at::kCPU, share}; }
 
   /// All steps by this process alone.
   std::vector<double> alone(Pretraining& pretraining) const {

@@ -42,8 +42,10 @@ struct TrainerSetup : TemporaryFolder {
   data::UserData shards =
       test::write_user(folder, "user", test::random_tokens(300, boundary, 1),
                        test::random_tokens(200, 37 - boundary, 2, boundary), {1, 2, 3}, 37);
-  model::UserModel user_model{.experts = 2, .generalists = 1, .lora_rank = 2, .lora_alpha = 4.0, .top_k = 2};
+  model::UserModel user_model{
+      .experts = 2, .generalists = {0}, .lora_rank = 2, .lora_alpha = 4.0, .top_k = 2};
   LocalPlan plan = small_plan();
+  Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
 
   [[nodiscard]] model::Parameters fresh() const {
     model::Parameters parameters(test::tiny_architecture(), user_model, at::kCPU);
@@ -59,7 +61,7 @@ struct TrainerSetup : TemporaryFolder {
   /// Runs rounds 1 .. `rounds` and tells every step.
   std::vector<Seen> train(model::Parameters& parameters, std::int64_t rounds) const {
     std::vector<Seen> steps;
-    LocalTrainer trainer(*base, parameters, shards, plan);
+    LocalTrainer trainer(*base, parameters, texts, plan);
     trainer.observe([&](Phase phase, const data::Batch& batch, const StepLosses& losses) {
       steps.push_back({.phase = phase,
                        .batch = batch,

@@ -15,7 +15,8 @@ enum class Stream : std::uint32_t {
   lora_init = 3,
   router_init = 4,
   base_init = 5,
-  pretrain_batch = 6
+  pretrain_batch = 6,
+  collaboration_batch = 7
 };
 
 /// Names a stream. `user` may be `shared_user` for numbers that all users draw alike.

@@ -53,6 +53,7 @@ struct UserRound {
   std::vector<double>
       aggregation_weight;  ///< [user] this user's row of the mixing matrix of shared parameters
   PhaseSeconds seconds;
+  std::int64_t lora_rank = 0;            ///< ranks in use after the round
   std::int64_t communication_bytes = 0;  ///< payload this rank sent in the round's aggregation
   std::int64_t peak_memory_bytes = 0;    ///< device memory on a GPU, else resident set, so far
 };
@@ -69,14 +70,16 @@ struct UserDescription {
   std::int64_t train_tokens = 0, validation_tokens = 0, test_tokens = 0;
 };
 
-/// One LoRA factor to be stored: row-major float32 in memory that the caller keeps alive.
-struct FactorView {
-  std::int64_t layer = 0, expert = 0;
-  std::string name;  ///< up_A, up_B, down_A, down_B
+/// One trainable tensor to be stored: row-major float32 in memory that the caller keeps alive.
+struct ParameterView {
+  std::int64_t layer = 0;
+  std::int64_t expert = -1;  ///< -1: it belongs to the layer, not to an expert
+  std::string name;          ///< up_A, up_B, down_A, down_B of an expert; attn.c_attn_A, ...; weight
   std::int64_t rows = 0, columns = 0;
   const float* data = nullptr;
   std::string row_dimension,
-      column_dimension;  ///< such as "lora_rank", "width"; empty: <name>_row, <name>_column
+      column_dimension;         ///< such as "lora_rank", "width"; empty: <name>_row, <name>_column
+  std::string role = "expert";  ///< group of the file: expert, attention or router
 };
 
 }  // namespace comigs

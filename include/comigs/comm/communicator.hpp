@@ -36,7 +36,6 @@ class Communicator {
   /// The ranks that share this rank's memory (its node).
   [[nodiscard]] Communicator all_split_by_node() const;
 
-  void all_barrier() const;
   [[nodiscard]] double all_max(double value) const;
   [[nodiscard]] std::int64_t all_sum(std::int64_t value) const;
   /// Rank r's block at index r, on every rank; all blocks have the same length.
@@ -46,6 +45,8 @@ class Communicator {
   [[nodiscard]] std::vector<std::string> all_gather(const std::string& text) const;
   /// Rank r's numbers at index r, on rank 0; empty elsewhere. Lengths may differ.
   [[nodiscard]] std::vector<std::vector<float>> all_gather_to_first(std::span<const float> block) const;
+  /// Rank `source`'s numbers on every rank, in place; all blocks have the same length.
+  void all_broadcast(std::span<float> block, int source) const;
   /// Rank 0's text on every rank.
   [[nodiscard]] std::string all_broadcast(const std::string& text) const;
 

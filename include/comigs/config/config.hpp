@@ -10,6 +10,10 @@ namespace comigs::config {
 enum class Precision { float32, bf16 };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class LoadBalancing { none, uniform, generalist };
+/// The splits that expert steps draw their batches from.
+enum class TrainOn { train, train_and_validation };
+/// With which weights users' shared parameters are averaged.
+enum class Averaging { uniform, tokens };
 
 struct Run {
   std::string output;  ///< folder of results.h5
@@ -38,12 +42,15 @@ struct Method {
   std::int64_t router_steps = 10;  ///< s: optimiser steps of a router update
   LoadBalancing load_balancing = LoadBalancing::generalist;
   double load_balancing_weight = 0.01;  ///< lambda
+  TrainOn train_on = TrainOn::train;
+  bool carry_phase_gradients = false;  ///< as the published code does; off: the paper's separate phases
+  Averaging averaging = Averaging::uniform;
+  double rank_regulariser = 5e-3;  ///< lambda_p of HetLoRA
+  double pruning_strength = 0.99;  ///< HetLoRA: the share of a user's rank that is never pruned
 };
 
 struct Optimiser {
-  double expert_learning_rate = 2e-3;  ///< peak
-  double router_learning_rate = 2e-3;  ///< constant
-  double final_fraction = 0.1;         ///< the cosine ends at this fraction of the peak
+  double final_fraction = 0.1;   ///< the cosine ends at this fraction of the peak
   double warmup_fraction = 0.0;  ///< share of the run's iterations in which the rate rises (half cosine)
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.01;
 };
@@ -57,7 +64,12 @@ struct User {
   std::int64_t batch_sequences = 64;
   std::int64_t micro_batch_sequences = 0;  ///< sequences run at a time; 0: the whole batch
   std::int64_t context_tokens = 128;
-  std::int64_t local_steps = 10;  ///< optimiser steps between two aggregations
+  std::int64_t local_steps = 10;       ///< optimiser steps between two aggregations
+  double expert_learning_rate = 2e-3;  ///< peak
+  double router_learning_rate = 2e-3;  ///< constant
+  std::int64_t train_tokens = 0;       ///< leading tokens of the training split that are used; 0: all
+  double train_share = 1.0;            ///< leading share of them
+  std::vector<std::int64_t> generalists = {0};  ///< those it holds, rising, where it may choose (comigs-mgxs)
 };
 
 struct Config {

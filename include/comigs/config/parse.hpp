@@ -21,8 +21,8 @@ struct Setting {
 };
 
 /// Settings by rising precedence: the job file's, then the command line's; within each those for all users,
-/// then [user.i]. So `--experts 2` beats the file's [user.0] experts. A file that inherits would put its
-/// parent's first.
+/// then [user.i]. So `--experts 2` beats the file's [user.0] experts. A file that inherits another ([job]
+/// inherit, relative to the file itself) has that one's settings below its own.
 struct Layered {
   std::string job_file;  ///< empty: none
   std::vector<Setting> settings;

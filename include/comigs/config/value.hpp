@@ -10,6 +10,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace comigs::config {
 
@@ -44,6 +45,8 @@ struct Range {
 [[nodiscard]] bool read(std::string_view text, double& value);
 [[nodiscard]] bool read(std::string_view text, bool& value);
 [[nodiscard]] bool read(std::string_view text, std::string& value);
+/// Different integers from 0 to 63 joined by '+', kept in rising order; at least one.
+[[nodiscard]] bool read(std::string_view text, std::vector<std::int64_t>& value);
 
 /// The shortest text that `read` turns into the same value.
 [[nodiscard]] std::string print(std::int64_t value);
@@ -51,6 +54,7 @@ struct Range {
 [[nodiscard]] std::string print(double value);
 [[nodiscard]] std::string print(bool value);
 [[nodiscard]] std::string print(const std::string& value);
+[[nodiscard]] std::string print(const std::vector<std::int64_t>& value);
 
 /// The words that stand for the values of an enumeration.
 template <class Enum>
@@ -66,6 +70,13 @@ inline constexpr auto words<LoadBalancing> =
     std::to_array<std::pair<std::string_view, LoadBalancing>>({{"none", LoadBalancing::none},
                                                                {"uniform", LoadBalancing::uniform},
                                                                {"generalist", LoadBalancing::generalist}});
+
+template <>
+inline constexpr auto words<TrainOn> = std::to_array<std::pair<std::string_view, TrainOn>>(
+    {{"train", TrainOn::train}, {"train+validation", TrainOn::train_and_validation}});
+template <>
+inline constexpr auto words<Averaging> = std::to_array<std::pair<std::string_view, Averaging>>(
+    {{"uniform", Averaging::uniform}, {"tokens", Averaging::tokens}});
 
 template <class Enum>
 requires std::is_enum_v<Enum>
@@ -102,6 +113,8 @@ template <class Value>
     return "true or false";
   } else if constexpr (std::is_same_v<Value, std::string>) {
     return "text without '#', control characters or outer blanks";
+  } else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
+    return "different integers from 0 to 63 joined by '+'";
   } else {
     return std::is_floating_point_v<Value> ? "a number"
            : std::is_unsigned_v<Value>     ? "an integer from 0 to 2^64 - 1"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "comigs/base/random.hpp"
@@ -20,11 +21,16 @@ struct Batch {
 
 inline constexpr std::int64_t no_target = -1;
 
-/// B windows whose starts are uniform over the shard; sequence b of the batch depends on `key` and b alone.
-/// `first` skips sequences, so that ranks can each take a part of one batch. The shard must hold at least
-/// context + 1 tokens.
-[[nodiscard]] Batch sample_batch(const TokenShard& shard, std::int64_t sequences, std::int64_t context,
-                                 const StreamKey& key, std::int64_t first = 0);
+/// A process's part of a batch that several make together.
+struct Share {
+  std::int64_t index = 0, of = 1;
+};
+
+/// B windows whose starts are uniform over all places in the shards; no window leaves its shard. Sequence b
+/// of the batch depends on `key` and b alone. `first` skips sequences, so that ranks can each take a part of
+/// one batch. Each shard must hold at least context + 1 tokens.
+[[nodiscard]] Batch sample_batch(std::span<const TokenShard> shards, std::int64_t sequences,
+                                 std::int64_t context, const StreamKey& key, std::int64_t first = 0);
 
 /// How many windows it takes to predict every token of the shard's first `tokens` but its very first, once
 /// each.

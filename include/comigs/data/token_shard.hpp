@@ -31,6 +31,8 @@ class TokenShard {
   TokenShard(const ShardDescription& description, std::int64_t vocabulary);
 
   [[nodiscard]] std::int64_t size() const noexcept { return size_; }
+  /// The first `tokens` of it (all, if it has fewer), of the same mapping.
+  [[nodiscard]] TokenShard leading(std::int64_t tokens) const;
   /// Writes tokens [begin, begin + out.size()) to `out`; the range must lie inside the shard.
   void read(std::int64_t begin, std::span<std::int64_t> out) const;
 
@@ -39,5 +41,8 @@ class TokenShard {
   TokenType type_;
   std::int64_t size_;
 };
+
+/// Throws DataError if the shard has fewer than `least` tokens; `reason` says what they are needed for.
+void require_tokens(const ShardDescription& shard, std::int64_t least, const std::string& reason);
 
 }  // namespace comigs::data

@@ -1,53 +1,59 @@
-// Averages of what users share, once a round.
+// What happens to shared parameters once a round.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include "comigs/comm/communicator.hpp"
 #include "comigs/comm/summation.hpp"
+#include "comigs/federation/method.hpp"
 #include "comigs/model/parameters.hpp"
+#include "comigs/train/local_trainer.hpp"
 
 namespace comigs::federation {
 
-/// A contiguous part of the block that a group of users holds in common.
-struct SharedSlice {
-  model::Slice slice;
-  std::vector<std::int64_t> holders;  ///< users, rising
+/// What one aggregation did to this user.
+struct Aggregated {
+  std::int64_t bytes = 0;  ///< payload that this rank handed to MPI since the last aggregation
+  /// [user] its row of the mixing matrix: with which weight each user's shared parameters are in its own; the
+  /// mean over shared parameters where they differ.
+  std::vector<double> weights;
 };
 
-/// What user `user` shares with whom: attention LoRA with all (if the method shares it), generalist j with
-/// all who hold one. Neighbouring parts of the block with the same holders are one slice; what nobody else
-/// holds is left out.
-[[nodiscard]] std::vector<SharedSlice> shared_slices(const std::vector<model::UserModel>& users,
-                                                     std::int64_t user, const model::Parameters& parameters);
-
-/// The uniform mean of each shared slice over its holders (Algorithm 1, first line; a user with one expert
-/// takes part in the generalist's mean). Owns one sub-communicator for each set of holders, made once.
+/// An aggregation rule with what it keeps between rounds. Made by `all_make_aggregation`; one rank a user.
 class Aggregation {
  public:
-  /// Collective over `world`, one rank a user; `slices` is this rank's own.
-  Aggregation(const comm::Communicator& world, const std::vector<model::UserModel>& users,
-              std::vector<SharedSlice> slices, comm::Memory memory, bool rank_order);
+  Aggregation() = default;
+  Aggregation(const Aggregation&) = delete;
+  Aggregation& operator=(const Aggregation&) = delete;
+  virtual ~Aggregation() = default;
 
-  /// Collective. Replaces shared slices of the block by their means, the same bits for all holders.
-  void all_aggregate(const model::Parameters& parameters);
-
-  /// Payload that this rank hands to MPI in one aggregation.
-  [[nodiscard]] std::int64_t bytes() const;
-  /// This user's row of the mixing matrix [user]: with which weight each user's shared parameters enter its
-  /// own.
-  [[nodiscard]] std::vector<double> weights(std::int64_t user, std::int64_t users) const;
-  [[nodiscard]] bool shares_anything() const { return !slices_.empty(); }
-
- private:
-  struct Group {
-    std::vector<std::int64_t> holders;
-    comm::Communicator communicator;
-  };
-  std::vector<Group> groups_;
-  std::vector<SharedSlice> slices_;
-  comm::Summation summation_;
+  /// Collective over the world, after the local training of `round` (from 1). Replaces what this user shares.
+  virtual Aggregated all_aggregate(std::int64_t round) = 0;
+  /// Whether `all_aggregate` can change anything; the same on every rank.
+  [[nodiscard]] virtual bool changes_parameters() const = 0;
+  /// What local training calls at every step, if it is to exchange gradients; collective over the world.
+  [[nodiscard]] virtual train::LocalTrainer::Exchange exchange() { return {}; }
 };
+
+/// What rules are made from; the references must live as long as the rule.
+struct AggregationSetup {
+  const comm::Communicator& world;
+  const Method& method;
+  config::Averaging averaging = config::Averaging::uniform;
+  double pruning_strength = 0.99;
+  const std::vector<model::UserModel>& users;
+  std::vector<std::int64_t> train_tokens;  ///< of each user
+  model::Parameters& parameters;           ///< this user's
+  comm::Memory memory = comm::Memory::host;
+  bool rank_order = false;
+  /// Local: the loss (nats a token) on this user's validation data of a model with these values [P].
+  std::function<double(const at::Tensor& values, std::int64_t round)> validation_loss;
+};
+
+/// Collective over the world.
+[[nodiscard]] std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup);
 
 }  // namespace comigs::federation

@@ -14,17 +14,36 @@
 
 namespace comigs::federation {
 
-/// Which of a user's experts are generalists, that is, averaged over the users who hold them.
-enum class Sharing { none, first, all };
+/// Which of a user's experts are generalists, that is, shared with the users who hold them too.
+enum class Sharing {
+  none,
+  first,   ///< expert 0
+  chosen,  ///< the first experts, one for each of [user] generalists
+  all,
+};
+
+/// What happens to what is shared.
+enum class Rule {
+  mean,           ///< averaged once a round over its holders (McMahan et al. 2017)
+  gradients,      ///< the gradients are, at every step: one model on the union of all data
+  collaboration,  ///< mixed by user-specific weights from validation losses (Wagner et al. 2024)
+  padding,        ///< factors of different ranks padded with zeros, averaged, truncated (Cho et al. 2023)
+  decomposition,  ///< updates averaged and decomposed to each user's rank (Bai et al. 2024)
+};
+
+/// The data that routers trained in steps of their own see.
+enum class RouterData { training, validation };
 
 struct Method {
   const char* name;
   std::optional<std::int64_t> experts;  ///< in every MLP block of every user; empty: by user ([user] experts)
   model::Gate gate;
   Sharing experts_shared;
-  bool attention_shared;  ///< attention LoRA averaged over all users
+  bool attention_shared;  ///< attention LoRA shared by all users
+  model::Factors trained, shared;
+  Rule rule;
   train::RouterTraining router_training;
-  train::RouterData router_data;
+  RouterData router_data;
   const char* paper;  ///< where the CoMiGS paper has it
   const char* summary;
 };
@@ -34,10 +53,12 @@ struct Method {
 /// Throws ConfigError naming the known methods, the nearest first.
 [[nodiscard]] const Method& find_method(const std::string& name);
 
-/// The trainable part that the method gives each user. Throws ConfigError if a user's settings do not go with
-/// the method: a number of experts that it fixes otherwise, or LoRA ranks that differ where factors are
-/// averaged.
+/// The trainable part that the method gives each user.
 [[nodiscard]] std::vector<model::UserModel> user_models(const Method& method,
                                                         const std::vector<config::User>& users);
+
+/// Throws ConfigError, with the reason, if the configuration does not go with the method: a number of experts
+/// that it fixes otherwise, ranks that differ where factors are averaged, an option without effect.
+void check_method(const Method& method, const config::Config& config);
 
 }  // namespace comigs::federation

@@ -32,6 +32,9 @@ class RoundLoop {
   }
 
  private:
+  /// Collective if gradients are exchanged, else local up to the agreement at its end.
+  void all_train(std::int64_t round, UserRound& record);
+  void all_aggregate(std::int64_t round, UserRound& record);
   void evaluate(UserRound& record) const;
   [[nodiscard]] SplitEvaluations perplexities() const;
   [[nodiscard]] RoutingStatistics with_single_expert(RoutingStatistics routed) const;

@@ -30,6 +30,9 @@ struct RunDescription {
   std::int64_t layers = 0;
 };
 
+/// What decides the length of the run's rounds.
+[[nodiscard]] RoundShape round_shape(const RunDescription& run);
+
 /// The file at `path`, which is at any moment complete, closed and readable: each write makes the next
 /// version beside it and renames that over it. For one process of the run. Throws IoError where writing
 /// fails; the file then is as it was. Arrays and dimensions are those of the documented layout, for h5py,
@@ -45,14 +48,15 @@ class ResultsFile {
   [[nodiscard]] const RoundShape& shape() const noexcept { return shape_; }
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
 
-  /// Adds a round; `rows[i]` is user i's, `factors[i]` its LoRA factors (`factors` empty: not stored this
+  /// Adds a round; `rows[i]` is user i's, `factors[i]` what it has trained (`factors` empty: not stored this
   /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
   /// contradict the run.
   void write_round(const std::vector<UserRound>& rows,
-                   const std::vector<std::vector<FactorView>>& factors = {});
+                   const std::vector<std::vector<ParameterView>>& factors = {});
 
  private:
-  void check(const std::vector<UserRound>& rows, const std::vector<std::vector<FactorView>>& factors) const;
+  void check(const std::vector<UserRound>& rows,
+             const std::vector<std::vector<ParameterView>>& factors) const;
 
   std::filesystem::path path_;
   io::FolderLock lock_;  ///< of the file's folder: the next version is made from the last one of this run

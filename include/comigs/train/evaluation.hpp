@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "comigs/base/random.hpp"
 #include "comigs/base/records.hpp"
 #include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
@@ -24,5 +25,11 @@ struct SplitReport {
 /// windows that do not overlap; sums in float64. The same bits whenever it is called on the same numbers.
 [[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
+
+/// Local. Mean loss (nats a token) of `batches` random batches of `sequences` windows of T tokens; which ones
+/// depends on `key` alone, whose step is set by the batch's number.
+[[nodiscard]] double sampled_loss(const model::BaseModel& base, const model::Parameters& parameters,
+                                  const data::TokenShard& shard, std::int64_t batches, std::int64_t sequences,
+                                  std::int64_t context, StreamKey key);
 
 }  // namespace comigs::train

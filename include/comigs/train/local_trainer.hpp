@@ -4,11 +4,11 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <vector>
 
 #include "comigs/config/config.hpp"
 #include "comigs/data/batch.hpp"
-#include "comigs/data/manifest.hpp"
+#include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/train/adamw.hpp"
 #include "comigs/train/schedule.hpp"
@@ -22,13 +22,16 @@ enum class RouterTraining {
   alternating,  ///< in steps of their own, after every tau expert steps
 };
 
-/// The data that alternating router steps see.
-enum class RouterData { training, validation };
+/// The texts that the two kinds of steps draw their batches from.
+struct Texts {
+  std::vector<data::TokenShard> experts, routers;
+};
 
 /// How a user trains, as its method and configuration have it.
 struct LocalPlan {
   RouterTraining router_training = RouterTraining::alternating;
-  RouterData router_data = RouterData::validation;
+  bool prunes_ranks = false;  ///< HetLoRA: the ranks that may go next are penalised
+  data::Share batch;          ///< this process's part of an expert step's batch: `batch_sequences` of it
   config::Method method;
   config::Optimiser optimiser;
   config::User user;
@@ -45,22 +48,33 @@ struct StepLosses {
 /// Which phase a step belonged to, for observers.
 enum class Phase { experts, routers };
 
+/// What HetLoRA's self-pruning leaves of a rank: floor(strength rank), at least 1 (Cho et al. 2023).
+[[nodiscard]] std::int64_t rank_after_pruning(std::int64_t rank, double strength);
+
 struct RoundSeconds {
   double experts = 0.0, routers = 0.0;
 };
 
-/// Trains a user's parameters in place. Local: never communicates. A phase computes no gradient of the other
-/// phase's parameters. With micro-batches the load-balancing loss is the mean of theirs, not that of the
-/// whole batch: f and P are no linear functions.
+/// Trains a user's parameters in place. Local, unless gradients are exchanged. A phase computes no gradient
+/// of the other phase's parameters, unless `carry_phase_gradients` asks for what the published code does:
+/// each optimiser clears its own gradients after its own step only, so that those of the router steps enter
+/// the next expert step and those of the expert steps the next router step. With micro-batches the
+/// load-balancing loss is the mean of theirs, not that of the whole batch: f and P are no linear functions.
 class LocalTrainer {
  public:
-  /// Keeps references: `base`, `parameters` and `shards` must live longer.
-  LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, const data::UserData& shards,
-               const LocalPlan& plan);
+  /// Keeps references: `base` and `parameters` must live longer.
+  LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, Texts texts, LocalPlan plan);
 
   /// Called after the backward pass of each step and before the optimiser's, with the gradients in place.
   using Observer = std::function<void(Phase, const data::Batch&, const StepLosses&)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
+
+  /// Called on the LoRA's gradients between the backward pass and the optimiser's step of each expert step,
+  /// to replace them by those of a larger batch (`centralized`).
+  using Exchange = std::function<void(const at::Tensor& gradients)>;
+  void exchange_gradients(Exchange exchange) { exchange_ = std::move(exchange); }
+  /// Whether `train_round` communicates.
+  [[nodiscard]] bool exchanges() const { return static_cast<bool>(exchange_); }
 
   /// The local steps of `round` (from 1). The result depends on the parameters, the optimiser's state, the
   /// plan and the round. Throws NumericError if a loss or gradient of the round or a parameter after it is
@@ -74,18 +88,22 @@ class LocalTrainer {
   void expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration);
   void router_steps(std::int64_t round, std::int64_t iteration);
   StepLosses accumulate_gradients(const data::Batch& batch);
+  /// The gradients of these parts become zero.
+  void clear(const std::vector<model::Slice>& parts);
+  [[nodiscard]] at::Tensor regularised(const at::Tensor& loss, double share) const;
   [[nodiscard]] bool routers_due(std::int64_t iteration) const;
   void check_finite(std::int64_t round);
 
   const model::BaseModel& base_;
   model::Parameters& parameters_;
-  const data::UserData& shards_;
+  Texts texts_;
   LocalPlan plan_;
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;
   std::int64_t router_steps_done_ = 0;
   Observer observer_;
+  Exchange exchange_;
 };
 
 }  // namespace comigs::train

@@ -11,16 +11,12 @@
 
 #include "comigs/base/records.hpp"
 #include "comigs/config/pretrain.hpp"
-#include "comigs/data/manifest.hpp"
+#include "comigs/data/batch.hpp"
+#include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/train/adamw.hpp"
 
 namespace comigs::train {
-
-/// This process's part of every batch.
-struct Share {
-  std::int64_t index = 0, of = 1;
-};
 
 /// Adds a block of float32 (in the model's memory) up over all ranks, in place.
 using SumOverRanks = std::function<void(std::span<float>)>;
@@ -30,7 +26,8 @@ using SumOverRanks = std::function<void(std::span<float>)>;
 /// results differ between rank counts by rounding only.
 class Pretraining {
  public:
-  Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device, Share share);
+  Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, const at::Device& device,
+              data::Share share);
 
   /// Collective through `sum`. Step `step` from 0; returns the batch's mean loss (nats) on every rank.
   double step(std::int64_t step, const data::TokenShard& text, const SumOverRanks& sum);
@@ -46,7 +43,7 @@ class Pretraining {
   [[nodiscard]] model::WeightSource in_order() const;
 
   config::Pretrain plan_;
-  Share share_;
+  data::Share share_;
   model::Architecture architecture_;
   std::vector<model::WeightSpec> specs_;
   std::vector<at::Tensor> weights_;  ///< autograd leaves, one for each spec

@@ -1,0 +1,1 @@
+"""What a run's experts and routers learnt, beyond the paper's figures."""

@@ -1,0 +1,158 @@
+"""The page about what experts and routers learnt: one section a question, all from results files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from analysis import figures, page, sections
+from analysis.compare import Group, group_runs
+from analysis.insight import drawing, words
+from analysis.insight.subspaces import similarities
+from analysis.markup import Markup, join, tag
+from analysis.page import FigureFolder
+from analysis.probes import Probe, read_probes
+from analysis.results import Run
+
+
+def write_insight(runs: Sequence[Run], output: Path) -> FigureFolder:
+    """Writes the page to `output` and its figures to `<output>_figures`."""
+    groups = group_runs(runs)
+    folder = FigureFolder(output.with_name(f"{output.stem}_figures"))
+    title, lead = sections.headline(groups)
+    parts = [
+        ("routers", "Routers over rounds", _each(groups, folder, _routers)),
+        ("words", "Which tokens go to the generalist", _each(groups, folder, _words)),
+        ("experts", "How alike the experts are", _each(groups, folder, _experts)),
+        ("aggregation", "Who learnt from whom", _each(groups, folder, _aggregation)),
+        ("overfitting", "Overfitting", _gaps(groups, folder)),
+    ]
+    page.write(page.page(f"Insight: {title}", lead, parts), output)
+    return folder
+
+
+# Draws an experiment's figures, whose names end as told; a text where there is nothing to draw.
+Section = Callable[[Group, FigureFolder, str], "Markup | str"]
+
+
+def _each(groups: Sequence[Group], folder: FigureFolder, section: Section) -> Markup:
+    """The section of each experiment; sentences about missing data are gathered first."""
+    parts: list[Markup] = []
+    missing: dict[str, list[str]] = {}
+    for number, group in enumerate(groups, start=1):
+        found = section(group, folder, f"_{number}" if len(groups) > 1 else "")
+        if isinstance(found, Markup):
+            parts += [tag("h3", group.label)] if len(groups) > 1 else []
+            parts.append(found)
+        else:
+            missing.setdefault(found, []).append(group.label)
+    notes = [tag("p", f"{', '.join(labels)}: {words_}", class_="note") for words_, labels in missing.items()]
+    return join(*notes, *parts)
+
+
+def _routers(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
+    entropy = drawing.entropy_over_rounds(group)
+    if entropy is None:
+        return "no routing entropy recorded (a method without a router has none)."
+    caption = "Mean entropy of the gate over the evaluated tokens: low where each token has one clear expert."
+    parts = [folder.add(entropy, f"entropy{ending}", "Entropy of the gate over rounds", caption)]
+    top_k, experts = (group.runs[0].array("users", name) for name in ("top_k", "experts"))
+    has_choice = top_k is not None and experts is not None and bool((experts > top_k).any())
+    load = figures.routing_over_rounds(group, "load") if has_choice else None
+    if load is None:
+        words_ = "Every user's top-k takes all of its experts: each has every token, no load to show."
+        parts.append(tag("p", words_))
+    else:
+        caption = f"Share of tokens that have the expert among their top-k. {figures.routing_key(group)}"
+        parts.append(folder.add(load, f"load{ending}", "Load over rounds", caption))
+    return join(*parts)
+
+
+def _words(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
+    run, probes = next(
+        ((run, probes) for run in group.runs if (probes := read_probes(run))), (group.runs[0], [])
+    )
+    routed = [
+        user
+        for user in run.users
+        if "generalist" in run.expert_roles(user) and len(run.expert_roles(user)) > 1
+    ]
+    if not probes or not routed:
+        return "no tokens of a user with a generalist and a specialist (comigs route writes them)."
+    counts = words.training_counts(run)
+    own_counts = [words.probe_counts(probes)] * len(run.users)
+    by_frequency, by_word = {}, {}
+    for user in routed:
+        index = run.users.index(user)
+        by_frequency[user], by_word[user] = _user_words(run, index, probes, (counts or own_counts)[index])
+    drawn = drawing.generalist_by_words(by_frequency, by_word, range(probes[0].score.shape[2]))
+    count = sum(len(probe.texts) for probe in probes)
+    source = (
+        "its user's training split" if counts else "these texts themselves (the data folder is not there)"
+    )
+    caption = (
+        f"Mean gate weight of the generalist in {run.name}, each user's model on its own texts (all texts "
+        f"where it has none); left and middle: mean over layers. Ranks: frequency of the token in {source}. "
+        f"Function words: a small list by language. {count:,} tokens in {len(probes)} texts."
+    )
+    return folder.add(drawn, f"words{ending}", "Gate weight of the generalist by kind of token", caption)
+
+
+def _user_words(
+    run: Run, user: int, probes: Sequence[Probe], counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over (class, layer) of the generalist's weight: by frequency and by class of word."""
+    name = run.users[user]
+    read = [probe for probe in probes if probe.owner == name] or list(probes)
+    share = np.concatenate([words.generalist_share(probe, user, run.expert_roles(name)) for probe in read])
+    by_rank = np.concatenate([words.frequency_classes(probe.ids, counts) for probe in read])
+    by_class = np.concatenate([words.word_classes(probe.texts, probe.owner) for probe in read])
+    return (
+        words.mean_by_class(share, by_rank, len(words.frequency_names())),
+        words.mean_by_class(share, by_class, len(words.WORD_CLASSES)),
+    )
+
+
+def _experts(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
+    run = group.runs[0]
+    found = similarities(run)
+    if found is None:
+        return "no weights of two different experts recorded (--weights-every)."
+    later = " Darker: later rounds." if len(found.rounds) > 1 else ""
+    rounds = " and ".join(map(str, found.rounds))
+    caption = (
+        f"Overlap of the experts' updates B A in {run.name} by layer, after round {rounds}: the mean squared "
+        f"cosine of the principal angles, 1 for the same directions.{later}"
+    )
+    parts = [folder.add(drawing.overlaps_by_layer(found), f"overlap{ending}", "Overlap by layer", caption)]
+    caption = (
+        f"Overlap of what two experts write (columns of B A), after round {found.rounds[-1]}; mean of up and "
+        f"down projection. Random directions would have {found.chance['output']:.3f}."
+    )
+    drawn = drawing.expert_overlaps(found, "output")
+    parts.append(folder.add(drawn, f"overlap_pairs{ending}", "Overlap of every two experts", caption))
+    return join(*parts)
+
+
+def _aggregation(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
+    weights = drawing.weights_that_vary(group)
+    if weights is None:
+        return "the aggregation's weights were the same in every round."
+    caption = (
+        "Weights of the aggregation at rounds where they changed: row, who receives; column, whose model."
+    )
+    drawn = drawing.aggregation_weights(weights)
+    return folder.add(drawn, f"aggregation{ending}", "Weights of the aggregation", caption)
+
+
+def _gaps(groups: Sequence[Group], folder: FigureFolder) -> Markup:
+    drawn = drawing.gaps_over_rounds(groups)
+    if drawn is None:
+        return tag("p", "No rounds have both test and another split evaluated.")
+    caption = (
+        "How far test loss has moved away from validation and training loss since the first evaluation: "
+        "above zero, a user's model has fitted what it saw better than what it did not see."
+    )
+    return folder.add(drawn, "gaps", "Gap between test and other splits over rounds", caption)

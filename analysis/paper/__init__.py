@@ -1,0 +1,1 @@
+"""The paper's tables and figures from the runs of a sweep: one command an item."""

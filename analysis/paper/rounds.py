@@ -1,0 +1,104 @@
+"""Figures over rounds: test perplexity (3, 6-8, 10-12) and layer-wise gate weights (4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis import canvas, curves, figures, style
+from analysis.compare import Group
+from analysis.paper.choice import Choice, Request, choose
+from analysis.paper.index import Cell, data_set_name, data_sets_of
+from analysis.results import ResultsError
+
+ROUTED = "comigs-1g1s"
+# Items whose rows of that method have its usual settings, in the order in which they are looked through.
+ROUTED_ITEMS = ("figure13", "figure16", "figure4", "figure3", "table1", "table4")
+
+
+def chosen(request: Request, cells: list[Cell]) -> dict[str, list[Choice]]:
+    """The experiments to draw by data set; says what is missing, refuses to draw nothing."""
+    choices = [choose(request.index, cell) for cell in cells]
+    for remark in dict.fromkeys(remark for choice in choices for remark in choice.remarks):
+        print(f"note: {remark}")
+    datasets = data_sets_of(choice.cell for choice in choices if choice.group is not None)
+    if not datasets:
+        raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
+    return {
+        name: [choice for choice in choices if choice.cell.dataset == name and choice.group is not None]
+        for name in datasets
+    }
+
+
+def perplexity(request: Request, title: str) -> list[Path]:
+    """Figure 3: a panel a data set (mean over users), and for each data set a panel a user."""
+    found = chosen(request, request.cells(request.item))
+    groups = {name: [choice.group for choice in choices] for name, choices in found.items()}
+    drawn = curves.by_data_set({data_set_name(name): members for name, members in groups.items()})
+    files = canvas.written(_drawable(drawn, request), request.output, request.item)
+    for name, members in groups.items():
+        by_user = _drawable(curves.by_user(members, ["test"]), request)
+        files += canvas.written(by_user, request.output, f"{request.item}_{name}")
+    return files
+
+
+def expert_patterns(request: Request, title: str) -> list[Path]:
+    """Figures 6-8, 10-12: a panel a user; the legend gives the users' numbers of experts."""
+    found = chosen(request, request.cells(request.item))
+    files: list[Path] = []
+    for name, choices in found.items():
+        groups = [choice.group for choice in choices]
+        for group, label in zip(groups, pattern_labels(groups)):
+            group.label = label
+        drawn = curves.by_user(groups, ["test"], style.series_colours(len(groups)))
+        ending = "" if len(found) == 1 else f"_{name}"
+        files += canvas.written(_drawable(drawn, request), request.output, request.item + ending)
+    return files
+
+
+def pattern_labels(groups: list[Group]) -> list[str]:
+    """`2, 2, 4, 4`: the experts of each user; with the row's name where that does not tell rows apart."""
+    labels = []
+    for group in groups:
+        experts = group.runs[0].array("users", "experts")
+        labels.append(group.label if experts is None else ", ".join(str(int(n)) for n in experts.values))
+    count = Counter(labels)
+    return [text if count[text] == 1 else f"{text} ({group.label})" for text, group in zip(labels, groups)]
+
+
+def gate_weights(request: Request, title: str) -> list[Path]:
+    """Figure 4: a panel a user, for each data set, of the method with one generalist and one specialist."""
+    files: list[Path] = []
+    for name, group in routed_groups(request).items():
+        drawn = figures.routing_over_rounds(group)
+        if drawn is not None:
+            files += canvas.written(drawn, request.output, f"{request.item}_{name}")
+    if not files:
+        raise ResultsError(f"{request.index.path}: no finished run of {ROUTED} has routing scores")
+    return files
+
+
+def routed_groups(request: Request) -> dict[str, Group]:
+    """The runs of the paper's own method by data set, from whichever item has them."""
+    cells: dict[str, Cell] = {}
+    for item in dict.fromkeys([request.item, *ROUTED_ITEMS]):
+        for cell in request.index.cells(item, request.dataset):
+            done = any(entry.is_done for entries in cell.alternatives.values() for entry in entries)
+            if cell.method == ROUTED and done:
+                cells.setdefault(cell.dataset, cell)
+    if not cells:
+        of = f" on {request.dataset}" if request.dataset else ""
+        done = [entry for entry in request.index.entries if entry.is_done and entry.method == ROUTED]
+        others = ", ".join(data_sets_of(done))
+        hint = f" (there are some on --dataset {others})" if others else ""
+        raise ResultsError(f"{request.index.path}: no finished run of {ROUTED}{of}{hint}")
+    found = chosen(request, list(cells.values()))
+    return {name: choices[0].group for name, choices in found.items()}
+
+
+def _drawable(drawn: Figure | None, request: Request) -> Figure:
+    if drawn is None:
+        raise ResultsError(f"{request.index.path}: the runs of {request.item} hold no test perplexity yet")
+    return drawn

@@ -1,0 +1,95 @@
+"""Figure 9: test perplexity by how often the routers are updated (tau) and with how many steps (s)."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis import canvas, compare, formats, style
+from analysis.paper.choice import Request, over_users
+from analysis.paper.index import Cell, Index, data_sets_of
+from analysis.results import ResultsError
+
+TAU, STEPS = "router_every", "router_steps"
+
+# (tau, s) -> figure of the mean over users, over seeds.
+Grid = dict[tuple[int, int], compare.Figure]
+
+
+def figure9(request: Request, title: str) -> list[Path]:
+    """A heat map and lines, for each data set."""
+    cells = request.cells(request.item)
+    datasets = data_sets_of(cells)
+    files: list[Path] = []
+    for dataset in datasets:
+        grid = grid_of(request.index, [cell for cell in cells if cell.dataset == dataset])
+        if any(not math.isnan(entry.mean) for entry in grid.values()):
+            ending = "" if len(datasets) == 1 else f"_{dataset}"
+            files += canvas.written(draw(grid), request.output, request.item + ending)
+    if not files:
+        raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
+    return files
+
+
+def grid_of(index: Index, cells: list[Cell]) -> Grid:
+    """Test perplexity by tau and s, read from the runs' options (not their names); NaN where none is done."""
+    grid: Grid = {}
+    for cell in cells:
+        for alternative, entries in cell.alternatives.items():
+            settings = {**entries[0].options, **dict(alternative)}
+            try:
+                place = (int(settings[TAU]), int(settings[STEPS]))
+            except (KeyError, ValueError) as error:
+                raise ResultsError(
+                    f"{index.path}: {entries[0].folder.name} does not say {TAU} and {STEPS} as numbers"
+                ) from error
+            group, problems = index.group(cell.row, entries)
+            for problem in problems:
+                print(f"note: {problem}")
+            grid[place] = compare.figure(over_users(group, "test")) if group else compare.Figure()
+    return grid
+
+
+@canvas.styled
+def draw(grid: Grid) -> Figure:
+    """Left: every mean as a number on its colour. Right: the same as lines with their spread over seeds."""
+    taus, steps = (sorted({place[axis] for place in grid}) for axis in (0, 1))
+    means = np.array([[grid.get((tau, step), compare.Figure()).mean for tau in taus] for step in steps])
+    figure = Figure(figsize=(canvas.WIDTH, 3.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    image = left.imshow(means, cmap="cividis_r", aspect="auto", origin="lower")
+    low, high = np.nanmin(means), np.nanmax(means)
+    for row, column in np.ndindex(means.shape):
+        value = means[row, column]
+        dark = not math.isnan(value) and value > (low + high) / 2
+        text = formats.perplexity(value) + ("\nbest" if value == low else "")
+        left.text(column, row, text, ha="center", va="center", color="white" if dark else style.INK)
+    left.set_xticks(range(len(taus)), taus)
+    left.set_yticks(range(len(steps)), steps)
+    left.grid(False)
+    left.set_title("test perplexity, mean over users")
+    left.set(xlabel="update period \N{GREEK SMALL LETTER TAU} (iterations)", ylabel="update steps s")
+    figure.colorbar(image, ax=left, shrink=0.85).outline.set_visible(False)
+    for step, colour in zip(steps, style.series_colours(len(steps))):
+        entries = [grid.get((tau, step), compare.Figure()) for tau in taus]
+        spread = [entry.std or 0.0 for entry in entries]
+        right.errorbar(
+            range(len(taus)),
+            [entry.mean for entry in entries],
+            spread,
+            color=colour,
+            marker="o",
+            markersize=4,
+            capsize=3,
+            label=f"s = {step}",
+        )
+    right.set_xticks(range(len(taus)), taus)
+    right.set_xlabel("update period \N{GREEK SMALL LETTER TAU} (iterations)")
+    right.set_ylabel("test perplexity, mean over users")
+    right.legend()
+    return figure

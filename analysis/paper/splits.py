@@ -1,0 +1,87 @@
+"""Table 3 and Figure 2: how many tokens each user has in each split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis import canvas, formats, style
+from analysis.paper import published, writing
+from analysis.paper.choice import Request
+from analysis.paper.index import data_set_name, data_sets_of
+from analysis.paper.table import MEASURED, Line, Table, Value
+from analysis.results import ResultsError, Run
+
+SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
+# A run with one of these has not trained on the whole training split, or on more than it.
+CUT = ("train_tokens", "train_share", "train_on")
+
+
+def runs_by_data_set(request: Request) -> dict[str, Run]:
+    """One finished run a data set, with its splits whole where there is such a run."""
+    entries = [entry for entry in request.index.entries if request.dataset in (None, entry.dataset)]
+    entries.sort(key=lambda entry: any(option in entry.options for option in CUT))
+    found: dict[str, Run] = {}
+    for dataset in data_sets_of(entries):
+        for entry in entries:
+            if entry.dataset == dataset and dataset not in found:
+                group, _ = request.index.group("", [entry])
+                if group is not None and group.runs[0].array("users", "train_tokens") is not None:
+                    found[dataset] = group.runs[0]
+    if not found:
+        of = f" of {request.dataset}" if request.dataset else ""
+        raise ResultsError(f"{request.index.path}: no finished run{of} (its runs say what each user had)")
+    return found
+
+
+def table3(request: Request, title: str) -> list[Path]:
+    """Tokens by user and split."""
+    runs = runs_by_data_set(request)
+    columns = max(len(run.users) for run in runs.values())
+    lines = []
+    for dataset, run in runs.items():
+        section = f"{data_set_name(dataset)}: {', '.join(run.users)}"
+        for split, label in SPLITS.items():
+            counts = run.array("users", f"{split}_tokens")
+            values = [Value(float(count)) for count in counts.values] if counts is not None else []
+            lines.append(Line(section, label, [*values, *[None] * (columns - len(values))]))
+    heads = [f"user {user}" for user in range(columns)]
+    tables = [Table(title, MEASURED, heads, lines, is_whole=True), published.table3(title)]
+    print("\n".join(writing.markdown(table) for table in tables))
+    return writing.write(tables, request.output, request.item)
+
+
+def figure2(request: Request, title: str) -> list[Path]:
+    """The data splits as bubbles."""
+    return canvas.written(bubbles(runs_by_data_set(request)), request.output, request.item)
+
+
+@canvas.styled
+def bubbles(runs: dict[str, Run]) -> Figure:
+    """A row a data set, a bubble a user; its area is the number of training tokens."""
+    users = max(len(run.users) for run in runs.values())
+    figure = Figure(figsize=(canvas.WIDTH, 0.5 + 1.75 * len(runs)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    most = max(float(run["users"]["train_tokens"].max()) for run in runs.values())
+    for row, (run, colour) in enumerate(zip(runs.values(), style.series_colours(len(runs)))):
+        tokens = run["users"]["train_tokens"].values.astype(float)
+        axes.scatter(
+            np.arange(len(tokens)), [row] * len(tokens), s=4200 * tokens / most, color=colour, alpha=0.8
+        )
+        for user, (name, count) in enumerate(zip(run.users, tokens)):
+            text = f"{canvas.plain(name, 18)}\n{formats.count(count)}"
+            axes.annotate(text, (user, row), (0, -46), "data", "offset points", ha="center", va="center")
+    axes.set_xlim(-0.5, users - 0.5)
+    axes.set_ylim(len(runs) - 0.35, -0.5)
+    axes.set_xticks(range(users), [f"user {user}" for user in range(users)])
+    axes.set_yticks(range(len(runs)), [canvas.plain(data_set_name(dataset), 18) for dataset in runs])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("area of a bubble: number of training tokens")
+    return figure

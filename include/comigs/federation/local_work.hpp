@@ -1,0 +1,27 @@
+// What a method and a configuration give one user to do between two aggregations: texts and a plan.
+#pragma once
+
+#include <cstdint>
+
+#include "comigs/config/config.hpp"
+#include "comigs/data/manifest.hpp"
+#include "comigs/federation/method.hpp"
+#include "comigs/train/local_trainer.hpp"
+
+namespace comigs::federation {
+
+/// How many leading tokens of its training split a user may use (train_tokens, train_share).
+[[nodiscard]] std::int64_t train_tokens(const config::User& user, const data::UserShards& shards);
+
+/// The user's three splits, the training split cut to what the user may use. Throws DataError.
+[[nodiscard]] data::UserData open_user(const config::Config& config, const data::Manifest& manifest,
+                                       std::size_t user);
+
+/// The texts of the user's steps; for `centralized` those of all users. Throws DataError.
+[[nodiscard]] train::Texts texts(const Method& method, const config::Config& config,
+                                 const data::Manifest& manifest, std::size_t user);
+
+[[nodiscard]] train::LocalPlan local_plan(const Method& method, const config::Config& config,
+                                          std::size_t user);
+
+}  // namespace comigs::federation

@@ -1,0 +1,166 @@
+"""A run: one data set, one choice of options, one seed. Its folder says whether it is done.
+
+* run.json: what is run: options, job file's settings, digests of data and base; written before it begins
+* run.log: what comigs printed
+* results.h5: what comigs measured
+* ended.json: exit code and seconds; not there while it runs, nor after an interruption
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .ini import JobError
+from .items import Case
+from .process import run_logged
+from .scale import DataSet
+
+FOLDER = Path("runs")
+DONE, FAILED, MISSING = "done", "failed", "missing"
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True)
+class Run:
+    """`options`: what the job file does not say already, so that equal runs of different items are one."""
+
+    data_set: DataSet
+    options: dict[str, str]
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return runs_of(self.data_set) / f"{_slug(self.options)}-seed{self.seed}"
+
+    def command(self, comigs: str) -> list[str]:
+        """`comigs train` and its arguments, without what starts the ranks."""
+        words = [comigs, "train", str(self.data_set.job_file)]
+        for name, value in {**self.options, "seed": str(self.seed), "output": str(self.folder)}.items():
+            words += [f"--{name.replace('_', '-')}", value]
+        return words
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the results. Where the data or the base lies does not."""
+        settings = {
+            name: value for name, value in self.data_set.settings.items() if name not in ("data", "model")
+        }
+        manifest = self.data_set.data / "manifest.json"
+        base = [self.data_set.base / name for name in ("config.json", "model.safetensors")]
+        return {
+            "options": self.options,
+            "seed": self.seed,
+            "settings": settings,
+            "data": _digest(manifest),
+            "base": "+".join(map(_digest, base)),
+        }
+
+    def status(self) -> str:
+        ended = self._read("ended.json")
+        if "code" not in ended or self._read("run.json") != self.identity():
+            return MISSING
+        return DONE if ended["code"] == 0 else FAILED
+
+    def seconds(self) -> float | None:
+        """How long it took, once it has ended."""
+        return self._read("ended.json").get("seconds")
+
+    def differences(self) -> list[str]:
+        """In what a run that is done here differs from this one."""
+        if self._read("ended.json").get("code") != 0:
+            return []
+        there, here = self._read("run.json"), self.identity()
+        found = [f"another {what}" for what in ("data", "base") if there.get(what) != here[what]]
+        old, new = there.get("settings", {}), here["settings"]
+        for name in sorted({*old, *new}):
+            if old.get(name) != new.get(name):
+                found.append(f"{name} {old.get(name, 'unset')} there, {new.get(name, 'unset')} now")
+        return found
+
+    def prepare(self) -> None:
+        """An empty folder but for run.json: what a failed or interrupted run left goes."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        write_json(self.folder / "run.json", self.identity())
+
+    def execute(self, comigs: str, environment: Mapping[str, str], lock: int) -> int:
+        """Runs it through mpirun and returns the exit code. An interruption leaves no ended.json."""
+        self.prepare()
+        begun = time.monotonic()
+        command = ["mpirun", "-n", str(users(self.data_set)), *self.command(comigs)]
+        code = run_logged(command, self.folder / "run.log", environment, lock)
+        seconds = round(time.monotonic() - begun, 1)
+        write_json(self.folder / "ended.json", {"code": code, "seconds": seconds})
+        return code
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Empty where the file is missing or was being written when the machine went down."""
+        try:
+            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def runs_of(data_set: DataSet) -> Path:
+    return FOLDER / data_set.scale / data_set.name
+
+
+def run_of(case: Case, data_set: DataSet, seed: int) -> Run:
+    options = {
+        name: value
+        for name, value in case.options.items()
+        if name == "method" or data_set.settings.get(name) != value
+    }
+    return Run(data_set, options, seed)
+
+
+def users(data_set: DataSet) -> int:
+    """As many ranks as the data set has users."""
+    manifest = data_set.data / "manifest.json"
+    try:
+        return len(json.loads(manifest.read_text(encoding="utf-8"))["users"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise JobError(f"{manifest}: not the manifest of a data set") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(new, path)
+
+
+def _slug(options: Mapping[str, str]) -> str:
+    """A folder's name in which a reader sees the options; of a long or odd one a digest keeps it unique."""
+    method, *others = options.items()
+    words = [method[1], *(f"{name.replace('_', '-')}-{value}" for name, value in sorted(others))]
+    text = "-".join(words)
+    plain = re.sub(r"[^A-Za-z0-9.,+-]", "_", text)
+    if plain == text and len(text) <= _LONGEST_NAME:
+        return text
+    return f"{plain[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _digest(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError:
+        return "missing"
+    return _digest_of(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache
+def _digest_of(path: Path, changed: int, size: int) -> str:
+    """A base may be large; it is read again only when it has changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

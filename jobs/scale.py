@@ -1,0 +1,110 @@
+"""What a scale says about a data set: its job file, and how its text and its base model are made."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .ini import JobError, check_known, read_ini
+
+FOLDER = Path("jobs/datasets")
+PAPER = "paper"
+# Where the flag of `comigs train` is not named as the setting.
+_FLAGS = {("data", "folder"): "data", ("model", "folder"): "model", ("method", "name"): "method"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """`settings`: what the job file and those it inherits say, by the name of the option."""
+
+    name: str
+    scale: str
+    job_file: Path
+    settings: dict[str, str]
+    data_arguments: tuple[str, ...]  # of `python -m data_prep`
+    base_file: Path | None  # of `comigs pretrain`; None: the base is not made here
+
+    @property
+    def data(self) -> Path:
+        return Path(self.settings["data"])
+
+    @property
+    def base(self) -> Path:
+        return Path(self.settings["model"])
+
+    def data_command(self, python: str) -> list[str]:
+        return [python, "-m", "data_prep", *self.data_arguments, "--output", str(self.data)]
+
+    def base_command(self, comigs: str) -> list[str]:
+        """Two ranks where there are two cores: the same weights to rounding, in less time."""
+        ranks = str(min(2, len(os.sched_getaffinity(0))))
+        folders = ["--data", str(self.data), "--output", str(self.base)]
+        return ["mpirun", "-n", ranks, comigs, "pretrain", str(self.base_file), *folders]
+
+    def check_base(self) -> None:
+        """A base that is not made here must be there before anything else begins."""
+        if self.base_file is None and not (self.base / "config.json").is_file():
+            raise JobError(
+                f"{self.base}: no base model there, expected a Hugging Face folder (config.json,"
+                " model.safetensors, tokenizer.json); the paper's: hf download openai-community/gpt2"
+                " --local-dir gpt2"
+            )
+
+
+def folder_of(scale: str) -> Path:
+    """Raises JobError for an unknown scale."""
+    scales = [PAPER, *(path.name for path in FOLDER.iterdir() if (path / "prepare.ini").is_file())]
+    check_known("scale", scale, scales)
+    return FOLDER if scale == PAPER else FOLDER / scale
+
+
+def data_sets(scale: str) -> list[str]:
+    """The names of its data sets, in file order."""
+    return list(read_ini(folder_of(scale) / "prepare.ini"))
+
+
+def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
+    """`sources`: for some data sets, the folder or file that takes the place of what --source says."""
+    folder = folder_of(scale)
+    check_known(f"data set of scale '{scale}'", name, data_sets(scale))
+    prepare_file = folder / "prepare.ini"
+    preparation = read_ini(prepare_file)[name]
+    if not preparation.get("data") or not set(preparation) <= {"data", "base"}:
+        found = ", ".join(preparation) or "nothing"
+        raise JobError(f"{prepare_file}: [{name}] has {found}; expected data, and perhaps base")
+    job_file = folder / f"{name}.ini"
+    settings = _settings(job_file, ())
+    for section in ("data", "model"):
+        if not settings.get(section):
+            raise JobError(f"{job_file}: no 'folder' in [{section}], neither there nor in what it inherits")
+    arguments = shlex.split(preparation["data"])
+    if name in sources:
+        arguments = _with_source(arguments, sources[name])
+    base_file = folder / preparation["base"] if "base" in preparation else None
+    return DataSet(name, scale, job_file, settings, tuple(arguments), base_file)
+
+
+def _settings(path: Path, heirs: Sequence[Path]) -> dict[str, str]:
+    """As comigs reads them: the inherited file's first, then the file's own."""
+    if path in heirs:
+        raise JobError(f"{path}: inherits itself by way of {heirs[-1]}")
+    sections = read_ini(path)
+    parent = sections.pop("job", {}).get("inherit")
+    result = _settings(Path(os.path.normpath(path.parent / parent)), (*heirs, path)) if parent else {}
+    for section, values in sections.items():
+        for key, value in values.items():
+            name = _FLAGS.get((section, key), key.replace("-", "_"))
+            result[f"{section}.{name}" if section.startswith("user.") else name] = value
+    return result
+
+
+def _with_source(arguments: list[str], source: str) -> list[str]:
+    """The arguments with another value after --source, however many it had."""
+    begin = arguments.index("--source") if "--source" in arguments else len(arguments)
+    end = begin + 1
+    while end < len(arguments) and not arguments[end].startswith("--"):
+        end += 1
+    return [*arguments[:begin], "--source", source, *arguments[end:]]

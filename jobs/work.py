@@ -1,0 +1,87 @@
+"""Does what a plan asks for, data set by data set: prepares text and base, then runs what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from . import slurm
+from .ini import JobError
+from .plan import Plan
+from .process import last_line, run_logged
+from .progress import Progress
+from .runs import DONE, Run, runs_of
+from .scale import DataSet
+
+
+@dataclass(frozen=True)
+class Means:
+    """By what commands run. `lock` is the descriptor that keeps other sweeps away."""
+
+    comigs: str
+    environment: Mapping[str, str]
+    lock: int
+
+
+def mpi_environment() -> dict[str, str]:
+    """What mpirun needs on this machine, as setup.sh knows it; in a Slurm allocation mpirun knows better."""
+    if "SLURM_JOB_ID" in os.environ:
+        return dict(os.environ)
+    shell = 'lines=$(bash setup.sh --env) && eval "$lines" && env -0'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise JobError(f"bash setup.sh --env failed: {done.stderr.strip()}")
+    return dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
+
+
+def make_ready(data_set: DataSet, runs: Sequence[Run], means: Means, replace: bool) -> None:
+    """Text and base; both commands find for themselves what an earlier call made. Raises JobError, too, where
+    runs done with other settings are in the way."""
+    data_set.check_base()
+    runs_of(data_set).mkdir(parents=True, exist_ok=True)
+    _make("data", data_set, data_set.data_command(sys.executable), means)
+    if data_set.base_file is not None:
+        _make("base", data_set, data_set.base_command(means.comigs), means)
+    if not replace:
+        _check_nothing_lost(runs)
+
+
+def run_missing(plan: Plan, runs: Sequence[Run], means: Means, progress: Progress) -> None:
+    """One after another; a run that fails does not keep the others from running."""
+    for run in runs:
+        if run.status() != DONE:
+            progress.begins(run)
+            code = run.execute(means.comigs, means.environment, means.lock)
+            progress.ended(run, code)
+            plan.write_index()
+
+
+def array(runs: Sequence[Run], comigs: str, submit: bool) -> str:
+    """The script of the missing runs, or what sbatch says to it. Its tasks find their folders ready."""
+    missing = [run for run in runs if run.status() != DONE]
+    if not missing:
+        return f"# {runs[0].data_set.name}: all {len(runs)} runs are done"
+    for run in missing:
+        run.prepare()
+    text = slurm.script(missing[0].data_set, missing, comigs)
+    return slurm.submit(text) if submit else text
+
+
+def _make(what: str, data_set: DataSet, command: Sequence[str], means: Means) -> None:
+    log = runs_of(data_set) / f"{what}.log"
+    print(f"{data_set.name}: {what}, log in {log}", file=sys.stderr, flush=True)
+    code = run_logged(command, log, means.environment, means.lock)
+    if code != 0:
+        raise JobError(f"{data_set.name}: {what} cannot be made (exit code {code}): {last_line(log)}")
+
+
+def _check_nothing_lost(runs: Sequence[Run]) -> None:
+    """A finished run may be hours of work: it goes only when that is asked for."""
+    others = [(run, found) for run in runs if (found := run.differences())]
+    if others:
+        run, found = others[0]
+        more = f" and {len(others) - 1} more runs" if len(others) > 1 else ""
+        raise JobError(f"{run.folder}{more}: made with {'; '.join(found)}. --replace makes them anew")

@@ -1,0 +1,105 @@
+#include "comigs/federation/collaboration.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include "comigs/base/error.hpp"
+#include "comigs/comm/agreement.hpp"
+#include "comigs/train/evaluation.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+constexpr std::int64_t first_renewal = 5, rounds_between_renewals = 2, batches_judged = 20;
+
+bool renews(std::int64_t round) {
+  return round >= first_renewal && (round - first_renewal) % rounds_between_renewals == 0;
+}
+
+// Collective. Rank `source`'s values on every rank, in host memory.
+at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values, int source) {
+  at::Tensor host = world.rank() == source ? values.to(at::kCPU).contiguous()
+                                           : at::empty(values.sizes(), at::TensorOptions().dtype(at::kFloat));
+  world.all_broadcast(std::span(host.data_ptr<float>(), static_cast<std::size_t>(host.numel())), source);
+  return host.to(values.device());
+}
+
+}  // namespace
+
+std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const config::Config& config,
+                                                                       const model::BaseModel& base,
+                                                                       const model::Parameters& parameters,
+                                                                       const data::TokenShard& validation,
+                                                                       std::size_t user) {
+  std::shared_ptr<model::Parameters> other;
+  return [&config, &base, &parameters, &validation, user, other](const at::Tensor& values,
+                                                                 std::int64_t round) mutable {
+    if (!other)
+      other =
+          std::make_shared<model::Parameters>(base.architecture(), parameters.user_model(), values.device());
+    model::view(other->values(), {0, values.numel()}).copy_(values);
+    const config::User& own = config.users.at(user);
+    return train::sampled_loss(base, *other, validation, batches_judged, own.batch_sequences,
+                               own.context_tokens,
+                               {.seed = config.run.seed,
+                                .user = static_cast<std::uint32_t>(user),
+                                .stream = Stream::collaboration_batch,
+                                .round = static_cast<std::uint32_t>(round)});
+  };
+}
+
+std::vector<double> collaboration_weights(const std::vector<double>& perplexities) {
+  const double best = *std::min_element(perplexities.begin(), perplexities.end());
+  std::vector<double> weights;
+  double sum = 0.0;
+  for (const double perplexity : perplexities) sum += weights.emplace_back(std::exp(best - perplexity));
+  for (double& weight : weights) weight /= sum;
+  return weights;
+}
+
+void all_mix(const comm::Communicator& world, const at::Tensor& values, std::span<const double> row) {
+  at::Tensor mixed = at::zeros_like(values);
+  for (int source = 0; source < world.size(); ++source)
+    mixed.add_(all_receive(world, values, source), row[static_cast<std::size_t>(source)]);
+  values.copy_(mixed);
+}
+
+Collaboration::Collaboration(const AggregationSetup& setup)
+    : setup_(setup), row_(setup.users.size(), 1.0 / static_cast<double>(setup.users.size())) {}
+
+Aggregated Collaboration::all_aggregate(std::int64_t round) {
+  const bool renewed = renews(round);
+  if (renewed) row_ = collaboration_weights(all_perplexities(round));
+  all_mix(setup_.world, shared(), row_);
+  const std::int64_t sent = shared().numel() * static_cast<std::int64_t>(sizeof(float));
+  return {.bytes = renewed ? 2 * sent : sent, .weights = row_};
+}
+
+at::Tensor Collaboration::shared() const {
+  return model::view(setup_.parameters.values(), setup_.parameters.lora());
+}
+
+std::vector<double> Collaboration::all_perplexities(std::int64_t round) const {
+  std::vector<double> perplexities;
+  std::optional<comm::Failure> failure;
+  for (int source = 0; source < setup_.world.size(); ++source) {
+    const at::Tensor values = all_receive(setup_.world, shared(), source);
+    if (failure) continue;
+    failure = comm::capture([&] {
+      perplexities.push_back(std::exp(setup_.validation_loss(values, round)));
+      if (!std::isfinite(perplexities.back()))
+        throw NumericError(fmt::format(
+            "round {}: the model of user {} has no finite perplexity on other users' validation data", round,
+            source));
+    });
+  }
+  comm::all_agree_on(setup_.world, failure);
+  return perplexities;
+}
+
+}  // namespace comigs::federation

@@ -1,0 +1,121 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "comigs/federation/rank_rules.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+// Side by side the factors of all ranks: B [out, sum R], A [sum R, in], float64.
+struct Joined {
+  at::Tensor B, A;
+};
+
+// The leading part of U S V^T = B A as sqrt(S) on both sides: left [out, k], right [k, in]. Each column of U
+// has its largest entry positive, so that signs do not jump from round to round.
+struct Halves {
+  at::Tensor left, right;
+};
+
+Halves decompose(const Joined& joined, std::int64_t most) {
+  const auto [Q_left, R_left] = at::linalg_qr(joined.B, "reduced");
+  const auto [Q_right, R_right] = at::linalg_qr(joined.A.t(), "reduced");
+  const auto [U, S, Vh] = at::linalg_svd(R_left.mm(R_right.t()), false);
+  const std::int64_t kept = std::min(most, S.size(0));
+  const at::Tensor left = Q_left.mm(U.narrow(1, 0, kept)), right = Vh.narrow(0, 0, kept).mm(Q_right.t());
+  const at::Tensor largest = left.gather(0, left.abs().argmax(0, true));  // [1, k]
+  const at::Tensor half = S.narrow(0, 0, kept).sqrt() * largest.sign().squeeze(0);
+  return {.left = left * half, .right = half.unsqueeze(1) * right};
+}
+
+// What one LoRA takes in a rank's flat block of factors: A [R, in], then B [out, R].
+std::int64_t count_of(const model::Lora& lora, std::int64_t rank) {
+  return rank * (lora.A.size(1) + lora.B.size(0));
+}
+
+at::Tensor flat(const std::vector<model::Lora>& loras) {
+  std::vector<at::Tensor> parts;
+  for (const model::Lora& lora : loras) {
+    parts.push_back(lora.A.detach().reshape(-1));
+    parts.push_back(lora.B.detach().reshape(-1));
+  }
+  return at::cat(parts).to(at::kCPU);
+}
+
+// Collective. Every rank's block, broadcast one after the other: their lengths differ.
+std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::vector<model::Lora>& loras,
+                                   const std::vector<std::int64_t>& ranks) {
+  std::vector<at::Tensor> blocks;
+  for (int source = 0; source < world.size(); ++source) {
+    std::int64_t count = 0;
+    for (const model::Lora& lora : loras) count += count_of(lora, ranks[static_cast<std::size_t>(source)]);
+    blocks.push_back(source == world.rank() ? flat(loras) : at::empty({count}, at::kFloat));
+    world.all_broadcast(std::span(blocks.back().data_ptr<float>(), static_cast<std::size_t>(count)), source);
+  }
+  return blocks;
+}
+
+// Where each LoRA begins in each rank's block.
+Joined join(const std::vector<at::Tensor>& blocks, const std::vector<std::int64_t>& ranks,
+            const std::vector<std::int64_t>& offsets, const model::Lora& lora,
+            std::span<const double> scales) {
+  std::vector<at::Tensor> B, A;
+  const std::int64_t in = lora.A.size(1), out = lora.B.size(0);
+  for (std::size_t r = 0; r < blocks.size(); ++r) {
+    const std::int64_t rank = ranks[r];
+    A.push_back(blocks[r].narrow(0, offsets[r], rank * in).view({rank, in}).to(at::kDouble));
+    B.push_back(blocks[r].narrow(0, offsets[r] + rank * in, out * rank).view({out, rank}).to(at::kDouble) *
+                scales[r]);
+  }
+  return {.B = at::cat(B, 1), .A = at::cat(A, 0)};
+}
+
+}  // namespace
+
+std::int64_t all_decompose(const comm::Communicator& world, const std::vector<model::Lora>& loras,
+                           double gamma, std::span<const double> weights) {
+  const std::int64_t own = loras.front().A.size(0);
+  const std::vector<std::int64_t> ranks = world.all_gather(std::span(&own, 1));
+  const std::vector<double> gammas = world.all_gather(std::span(&gamma, 1));
+  std::vector<double> scales;
+  for (std::size_t r = 0; r < ranks.size(); ++r) scales.push_back(weights[r] * gammas[r]);
+  const std::int64_t most = *std::max_element(ranks.begin(), ranks.end());
+  const std::vector<at::Tensor> blocks = all_blocks(world, loras, ranks);
+  std::vector<std::int64_t> offsets(ranks.size(), 0);
+  std::int64_t sent = blocks[static_cast<std::size_t>(world.rank())].numel();
+  for (std::size_t l = 0; l < loras.size(); ++l) {
+    const model::Lora& lora = loras[l];
+    const int owner = static_cast<int>(l % ranks.size());
+    at::Tensor result = at::zeros({most, lora.A.size(1) + lora.B.size(0)}, at::kFloat);
+    if (owner == world.rank()) {
+      const Halves halves = decompose(join(blocks, ranks, offsets, lora, scales), most);
+      const std::int64_t kept = halves.right.size(0);
+      result.narrow(0, 0, kept).copy_(at::cat({halves.right, halves.left.t()}, 1));
+      sent += result.numel();
+    }
+    world.all_broadcast(std::span(result.data_ptr<float>(), static_cast<std::size_t>(result.numel())), owner);
+    const at::Tensor mine = result.narrow(0, 0, own).div(std::sqrt(gamma));
+    lora.A.detach().copy_(mine.narrow(1, 0, lora.A.size(1)));
+    lora.B.detach().copy_(mine.narrow(1, lora.A.size(1), lora.B.size(0)).t());
+    for (std::size_t r = 0; r < ranks.size(); ++r) offsets[r] += count_of(lora, ranks[r]);
+  }
+  return sent * static_cast<std::int64_t>(sizeof(float));
+}
+
+Decomposition::Decomposition(const AggregationSetup& setup) : setup_(setup) {
+  const auto all = static_cast<double>(
+      std::accumulate(setup.train_tokens.begin(), setup.train_tokens.end(), std::int64_t{0}));
+  for (const std::int64_t tokens : setup.train_tokens) weights_.push_back(static_cast<double>(tokens) / all);
+}
+
+Aggregated Decomposition::all_aggregate(std::int64_t) {
+  return {.bytes = all_decompose(setup_.world, setup_.parameters.loras(),
+                                 setup_.parameters.user_model().scale(), weights_),
+          .weights = weights_};
+}
+
+}  // namespace comigs::federation

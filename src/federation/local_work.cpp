@@ -1,0 +1,49 @@
+#include "comigs/federation/local_work.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace comigs::federation {
+
+std::int64_t train_tokens(const config::User& user, const data::UserShards& shards) {
+  const std::int64_t all = shards.train.tokens;
+  const std::int64_t budget = user.train_tokens > 0 ? user.train_tokens : all;
+  const auto share = static_cast<std::int64_t>(std::floor(user.train_share * static_cast<double>(all)));
+  return std::min({all, budget, share});
+}
+
+data::UserData open_user(const config::Config& config, const data::Manifest& manifest, std::size_t user) {
+  data::UserData data = data::open_user(manifest, static_cast<std::int64_t>(user));
+  data.train = data.train.leading(train_tokens(config.users.at(user), manifest.users.at(user)));
+  return data;
+}
+
+train::Texts texts(const Method& method, const config::Config& config, const data::Manifest& manifest,
+                   std::size_t user) {
+  const bool both = config.method.train_on == config::TrainOn::train_and_validation;
+  train::Texts texts;
+  for (std::size_t u = 0; u < config.users.size(); ++u) {
+    if (u != user && method.rule != Rule::gradients) continue;
+    const data::UserData data = open_user(config, manifest, u);
+    texts.experts.push_back(data.train);
+    if (both) texts.experts.push_back(data.validation);
+    texts.routers.push_back(method.router_data == RouterData::validation ? data.validation : data.train);
+  }
+  return texts;
+}
+
+train::LocalPlan local_plan(const Method& method, const config::Config& config, std::size_t user) {
+  const bool one_model = method.rule == Rule::gradients;
+  const auto index = static_cast<std::int64_t>(user), users = static_cast<std::int64_t>(config.users.size());
+  return {.router_training = method.router_training,
+          .prunes_ranks = method.rule == Rule::padding,
+          .batch = one_model ? data::Share{.index = index, .of = users} : data::Share{},
+          .method = config.method,
+          .optimiser = config.optimiser,
+          .user = config.users.at(user),
+          .seed = config.run.seed,
+          .rounds = config.run.rounds,
+          .user_index = one_model ? shared_user : static_cast<std::uint32_t>(user)};
+}
+
+}  // namespace comigs::federation

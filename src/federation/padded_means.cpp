@@ -1,0 +1,111 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "comigs/federation/rank_rules.hpp"
+#include "comigs/model/device.hpp"
+#include "comigs/model/losses.hpp"
+#include "comigs/train/local_trainer.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+// || B A ||_F of each LoRA through R x R Gram matrices, in float64: tr((B^T B)(A A^T)) is its square.
+std::vector<double> norms(const std::vector<model::Lora>& loras) {
+  std::vector<at::Tensor> squares;
+  for (const model::Lora& lora : loras) {
+    const at::Tensor A = lora.A.detach().to(at::kDouble), B = lora.B.detach().to(at::kDouble);
+    squares.push_back((B.t().mm(B) * A.mm(A.t())).sum());
+  }
+  const at::Tensor roots = at::stack(squares).clamp_min(0.0).sqrt().to(at::kCPU);
+  return {roots.data_ptr<double>(), roots.data_ptr<double>() + roots.numel()};
+}
+
+// [lora, rank]: each LoRA's norms as shares of their sum over ranks.
+std::vector<double> all_norm_weights(const comm::Communicator& world, const std::vector<model::Lora>& loras) {
+  const std::vector<double> by_rank = world.all_gather(norms(loras));  // [rank, lora]
+  const auto ranks = static_cast<std::size_t>(world.size());
+  std::vector<double> weights(by_rank.size());
+  for (std::size_t l = 0; l < loras.size(); ++l) {
+    double sum = 0.0;
+    for (std::size_t r = 0; r < ranks; ++r) sum += by_rank[r * loras.size() + l];
+    for (std::size_t r = 0; r < ranks; ++r)
+      weights[l * ranks + r] =
+          sum > 0.0 ? by_rank[r * loras.size() + l] / sum : 1.0 / static_cast<double>(ranks);
+  }
+  return weights;
+}
+
+// The two factors' places in the scratch memory, padded to `largest`: A [largest, in] and B^T [largest, out],
+// so that a user's own ranks are the leading rows of both.
+template <class Visit>
+void for_each_padded(const std::vector<model::Lora>& loras, std::int64_t largest, const at::Tensor& padded,
+                     const Visit& visit) {
+  std::int64_t offset = 0;
+  for (std::size_t l = 0; l < loras.size(); ++l) {
+    for (const at::Tensor& own : {loras[l].A.detach(), loras[l].B.detach().t()}) {
+      const at::Tensor place = padded.narrow(0, offset, largest * own.size(1))
+                                   .view({largest, own.size(1)})
+                                   .narrow(0, 0, own.size(0));
+      visit(l, own, place);
+      offset += largest * own.size(1);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
+                                        const std::vector<model::Lora>& loras, std::int64_t largest,
+                                        std::int64_t keep, at::Tensor& padded) {
+  const std::vector<double> weights = all_norm_weights(world, loras);
+  padded.zero_();
+  for_each_padded(loras, largest, padded, [&](std::size_t l, const at::Tensor& own, const at::Tensor& place) {
+    const std::size_t index =
+        l * static_cast<std::size_t>(world.size()) + static_cast<std::size_t>(world.rank());
+    place.copy_(own * weights[index]);
+  });
+  model::synchronize(padded.device());
+  summation.all_sum(world, {padded.data_ptr<float>(), static_cast<std::size_t>(padded.numel())});
+  for_each_padded(loras, largest, padded, [&](std::size_t, const at::Tensor& own, const at::Tensor& place) {
+    own.copy_(place);
+    own.narrow(0, keep, own.size(0) - keep).zero_();
+  });
+  return weights;
+}
+
+PaddedMeans::PaddedMeans(const AggregationSetup& setup)
+    : setup_(setup), largest_(0), summation_(setup.memory, setup.rank_order) {
+  for (const model::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
+  std::int64_t count = 0;
+  for (const model::Lora& lora : setup.parameters.loras())
+    count += largest_ * (lora.A.size(1) + lora.B.size(0));
+  padded_ = at::empty({count}, setup.parameters.values().options());
+  tail_norm_received_ = tail_norm();
+}
+
+Aggregated PaddedMeans::all_aggregate(std::int64_t) {
+  const std::int64_t rank = setup_.parameters.rank_in_use();
+  if (tail_norm() < tail_norm_received_)
+    setup_.parameters.restrict_rank(train::rank_after_pruning(rank, setup_.pruning_strength));
+  const std::vector<model::Lora> loras = setup_.parameters.loras();
+  const std::vector<double> weights = all_pad_and_average(setup_.world, summation_, loras, largest_,
+                                                          setup_.parameters.rank_in_use(), padded_);
+  tail_norm_received_ = tail_norm();
+  Aggregated done{.bytes = padded_.numel() * static_cast<std::int64_t>(sizeof(float)),
+                  .weights = std::vector<double>(setup_.users.size(), 0.0)};
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    done.weights[i % setup_.users.size()] += weights[i] / static_cast<double>(loras.size());
+  return done;
+}
+
+double PaddedMeans::tail_norm() const {
+  const std::int64_t rank = setup_.parameters.rank_in_use(),
+                     kept = train::rank_after_pruning(rank, setup_.pruning_strength);
+  if (kept == rank) return 0.0;
+  const at::NoGradGuard no_gradients;
+  return model::rank_tail_norm(setup_.parameters.loras(), kept, rank).item<double>();
+}
+
+}  // namespace comigs::federation

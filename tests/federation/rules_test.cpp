@@ -1,0 +1,211 @@
+// The aggregation rules against closed forms on small matrices. One rank is one user; every rank can work out
+// what the others hold.
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+#include "comigs/federation/collaboration.hpp"
+#include "comigs/federation/rank_rules.hpp"
+#include "comigs/federation/shared_means.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+constexpr std::int64_t in = 7, out = 5;
+
+// Two LoRA of a user, with ranks 4, 2, 3, 1 for users 0 to 3.
+struct Rules {
+  comm::Communicator world = comm::Communicator::world();
+  int users = world.size();
+  std::int64_t own = world.rank();
+
+  static std::int64_t rank_of(std::int64_t user) {
+    return std::vector<std::int64_t>{4, 2, 3, 1}[static_cast<std::size_t>(user)];
+  }
+  static double gamma_of(std::int64_t user) { return 16.0 / std::sqrt(static_cast<double>(rank_of(user))); }
+  static std::vector<model::Lora> loras_of(std::int64_t user) {
+    const auto number = static_cast<std::uint32_t>(10 * user);
+    return {
+        {.A = test::normal({rank_of(user), in}, number), .B = test::normal({out, rank_of(user)}, number + 1)},
+        {.A = test::normal({rank_of(user), in}, number + 2),
+         .B = test::normal({out, rank_of(user)}, number + 3)}};
+  }
+  // B A in float64.
+  static at::Tensor product(const model::Lora& lora) {
+    return lora.B.detach().to(at::kDouble).mm(lora.A.detach().to(at::kDouble));
+  }
+};
+
+at::Tensor padded_rows(const at::Tensor& rows, std::int64_t largest) {
+  at::Tensor padded = at::zeros({largest, rows.size(1)}, at::kDouble);
+  padded.narrow(0, 0, rows.size(0)).copy_(rows);
+  return padded;
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(rules, Rules)
+
+BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
+  std::vector<model::Lora> loras = loras_of(own);
+  comm::Summation summation(comm::Memory::host, false);
+  at::Tensor padded = at::empty({2 * 4 * (in + out)});
+  const std::vector<double> weights = all_pad_and_average(world, summation, loras, 4, rank_of(own), padded);
+  for (std::size_t l = 0; l < 2; ++l) {
+    std::vector<double> norms;
+    double sum = 0.0;
+    for (int user = 0; user < users; ++user)
+      sum += norms.emplace_back(product(loras_of(user)[l]).norm().item<double>());
+    at::Tensor A = at::zeros({4, in}, at::kDouble), Bt = at::zeros({4, out}, at::kDouble);
+    for (int user = 0; user < users; ++user) {
+      const double weight = norms[static_cast<std::size_t>(user)] / sum;
+      BOOST_TEST(weights[l * static_cast<std::size_t>(users) + static_cast<std::size_t>(user)] == weight,
+                 boost::test_tools::tolerance(1e-6));
+      A += weight * padded_rows(loras_of(user)[l].A, 4);
+      Bt += weight * padded_rows(loras_of(user)[l].B.t(), 4);
+    }
+    BOOST_TEST(test::close(loras[l].A, A.narrow(0, 0, rank_of(own)), 1e-6));
+    BOOST_TEST(test::close(loras[l].B, Bt.narrow(0, 0, rank_of(own)).t(), 1e-6));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(hetlora_weighs_alike_what_is_zero_everywhere) {
+  std::vector<model::Lora> loras = loras_of(own);
+  for (model::Lora& lora : loras) lora.B.zero_();
+  comm::Summation summation(comm::Memory::host, false);
+  at::Tensor padded = at::empty({2 * 4 * (in + out)});
+  for (const double weight : all_pad_and_average(world, summation, loras, 4, rank_of(own), padded))
+    BOOST_TEST(weight == 1.0 / users);
+}
+
+BOOST_AUTO_TEST_CASE(hetlora_hands_back_no_more_ranks_than_are_in_use) {
+  std::vector<model::Lora> loras = loras_of(own);
+  const std::int64_t keep = std::max<std::int64_t>(1, rank_of(own) - 1);
+  comm::Summation summation(comm::Memory::host, false);
+  at::Tensor padded = at::empty({2 * 4 * (in + out)});
+  (void)all_pad_and_average(world, summation, loras, 4, keep, padded);
+  for (const model::Lora& lora : loras) {
+    const std::int64_t unused = rank_of(own) - keep;
+    BOOST_TEST(lora.A.narrow(0, keep, unused).abs().sum().item<float>() == 0.0f);
+    BOOST_TEST(lora.B.narrow(1, keep, unused).abs().sum().item<float>() == 0.0f);
+    BOOST_TEST(lora.A.narrow(0, 0, keep).abs().min().item<float>() > 0.0f);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(flexlora_gives_the_best_approximation_of_each_rank) {
+  std::vector<model::Lora> loras = loras_of(own);
+  std::vector<double> weights;
+  for (int user = 0; user < users; ++user) weights.push_back(0.5 / users + (user == 0 ? 0.5 : 0.0));
+  (void)all_decompose(world, loras, gamma_of(own), weights);
+  for (std::size_t l = 0; l < 2; ++l) {
+    at::Tensor mean = at::zeros({out, in}, at::kDouble);
+    for (int user = 0; user < users; ++user)
+      mean += weights[static_cast<std::size_t>(user)] * gamma_of(user) * product(loras_of(user)[l]);
+    const auto [U, S, Vh] = at::linalg_svd(mean, false);
+    const std::int64_t rank = rank_of(own);
+    // Eckart and Young: nothing of rank R is nearer than the first R components.
+    const at::Tensor best = U.narrow(1, 0, rank).mm(S.narrow(0, 0, rank).diag()).mm(Vh.narrow(0, 0, rank));
+    BOOST_TEST(test::close(gamma_of(own) * product(loras[l]), best, 1e-5));
+    // The singular values are split evenly between the factors.
+    BOOST_TEST(test::close(loras[l].A.norm(2, {1}), loras[l].B.norm(2, {0}), 1e-5));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(flexlora_users_of_equal_rank_end_with_equal_bits) {
+  std::vector<model::Lora> loras = loras_of(own);
+  for (model::Lora& lora : loras) {
+    lora.A = lora.A.narrow(0, 0, 1).clone();
+    lora.B = lora.B.narrow(1, 0, 1).clone();
+  }
+  (void)all_decompose(world, loras, 2.0, std::vector<double>(static_cast<std::size_t>(users), 1.0 / users));
+  const at::Tensor mine = at::cat({loras[0].A.reshape({-1}), loras[1].B.reshape({-1})});
+  const auto all =
+      world.all_gather_to_first({mine.data_ptr<float>(), static_cast<std::size_t>(mine.numel())});
+  for (const auto& other : all) BOOST_TEST((other == all.front()));
+}
+
+BOOST_AUTO_TEST_CASE(collaboration_weights_are_a_softmax_of_minus_the_perplexity) {
+  const std::vector<double> weights = collaboration_weights({500.0, 501.0, 500.0, 1e6});
+  const double sum = 2.0 + std::exp(-1.0);
+  BOOST_TEST(weights[0] == 1.0 / sum, boost::test_tools::tolerance(1e-12));
+  BOOST_TEST(weights[1] == std::exp(-1.0) / sum, boost::test_tools::tolerance(1e-12));
+  BOOST_TEST(weights[2] == weights[0]);
+  BOOST_TEST(weights[3] == 0.0);
+}
+
+BOOST_AUTO_TEST_CASE(mixing_is_a_product_with_the_collaboration_matrix) {
+  at::Tensor values = test::normal({11}, static_cast<std::uint32_t>(own));
+  std::vector<double> row;
+  at::Tensor expected = at::zeros({11}, at::kDouble);
+  for (int user = 0; user < users; ++user) {
+    row.push_back(own == user ? 0.6 : 0.4 / (users - 1));
+    expected += row.back() * test::normal({11}, static_cast<std::uint32_t>(user));
+  }
+  all_mix(world, values, row);
+  BOOST_TEST(test::close(values, expected, 1e-6));
+}
+
+BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_second_round) {
+  const std::vector<model::UserModel> models(static_cast<std::size_t>(users),
+                                             {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal});
+  model::Parameters parameters(test::tiny_architecture(), models[0], at::kCPU);
+  parameters.initialise(1, 0);
+  std::vector<std::int64_t> judged;
+  // Everyone finds user 0's model (the first that it is shown) the best by a perplexity of exactly 1.
+  int shown = 0;
+  const auto loss = [&](const at::Tensor&, std::int64_t round) {
+    judged.push_back(round);
+    return shown++ % users == 0 ? 0.0 : std::log(2.0);
+  };
+  const std::unique_ptr<Aggregation> rule = all_make_aggregation({.world = world,
+                                                                  .method = find_method("pcl"),
+                                                                  .users = models,
+                                                                  .train_tokens = {},
+                                                                  .parameters = parameters,
+                                                                  .validation_loss = loss});
+  const double sum = 1.0 + (users - 1) * std::exp(-1.0);
+  for (std::int64_t round = 1; round <= 8; ++round) {
+    const Aggregated done = rule->all_aggregate(round);
+    BOOST_TEST(done.weights[0] == (round < 5 ? 1.0 / users : 1.0 / sum), boost::test_tools::tolerance(1e-12));
+    BOOST_TEST(done.weights[1] == (round < 5 ? 1.0 / users : std::exp(-1.0) / sum),
+               boost::test_tools::tolerance(1e-12));
+    const bool renewed = round == 5 || round == 7;
+    BOOST_TEST(done.bytes == (renewed ? 2 : 1) * 4 * parameters.lora().count);
+  }
+  std::vector<std::int64_t> expected(static_cast<std::size_t>(users), 5);
+  expected.insert(expected.end(), static_cast<std::size_t>(users), 7);
+  BOOST_TEST((judged == expected));
+}
+
+BOOST_AUTO_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk) {
+  std::vector<model::UserModel> models;
+  for (int user = 0; user < users; ++user)
+    models.push_back({.experts = 1, .lora_rank = rank_of(user), .gate = model::Gate::equal});
+  model::Parameters parameters =
+      test::random_parameters(test::tiny_architecture(), models[static_cast<std::size_t>(own)], 40);
+  const std::unique_ptr<Aggregation> rule = all_make_aggregation({.world = world,
+                                                                  .method = find_method("hetlora"),
+                                                                  .users = models,
+                                                                  .train_tokens = {},
+                                                                  .parameters = parameters,
+                                                                  .validation_loss = {}});
+  const auto scale_last_rank = [&](double factor) {
+    for (const model::Lora& lora : parameters.loras())
+      lora.A.detach().narrow(0, parameters.rank_in_use() - 1, 1).mul_(factor);
+  };
+  scale_last_rank(2.0);
+  (void)rule->all_aggregate(1);
+  BOOST_TEST(parameters.rank_in_use() == rank_of(own));  // the tail has grown
+  scale_last_rank(0.5);
+  (void)rule->all_aggregate(2);
+  BOOST_TEST(parameters.rank_in_use() == std::max<std::int64_t>(1, rank_of(own) - 1));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::federation

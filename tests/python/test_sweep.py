@@ -1,0 +1,398 @@
+"""jobs.sweep with stand-ins for comigs, mpirun, data_prep and Slurm: what runs, when, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from jobs.sweep import main
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "jobs/one.ini": """
+        [item]
+        title = One
+        datasets = alpha, beta
+        [row.Local]   # a comment
+        section = i) first
+        method = local
+        [row.Mix = both]
+        method = mix
+        router_every = 10 | 30
+        experts = 4,2,2
+        [row.Only beta]
+        datasets = beta
+        method = rare
+    """,
+    "jobs/two.ini": """
+        [item]
+        datasets = alpha
+        [row.Other]
+        method = other
+        [row.The same as Local]
+        method = local
+        load_balancing = none
+    """,
+    "jobs/three.ini": """
+        [item]
+        datasets = alpha, beta
+        use = one
+        rows =
+            Only beta
+            Local
+    """,
+    "jobs/not-an-item.ini": "[run]\nrounds = 3",
+    "jobs/datasets/common.ini": "[method]\nload_balancing = none",
+    "jobs/datasets/prepare.ini": "[alpha]\ndata = text --source hub other --seed 1\n[beta]\ndata = text",
+    "jobs/datasets/alpha.ini": (
+        "[job]\ninherit = common.ini\n[data]\nfolder = data/alpha\n[model]\nfolder = gpt2"
+    ),
+    "jobs/datasets/beta.ini": "[data]\nfolder = data/beta\n[model]\nfolder = gpt2",
+    "jobs/datasets/small/prepare.ini": "[alpha]\ndata = text --seed 1\nbase = alpha-base.ini",
+    "jobs/datasets/small/alpha-base.ini": "[pretrain]\nlayers = 1",
+    "jobs/datasets/small/alpha.ini": "[job]\ninherit = ../alpha.ini\n[model]\nfolder = data/base",
+    "gpt2/config.json": "{}",
+    "gpt2/model.safetensors": "weights",
+    "setup.sh": "echo 'export FROM_SETUP=yes'",
+    "data_prep.py": """
+        import json, pathlib, sys
+        folder = pathlib.Path(sys.argv[-1])
+        if pathlib.Path(f"no-{folder.name}").exists():
+            sys.exit("error: no such text")
+        folder.mkdir(parents=True, exist_ok=True)
+        print("data_prep", *sys.argv[1:], file=open("calls", "a"))
+        (folder / "manifest.json").write_text(json.dumps({"users": ["A", "B", "C"]}))
+    """,
+}
+PROGRAMS = {
+    "mpirun": '[ "$FROM_SETUP" = yes ] || exit 9; echo "$2 ranks" >>calls; shift 2; exec "$@"',
+    "srun": 'echo "srun $1" >>calls; shift; exec "$@"',
+    "sbatch": 'cat >script; echo "Submitted batch job 7"',
+    "comigs": """
+        echo "$*" >>calls
+        for word; do [ "$last" = --output ] && output=$word; last=$word; done
+        [ "$1" = pretrain ] && mkdir -p "$output" && echo w >"$output/model.safetensors" && exit
+        [ -e "$output/results.h5" ] && echo "error: it would be lost" && exit 2
+        echo begun >"$output/results.h5"
+        for word; do
+            [ -e "fail-$word" ] && echo "error: told to fail" && exit 3
+            [ -e "hang-$word" ] && echo $$ >pid && exec sleep 60
+        done
+        echo complete >"$output/results.h5"
+    """,
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory with its own items, data sets and programs."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(dedent(text))
+    (tmp_path / "bin").mkdir()
+    for name, text in PROGRAMS.items():
+        (tmp_path / "bin" / name).write_text("#!/bin/bash\n" + dedent(text))
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+def sweep(*arguments: str) -> int:
+    return main([*arguments, "--comigs", "bin/comigs"])
+
+
+def calls(word: str = "train") -> list[str]:
+    """What the stand-ins were called with since the last look, of those with the word."""
+    path = Path("calls")
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return [line for line in lines if word in line]
+
+
+def runs(scale: str = "paper") -> list[dict]:
+    content = json.loads(Path(f"runs/{scale}/index.json").read_text())
+    assert (content["format"], content["format_version"], content["scale"]) == (
+        "comigs-sweep-index",
+        1,
+        scale,
+    )
+    return content["runs"]
+
+
+def statuses() -> dict[str, str]:
+    return {run["folder"]: run["status"] for run in runs()}
+
+
+def test_order_axes_and_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("one", "--seeds", "2") == 0
+    folders = [line.rpartition("runs/paper/")[2] for line in calls()]
+    mix = "mix-experts-4,2,2-router-every"
+    alpha = ["local-seed{}", mix + "-10-seed{}", mix + "-30-seed{}"]
+    expected = [f"alpha/{name.format(seed)}" for seed in (0, 1) for name in alpha]
+    expected += [f"beta/{name.format(seed)}" for seed in (0, 1) for name in [*alpha, "rare-seed{}"]]
+    assert folders == expected
+    assert "run 14/14" in capsys.readouterr().out
+
+
+def test_a_run_gets_its_options_a_rank_a_user_and_a_log() -> None:
+    assert sweep("one", "--dataset", "alpha", "--rows", "MIX", "--seeds", "1") == 0
+    lines = calls("")
+    output = "runs/paper/alpha/mix-experts-4,2,2-router-every-10-seed0"
+    assert lines[1:3] == [
+        "3 ranks",
+        "train jobs/datasets/alpha.ini --method mix --router-every 10 --experts 4,2,2 --seed 0"
+        f" --output {output}",
+    ]
+    assert Path(output, "results.h5").read_text() == "complete\n"
+    assert Path(output, "run.log").exists()
+
+
+def test_what_is_done_is_not_run_again() -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    assert len(calls()) == 2
+    assert sweep("two", "--seeds", "1") == 0
+    assert calls() == []
+    assert sweep("two", "--seeds", "2") == 0
+    assert [line.rpartition("-seed")[2] for line in calls()] == ["1", "1"]
+
+
+def test_items_share_runs_and_the_index_knows_all_their_places() -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    calls()
+    assert sweep("three", "--dataset", "alpha", "--seeds", "1") == 0
+    assert calls() == []
+    local = next(run for run in runs() if run["options"] == {"method": "local"})
+    assert (local["folder"], local["dataset"], local["seed"]) == ("alpha/local-seed0", "alpha", 0)
+    assert local["status"] == "done" and local["seconds"] >= 0
+    places = {place.pop("item"): place for place in local["items"]}
+    assert places == {
+        "one": {"row": "Local", "section": "i) first", "alternative": {}},
+        "two": {"row": "The same as Local", "section": "", "alternative": {}},
+        "three": {"row": "Local", "section": "", "alternative": {}},
+    }
+
+
+def test_index_has_alternatives_and_every_items_order() -> None:
+    assert sweep("one", "two", "three", "--dataset", "alpha", "--seeds", "2") == 0
+    places = [(place["item"], place["row"], run["seed"]) for run in runs() for place in run["items"]]
+    two = [(row, seed) for item, row, seed in places if item == "two"]
+    assert two == [("Other", 0), ("Other", 1), ("The same as Local", 0), ("The same as Local", 1)]
+    one = [place for run in runs() for place in run["items"] if (place["item"], run["seed"]) == ("one", 0)]
+    assert [(place["row"], place["alternative"]) for place in one] == [
+        ("Local", {}),
+        ("Mix = both", {"router_every": "10"}),
+        ("Mix = both", {"router_every": "30"}),
+    ]
+
+
+def test_a_failure_is_told_and_the_others_run(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("fail-local").touch()
+    assert sweep("one", "--dataset", "alpha", "--seeds", "1") == 1
+    assert len(calls()) == 3
+    assert statuses()["alpha/local-seed0"] == "failed"
+    assert list(statuses().values()).count("done") == 2
+    told = capsys.readouterr()
+    assert "failed after 0:00:00 with exit code 3: error: told to fail" in told.out
+    assert "runs/paper/alpha/local-seed0" in told.err
+    Path("fail-local").unlink()
+    assert sweep("one", "--dataset", "alpha", "--seeds", "1") == 0
+    assert ["--method local" in line for line in calls()] == [True]
+
+
+def test_the_index_is_there_from_the_first_run_on() -> None:
+    Path("bin/comigs").write_text("#!/bin/bash\ncp runs/paper/index.json seen-$RANDOM$RANDOM.json")
+    assert sweep("two", "--seeds", "1") == 0
+    seen = [json.loads(path.read_text())["runs"] for path in Path().glob("seen-*.json")]
+    done = sorted([run["status"] for run in entry].count("done") for entry in seen)
+    assert done == [0, 1] and all(len(entry) == 2 for entry in seen)
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """A sweep of its own process, once its stand-in hangs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs.sweep", *arguments, "--comigs", "bin/comigs"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until = time.monotonic() + 20
+    while not (Path("pid").exists() and Path("pid").read_text().strip()):
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() != b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_the_run_and_keeps_the_rest(number: int) -> None:
+    Path("hang-other").touch()
+    assert sweep("three", "--dataset", "alpha", "--seeds", "1") == 0
+    process = started("one", "two", "--dataset", "alpha", "--seeds", "1")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "error: interrupted; the same command goes on from here"
+    assert not is_running(int(Path("pid").read_text()))
+    assert statuses()["alpha/local-seed0"] == "done" and statuses()["alpha/other-seed0"] == "missing"
+    Path("hang-other").unlink()
+    calls()
+    assert sweep("two", "--seeds", "1") == 0
+    assert ["--method other" in line for line in calls()] == [True]
+    assert Path("runs/paper/alpha/other-seed0/results.h5").read_text() == "complete\n"
+
+
+def test_after_a_kill_nothing_runs_beside_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("hang-other").touch()
+    process = started("two", "--seeds", "1")
+    process.kill()
+    process.communicate()
+    left = int(Path("pid").read_text())
+    assert is_running(left)
+    assert sweep("two", "--seeds", "1") == 2
+    assert "another sweep" in capsys.readouterr().err
+    os.kill(left, signal.SIGKILL)
+    while is_running(left):
+        time.sleep(0.02)
+    Path("hang-other").unlink()
+    assert sweep("two", "--seeds", "1") == 0
+    assert set(statuses().values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        (
+            "jobs/datasets/common.ini",
+            "[method]\nload_balancing = none\ntop_k = 1",
+            "top_k unset there, 1 now",
+        ),
+        ("gpt2/model.safetensors", "other weights", "another base"),
+        ("data_prep.py", FILES["data_prep.py"].replace('"C"', '"D"'), "another data"),
+    ],
+)
+def test_finished_runs_made_otherwise_go_only_when_asked(
+    file: str, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    calls()
+    Path(file).write_text(dedent(text))
+    assert sweep("two", "--seeds", "1") == 2
+    assert calls() == []
+    assert f"and 1 more runs: made with {told}. --replace" in capsys.readouterr().err
+    assert sweep("two", "--seeds", "1", "--replace") == 0
+    assert len(calls()) == 2
+
+
+def test_data_then_base_are_made_before_the_runs() -> None:
+    assert sweep("two", "--scale", "small", "--seeds", "1") == 0
+    lines = calls("")
+    assert lines[0] == "data_prep text --seed 1 --output data/alpha"
+    assert lines[2] == ("pretrain jobs/datasets/small/alpha-base.ini --data data/alpha --output data/base")
+    assert lines[4].startswith("train jobs/datasets/small/alpha.ini --method other")
+    assert {run["status"] for run in runs("small")} == {"done"}
+
+
+def test_source_takes_the_place_of_the_one_in_prepare() -> None:
+    assert sweep("two", "--seeds", "1", "--source", "alpha=my text") == 0
+    assert calls("data_prep") == ["data_prep text --source my text --seed 1 --output data/alpha"]
+
+
+def test_a_data_set_that_cannot_be_made_leaves_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("no-alpha").touch()
+    assert sweep("three", "--seeds", "1") == 2
+    assert "alpha: data cannot be made (exit code 1): error: no such text" in capsys.readouterr().err
+    assert [line.rpartition("runs/")[2] for line in calls()] == [
+        "paper/beta/rare-seed0",
+        "paper/beta/local-seed0",
+    ]
+
+
+def test_a_base_that_is_not_made_here_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("gpt2/config.json").unlink()
+    assert sweep("two") == 2
+    assert calls("") == []
+    assert "gpt2: no base model there, expected a Hugging Face folder" in capsys.readouterr().err
+
+
+def test_print_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("two", "--print", "--seeds", "1") == 0
+    assert calls("") == [] and not Path("runs").exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("-m data_prep text --source hub other --seed 1 --output data/alpha")
+    assert lines[1].startswith("# data/alpha is not made yet")
+    assert lines[2:] == [
+        f"mpirun -n 4 bin/comigs train jobs/datasets/alpha.ini --method {method} --seed 0"
+        f" --output runs/paper/alpha/{method}-seed0"
+        for method in ("other", "local")
+    ]
+
+
+def test_slurm_script_runs_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("fail-local").touch()
+    assert sweep("three", "--dataset", "beta", "--seeds", "1") == 1
+    assert sweep("three", "--dataset", "beta", "--seeds", "2", "--slurm") == 0
+    Path("fail-local").unlink()
+    text = capsys.readouterr().out
+    text = text[text.index("#!/bin/bash") :]
+    assert "#SBATCH --array=0-2\n#SBATCH --ntasks=3\n" in text
+    calls()
+    for task in ("0", "1", "2"):
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": task}
+        assert subprocess.run(["bash", "-c", text], env=environment, check=False).returncode == 0
+    assert len(calls("srun --mpi=pmix")) == 3
+    assert sweep("three", "--dataset", "beta", "--seeds", "2", "--index") == 0
+    assert set(statuses().values()) == {"done"}
+    assert "4 of 4 runs are done" in capsys.readouterr().out
+
+
+def test_submit_hands_the_script_to_sbatch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("two", "--seeds", "1", "--submit") == 0
+    assert "Submitted batch job 7" in capsys.readouterr().out
+    assert "1) run runs/paper/alpha/local-seed0 bin/comigs train" in Path("script").read_text()
+    assert calls() == [] and set(statuses().values()) == {"missing"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tow"], "unknown item 'tow'; did you mean 'two'?"),
+        (["not-an-item"], "unknown item 'not-an-item'; known: one, three, two"),
+        (["one", "--dataset", "alhpa"], "unknown data set 'alhpa'; did you mean 'alpha'?"),
+        (["two", "--dataset", "beta"], "--dataset beta: two is about alpha"),
+        (["one", "--scale", "smal"], "unknown scale 'smal'; did you mean 'small'?"),
+        (["one", "--rows", "Locla"], "unknown row 'Locla'; did you mean 'Local'?"),
+        (["one", "--scale", "small", "--rows", "rare"], "unknown row 'rare'"),
+        (["one", "--dataset", "alpha", "--rows", "Only beta"], "nothing to run"),
+        (["one", "--seeds", "0"], "--seeds 0: expected at least 1"),
+        (["one", "--source", "alpha"], "--source alpha: expected NAME=PLACE"),
+        (["one", "--source", "alfa=x"], "unknown data set 'alfa'; did you mean 'alpha'?"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(*arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}")
+    assert calls("") == []
+
+
+def test_a_missing_program_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one"]) == 2
+    assert "--comigs build/release/comigs: no such program" in capsys.readouterr().err
+
+
+def test_elsewhere_than_the_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir("bin")
+    assert main(["one"]) == 2
+    assert "expected the repository's root" in capsys.readouterr().err
