@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ class Case:
     phases: str = IN_TURN
     joint: bool = False
     options: tuple[object, ...] = ()
+    carries: bool = False
+    frozen_A: bool = False
+    tail: float = 0.0  # weight of HetLoRA's norm of the ranks that may go next
+    splits: dict[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"e": ("train",), "r": ("validation",)}
+    )
+
+    def trains(self, phase: str, name: str) -> bool:
+        if name.endswith("router"):
+            return phase == "r" or self.joint
+        return phase == "e" and not (self.frozen_A and name.endswith(".A"))
 
     def __str__(self) -> str:
         return f"{self.method}-{self.experts}-top{self.top_k}-{self.balancing}" + "".join(
@@ -52,6 +64,23 @@ CASES = [
     Case("fedavg-moe", 3, phases="eeeeee", joint=True),
     Case("comigs-1gxs", 4, "none", options=("--micro-batch-sequences", 4)),
     Case("comigs-1g1s", 2, options=("--warmup-fraction", 0.5)),
+    Case("comigs-1g1s", 2, options=("--carry-phase-gradients",), carries=True),
+    Case("ffa-lora", 2, routed=False, phases="eeeeee", frozen_A=True),
+    Case(
+        "hetlora",
+        1,
+        routed=False,
+        phases="eeeeee",
+        options=("--rank-regulariser", 0.3, "--pruning-strength", 0.6),
+        tail=0.3,
+    ),
+    Case(
+        "comigs-1g1s",
+        2,
+        options=("--train-on", "train+validation"),
+        splits={"e": ("train", "validation"), "r": ("validation",)},
+    ),
+    Case("comigs-1g1s-tr", 2, splits={"e": ("train",), "r": ("train",)}),
 ]
 
 
@@ -102,7 +131,11 @@ def replay(case: Case, trace: Trace, base: Path) -> Replay:
     parameters = {name: value.double().clone().requires_grad_() for name, value in start.items()}
     model = PlainModel(frozen_weights(base), parameters, case.setting)
     routers = [leaf for name, leaf in parameters.items() if name.endswith("router")]
-    lora = [leaf for name, leaf in parameters.items() if not name.endswith("router")]
+    lora = [
+        leaf
+        for name, leaf in parameters.items()
+        if not name.endswith("router") and case.trains("e", name)
+    ]
     settings = {"lr": RATE, "betas": BETAS, "eps": 1e-8, "weight_decay": DECAY}
     expert_optimiser = torch.optim.AdamW(lora, **settings)
     router_optimiser = torch.optim.AdamW(routers, **settings) if routers else None
@@ -110,19 +143,35 @@ def replay(case: Case, trace: Trace, base: Path) -> Replay:
     warm, done = (expert_steps // 2 if "--warmup-fraction" in case.options else 0), 0
     for step, phase in enumerate(case.phases):
         tokens, targets = trace.tensors["tokens"][step], trace.tensors["targets"][step]
-        for leaf in parameters.values():
-            leaf.grad = None
+        if not case.carries:
+            clear(parameters.values())
         language_model, balancing = model.losses(tokens, targets)
-        model.total(language_model, balancing).backward()
+        total = model.total(language_model, balancing)
+        (total + case.tail * tail_norm(parameters) if case.tail else total).backward()
         result.losses.append((language_model.item(), None if balancing is None else balancing.item()))
         result.gradients.append({name: leaf.grad.clone() for name, leaf in parameters.items()})
         if phase == "e":
             expert_optimiser.param_groups[0]["lr"] = learning_rate(done, expert_steps, warm)
             expert_optimiser.step()
             done += 1
+            if case.carries:
+                clear(lora)
         if phase == "r" or case.joint:
             router_optimiser.step()
+            if case.carries:
+                clear(routers)
     return result
+
+
+def clear(leaves: Iterable[torch.Tensor]) -> None:
+    for leaf in leaves:
+        leaf.grad = None
+
+
+def tail_norm(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cho et al.: ||A[tail]|| ||B[tail]|| of every LoRA, the tail being what is beyond floor(0.6 RANK) = 2."""
+    names = [name.removesuffix(".A") for name in parameters if name.endswith(".A")]
+    return sum(parameters[f"{n}.A"][2:].norm() * parameters[f"{n}.B"][:, 2:].norm() for n in names)
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -146,7 +195,7 @@ def test_losses_gradients_and_parameters(traced, base):
                 worst_loss = max(worst_loss, abs(found - expected) / abs(expected))
         gradients = trace.unpack(trace.tensors["gradients"][step])
         for name, expected in reference.gradients[step].items():
-            if case.joint or name.endswith("router") == (phase == "r"):
+            if case.trains(phase, name):
                 worst_gradient = max(worst_gradient, relative(gradients[name], expected))
                 compared += 1
     final = trace.unpack(trace.tensors["values"][-1])
@@ -163,6 +212,8 @@ def test_every_step_moves_what_it_trains(traced):
     case, trace = traced
     first, last = (trace.unpack(trace.tensors["values"][i]) for i in (0, -1))
     for name, start in first.items():
+        if case.frozen_A and name.endswith(".A"):
+            continue
         assert relative(last[name], start.double()) > 1e-3, (case, name)
 
 
@@ -172,21 +223,25 @@ def test_a_phase_leaves_the_other_phase_s_parameters_alone(traced):
     for step, phase in enumerate(case.phases):
         before, after = (trace.unpack(trace.tensors["values"][i]) for i in (step, step + 1))
         for name, value in before.items():
-            trained = case.joint or name.endswith("router") == (phase == "r")
-            assert torch.equal(after[name], value) != trained, (step, name)
+            assert torch.equal(after[name], value) != case.trains(phase, name), (step, name)
 
 
-def test_batches_come_from_the_phase_s_split(traced, data):
+def test_batches_come_from_the_phase_s_splits(traced, data):
     """Expert steps see windows of the training split, alternating router steps of the validation split."""
     case, trace = traced
-    texts = {"e": tokens_of(data, 0, "train").tolist(), "r": tokens_of(data, 0, "validation").tolist()}
-    found = {
-        phase: {tuple(text[i : i + CONTEXT + 1]) for i in range(len(text) - CONTEXT)}
-        for phase, text in texts.items()
-    }
+
+    def windows(split: str) -> set[tuple[int, ...]]:
+        text = tokens_of(data, 0, split).tolist()
+        return {tuple(text[i : i + CONTEXT + 1]) for i in range(len(text) - CONTEXT)}
+
+    found = {split: windows(split) for split in ("train", "validation")}
+    seen: dict[str, set[str]] = {phase: set() for phase in case.phases}
     for step, phase in enumerate(case.phases):
         for row, targets in zip(
             trace.tensors["tokens"][step].tolist(), trace.tensors["targets"][step].tolist()
         ):
             assert row[1:] == targets[:-1]
-            assert (*row, targets[-1]) in found[phase]
+            origin = [split for split in found if (*row, targets[-1]) in found[split]]
+            assert origin
+            seen[phase] |= set(origin)
+    assert seen == {phase: set(case.splits[phase]) for phase in seen}
