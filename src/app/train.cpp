@@ -78,10 +78,10 @@ void all_compare(const comm::Communicator& world, const Job& job) {
   });
 }
 
-std::vector<std::int64_t> train_tokens_of_users(const Job& job) {
+std::vector<std::int64_t> expert_tokens_of_users(const Job& job) {
   std::vector<std::int64_t> tokens;
   for (std::size_t user = 0; user < job.users.size(); ++user)
-    tokens.push_back(federation::train_tokens(job.config.users[user], job.manifest.users[user]));
+    tokens.push_back(federation::expert_tokens(job.config, job.manifest, user));
   return tokens;
 }
 
@@ -92,7 +92,7 @@ UserDescription describe_user(const Job& job, std::size_t user) {
           .host = {},
           .device = {},
           .experts = model.experts,
-          .generalists = static_cast<std::int64_t>(model.generalists.size()),
+          .generalists = model.generalists,
           .lora_rank = model.experts > 0 ? model.lora_rank : 0,
           .top_k = model.top_k,
           .train_tokens = federation::train_tokens(job.config.users[user], shards),
@@ -147,7 +147,7 @@ void print_plan(const Job& job, const results::RunDescription& run,
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
     const UserDescription& user = run.users[u];
-    rows.push_back({user.name, fmt::format("{} ({} shared)", user.experts, user.generalists),
+    rows.push_back({user.name, fmt::format("{} ({} shared)", user.experts, user.generalists.size()),
                     group_digits(trainable[u]), group_digits(user.train_tokens),
                     group_digits(user.validation_tokens), group_digits(user.test_tokens),
                     fmt::format("{}: {}", user.host, user.device)});
@@ -223,7 +223,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
        .averaging = job.config.method.averaging,
        .pruning_strength = job.config.method.pruning_strength,
        .users = job.users,
-       .train_tokens = train_tokens_of_users(job),
+       .tokens = expert_tokens_of_users(job),
        .parameters = parameters,
        .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
        .rank_order = job.config.run.reproducible,

@@ -101,7 +101,7 @@ constexpr Option<Job> options[] = {
     user.option<&User::train_tokens>(
         "train_tokens", "TOKENS", "leading tokens of the training split that are used; 0: all", at_least(0)),
     user.option<&User::train_share>("train_share", "SHARE",
-                                    "leading share of the training split that is used",
+                                    "leading share of the training split that is used; the smaller of both counts",
                                     {.low = 0, .high = 1, .low_excluded = true}),
     user.option<&User::generalists>("generalists", "IDS",
                                     "generalists that the user holds (comigs-mgxs), joined by '+': 0+2"),

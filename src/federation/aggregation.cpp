@@ -9,7 +9,7 @@ namespace comigs::federation {
 std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup) {
   switch (setup.method.rule) {
     case Rule::mean:
-      break;
+      return std::make_unique<SharedMeans>(setup);
     case Rule::gradients:
       return std::make_unique<GradientMeans>(setup);
     case Rule::collaboration:
@@ -19,7 +19,7 @@ std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup)
     case Rule::decomposition:
       return std::make_unique<Decomposition>(setup);
   }
-  return std::make_unique<SharedMeans>(setup);
+  return nullptr;
 }
 
 }  // namespace comigs::federation

@@ -107,9 +107,9 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<mo
 }
 
 Decomposition::Decomposition(const AggregationSetup& setup) : setup_(setup) {
-  const auto all = static_cast<double>(
-      std::accumulate(setup.train_tokens.begin(), setup.train_tokens.end(), std::int64_t{0}));
-  for (const std::int64_t tokens : setup.train_tokens) weights_.push_back(static_cast<double>(tokens) / all);
+  const auto all =
+      static_cast<double>(std::accumulate(setup.tokens.begin(), setup.tokens.end(), std::int64_t{0}));
+  for (const std::int64_t tokens : setup.tokens) weights_.push_back(static_cast<double>(tokens) / all);
 }
 
 Aggregated Decomposition::all_aggregate(std::int64_t) {

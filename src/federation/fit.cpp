@@ -17,12 +17,14 @@ void check_users(const data::Manifest& manifest, std::int64_t ranks) {
                   fmt::join(names, ", "), users));
 }
 
+bool fits(std::int64_t vocabulary, const model::Architecture& architecture) {
+  constexpr std::int64_t padding = 128;
+  return vocabulary <= architecture.vocabulary && architecture.vocabulary < vocabulary + padding;
+}
+
 void check_base(const config::Config& config, const data::Manifest& manifest,
                 const model::Architecture& architecture) {
-  // Bases may pad their vocabulary to a round number; more than that, and the tokens mean something else.
-  constexpr std::int64_t padding = 128;
-  if (manifest.vocabulary > architecture.vocabulary ||
-      architecture.vocabulary >= manifest.vocabulary + padding)
+  if (!fits(manifest.vocabulary, architecture))
     throw DataError(
         fmt::format("{}: a vocabulary of {}, but data set {} was made with a tokeniser of {} entries; "
                     "prepare the data with "

@@ -12,6 +12,12 @@ std::int64_t train_tokens(const config::User& user, const data::UserShards& shar
   return std::min({all, budget, share});
 }
 
+std::int64_t expert_tokens(const config::Config& config, const data::Manifest& manifest, std::size_t user) {
+  const data::UserShards& shards = manifest.users.at(user);
+  const bool both = config.method.train_on == config::TrainOn::train_and_validation;
+  return train_tokens(config.users.at(user), shards) + (both ? shards.validation.tokens : 0);
+}
+
 data::UserData open_user(const config::Config& config, const data::Manifest& manifest, std::size_t user) {
   data::UserData data = data::open_user(manifest, static_cast<std::int64_t>(user));
   data.train = data.train.leading(train_tokens(config.users.at(user), manifest.users.at(user)));

@@ -86,19 +86,24 @@ std::vector<std::int64_t> generalists(const Method& method, const config::User& 
   return all;
 }
 
-// Throws with the first user whose setting `differs`.
-template <class Differs>
-void check_users(const std::vector<config::User>& users, const Differs& differs) {
+// Whether LoRA ranks may differ between users; each has then one expert, whatever is said.
+bool takes_any_rank(const Method& method) {
+  return method.rule == Rule::padding || method.rule == Rule::decomposition;
+}
+
+// Throws what `complaint` says of the first user that it says something of.
+template <class Complaint>
+void refuse_users(const std::vector<config::User>& users, const Complaint& complaint) {
   for (std::size_t i = 0; i < users.size(); ++i)
-    if (const std::string reason = differs(users[i]); !reason.empty())
+    if (const std::string reason = complaint(users[i]); !reason.empty())
       throw ConfigError(fmt::format("[user.{}] {}", i, reason));
 }
 
 void check_experts(const Method& method, const std::vector<config::User>& users) {
-  // A user of hetlora or flexlora has one expert whatever is said, as [user] experts is 2 unless it is set.
-  const bool by_rank = method.rule == Rule::padding || method.rule == Rule::decomposition;
-  check_users(users, [&](const config::User& user) -> std::string {
-    if (method.experts.value_or(0) > 0 && !by_rank && user.experts != *method.experts)
+  refuse_users(users, [&](const config::User& user) -> std::string {
+    const bool unsaid = user.experts == config::User().experts;
+    if (method.experts.value_or(0) > 0 && user.experts != *method.experts &&
+        !(takes_any_rank(method) && unsaid))
       return fmt::format("experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number",
                          user.experts, method.name, *method.experts);
     const bool chooses = method.experts_shared == Sharing::chosen;
@@ -118,9 +123,8 @@ bool shares_anything(const Method& method) {
 
 // What is averaged factor by factor must have one shape and mean the same update.
 void check_ranks(const Method& method, const std::vector<config::User>& users) {
-  const bool any_rank = method.rule == Rule::padding || method.rule == Rule::decomposition;
-  if (!shares_anything(method) || any_rank) return;
-  check_users(users, [&](const config::User& user) -> std::string {
+  if (!shares_anything(method) || takes_any_rank(method)) return;
+  refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.lora_rank == users[0].lora_rank && user.lora_alpha == users[0].lora_alpha) return {};
     return fmt::format(
         "lora_rank = {}, lora_alpha = {}, but user 0 has {}, {}: method '{}' averages LoRA factors, so all "
@@ -144,7 +148,7 @@ void check_one_model(const Method& method, const std::vector<config::User>& user
                      "expert_learning_rate = {}",
                      user.batch_sequences, user.context_tokens, user.local_steps, user.expert_learning_rate);
   };
-  check_users(users, [&](const config::User& user) -> std::string {
+  refuse_users(users, [&](const config::User& user) -> std::string {
     const std::string own = shape(user) + steps(user), first = shape(users[0]) + steps(users[0]);
     if (own == first) return {};
     return fmt::format("{}; user 0 has {}: method '{}' needs them alike for all users", own, first,
@@ -158,9 +162,17 @@ void check_options(const Method& method, const config::Method& options) {
         fmt::format("[method] carry_phase_gradients = true: method '{}' has no router phase of its own, so "
                     "there is nothing to carry",
                     method.name));
-  if (options.averaging == config::Averaging::tokens && method.rule != Rule::mean)
+  if (options.averaging == config::Averaging::tokens &&
+      (method.rule != Rule::mean || !shares_anything(method)))
+    throw ConfigError(fmt::format("[method] averaging = tokens: method '{}' {}", method.name,
+                                  method.rule == Rule::mean ? "averages nothing" : "has weights of its own"));
+  const config::Method defaults;
+  if (method.rule != Rule::padding && (options.rank_regulariser != defaults.rank_regulariser ||
+                                       options.pruning_strength != defaults.pruning_strength))
     throw ConfigError(
-        fmt::format("[method] averaging = tokens: method '{}' has weights of its own", method.name));
+        fmt::format("[method] rank_regulariser = {}, pruning_strength = {}: method '{}' prunes no ranks; "
+                    "'hetlora' does",
+                    options.rank_regulariser, options.pruning_strength, method.name));
 }
 
 }  // namespace

@@ -11,20 +11,11 @@ namespace comigs::federation {
 
 namespace {
 
-// || B A ||_F of each LoRA through R x R Gram matrices, in float64: tr((B^T B)(A A^T)) is its square.
-std::vector<double> norms(const std::vector<model::Lora>& loras) {
-  std::vector<at::Tensor> squares;
-  for (const model::Lora& lora : loras) {
-    const at::Tensor A = lora.A.detach().to(at::kDouble), B = lora.B.detach().to(at::kDouble);
-    squares.push_back((B.t().mm(B) * A.mm(A.t())).sum());
-  }
-  const at::Tensor roots = at::stack(squares).clamp_min(0.0).sqrt().to(at::kCPU);
-  return {roots.data_ptr<double>(), roots.data_ptr<double>() + roots.numel()};
-}
-
 // [lora, rank]: each LoRA's norms as shares of their sum over ranks.
 std::vector<double> all_norm_weights(const comm::Communicator& world, const std::vector<model::Lora>& loras) {
-  const std::vector<double> by_rank = world.all_gather(norms(loras));  // [rank, lora]
+  const at::Tensor own = model::product_norms(loras).to(at::kCPU);
+  const std::vector<double> by_rank = world.all_gather(
+      std::span(own.const_data_ptr<double>(), static_cast<std::size_t>(own.numel())));  // [rank, lora]
   const auto ranks = static_cast<std::size_t>(world.size());
   std::vector<double> weights(by_rank.size());
   for (std::size_t l = 0; l < loras.size(); ++l) {

@@ -109,8 +109,8 @@ double SharedMeans::weight(const std::vector<std::int64_t>& holders, std::int64_
   if (setup_.averaging == config::Averaging::uniform) return 1.0 / static_cast<double>(holders.size());
   double sum = 0.0;
   for (const std::int64_t holder : holders)
-    sum += static_cast<double>(setup_.train_tokens[static_cast<std::size_t>(holder)]);
-  return static_cast<double>(setup_.train_tokens[static_cast<std::size_t>(user)]) / sum;
+    sum += static_cast<double>(setup_.tokens[static_cast<std::size_t>(holder)]);
+  return static_cast<double>(setup_.tokens[static_cast<std::size_t>(user)]) / sum;
 }
 
 std::vector<double> SharedMeans::mixing_row() const {

@@ -2,12 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "comigs/base/random.hpp"
-#include "comigs/model/parameter_specs.hpp"
 
 namespace comigs::model {
 
@@ -33,13 +33,6 @@ void draw(const at::Tensor& leaf, double bound, const StreamKey& key) {
 void draw_lora(const Lora& lora, const StreamKey& key) {
   draw(lora.A, 1.0 / std::sqrt(static_cast<double>(lora.A.size(1))), key);
   lora.B.detach().zero_();
-}
-
-// || gamma B A ||_F through the R x R Gram matrices: |BA|^2 = tr((B^T B)(A A^T)).
-double update_norm(const Lora& lora, double scale) {
-  const at::Tensor A = lora.A.detach().to(at::kDouble), B = lora.B.detach().to(at::kDouble);
-  const double square = (B.t().mm(B) * A.mm(A.t())).sum().item<double>();
-  return scale * std::sqrt(std::max(square, 0.0));
 }
 
 }  // namespace
@@ -168,18 +161,27 @@ std::vector<Slice> Parameters::trained_lora() const {
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {
-  std::vector<float> norms;
-  for (const LayerParameters& layer : layers_) {
-    for (std::size_t e = 0; e < static_cast<std::size_t>(experts); ++e) {
-      const bool held = e < layer.experts.size();
-      const double nothing = std::numeric_limits<double>::quiet_NaN();
-      norms.push_back(
-          static_cast<float>(held ? update_norm(layer.experts[e].up, user_model_.scale()) : nothing));
-      norms.push_back(
-          static_cast<float>(held ? update_norm(layer.experts[e].down, user_model_.scale()) : nothing));
-    }
-  }
+  const auto nothing = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> norms(layers_.size() * static_cast<std::size_t>(experts) * 2, nothing);
+  std::vector<Lora> pairs;
+  for (const LayerParameters& layer : layers_)
+    for (const Expert& expert : layer.experts) pairs.insert(pairs.end(), {expert.up, expert.down});
+  if (pairs.empty()) return norms;
+  const at::Tensor found = (product_norms(pairs) * user_model_.scale()).to(at::kCPU, at::kFloat);
+  const auto held = static_cast<std::size_t>(user_model_.experts) * 2;
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
+    std::copy_n(found.const_data_ptr<float>() + layer * held, held,
+                norms.begin() + static_cast<std::ptrdiff_t>(layer * static_cast<std::size_t>(experts) * 2));
   return norms;
+}
+
+at::Tensor product_norms(const std::vector<Lora>& loras) {
+  std::vector<at::Tensor> squares;
+  for (const Lora& lora : loras) {
+    const at::Tensor A = lora.A.detach().to(at::kDouble), B = lora.B.detach().to(at::kDouble);
+    squares.push_back((B.t().mm(B) * A.mm(A.t())).sum());
+  }
+  return at::stack(squares).clamp_min(0.0).sqrt();
 }
 
 }  // namespace comigs::model

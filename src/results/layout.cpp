@@ -1,5 +1,6 @@
 #include "layout.hpp"
 
+#include <functional>
 #include <set>
 #include <string>
 #include <utility>
@@ -33,6 +34,11 @@ void add_user_arrays(std::vector<ArrayDescription>& arrays) {
   arrays.push_back({"users/experts", Type::int64, by_user, "1", "experts in every MLP block"});
   arrays.push_back({"users/generalists", Type::int64, by_user, "1",
                     "experts, from expert 0 on, that are shared with other users"});
+  arrays.push_back({"users/generalist",
+                    Type::int64,
+                    {"user", "expert"},
+                    "1",
+                    "number of the generalist that the expert is; -1: the user's own, or none"});
   arrays.push_back({"users/top_k", Type::int64, by_user, "1", "experts that a token is sent to"});
   arrays.push_back({"users/lora_rank", Type::int64, by_user, "1", "rank of the LoRA factors"});
   for (const std::string split : {"train", "validation", "test"}) {
@@ -165,16 +171,28 @@ void write_attributes(Group& root, const RunDescription& run) {
   root.set_attribute("library_versions", libraries);
 }
 
-void write_users(Group& root, const std::vector<UserDescription>& users) {
-  const auto write = [&](const std::string& name, std::int64_t UserDescription::*member) {
+// [user, expert]
+std::vector<std::int64_t> generalist_numbers(const std::vector<UserDescription>& users,
+                                             std::int64_t experts) {
+  std::vector<std::int64_t> numbers;
+  for (const UserDescription& user : users) {
+    numbers.insert(numbers.end(), user.generalists.begin(), user.generalists.end());
+    numbers.insert(numbers.end(), static_cast<std::size_t>(experts) - user.generalists.size(), -1);
+  }
+  return numbers;
+}
+
+void write_users(Group& root, const std::vector<UserDescription>& users, std::int64_t experts) {
+  const auto write = [&](const std::string& name, auto member) {
     std::vector<std::int64_t> values;
     for (const UserDescription& user : users) {
-      values.push_back(user.*member);
+      values.push_back(static_cast<std::int64_t>(std::invoke(member, user)));
     }
     root.open_dataset("users/" + name).write(values);
   };
   write("experts", &UserDescription::experts);
-  write("generalists", &UserDescription::generalists);
+  write("generalists", [](const UserDescription& user) { return user.generalists.size(); });
+  root.open_dataset("users/generalist").write(generalist_numbers(users, experts));
   write("top_k", &UserDescription::top_k);
   write("lora_rank", &UserDescription::lora_rank);
   write("train_tokens", &UserDescription::train_tokens);
@@ -205,7 +223,7 @@ void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
   for (const ArrayDescription& array : arrays) {
     create_array(root, coordinates, array, paths);
   }
-  write_users(root, run.users);
+  write_users(root, run.users, shape.experts);
 }
 
 }  // namespace comigs::results

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "comigs/base/error.hpp"
@@ -23,9 +24,11 @@ AdamwConstants constants(const config::Optimiser& optimiser) {
           .weight_decay = optimiser.weight_decay};
 }
 
-model::BalancingWeights balancing_weights(config::LoadBalancing kind) {
-  return kind == config::LoadBalancing::uniform ? model::BalancingWeights::uniform
-                                                : model::BalancingWeights::generalist;
+// Eq. 6 is about one generalist among specialists: a user without one, or with several, has no expert to
+// favour.
+model::BalancingWeights balancing_weights(config::LoadBalancing kind, const model::UserModel& user) {
+  const bool favours = kind == config::LoadBalancing::generalist && user.generalists.size() == 1;
+  return favours ? model::BalancingWeights::generalist : model::BalancingWeights::uniform;
 }
 
 }  // namespace
@@ -142,7 +145,9 @@ StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
     add(sums.language_model, loss.detach());
     if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
       const at::Tensor balance =
-          model::load_balancing_loss(forward.routing, balancing_weights(plan_.method.load_balancing)) * share;
+          model::load_balancing_loss(
+              forward.routing, balancing_weights(plan_.method.load_balancing, parameters_.user_model())) *
+          share;
       add(sums.load_balancing, balance.detach());
       loss = loss + plan_.method.load_balancing_weight * balance;
     }

@@ -42,7 +42,7 @@ struct Users {
                                  .method = find_method(method),
                                  .averaging = averaging,
                                  .users = users,
-                                 .train_tokens = tokens,
+                                 .tokens = tokens,
                                  .parameters = parameters,
                                  .rank_order = rank_order,
                                  .validation_loss = {}})

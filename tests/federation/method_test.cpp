@@ -204,7 +204,14 @@ BOOST_AUTO_TEST_CASE(options_without_effect_are_refused) {
   config.method.carry_phase_gradients = false;
   config.method.averaging = config::Averaging::tokens;
   check_contains(message("pcl"), {"averaging = tokens", "'pcl'"});
+  check_contains(message("local"), {"averaging = tokens", "averages nothing"});
   BOOST_TEST(message("fedavg").empty());
+  config.method.averaging = config::Averaging::uniform;
+  config.method.rank_regulariser = 0.5;
+  check_contains(message("flexlora"), {"rank_regulariser = 0.5", "'flexlora'", "hetlora"});
+  BOOST_TEST(message("hetlora").empty());
+  config.users[0].experts = 4;
+  check_contains(message("hetlora"), {"[user.0] experts = 4", "'hetlora' has 1"});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

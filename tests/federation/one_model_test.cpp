@@ -64,7 +64,7 @@ BOOST_AUTO_TEST_CASE(ranks_together_are_one_process_with_the_sum_of_their_batche
   const auto rule = all_make_aggregation({.world = world,
                                           .method = method,
                                           .users = users,
-                                          .train_tokens = {},
+                                          .tokens = {},
                                           .parameters = parameters,
                                           .validation_loss = {}});
   trainer.exchange_gradients(rule->exchange());

@@ -60,7 +60,7 @@ struct Run : TemporaryFolder {
   SharedMeans aggregation{{.world = world,
                            .method = method,
                            .users = users,
-                           .train_tokens = {},
+                           .tokens = {},
                            .parameters = parameters,
                            .validation_loss = {}}};
   RoundLoop loop{world, config, *base, shards, parameters, trainer, aggregation};

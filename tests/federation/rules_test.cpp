@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comigs/data/batch.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/rank_rules.hpp"
 #include "comigs/federation/shared_means.hpp"
+#include "comigs/model/cross_entropy.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
 
 namespace comigs::federation {
@@ -165,7 +168,7 @@ BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_se
   const std::unique_ptr<Aggregation> rule = all_make_aggregation({.world = world,
                                                                   .method = find_method("pcl"),
                                                                   .users = models,
-                                                                  .train_tokens = {},
+                                                                  .tokens = {},
                                                                   .parameters = parameters,
                                                                   .validation_loss = loss});
   const double sum = 1.0 + (users - 1) * std::exp(-1.0);
@@ -182,6 +185,32 @@ BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_se
   BOOST_TEST((judged == expected));
 }
 
+BOOST_AUTO_TEST_CASE(others_are_judged_by_the_loss_of_their_values_on_own_validation_data) {
+  const TemporaryFolder place;
+  const auto base = test::tiny_base();
+  const data::TokenShard validation =
+      test::write_shard(place.folder / "validation.bin", test::random_tokens(200, 37, 3), 37);
+  config::Config config;
+  config.run.seed = 9;
+  config.users.assign(static_cast<std::size_t>(users), {.batch_sequences = 2, .context_tokens = 6});
+  const model::UserModel model{.experts = 2, .lora_rank = 2, .gate = model::Gate::equal};
+  const model::Parameters own_model = test::random_parameters(test::tiny_architecture(), model, 1);
+  const auto judge = validation_loss(config, *base, own_model, validation, static_cast<std::size_t>(own));
+  for (const std::uint32_t number : {2u, 3u}) {
+    const model::Parameters other = test::random_parameters(test::tiny_architecture(), model, number);
+    // 20 batches by hand, from the definition of a stream's key.
+    double sum = 0.0;
+    for (std::uint32_t b = 0; b < 20; ++b) {
+      const data::Batch batch = data::sample_batch(
+          {&validation, 1}, 2, 6, {9, static_cast<std::uint32_t>(own), Stream::collaboration_batch, 5, b});
+      const at::NoGradGuard none;
+      const at::Tensor hidden = base->forward(at::tensor(batch.tokens, at::kLong).view({2, 6}), other).hidden;
+      sum += model::cross_entropy(hidden, base->head(), at::tensor(batch.targets, at::kLong)).item<double>();
+    }
+    BOOST_TEST(judge(other.values(), 5) == sum / 20, boost::test_tools::tolerance(1e-6));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk) {
   std::vector<model::UserModel> models;
   for (int user = 0; user < users; ++user)
@@ -191,7 +220,7 @@ BOOST_AUTO_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk) {
   const std::unique_ptr<Aggregation> rule = all_make_aggregation({.world = world,
                                                                   .method = find_method("hetlora"),
                                                                   .users = models,
-                                                                  .train_tokens = {},
+                                                                  .tokens = {},
                                                                   .parameters = parameters,
                                                                   .validation_loss = {}});
   const auto scale_last_rank = [&](double factor) {

@@ -60,7 +60,8 @@ def finished(request, tiny_base, tiny_data, tmp_path_factory) -> tuple[Row, Path
     row = request.param
     output = tmp_path_factory.mktemp(row.method)
     sizes = ("--rounds", ROUNDS, "--local-steps", 3, "--router-every", 2, "--router-steps", 2, "--lora-rank", 4)
-    batch = ("--batch-sequences", 4, "--context-tokens", 12, "--weights-every", 1, "--seed", 5)
+    # Without weight decay nothing but a gradient moves a number.
+    batch = ("--batch-sequences", 4, "--context-tokens", 12, "--weights-every", 1, "--seed", 5, "--weight-decay", 0)
     where = ("--data", tiny_data, "--model", tiny_base, "--output", output)
     train(*where, "--method", row.method, *sizes, *batch, *row.options)
     return row, output / "results.h5"
@@ -157,6 +158,21 @@ def test_the_table_lists_every_row_that_is_tested_here():
     assert done.code == 0
     names = [line.split()[0] for line in done.output.split("\n\n")[0].splitlines()[2:]]
     assert names[0] == "pretrained" and set(names[1:]) == {row.method for row in ROWS}
+
+
+def test_collaboration_weights_come_from_validation_data(tiny_base, tiny_data, tmp_path):
+    """From round 5 on every user has weights of its own, and with them a model of its own."""
+    options = ("--method", "pcl", "--rounds", 6, "--local-steps", 3, "--expert-learning-rate", 0.05)
+    sizes = ("--batch-sequences", 4, "--context-tokens", 12, "--lora-rank", 4, "--weights-every", 1)
+    train("--data", tiny_data, "--model", tiny_base, "--output", tmp_path / "run", *options, *sizes)
+    path = tmp_path / "run" / "results.h5"
+    with h5py.File(path) as file:
+        weight = file["aggregation/weight"][()]
+    np.testing.assert_allclose(weight[1:].sum(-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(weight[1:5], 0.25)
+    assert (np.abs(weight[5] - 0.25) > 1e-3).any() and (weight[6] == weight[5]).all()
+    assert alike(path, 4, "expert", lambda name: True) == {True}
+    assert alike(path, 5, "expert", lambda name: True) == {False}
 
 
 # Users with other ranks --------------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ class Case:
     @property
     def setting(self) -> Setting:
         scale = ALPHA / math.sqrt(RANK)
-        return Setting(self.experts, scale, self.top_k, self.routed, self.balancing, balancing_weight=0.3)
+        # Eq. 6 favours one generalist; where all experts are shared there is none to favour.
+        favoured = "uniform" if self.method == "fedavg-moe" and self.balancing == "generalist" else self.balancing
+        return Setting(self.experts, scale, self.top_k, self.routed, favoured, balancing_weight=0.3)
 
 
 CASES = [
@@ -245,3 +247,19 @@ def test_batches_come_from_the_phase_s_splits(traced, data):
             assert origin
             seen[phase] |= set(origin)
     assert seen == {phase: set(case.splits[phase]) for phase in seen}
+
+
+def test_centralized_draws_from_the_texts_of_all_users(base, tmp_path):
+    """Every rank takes its own part of batches over the union of all users' training splits."""
+    data = data_set(tmp_path / "data", users=["German", "Dutch"])
+    options = ["--data", data, "--model", base, "--output", "unused", "--method", "centralized", "--seed", 3]
+    options += ["--batch-sequences", BATCH, "--context-tokens", CONTEXT, "--local-steps", 3, "--rounds", 2]
+    texts = [tokens_of(data, user, "train").tolist() for user in (0, 1)]
+    found = [{tuple(text[i : i + CONTEXT]) for i in range(len(text) - CONTEXT)} for text in texts]
+    rows = []
+    for user in (0, 1):
+        trace = trace_steps(tmp_path / f"{user}.safetensors", options, users=2, user=user)
+        rows.append([tuple(row) for step in trace.tensors["tokens"].tolist() for row in step])
+        assert {row in found[0] for row in rows[-1]} == {True, False}
+        assert all(row in found[0] or row in found[1] for row in rows[-1])
+    assert rows[0] != rows[1]

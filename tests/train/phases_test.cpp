@@ -182,6 +182,21 @@ BOOST_AUTO_TEST_CASE(users_without_a_router_have_no_router_phase) {
   BOOST_TEST(sequence_of(train(equal, 2)) == "eeeeeeee");
 }
 
+BOOST_AUTO_TEST_CASE(pruned_ranks_stay_zero_though_the_optimiser_remembers_them) {
+  user_model = {.experts = 1, .lora_rank = 3, .lora_alpha = 4.0, .gate = model::Gate::equal};
+  plan.router_training = RouterTraining::none;
+  plan.prunes_ranks = true;
+  model::Parameters parameters = warm();
+  LocalTrainer trainer(*base, parameters, texts, plan);
+  (void)trainer.train_round(1);
+  parameters.restrict_rank(2);
+  (void)trainer.train_round(2);
+  for (const model::Lora& lora : parameters.loras()) {
+    BOOST_TEST(lora.A.detach().narrow(0, 2, 1).abs().max().item<float>() == 0.0f);
+    BOOST_TEST(lora.B.detach().narrow(1, 2, 1).abs().max().item<float>() == 0.0f);
+  }
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace comigs::train

@@ -68,7 +68,7 @@ struct User {
   double expert_learning_rate = 2e-3;  ///< peak
   double router_learning_rate = 2e-3;  ///< constant
   std::int64_t train_tokens = 0;       ///< leading tokens of the training split that are used; 0: all
-  double train_share = 1.0;            ///< leading share of them
+  double train_share = 1.0;            ///< leading share of the split; the smaller of both counts
   std::vector<std::int64_t> generalists = {0};  ///< those it holds, rising, where it may choose (comigs-mgxs)
 };
 

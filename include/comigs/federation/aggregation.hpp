@@ -45,7 +45,7 @@ struct AggregationSetup {
   config::Averaging averaging = config::Averaging::uniform;
   double pruning_strength = 0.99;
   const std::vector<model::UserModel>& users;
-  std::vector<std::int64_t> train_tokens;  ///< of each user
+  std::vector<std::int64_t> tokens;  ///< that each user's experts train on
   model::Parameters& parameters;           ///< this user's
   comm::Memory memory = comm::Memory::host;
   bool rank_order = false;

@@ -10,6 +10,10 @@ namespace comigs::federation {
 /// Throws ConfigError if the number of ranks is not the number of users.
 void check_users(const data::Manifest& manifest, std::int64_t ranks);
 
+/// Whether tokens of a vocabulary of this size can be the base model's: it may be padded to a round number,
+/// but where it is larger, they mean something else.
+[[nodiscard]] bool fits(std::int64_t vocabulary, const model::Architecture& architecture);
+
 /// Throws DataError if the tokens are not the base model's, ConfigError if a context is longer than its
 /// positions.
 void check_base(const config::Config& config, const data::Manifest& manifest,

@@ -13,6 +13,10 @@ namespace comigs::federation {
 /// How many leading tokens of its training split a user may use (train_tokens, train_share).
 [[nodiscard]] std::int64_t train_tokens(const config::User& user, const data::UserShards& shards);
 
+/// How many tokens its expert steps draw from: those, and its validation split where experts train on it too.
+[[nodiscard]] std::int64_t expert_tokens(const config::Config& config, const data::Manifest& manifest,
+                                         std::size_t user);
+
 /// The user's three splits, the training split cut to what the user may use. Throws DataError.
 [[nodiscard]] data::UserData open_user(const config::Config& config, const data::Manifest& manifest,
                                        std::size_t user);

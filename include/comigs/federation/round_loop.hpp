@@ -23,7 +23,8 @@ class RoundLoop {
   /// Collective over the world. Round 0: nothing is trained, all is evaluated.
   [[nodiscard]] UserRound all_start();
   /// Collective. Local training, aggregation and, where the round is one of those evaluated, evaluation.
-  /// Throws PeerError on every rank if any rank fails.
+  /// Throws PeerError on every rank if training or evaluation fails on any; an error inside an aggregation
+  /// is the rank's own, for the program to end the others by.
   [[nodiscard]] UserRound all_round(std::int64_t round);
 
   [[nodiscard]] bool is_last(std::int64_t round) const { return round == config_.run.rounds; }

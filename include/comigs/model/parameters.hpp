@@ -126,6 +126,10 @@ class Parameters {
   Slice routers_;
 };
 
+/// ||B A||_F of each LoRA, float64 [count] on its device, through R x R Gram matrices: tr((B^T B)(A A^T)) is its
+/// square.
+[[nodiscard]] at::Tensor product_norms(const std::vector<Lora>& loras);
+
 /// The elements of a slice, as a view.
 [[nodiscard]] at::Tensor view(const at::Tensor& block, const Slice& slice);
 
