@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -44,6 +45,13 @@ RENAMED = {("time", "round"): "total"}
 
 class ResultsError(Exception):
     """A results file that cannot be used; the message is one line and names the file."""
+
+
+class ExpertKind(NamedTuple):
+    """What an expert is: a generalist by its number, which all holders share; or a user's n-th specialist."""
+
+    role: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -123,10 +131,24 @@ class Run:
         """True where the configuration asks for no round: the base model as it is."""
         return self.planned_rounds == 0
 
+    def experts(self, user: str) -> list[ExpertKind]:
+        """A user's experts in order."""
+        count, array = self._count("experts", user), self.array("users", "generalist")
+        if array is None:  # older files: expert e is generalist e or the user's own
+            generalists = self._count("generalists", user)
+            numbers = [index if index < generalists else -1 for index in range(count)]
+        else:
+            numbers = [int(number) for number in array.sel(user=user).values[:count]]
+        return [
+            ExpertKind("generalist", number)
+            if number >= 0
+            else ExpertKind("specialist", numbers[:index].count(-1))
+            for index, number in enumerate(numbers)
+        ]
+
     def expert_roles(self, user: str) -> list[str]:
         """The roles of a user's experts in order: "generalist" or "specialist"."""
-        experts, generalists = self._count("experts", user), self._count("generalists", user)
-        return ["generalist" if index < generalists else "specialist" for index in range(experts)]
+        return [expert.role for expert in self.experts(user)]
 
     def _count(self, name: str, user: str) -> int:
         array = self.array("users", name)

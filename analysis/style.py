@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.colors import to_hex, to_rgb
 
+from analysis.results import ExpertKind
+
 GENERALIST = "#ff7f0e"
 SPECIALIST = "#1f77b4"
 NEUTRAL = "#6a51a3"
@@ -103,25 +105,16 @@ def series_colours(count: int) -> list[str]:
     return [_SERIES[index % len(_SERIES)] for index in range(count)]
 
 
-def expert_colours(roles: Sequence[str]) -> list[str]:
-    """A colour for each expert of a user: orange for generalists, blue for specialists."""
+def expert_colours(experts: Sequence[ExpertKind]) -> list[str]:
+    """A colour for each expert, the same for all users: orange for generalists, blue for specialists."""
     families = {"generalist": _GENERALISTS, "specialist": _SPECIALISTS}
-    counts = dict.fromkeys(families, 0)
-    colours = []
-    for role in roles:
-        family = families[role]
-        colours.append(family[counts[role] % len(family)])
-        counts[role] += 1
-    return colours
+    return [families[role][number % len(families[role])] for role, number in experts]
 
 
-def expert_names(roles: Sequence[str]) -> list[str]:
-    """`generalist`, `specialist`; numbered from 1 where a user has several of a role."""
-    names = []
-    for index, role in enumerate(roles):
-        number = roles[: index + 1].count(role)
-        names.append(f"{role} {number}" if roles.count(role) > 1 else role)
-    return names
+def expert_names(experts: Sequence[ExpertKind]) -> list[str]:
+    """`generalist`, `specialist`; with their numbers where there are several of a role."""
+    roles = [expert.role for expert in experts]
+    return [f"{role} {number}" if roles.count(role) > 1 else role for role, number in experts]
 
 
 def tint(colour: str) -> str:

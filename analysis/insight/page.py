@@ -10,7 +10,7 @@ import numpy as np
 from analysis import figures, page, sections
 from analysis.compare import Group, group_runs
 from analysis.insight import drawing, words
-from analysis.insight.subspaces import similarities
+from analysis.insight.subspaces import Similarities, similarities
 from analysis.markup import Markup, join, tag
 from analysis.page import FigureFolder
 from analysis.probes import Probe, read_probes
@@ -90,7 +90,7 @@ def _words(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
     drawn = drawing.generalist_by_words(by_frequency, by_word, range(probes[0].score.shape[2]))
     count = sum(len(probe.texts) for probe in probes)
     source = (
-        "its user's training split" if counts else "these texts themselves (the data folder is not there)"
+        "its user's training tokens" if counts else "these texts themselves (the data folder is not there)"
     )
     caption = (
         f"Mean gate weight of the generalist in {run.name}, each user's model on its own texts (all texts "
@@ -129,11 +129,21 @@ def _experts(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
     parts = [folder.add(drawing.overlaps_by_layer(found), f"overlap{ending}", "Overlap by layer", caption)]
     caption = (
         f"Overlap of what two experts write (columns of B A), after round {found.rounds[-1]}; mean of up and "
-        f"down projection. Random directions would have {found.chance['output']:.3f}."
+        f"down projection. Random directions would have {found.chance['output']:.3f}.{_held(run, found)}"
     )
     drawn = drawing.expert_overlaps(found, "output")
     parts.append(folder.add(drawn, f"overlap_pairs{ending}", "Overlap of every two experts", caption))
     return join(*parts)
+
+
+def _held(run: Run, found: Similarities) -> str:
+    """Who holds each generalist that is not the same for all users."""
+    partial = [
+        f"{expert.name} by {', '.join(expert.holders)}"
+        for expert in found.experts
+        if expert.role == "generalist" and len(expert.holders) < len(run.users)
+    ]
+    return f" Generalists are held by some users: {'; '.join(partial)}." if partial else ""
 
 
 def _aggregation(group: Group, folder: FigureFolder, ending: str) -> Markup | str:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from analysis import style
-from analysis.results import ResultsError, Run
+from analysis.results import ExpertKind, ResultsError, Run
 
 PROJECTIONS = ("up", "down")
 PAIRS = (
@@ -54,12 +54,13 @@ def overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Expert:
-    """An expert that is different from all others: a generalist (of its first holder), or a specialist."""
+    """An expert that differs from all others; `user`, the first who holds it, has it as expert `number`."""
 
     name: str
     role: str
     user: int
     number: int
+    holders: tuple[str, ...]
 
 
 @dataclass
@@ -97,53 +98,89 @@ def _kind(one: Expert, other: Expert) -> str:
     return "specialists of one user" if one.user == other.user else "specialists of two users"
 
 
-def distinct_experts(run: Run) -> list[Expert]:
-    """Every generalist once, then every user's specialists."""
-    generalists: dict[str, Expert] = {}
+def distinct_experts(run: Run, weights: h5py.Group) -> list[Expert]:
+    """Every generalist once (once a version where its holders' differ), then every user's specialists."""
+    # Each version of a generalist: the users who hold it, and which of their experts it is.
+    versions: dict[ExpertKind, list[list[tuple[int, int]]]] = {}
     specialists = []
     for user, name in enumerate(run.users):
-        roles = run.expert_roles(user=name)
-        for number, (role, words) in enumerate(zip(roles, style.expert_names(roles))):
-            if role == "generalist":
-                generalists.setdefault(words, Expert(words, role, user, number))
-            else:
-                ending = words.removeprefix("specialist")
-                specialists.append(Expert(f"{name}{ending}", role, user, number))
-    return [*generalists.values(), *specialists]
+        own = run.experts(name)
+        for number, (kind, words) in enumerate(zip(own, style.expert_names(own))):
+            if kind.role == "specialist":
+                own_name = name + words.removeprefix("specialist")
+                specialists.append(Expert(own_name, kind.role, user, number, (name,)))
+                continue
+            known = versions.setdefault(kind, [])
+            same = (holders for holders in known if _are_equal(run, weights, holders[0], (user, number)))
+            holders = next(same, None)
+            if holders is None:
+                known.append(holders := [])
+            holders.append((user, number))
+    kinds = sorted(versions)
+    generalists = []
+    for kind, words in zip(kinds, style.expert_names(kinds)):
+        for holders in versions[kind]:
+            names = tuple(run.users[user] for user, _ in holders)
+            name = words if len(versions[kind]) == 1 else f"g{kind.number} {names[0]}"
+            generalists.append(Expert(name, kind.role, *holders[0], names))
+    return [*generalists, *specialists]
+
+
+def _are_equal(run: Run, weights: h5py.Group, one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two users' experts, each as (user, expert), have the same factors in all that is recorded."""
+    rounds, layers = _recorded(weights)
+    # The last round first: there, versions differ most.
+    return all(
+        np.array_equal(first, second)
+        for number in reversed(rounds)
+        for layer in layers
+        for ours, theirs in zip(*(_factors(run, weights, number, layer, *held) for held in (one, other)))
+        for first, second in zip(ours, theirs)
+    )
+
+
+def _recorded(weights: h5py.Group) -> tuple[list[int], list[int]]:
+    """The rounds and the layers whose weights the file holds."""
+    rounds = sorted(int(name) for name in weights if name.isdigit())
+    # Beside the layers lie their arrays' dimension scales.
+    names = [name for name in weights[f"{rounds[0]}/user_0"] if name.startswith("layer_")]
+    return rounds, sorted(int(name.removeprefix("layer_")) for name in names)
 
 
 def similarities(run: Run) -> Similarities | None:
     """All overlaps at the rounds whose weights the file holds; None where there is nothing to compare."""
-    experts = distinct_experts(run)
     with h5py.File(run.path, "r", locking=False) as file:
         weights = file.get("expert/weights")
-        if weights is None or len(weights) == 0 or len(experts) < 2:
+        if weights is None or len(weights) == 0:
             return None
-        rounds = sorted(int(name) for name in weights if name.isdigit())
-        # Beside the layers lie their arrays' dimension scales.
-        names = [name for name in weights[f"{rounds[0]}/user_0"] if name.startswith("layer_")]
-        layers = sorted(int(name.removeprefix("layer_")) for name in names)
+        experts = distinct_experts(run, weights)
+        if len(experts) < 2:
+            return None
+        rounds, layers = _recorded(weights)
         shape = (len(rounds), len(layers), len(experts), len(experts))
         found = {side: np.full(shape, np.nan) for side in ("output", "input")}
         chance: dict[str, float] = {}
         for i, number in enumerate(rounds):
             for j, layer in enumerate(layers):
-                read = [list(_factors(run, weights, number, layer, expert)) for expert in experts]
+                factors = [_factors(run, weights, number, layer, one.user, one.number) for one in experts]
+                read = [[directions(down, up) for down, up in own] for own in factors]
                 for side in found:
                     found[side][i, j] = _table(read, side)
                     chance[side] = _chance(read, side)
     return Similarities(experts, rounds, layers, found, chance)
 
 
-def _factors(run: Run, weights: h5py.Group, number: int, layer: int, expert: Expert) -> Iterator[Directions]:
-    """The directions of both projections of an expert."""
-    place = f"{number}/user_{expert.user}/layer_{layer}/expert_{expert.number}"
+def _factors(
+    run: Run, weights: h5py.Group, number: int, layer: int, user: int, expert: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """A and B of both projections of a user's expert."""
+    place = f"{number}/user_{user}/layer_{layer}/expert_{expert}"
     for projection in PROJECTIONS:
         try:
             down, up = (weights[f"{place}/{projection}_{factor}"][()] for factor in "AB")
         except KeyError as error:
             raise ResultsError(f"{run.path}: 'expert/weights/{place}' lacks {projection}_A or _B") from error
-        yield directions(down, up)
+        yield down, up
 
 
 def _table(read: list[list[Directions]], side: str) -> np.ndarray:

@@ -50,7 +50,7 @@ def frequency_names() -> list[str]:
 
 
 def training_counts(run: Run) -> list[np.ndarray] | None:
-    """How often each token stands in each user's training split; None where that data is not there."""
+    """How often each token stands in what each user trained on; None where that data is not there."""
     folder = Path(run.settings.get("data.folder") or "-")
     try:
         text = (folder / "manifest.json").read_bytes()
@@ -58,7 +58,13 @@ def training_counts(run: Run) -> list[np.ndarray] | None:
             return None
         manifest = json.loads(text)
         files = {user["name"]: user["splits"]["train"]["file"] for user in manifest["users"]}
-        shards = [np.fromfile(folder / files[name], dtype=manifest["dtype"]) for name in run.users]
+        # A user trains on the leading tokens of its file; -1 reads all of them.
+        tokens = run.array("users", "train_tokens")
+        used = [-1] * len(run.users) if tokens is None else tokens.values.tolist()
+        shards = [
+            np.fromfile(folder / files[name], dtype=manifest["dtype"], count=count)
+            for name, count in zip(run.users, used)
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return [np.bincount(shard) for shard in shards]

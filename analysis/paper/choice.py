@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis import compare
 from analysis.compare import Group
 from analysis.paper.index import Alternative, Cell, Entry, Index, data_set_name
 from analysis.results import ResultsError
@@ -60,8 +59,9 @@ def choose(index: Index, cell: Cell) -> Choice:
     if not found:
         choice.remarks.append(f"{choice.place}: no finished run.")
         return choice
-    scores = {alternative: _validation(group) for alternative, group in found.items()}
-    best = min(scores, key=lambda alternative: scores[alternative])
+    best = _best(choice, found)
+    if best is None:
+        return choice
     choice.group = found[best]
     planned = cell.alternatives[best]
     if len(choice.group.runs) < len(planned):
@@ -74,14 +74,41 @@ def choose(index: Index, cell: Cell) -> Choice:
             if len(found) == len(cell.alternatives)
             else (f"{len(found)} of {len(cell.alternatives)} alternatives, the others are not done")
         )
-        chosen = ", ".join(f"{option} = {value}" for option, value in best)
-        choice.remarks.append(f"{choice.place}: {chosen} (best mean validation perplexity of {done}).")
+        choice.remarks.append(f"{choice.place}: {_words(best)} (best mean validation perplexity of {done}).")
     return choice
 
 
-def _validation(group: Group) -> float:
-    mean = compare.figure(over_users(group, "validation")).mean
-    return math.inf if math.isnan(mean) else mean
+def _best(choice: Choice, found: dict[Alternative, Group]) -> Alternative | None:
+    """The lowest mean over the seeds that all have: easy seeds of one must not meet hard ones of another.
+
+    What has no finite perplexity at all is no rival; None where the rivals have no seed in common.
+    """
+    if len(found) == 1:
+        return next(iter(found))
+    scores = {alternative: _validation(group) for alternative, group in found.items()}
+    rivals = {alternative: by_seed for alternative, by_seed in scores.items() if by_seed}
+    for alternative in (one for one in scores if one not in rivals):
+        choice.remarks.append(f"{choice.place}: {_words(alternative)} has no finite validation perplexity.")
+    shared = sorted(set.intersection(*map(set, rivals.values()))) if rivals else []
+    planned = {entry.seed for entries in choice.cell.alternatives.values() for entry in entries}
+    if len(shared) < len(planned):
+        choice.remarks.append(
+            f"{choice.place}: {len(shared)} of {len(planned)} seeds have a finite validation perplexity for "
+            f"all {len(rivals)} alternatives compared{'' if shared else ', so none is chosen'}."
+        )
+    if not shared:
+        return None
+    return min(rivals, key=lambda alternative: sum(rivals[alternative][seed] for seed in shared))
+
+
+def _validation(group: Group) -> dict[str, float]:
+    """Final validation perplexity by seed, where it is finite."""
+    values = zip(group.runs, over_users(group, "validation"))
+    return {run.attribute("seed"): value for run, value in values if math.isfinite(value)}
+
+
+def _words(alternative: Alternative) -> str:
+    return ", ".join(f"{option} = {value}" for option, value in alternative)
 
 
 def _seeds(entries: list[Entry]) -> str:
@@ -92,6 +119,10 @@ def _seeds(entries: list[Entry]) -> str:
 
 
 def over_users(group: Group, split: str) -> list[float]:
-    """Each run's final perplexity, mean over users; NaN where a user's is missing."""
-    rows = [compare.final_row(run, split) for run in group.runs]
-    return [math.nan if row is None else float(row.mean("user", skipna=False)) for row in rows]
+    """Each run's perplexity after its last round, mean over users; NaN where a user's is missing."""
+    arrays = [run.array("perplexity", split) for run in group.runs]
+    # The runs are done: an earlier row would show a run that failed in the end as sound.
+    return [
+        math.nan if array is None else float(array.isel(round=-1).mean("user", skipna=False))
+        for array in arrays
+    ]

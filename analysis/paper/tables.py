@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -14,6 +15,7 @@ from analysis.paper.choice import Choice, Request, choose, over_users
 from analysis.paper.index import Cell, data_set_name, data_sets_of
 from analysis.paper.published import TABLE_2_COLUMNS, TABLE_5_COLUMNS
 from analysis.paper.table import MEASURED, Line, Table, Value, rank_columns, rank_lines
+from analysis.results import Run
 
 # Bounds that no user could have alone: shown, not ranked.
 REFERENCES = ("pretrained", "centralized")
@@ -121,19 +123,27 @@ class Measured:
 
     @property
     def notes(self) -> list[str]:
-        """Remarks on the choices, then what compare says about the runs of each data set."""
+        """Remarks on the choices, then what sets the runs of each data set apart."""
         groups: dict[str, list[compare.Group]] = {}
         for choice in self._choices.values():
             if choice.group is not None:
                 groups.setdefault(choice.cell.dataset, []).append(choice.group)
         found = [*self.remarks]
         for dataset, members in groups.items():
+            name = data_set_name(dataset)
             if len({group.comparable for group in members}) > 1:
-                name = data_set_name(dataset)
                 found.append(
                     f"{name}: the runs differ in data, base model or users, so they cannot be compared."
                 )
+            programs = sorted({_program(run) for group in members for run in group.runs})
+            if len(programs) > 1:
+                found.append(f"{name}: the runs were made by different programs ({'; '.join(programs)}).")
         return found
+
+
+def _program(run: Run) -> str:
+    version, commit = (run.attribute(name) or "unknown" for name in ("program_version", "git_commit"))
+    return f"version {version}, commit {commit}"
 
 
 def _value(choice: Choice) -> Value | None:
@@ -141,7 +151,12 @@ def _value(choice: Choice) -> Value | None:
         return None
     values = over_users(choice.group, "test")
     figure = compare.figure(values)
-    return Value(figure.mean, figure.std, seeds=len(values))
+    seeds = sum(map(math.isfinite, values))
+    if seeds < len(values):
+        choice.remarks.append(
+            f"{choice.place}: {seeds} of {len(values)} seeds have a finite test perplexity for all users."
+        )
+    return Value(figure.mean, figure.std, seeds=seeds)
 
 
 def _line(section: str, row: str, cell: Cell, columns: int) -> Line:

@@ -9,7 +9,7 @@ import numpy as np
 from analysis import page, style
 from analysis.markup import Markup, tag
 from analysis.probes import Probe
-from analysis.results import Run
+from analysis.results import ExpertKind, Run
 
 NEWLINE = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n"
 SHEET = """
@@ -37,15 +37,15 @@ def token_page(
     is_diagonal: bool = False,
 ) -> Markup:
     """A line a user's model, a column a text (or each user's own text only); opens at the layer `shown`."""
-    roles = [run.expert_roles(user) for user in run.users]
+    experts = [run.experts(user) for user in run.users]
     columns = len(probes) if not is_diagonal else min(len(probes), 2)
     cells = []
     if is_diagonal:
-        cells = [_text(probe, user, run, roles[user], layers) for user, probe in enumerate(probes)]
+        cells = [_text(probe, user, run, experts[user], layers) for user, probe in enumerate(probes)]
     else:
         for user, name in enumerate(run.users):
             cells += [tag("b", _column_title(probe, name)) for probe in probes]
-            cells += [_text(probe, user, run, roles[user], layers) for probe in probes]
+            cells += [_text(probe, user, run, experts[user], layers) for probe in probes]
     widths = f"grid-template-columns: repeat({columns}, minmax(230px, 1fr))"
     grid = tag("div", *cells, class_="grid", style=widths)
     body = tag(
@@ -56,13 +56,15 @@ def token_page(
             tag("p", " \N{MIDDLE DOT} ".join(part for part in lead if part), class_="lead"),
         ),
         tag(
-            "p", *_legend(roles), " Each token has the colour of its first expert; its gate weights on hover."
+            "p",
+            *_legend(experts),
+            " Each token has the colour of its first expert; its gate weights on hover.",
         ),
         *_switches(layers, shown),
         grid,
         class_="tokens",
     )
-    return page.document(title, body, Markup(SHEET + _colours(roles, layers)))
+    return page.document(title, body, Markup(SHEET + _colours(experts, layers)))
 
 
 def _column_title(probe: Probe, model: str) -> str:
@@ -81,38 +83,37 @@ def _switches(layers: Mapping[str, int], shown: str) -> list[Markup]:
     return parts
 
 
-def _kinds(roles: Sequence[str]) -> list[str]:
+def _kinds(experts: Sequence[ExpertKind]) -> list[str]:
     """A short name for each expert: g0, g1, ... for generalists, s0, s1, ... for specialists."""
-    return [f"{role[0]}{roles[:index].count(role)}" for index, role in enumerate(roles)]
+    return [f"{role[0]}{number}" for role, number in experts]
 
 
-def _palette(roles: Sequence[Sequence[str]]) -> dict[str, tuple[str, str]]:
+def _palette(experts: Sequence[Sequence[ExpertKind]]) -> dict[str, tuple[str, str]]:
     """Name and colour of every kind of expert that any user has."""
-    found: dict[str, tuple[str, str]] = {}
-    for own in sorted(roles, key=len, reverse=True):
-        for kind, name, colour in zip(_kinds(own), style.expert_names(own), style.expert_colours(own)):
-            found.setdefault(kind, (name, colour))
-    return found
+    found = sorted({expert for own in experts for expert in own})
+    return dict(zip(_kinds(found), zip(style.expert_names(found), style.expert_colours(found))))
 
 
-def _legend(roles: Sequence[Sequence[str]]) -> list[Markup]:
+def _legend(experts: Sequence[Sequence[ExpertKind]]) -> list[Markup]:
     return [
         tag("span", name, class_="chip", style=f"background: {style.tint(colour)}")
-        for name, colour in _palette(roles).values()
+        for name, colour in _palette(experts).values()
     ]
 
 
-def _colours(roles: Sequence[Sequence[str]], layers: Mapping[str, int]) -> str:
+def _colours(experts: Sequence[Sequence[ExpertKind]], layers: Mapping[str, int]) -> str:
     return "\n".join(
         f"#layer-{layer}:checked ~ .grid .{layer}-{kind} {{ background: {style.tint(colour)}; }}"
         for layer in layers
-        for kind, (_, colour) in _palette(roles).items()
+        for kind, (_, colour) in _palette(experts).items()
     )
 
 
-def _text(probe: Probe, user: int, run: Run, roles: Sequence[str], layers: Mapping[str, int]) -> Markup:
+def _text(
+    probe: Probe, user: int, run: Run, experts: Sequence[ExpertKind], layers: Mapping[str, int]
+) -> Markup:
     tops = {name: probe.top(user, number) for name, number in layers.items()}
-    kinds, names = _kinds(roles), style.expert_names(roles)
+    kinds, names = _kinds(experts), style.expert_names(experts)
     spans = []
     for token, text in enumerate(probe.texts):
         classes = [
@@ -124,7 +125,7 @@ def _text(probe: Probe, user: int, run: Run, roles: Sequence[str], layers: Mappi
         )
         shown = text.replace("\n", NEWLINE)
         spans.append(tag("span", shown, class_=" ".join(classes) or None, title=hover))
-    share = ", ".join(f"{_generalist_share(top, roles)} ({name} layer)" for name, top in tops.items())
+    share = ", ".join(f"{_generalist_share(top, experts)} ({name} layer)" for name, top in tops.items())
     owner = probe.owner == run.users[user]
     return tag(
         "div",
@@ -139,8 +140,9 @@ def _weights(score: np.ndarray, names: Sequence[str]) -> str:
     return ", ".join(known) or "no gate"
 
 
-def _generalist_share(top: np.ndarray, roles: Sequence[str]) -> str:
+def _generalist_share(top: np.ndarray, experts: Sequence[ExpertKind]) -> str:
     known = top[top >= 0]
     if known.size == 0:
         return "-"
-    return f"{100 * np.mean(known < list(roles).count('generalist')):.0f} %"
+    generalists = [place for place, expert in enumerate(experts) if expert.role == "generalist"]
+    return f"{100 * np.mean(np.isin(known, generalists)):.0f} %"

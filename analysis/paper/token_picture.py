@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from analysis import canvas, style
 from analysis.probes import Probe
-from analysis.results import Run
+from analysis.results import ExpertKind, Run
 
 LINE_CHARACTERS, MOST_LINES = 46, 18
 FONT = "DejaVu Sans Mono"
@@ -31,7 +31,7 @@ def grid(run: Run, probes: Sequence[Probe], layer: int, name: str) -> Figure:
     figure, axes = _panels(len(run.users), len(probes), _most_lines(probes))
     for user, row in enumerate(axes):
         for probe, one in zip(probes, row):
-            _draw(one, probe, probe.top(user, layer), run.expert_roles(run.users[user]))
+            _draw(one, probe, probe.top(user, layer), run.experts(run.users[user]))
             _frame(one, is_own=probe.owner == run.users[user])
         _row_label(row[0], f"model of {canvas.plain(run.users[user], 24)}")
     for probe, one in zip(probes, axes[0]):
@@ -46,7 +46,7 @@ def diagonal(run: Run, probes: Sequence[Probe], layers: Mapping[str, int]) -> Fi
     figure, axes = _panels(len(layers), len(probes), _most_lines(probes))
     for (name, layer), row in zip(layers.items(), axes):
         for user, (probe, one) in enumerate(zip(probes, row)):
-            _draw(one, probe, probe.top(user, layer), run.expert_roles(run.users[user]))
+            _draw(one, probe, probe.top(user, layer), run.experts(run.users[user]))
             _frame(one, is_own=False)
         _row_label(row[0], f"{name} layer ({layer})")
     for user, one in enumerate(axes[0]):
@@ -105,8 +105,8 @@ def _font_size(width: float) -> float:
     return 72 * width / ((LINE_CHARACTERS + 1) * CHARACTER_WIDTH)
 
 
-def _draw(axes: Axes, probe: Probe, top: Sequence[int], roles: Sequence[str]) -> None:
-    colours = style.expert_colours(roles)
+def _draw(axes: Axes, probe: Probe, top: Sequence[int], experts: Sequence[ExpertKind]) -> None:
+    colours = style.expert_colours(experts)
     pieces = lay_out(probe.texts)
     boxes, faces = [], []
     lines: dict[int, str] = {}
@@ -139,12 +139,12 @@ def _frame(axes: Axes, *, is_own: bool) -> None:
 
 
 def _legend(figure: Figure, run: Run, words: str) -> None:
-    roles = max((run.expert_roles(user) for user in run.users), key=len)
-    colours = [style.tint(colour) for colour in style.expert_colours(roles)]
+    experts = sorted({expert for user in run.users for expert in run.experts(user)})
+    colours = [style.tint(colour) for colour in style.expert_colours(experts)]
     handles = [Patch(color=colour) for colour in colours]
     figure.legend(
         handles,
-        style.expert_names(roles),
+        style.expert_names(experts),
         loc="upper left",
         ncols=len(handles),
         bbox_to_anchor=(LEFT / canvas.WIDTH - 0.005, 1.0),

@@ -48,6 +48,7 @@ def write_results(
     folders: tuple[str, str] = ("runs/data", "runs/base"),
     experts: Sequence[int] | None = None,
     generalists: Sequence[int] | None = None,
+    generalist: Sequence[Sequence[int]] | None = None,
     layers: int = 3,
     level: float = 100.0,
     perplexity: Mapping[str, np.ndarray] | None = None,
@@ -72,6 +73,8 @@ def write_results(
                 file.attrs[name] = value
         _coordinates(file, users, rounds, layers, max(experts))
         _users(file, experts, generalists, users_extra or {})
+        if generalist is not None:
+            _array(file, "users/generalist", np.array(generalist), "user expert", np.int64)
         _perplexities(file, perplexity or default_perplexity(len(users), rounds, level))
         _array(
             file,

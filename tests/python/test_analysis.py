@@ -367,7 +367,7 @@ def test_users_with_one_or_many_experts(tmp_path):
     many, one = figures.routing_by_layer(group).axes
     assert len(many.patches) == 12 and len(one.patches) == 0
     assert "one expert" in one.texts[0].get_text()
-    colours = style.expert_colours(["generalist", "specialist", "specialist"])
+    colours = style.expert_colours(group.runs[0].experts("German")[:3])
     assert colours[0] == style.GENERALIST and colours[1] == style.SPECIALIST and len(set(colours)) == 3
 
 

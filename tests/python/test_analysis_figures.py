@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from report_page import Page  # noqa: E402
-from results_fixture import Sweep, final_test, two_experts, write_probe  # noqa: E402
+from results_fixture import Sweep, final_test, two_experts, write_probe, write_results  # noqa: E402
 
-from analysis import curves, style  # noqa: E402
+from analysis import curves, figures, style  # noqa: E402
 from analysis.cli import main  # noqa: E402
 from analysis.compare import Group  # noqa: E402
 from analysis.paper import rounds, router_sweep, token_picture  # noqa: E402
@@ -105,6 +105,21 @@ def test_figure_9_reads_period_and_steps_from_the_options(tmp_path):
     left = router_sweep.draw(grid).axes[0]
     assert sorted(text.get_text() for text in left.texts) == ["15.00\nbest", "20.00", "35.00", "–"]
     assert make(tmp_path, "figure9") == ["figure9.png", "figure9.svg"]
+
+
+# Routing ----------------------------------------------------------------------------------------------------
+
+
+def test_each_generalist_has_one_colour_for_all_users_and_a_place_in_the_legend(tmp_path):
+    write_results(tmp_path / "run", method="comigs-mgxs", generalist=[[0, -1], [1, -1]])
+    group = Group("x", [open_run(tmp_path / "run")])
+    figure = figures.routing_by_layer(group)
+    german, dutch = ([bar.get_facecolor() for bar in axes.patches] for axes in figure.axes)
+    assert german[0] != dutch[0] and german[3] == dutch[3]
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["generalist 0", "generalist 1", "specialist"]
+    shown = [patch.get_facecolor() for patch in legend.get_patches()]
+    assert shown == [german[0], dutch[0], german[3]]
 
 
 # Tokens -----------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from analysis.compare import Group  # noqa: E402
 from analysis.insight import drawing, words  # noqa: E402
 from analysis.insight.subspaces import (  # noqa: E402
     directions,
-    distinct_experts,
     overlap,
     principal_angles,
     similarities,
@@ -84,8 +83,8 @@ def test_similarities_between_users_experts(tmp_path):
         write_factors(tmp_path / "run", 3, user, 0, 0, 2.0 * read, 3.0 * writes["g"])
         write_factors(tmp_path / "run", 3, user, 0, 1, -read, writes[name])
     run = open_run(tmp_path / "run")
-    assert [expert.name for expert in distinct_experts(run)] == ["generalist", "German", "Dutch"]
     found = similarities(run)
+    assert [expert.name for expert in found.experts] == ["generalist", "German", "Dutch"]
     expected = [[1.0, 0.25, 0.0], [0.25, 1.0, 0.0], [0.0, 0.0, 1.0]]
     np.testing.assert_allclose(found.overlap["output"][0, 0], expected, atol=1e-6)
     np.testing.assert_allclose(found.overlap["input"][0, 0], 1.0, atol=1e-6)
@@ -94,6 +93,52 @@ def test_similarities_between_users_experts(tmp_path):
     assert between["specialist and generalist"]["output"][0, 0] == pytest.approx(0.125)
     assert between["specialists of two users"]["output"][0, 0] == pytest.approx(0.0, abs=1e-9)
     assert found.chance == pytest.approx({"output": 0.25, "input": 0.2})
+
+
+def held(folder: Path, generalist: list[list[int]], values: list[list[float]]) -> list[tuple]:
+    """Name, holders, user and number of the distinct experts whose factors all hold `values`."""
+    users = ("German", "Dutch", "French")
+    count = [len(own) for own in values]
+    padded = [own + [-1] * (max(count) - len(own)) for own in generalist]
+    # As many are shared as the counts say, whichever they are.
+    shared = [sum(number >= 0 for number in own) for own in generalist]
+    write_results(folder, users=users, layers=2, experts=count, generalists=shared, generalist=padded)
+    for user, own in enumerate(values):
+        for number, value in enumerate(own):
+            for layer in range(2):
+                # The first layer is the same for all: one layer that differs makes another expert.
+                factors = np.full((1, 3), value if layer else 1.0), np.full((4, 1), 1.0)
+                write_factors(folder, 3, user, layer, number, *factors)
+    found = similarities(open_run(folder)).experts
+    return [(one.name, *one.holders, one.user, one.number) for one in found]
+
+
+def test_generalists_are_told_apart_by_number_and_each_is_there_once(tmp_path):
+    """Generalist 1 is German's expert 1 and Dutch's expert 0; it happens to equal generalist 0."""
+    found = held(tmp_path / "run", [[0, 1], [1, -1], [0, -1]], [[5, 5], [5, 7], [5, 8]])
+    assert found == [
+        ("generalist 0", "German", "French", 0, 0),
+        ("generalist 1", "German", "Dutch", 0, 1),
+        ("Dutch", "Dutch", 1, 1),
+        ("French", "French", 2, 1),
+    ]
+    assert main(["insight", str(tmp_path / "run")]) == 0
+    page = Page((tmp_path / "run" / "insight.html").read_text(encoding="utf-8"))
+    assert "held by some users: generalist 0 by German, French; generalist 1 by German, Dutch." in page.text
+
+
+def test_a_generalist_that_differs_by_user_is_an_entry_a_version(tmp_path):
+    found = held(tmp_path / "run", [[0], [0], [0]], [[5], [6], [5]])
+    assert found == [("g0 German", "German", "French", 0, 0), ("g0 Dutch", "Dutch", 1, 0)]
+
+
+def test_generalists_are_known_by_their_numbers(tmp_path):
+    """Both have one generalist, as the counts say, but not the same one."""
+    write_results(tmp_path / "run", experts=[3, 2], generalist=[[0, -1, -1], [1, -1, -1]])
+    run = open_run(tmp_path / "run")
+    assert run.experts("German") == [("generalist", 0), ("specialist", 0), ("specialist", 1)]
+    assert run.experts("Dutch") == [("generalist", 1), ("specialist", 0)]
+    assert run.expert_roles("Dutch") == ["generalist", "specialist"]
 
 
 # Words ------------------------------------------------------------------------------------------------------
@@ -147,6 +192,11 @@ def test_training_counts_need_the_very_data(tmp_path):
     counts = words.training_counts(open_run(tmp_path / "same"))
     assert [one.tolist() for one in counts] == [[0, 2, 1], [1, 0, 0, 1]]
     assert words.training_counts(open_run(tmp_path / "other")) is None
+    cut = {"train_tokens": [2, 1]}
+    write_results(
+        tmp_path / "cut", folders=(str(data), "base"), attributes={"data_digest": digest}, users_extra=cut
+    )
+    assert [one.tolist() for one in words.training_counts(open_run(tmp_path / "cut"))] == [[0, 2], [1]]
 
 
 def test_means_by_class():

@@ -8,6 +8,7 @@ import math
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -128,6 +129,20 @@ def test_a_run_that_the_index_calls_done_but_is_gone(tmp_path):
     assert table_line(text, "Local") == ["-"] and "though the index calls the run done" in text
 
 
+def test_runs_of_different_programs_are_told_for_each_data_set(tmp_path):
+    made = Sweep(tmp_path)
+    for dataset, commits in (("ag_news", ("aaa", "bbb")), ("slimpajama", ("aaa", "aaa"))):
+        for (row, method), commit in zip((("Local", "local"), ("FedAvg", "fedavg")), commits):
+            folder = made.add(dataset, method, 0, [("table1", row)], rounds=2)
+            with h5py.File(folder / "results.h5", "a") as file:
+                file.attrs["git_commit"] = commit
+    told = [line for line in make(tmp_path, "table1").splitlines() if "different programs" in line]
+    assert told == [
+        "- AG News: the runs were made by different programs "
+        "(version 0.1.0, commit aaa; version 0.1.0, commit bbb)."
+    ]
+
+
 @pytest.mark.parametrize("sections", [("i) first", "ii) second", "iii) third"), ("all",) * 3])
 def test_sections_and_rows_keep_the_order_of_every_data_set(tmp_path, sections):
     made = Sweep(tmp_path)
@@ -171,6 +186,52 @@ def test_the_alternative_with_the_best_validation_perplexity_counts(tmp_path):
     assert table_line(text, "") == ["Ours", "HetLoRA active"]
     assert table_line(text, "(2,2)") == ["**47.00 (0.00)** ¹", "**47.00 (1.00)** ¹"]
     assert table_line(text, "(4,1)") == ["**46.00 (0.00)** ¹", "47.00 (1.00) ²"]
+
+
+def alternatives(folder: Path, validation: dict[str, tuple[float | None, ...]]) -> str:
+    """Table 2 of a row with an alternative for each value; a perplexity a seed, None where it is missing."""
+    made = Sweep(folder)
+    for value, by_seed in validation.items():
+        for seed, perplexity in enumerate(by_seed):
+            place = ("table2", "HetLoRA", "", {"rank_regulariser": value})
+            options = {"rank_regulariser": value}
+            status = "missing" if perplexity is None else "done"
+            finals = {} if perplexity is None else {"perplexity": final_test(perplexity), "rounds": 2}
+            made.add("multilingual", "hetlora", seed, [place], status=status, options=options, **finals)
+    return make(folder, "table2")
+
+
+@pytest.mark.parametrize("other", [None, math.nan, math.inf])
+def test_alternatives_are_compared_on_the_seeds_that_all_have(tmp_path, other):
+    """Seed 2 is easy: the worse alternative, which has only that one, has the lower mean."""
+    text = alternatives(tmp_path, {"5e-2": (50.0, 51.0, 40.0), "5e-3": (other, other, 42.0)})
+    assert "HetLoRA on Multilingual: rank_regulariser = 5e-2 (best mean" in text
+    assert "1 of 3 seeds have a finite validation perplexity for all 2 alternatives compared." in text
+    assert table_line(text, "all") == ["47.00 (6.08)"]  # the table's figure is of all of its seeds
+
+
+def test_an_alternative_that_never_has_a_finite_perplexity_is_no_rival(tmp_path):
+    text = alternatives(tmp_path, {"5e-2": (math.nan, math.nan), "5e-3": (44.0, 46.0), "5e-4": (43.0, 45.0)})
+    assert "rank_regulariser = 5e-2 has no finite validation perplexity." in text
+    assert "rank_regulariser = 5e-4 (best" in text and "seeds have" not in text
+
+
+def test_alternatives_without_a_seed_in_common_are_not_compared(tmp_path):
+    text = alternatives(tmp_path, {"5e-2": (50.0, None), "5e-3": (None, 40.0)})
+    assert table_line(text, "all") == ["-"]
+    assert "0 of 2 seeds have" in text and "so none is chosen" in text
+
+
+def test_seeds_are_those_with_a_finite_figure(tmp_path):
+    made = Sweep(tmp_path)
+    for seed, (local, fedavg) in enumerate(((40.0, 50.0), (42.0, 52.0), (math.nan, 54.0))):
+        made.add("ag_news", "local", seed, [("table1", "Local")], perplexity=final_test(local), rounds=2)
+        made.add("ag_news", "fedavg", seed, [("table1", "FedAvg")], perplexity=final_test(fedavg), rounds=2)
+    text = make(tmp_path, "table1")
+    figures = measured_lines(tmp_path, "table1")
+    assert [figures["", row, "AG News"]["seeds"] for row in ("Local", "FedAvg")] == ["2", "3"]
+    assert "Local on AG News: 2 of 3 seeds have a finite test perplexity for all users." in text
+    assert "\N{DAGGER}" in table_line(text, "Local")[0] and "FedAvg on AG News" not in text
 
 
 def test_load_balancing_terms_are_columns(tmp_path):
