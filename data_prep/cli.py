@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import ag_news, multilingual, own_text, readers, slimpajama, tokenisers
+from . import ag_news, multilingual, own_text, probes, readers, slimpajama, tokenisers
 from .dataset import (
     FORMAT,
     FORMAT_VERSION,
@@ -173,7 +173,8 @@ def run(options: argparse.Namespace) -> None:
 def main(arguments: list[str]) -> int:
     """Exit code 0 done, 1 failed (disk full, no permission), 2 bad input, 130 interrupted."""
     try:
-        run(parse(arguments))
+        options = parse(arguments)
+        (probes.run if options.command == "probes" else run)(options)
     except DataError as error:
         return _told(error, 2)
     except OSError as error:

@@ -213,11 +213,29 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_probes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tokeniser",
+        "--tokenizer",
+        required=True,
+        metavar="FILE",
+        help="the tokenizer.json that the run's data set was made with",
+    )
+    parser.add_argument(
+        "--text",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="a name and a file of plain text (also .xz, .gz, .bz2); repeat",
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the JSON file to write")
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="python -m data_prep", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text}"
+        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text,probes}"
     )
     sources = {
         "multilingual": ("four languages: German, Dutch, French, Italian; English for the base", None),
@@ -257,12 +275,16 @@ def _parser() -> argparse.ArgumentParser:
         _add_splits(sub, command)
         _add_base(sub, command)
         _add_tokeniser(sub)
+    summary = "texts to run through trained models token by token (comigs route); no data set"
+    _add_probes(commands.add_parser("probes", help=summary, description=f"probes: {summary}."))
     return parser
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The checked options."""
     options = _parser().parse_args(arguments)
+    if options.command == "probes":
+        return options
     known = KNOWN_USERS.get(options.command, ())
     for name in getattr(options, "users", None) or []:
         if name not in known:

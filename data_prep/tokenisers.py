@@ -45,13 +45,22 @@ class Tokeniser:
         return [item.ids + [self.end_of_text] for item in encoded]
 
 
-def _finished(kind: str, tokenizer: Tokenizer, end: str) -> Tokeniser:
+def _for_documents(tokenizer: Tokenizer) -> Tokenizer:
     """A document cannot forge the end of text: special tokens inside it are encoded as ordinary text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> int:
+    """One more than the largest id."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+def _finished(kind: str, tokenizer: Tokenizer, end: str) -> Tokeniser:
     ids = tokenizer.get_vocab(with_added_tokens=True)
-    return Tokeniser(kind, tokenizer, max(ids.values()) + 1, ids[end])
+    return Tokeniser(kind, _for_documents(tokenizer), vocabulary_of(tokenizer), ids[end])
 
 
 def _byte_level() -> tuple[PreTokenizer, Decoder]:
@@ -115,17 +124,22 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
     return _finished("gpt2", tokenizer, END_OF_TEXT)
 
 
-def from_file(path: Path, end: str | None) -> Tokeniser:
-    """Any tokenizer.json; `end` is its end-of-text token, found by its usual names when None."""
+def opened(path: Path) -> Tokenizer:
+    """Any tokenizer.json."""
     _library()
     from tokenizers import Tokenizer
 
     if not path.is_file():
         raise DataError(f"--tokeniser {path}: no such file ('train', 'gpt2' or a tokenizer.json is expected)")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return _for_documents(Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"--tokeniser {path}: is not a tokenizer.json: {error}") from None
+
+
+def from_file(path: Path, end: str | None) -> Tokeniser:
+    """Any tokenizer.json; `end` is its end-of-text token, found by its usual names when None."""
+    tokenizer = opened(path)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     found = [name for name in ((end,) if end is not None else USUAL_ENDS) if name in ids]
     if not found:

@@ -11,6 +11,7 @@ namespace comigs::app {
 
 int train(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments);
+int route(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int methods(int& argc, char**& argv, const std::vector<std::string>& arguments);
 
 /// Runs `body` inside an MPI session and turns its end into an exit code. Errors that ranks agreed on end all

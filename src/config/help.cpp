@@ -29,7 +29,8 @@ std::string option_help(const Option<Record>& option) {
   std::string text(info.help);
   if (info.is_word) text += ": " + info.type();
   const std::string value = option.print(Record{});
-  text += info.extra.required && value.empty() ? " (required)" : fmt::format(" [{}]", value);
+  if (!value.empty()) text += fmt::format(" [{}]", value);
+  if (value.empty() && info.extra.required) text += " (required)";
   return fmt::format("{:<{}}{}", head, text_column, wrapped(text, text_column));
 }
 
@@ -78,6 +79,16 @@ std::string pretrain_help() {
          "Trains a small GPT-2 from scratch and writes it as a Hugging Face folder. Defaults stand in\n"
          "[brackets]; a file with the section [pretrain] beats them, and the command line beats the file.\n" +
          options_help(pretrain_table());
+}
+
+std::string route_help() {
+  return "Usage: comigs route RUN [--OPTION VALUE ...]\n"
+         "\n"
+         "Runs texts through the models that every user of a finished run (its folder or its results.h5) "
+         "ended\n"
+         "with, and adds each token's gate weights in every layer to results.h5, as tokens/<text>. Needs no\n"
+         "mpirun. Defaults stand in [brackets].\n" +
+         options_help(route_table());
 }
 
 }  // namespace comigs::config

@@ -178,9 +178,9 @@ void add_argument(Source& source, const Schema& schema, const Argument& argument
   source.problem("unknown option '{}'{}", origin, did_you_mean(meant_flag(schema, argument.name)));
 }
 
-/// Returns the job file's name; empty: none is given.
+/// Returns the word without a name; empty: none is given.
 std::string add_arguments(Source& source, const Schema& schema, const std::vector<std::string>& words) {
-  std::string job_file;
+  std::string positional;
   bool after_unknown = false;  // a word that follows an unknown option is likely its value
   for (const Argument& argument : read_arguments(schema, words)) {
     const bool is_value = after_unknown && argument.kind == Argument::Kind::positional;
@@ -191,14 +191,14 @@ std::string add_arguments(Source& source, const Schema& schema, const std::vecto
     } else if (argument.value.starts_with('-')) {
       source.problem("unknown option '{}'{}", printable(argument.value),
                      did_you_mean(meant_flag(schema, argument.value.substr(1))));
-    } else if (!job_file.empty()) {
-      source.problem("found two job files, '{}' and '{}', expected one at most", printable(job_file),
-                     printable(argument.value));
+    } else if (!positional.empty()) {
+      source.problem("found two {}s, '{}' and '{}', expected one at most", schema.positional,
+                     printable(positional), printable(argument.value));
     } else {
-      job_file = argument.value;
+      positional = argument.value;
     }
   }
-  return job_file;
+  return positional;
 }
 
 std::string read_job_file(const std::string& file) {
@@ -255,18 +255,26 @@ Layered parse_text(const Schema& schema, std::string_view ini, const std::string
   return read_job(schema, ini, name, {});
 }
 
+Layered parse_command_line(const Schema& schema, const std::vector<std::string>& arguments) {
+  Source source(schema);
+  Layered layered;
+  layered.job_file = add_arguments(source, schema, arguments);
+  source.move_to(layered);
+  return layered;
+}
+
 Layered parse(const Schema& schema, const std::vector<std::string>& arguments) {
-  Source command_line(schema);
-  const std::string job_file = add_arguments(command_line, schema, arguments);
+  Layered command_line = parse_command_line(schema, arguments);
+  if (command_line.job_file.empty()) return command_line;
   Layered layered;
   try {
-    if (!job_file.empty()) layered = parse_text(schema, read_job_file(job_file), job_file);
+    layered = parse_text(schema, read_job_file(command_line.job_file), command_line.job_file);
   } catch (const ConfigError& error) {
-    layered.problems.emplace_back(error.what());
-    command_line.move_to(layered);
-    throw_if_any(layered.problems);  // without the file, the rest would be reported as missing
+    command_line.problems.insert(command_line.problems.begin(), error.what());
+    throw_if_any(command_line.problems);  // without the file, the rest would be reported as missing
   }
-  command_line.move_to(layered);
+  std::move(command_line.settings.begin(), command_line.settings.end(), std::back_inserter(layered.settings));
+  std::move(command_line.problems.begin(), command_line.problems.end(), std::back_inserter(layered.problems));
   return layered;
 }
 

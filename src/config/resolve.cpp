@@ -167,4 +167,16 @@ Pretrain parse_pretrain(const std::vector<std::string>& arguments) {
   return pretrain;
 }
 
+Route parse_route(const std::vector<std::string>& arguments) {
+  const Table<Route> table = route_table();
+  const Layered layered = parse_command_line(Schema(table), arguments);
+  Route route = applied(table, layered, 0);
+  route.run = layered.job_file;
+  Problems problems = layered.problems;
+  if (route.run.empty())
+    problems.emplace_back("found no run, expected the folder of a finished one, or its results.h5");
+  throw_if_any(problems);
+  return route;
+}
+
 }  // namespace comigs::config

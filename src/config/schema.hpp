@@ -15,10 +15,10 @@ namespace comigs::config {
 struct Schema {
   std::vector<std::string_view> sections;
   std::vector<OptionInfo> options;
-  std::string_view per_user;
+  std::string_view per_user, positional;
 
   template <class Record>
-  explicit Schema(const Table<Record>& table) : per_user(table.per_user) {
+  explicit Schema(const Table<Record>& table) : per_user(table.per_user), positional(table.positional) {
     for (const Section& section : table.sections) sections.push_back(section.name);
     for (const Option<Record>& option : table.options) options.push_back(option.info);
   }
@@ -38,6 +38,8 @@ struct Schema {
 /// Throws the problems as one ConfigError: a single one on a line of its own, several as a list.
 void throw_if_any(const std::vector<std::string>& problems);
 
+/// The command line alone; the word without a name becomes `job_file`, but is not read.
+[[nodiscard]] Layered parse_command_line(const Schema& schema, const std::vector<std::string>& arguments);
 [[nodiscard]] Layered parse(const Schema& schema, const std::vector<std::string>& arguments);
 [[nodiscard]] Layered parse_text(const Schema& schema, std::string_view ini, const std::string& name);
 

@@ -145,13 +145,26 @@ Dataset Group::create_dimension(const std::string& name, std::uint64_t length) {
   return dataset;
 }
 
-bool Group::contains(const std::string& name) const {
-  return check(H5Lexists(id(), name.c_str(), H5P_DEFAULT), id(), fmt::format("look for '{}' in", name)) > 0;
+bool Group::contains(const std::string& path) const {
+  // The library asks for one link at a time: a path whose first part is absent is an error to it.
+  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const std::string part = path.substr(0, end);
+    if (check(H5Lexists(id(), part.c_str(), H5P_DEFAULT), id(), fmt::format("look for '{}' in", part)) == 0) {
+      return false;
+    }
+    if (end == std::string::npos) {
+      return true;
+    }
+  }
 }
 
 void Group::link(const std::string& name, const std::string& existing) {
   check(H5Lcreate_hard(id(), existing.c_str(), id(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), id(),
         fmt::format("link '{}' as '{}' in", existing, name));
+}
+
+void Group::remove(const std::string& name) {
+  check(H5Ldelete(id(), name.c_str(), H5P_DEFAULT), id(), fmt::format("remove '{}' from", name));
 }
 
 File File::create(const std::filesystem::path& path) {
@@ -165,15 +178,19 @@ File File::create(const std::filesystem::path& path) {
   return {Object(id, &H5Fclose), path};
 }
 
-File File::open(const std::filesystem::path& path) {
+File File::open_as(const std::filesystem::path& path, unsigned mode) {
   prepare_library();
   const Object access = file_access();
-  const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDWR, access.id());
+  const hid_t id = H5Fopen(path.c_str(), mode, access.id());
   if (id < 0) {
     fail(fmt::format("'{}'", path.string()), "open");
   }
   return {Object(id, &H5Fclose), path};
 }
+
+File File::open(const std::filesystem::path& path) { return open_as(path, H5F_ACC_RDWR); }
+
+File File::open_to_read(const std::filesystem::path& path) { return open_as(path, H5F_ACC_RDONLY); }
 
 Group File::root() const {
   return Group(check(H5Gopen2(object_.id(), "/", H5P_DEFAULT), object_.id(), "open"), &H5Gclose);

@@ -44,15 +44,23 @@ std::vector<const char*> pointers_to(const std::vector<std::string>& texts) {
   return pointers;
 }
 
-template <class Value>
-void write_all(const Dataset& dataset, hid_t type, std::size_t count, const Value* values) {
+std::size_t element_count(const Dataset& dataset) {
   std::size_t size = 1;
   for (const std::uint64_t extent : dataset.extent()) {
     size *= extent;
   }
-  if (size != count) {
+  return size;
+}
+
+void check_size(const Dataset& dataset, std::size_t count) {
+  if (const std::size_t size = element_count(dataset); size != count) {
     throw IoError(fmt::format("{}: {} values given, {} expected", place_of(dataset.id()), count, size));
   }
+}
+
+template <class Value>
+void write_all(const Dataset& dataset, hid_t type, std::size_t count, const Value* values) {
+  check_size(dataset, count);
   check(H5Dwrite(dataset.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), dataset.id(), "write");
 }
 
@@ -172,6 +180,21 @@ void Object::set_attribute(const std::string& name, const std::vector<std::strin
                      pointers_to(values).data());
 }
 
+std::string Object::text_attribute(const std::string& name) const {
+  const std::string action = fmt::format("read the attribute '{}' of", name);
+  const Object attribute(check(H5Aopen(id_, name.c_str(), H5P_DEFAULT), id_, action), &H5Aclose);
+  const Object type(check(H5Aget_type(attribute.id()), id_, action), &H5Tclose);
+  const Object space(check(H5Aget_space(attribute.id()), id_, action), &H5Sclose);
+  if (H5Tis_variable_str(type.id()) <= 0 || H5Sget_simple_extent_npoints(space.id()) != 1) {
+    throw IoError(fmt::format("cannot {} {}: it is not one text", action, place_of(id_)));
+  }
+  char* text = nullptr;
+  check(H5Aread(attribute.id(), type.id(), &text), id_, action);
+  std::string value = text == nullptr ? std::string() : std::string(text);
+  H5free_memory(text);
+  return value;
+}
+
 void Dataset::set_fill_value_attribute(Type type) {
   constexpr auto nan = std::numeric_limits<double>::quiet_NaN();
   constexpr auto narrow_nan = std::numeric_limits<float>::quiet_NaN();
@@ -204,12 +227,38 @@ std::vector<std::uint64_t> Dataset::extent() const {
   return {extent.begin(), extent.end()};
 }
 
+void Dataset::read(std::span<float> values) const {
+  check_size(*this, values.size());
+  check(H5Dread(id(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), id(), "read");
+}
+
+std::vector<std::string> Dataset::read_texts() const {
+  const Object type(check(H5Dget_type(id()), id(), "read"), &H5Tclose);
+  if (H5Tis_variable_str(type.id()) <= 0) {
+    throw IoError(fmt::format("cannot read {}: it holds no texts", place_of(id())));
+  }
+  std::vector<char*> pointers(element_count(*this), nullptr);
+  check(H5Dread(id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()), id(), "read");
+  std::vector<std::string> texts;
+  for (char* const pointer : pointers) {
+    texts.emplace_back(pointer == nullptr ? "" : pointer);
+    H5free_memory(pointer);
+  }
+  return texts;
+}
+
 void Dataset::become_scale(const std::string& name) {
   check(H5DSset_scale(id(), name.c_str()), id(), "make a dimension of");
 }
 
 void Dataset::attach_scale(const Dataset& scale, unsigned index) {
   check(H5DSattach_scale(id(), scale.id(), index), id(), "name a dimension of");
+}
+
+void Dataset::detach_scale(const Dataset& scale, unsigned index) {
+  if (check(H5DSis_attached(id(), scale.id(), index), id(), "look at a dimension of") > 0) {
+    check(H5DSdetach_scale(id(), scale.id(), index), id(), "unname a dimension of");
+  }
 }
 
 }  // namespace comigs::io::hdf5

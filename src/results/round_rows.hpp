@@ -1,6 +1,7 @@
 // How the users' records of a round become rows of the file's arrays, and the stored factors groups of it.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "comigs/io/hdf5.hpp"
@@ -16,5 +17,10 @@ void append_rows(io::hdf5::Group root, const std::vector<UserDescription>& users
 /// Writes expert/weights/<round>/user_<i>/layer_<l>/expert_<e>/<name>.
 void write_weights(io::hdf5::Group root, std::int64_t round,
                    const std::vector<std::vector<ParameterView>>& factors);
+
+/// Reads what `write_weights` wrote of a user: `parameters` one after the other into `block`. Throws IoError
+/// naming an array that is missing or has another shape.
+void read_weights(const io::hdf5::Group& root, std::int64_t round, std::size_t user,
+                  const std::vector<ParameterView>& parameters, std::span<float> block);
 
 }  // namespace comigs::results

@@ -82,4 +82,23 @@ void write_weights(Group root, std::int64_t round,
   }
 }
 
+void read_weights(const Group& root, std::int64_t round, std::size_t user,
+                  const std::vector<ParameterView>& parameters, std::span<float> block) {
+  for (const ParameterView& parameter : parameters) {
+    const std::string expert = parameter.expert >= 0 ? fmt::format("expert_{}/", parameter.expert) : "";
+    const std::string path = fmt::format("{}/weights/{}/user_{}/layer_{}/{}{}", parameter.role, round, user,
+                                         parameter.layer, expert, parameter.name);
+    if (!root.contains(path)) throw IoError(fmt::format("'{}' is missing", path));
+    const Dataset array = root.open_dataset(path);
+    const std::vector<std::uint64_t> expected{static_cast<std::uint64_t>(parameter.rows),
+                                              static_cast<std::uint64_t>(parameter.columns)};
+    if (const std::vector<std::uint64_t> found = array.extent(); found != expected)
+      throw IoError(fmt::format("'{}' has the shape [{}], expected [{}]", path, fmt::join(found, ", "),
+                                fmt::join(expected, ", ")));
+    const std::size_t count = expected[0] * expected[1];
+    array.read(block.first(count));
+    block = block.subspan(count);
+  }
+}
+
 }  // namespace comigs::results

@@ -36,6 +36,7 @@ BOOST_AUTO_TEST_SUITE(help_text)
 BOOST_AUTO_TEST_CASE(mentions_each_option_once_in_100_columns) {
   check_help(help(), job_table());
   check_help(pretrain_help(), pretrain_table());
+  check_help(route_help(), route_table());
 }
 
 BOOST_AUTO_TEST_CASE(shows_defaults_words_and_what_is_required) {
@@ -43,6 +44,7 @@ BOOST_AUTO_TEST_CASE(shows_defaults_words_and_what_is_required) {
   BOOST_TEST(contains(text, "communication rounds [20]"));
   BOOST_TEST(contains(text, "auto, cpu or cuda [auto]"));
   BOOST_TEST(contains(text, "folder of results.h5 (required)"));
+  BOOST_TEST(contains(route_help(), "where it is not in its recorded place\n"));  // nothing in brackets
   BOOST_TEST(contains(text, "row of the method table [comigs-1g1s]"));
   BOOST_TEST(contains(text, "added to the root of the second moment [1e-08]"));
 }

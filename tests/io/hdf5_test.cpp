@@ -103,6 +103,56 @@ BOOST_FIXTURE_TEST_CASE(links_are_the_same_object, TemporaryFolder) {
   file.close();
 }
 
+BOOST_FIXTURE_TEST_CASE(what_was_written_is_read_back, TemporaryFolder) {
+  const auto path = folder / "a.h5";
+  {
+    File file = File::create(path);
+    Group group = file.root().create_group("group");
+    group.set_attribute("text", "Grüße");
+    group.set_attribute("nothing", "");
+    group.set_attribute("number", std::int64_t{7});
+    group.create_dataset("numbers", Type::float32, {2, 2}).write(std::vector<float>{1, 2, 3, 4});
+    group.create_dataset("texts", Type::text, {3}).write(std::vector<std::string>{"a", "", "日本語"});
+  }
+  const File file = File::open_to_read(path);
+  const Group root = file.root(), group = root.open_group("group");
+  BOOST_TEST(group.text_attribute("text") == "Grüße");
+  BOOST_TEST(group.text_attribute("nothing").empty());
+  std::vector<float> numbers(4), more(5);
+  group.open_dataset("numbers").read(numbers);
+  BOOST_TEST(numbers == (std::vector<float>{1, 2, 3, 4}), boost::test_tools::per_element());
+  BOOST_TEST(group.open_dataset("texts").read_texts() == (std::vector<std::string>{"a", "", "日本語"}),
+             boost::test_tools::per_element());
+  BOOST_TEST(root.contains("group/numbers"));
+  BOOST_TEST(root.contains("/group/numbers"));
+  BOOST_TEST(!root.contains("group/other"));
+  BOOST_TEST(!root.contains("other/numbers"));
+  BOOST_CHECK_THROW((void)group.text_attribute("number"), IoError);
+  BOOST_CHECK_THROW((void)group.text_attribute("absent"), IoError);
+  BOOST_CHECK_THROW((void)group.open_dataset("numbers").read_texts(), IoError);
+  BOOST_CHECK_THROW(group.open_dataset("numbers").read(more), IoError);
+  BOOST_CHECK_THROW(group.open_dataset("texts").read(std::span(more).first(3)), IoError);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_removed_array_is_forgotten_by_its_labels, TemporaryFolder) {
+  File file = File::create(folder / "a.h5");
+  {
+    Group root = file.root();
+    Dataset labels = root.create_dataset("x", Type::int64, {2});
+    labels.become_scale("x");
+    Dataset array = root.create_dataset("array", Type::float32, {2});
+    array.attach_scale(labels, 0);
+    BOOST_TEST(H5Aexists(labels.id(), "REFERENCE_LIST") > 0);
+    array.detach_scale(labels, 0);
+    array.detach_scale(labels, 0);  // once is enough
+    BOOST_TEST(H5Aexists(labels.id(), "REFERENCE_LIST") == 0);
+    root.remove("array");
+    BOOST_TEST(!root.contains("array"));
+    BOOST_CHECK_THROW(root.remove("array"), IoError);
+  }
+  file.close();
+}
+
 BOOST_FIXTURE_TEST_CASE(errors_are_short_and_name_the_place, TemporaryFolder) {
   BOOST_CHECK_EXCEPTION((void)File::open(folder / "absent.h5"), IoError, [](const IoError& error) {
     return has(error.what(), "absent.h5': No such file or directory");

@@ -3,6 +3,7 @@
 
 #include "comigs/config/config.hpp"
 #include "comigs/config/pretrain.hpp"
+#include "comigs/config/route.hpp"
 #include "comigs/config/value.hpp"
 
 #include <span>
@@ -56,6 +57,7 @@ struct Table {
   std::span<const Option<Record>> options;
   std::string_view per_user =
       {};  ///< section whose options [SECTION.i] and list values give by user; empty: none
+  std::string_view positional = "job file";  ///< what a word without a name is on the command line
 };
 
 /// A job as one of its users sees it: the configuration (its `users` unused) and that user's own part.
@@ -66,6 +68,7 @@ struct Job {
 
 [[nodiscard]] Table<Job> job_table();
 [[nodiscard]] Table<Pretrain> pretrain_table();
+[[nodiscard]] Table<Route> route_table();
 
 /// A section of a table: its name, and the members that lead from the record to the struct that it fills.
 template <class Record, auto... Path>

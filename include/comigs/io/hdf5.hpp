@@ -27,6 +27,8 @@ class Object {
   void set_attribute(const std::string& name, const std::string& value);
   void set_attribute(const std::string& name, std::int64_t value);
   void set_attribute(const std::string& name, const std::vector<std::string>& values);
+  /// The attribute's value; an absent one, or one that is no text, is an error.
+  [[nodiscard]] std::string text_attribute(const std::string& name) const;
 
  protected:
   void set_attribute_data(const std::string& name, std::int64_t type, std::int64_t space, const void* data);
@@ -52,11 +54,17 @@ class Dataset : public Object {
   void append_row(std::span<const float> values);
   void append_row(std::span<const double> values);
   [[nodiscard]] std::vector<std::uint64_t> extent() const;
+  /// All of it. Numbers are converted; texts must be of variable length, as `write` makes them.
+  void read(std::span<float> values) const;
+  [[nodiscard]] std::vector<std::string> read_texts() const;
 
   /// Makes this one-dimensional array the dimension `name`, whose labels it holds.
   void become_scale(const std::string& name);
   /// Names the dimension `index` of this array after `scale`.
   void attach_scale(const Dataset& scale, unsigned index);
+  /// Makes `scale` forget this array, which is about to go. Nothing happens where they do not belong
+  /// together.
+  void detach_scale(const Dataset& scale, unsigned index);
 
  private:
   friend class Group;
@@ -78,9 +86,12 @@ class Group : public Object {
   [[nodiscard]] Dataset open_dataset(const std::string& path) const;
   /// A dimension of this length that has a name but no labels, as netCDF-4 stores it.
   [[nodiscard]] Dataset create_dimension(const std::string& name, std::uint64_t length);
-  [[nodiscard]] bool contains(const std::string& name) const;
+  /// Whether every part of the path is there.
+  [[nodiscard]] bool contains(const std::string& path) const;
   /// Gives the object at the absolute path `existing` the further name `name` in this group.
   void link(const std::string& name, const std::string& existing);
+  /// Removes a name, and with the last name the object.
+  void remove(const std::string& name);
 
  private:
   Dataset create(const std::string& name, Type type, const std::vector<std::uint64_t>& extent, bool growing);
@@ -91,11 +102,13 @@ class File {
  public:
   [[nodiscard]] static File create(const std::filesystem::path& path);  ///< empties a file that is there
   [[nodiscard]] static File open(const std::filesystem::path& path);    ///< for reading and writing
+  [[nodiscard]] static File open_to_read(const std::filesystem::path& path);
   [[nodiscard]] Group root() const;
   /// All groups and datasets must have gone before.
   void close();
 
  private:
+  static File open_as(const std::filesystem::path& path, unsigned mode);
   File(Object object, std::filesystem::path path) : object_(std::move(object)), path_(std::move(path)) {}
   Object object_;
   std::filesystem::path path_;

@@ -1,0 +1,89 @@
+"""probes: own texts as tokens, which `comigs route` runs through the models of a finished run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from . import readers, tokenisers
+from .errors import DataError
+
+FORMAT = "comigs-probes"
+FORMAT_VERSION = 1
+# What `comigs route` takes.
+MOST_PROBES = 1024
+MOST_TOKENS = 65_536
+LONGEST_NAME = 64
+
+
+def _named_texts(values: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for value in values:
+        name, _, file = value.partition("=")
+        if not name.strip() or not file:
+            raise DataError(f"--text {value}: NAME=FILE is expected")
+        name = name.strip()
+        if not name.isprintable() or "/" in name or name in (".", "..") or len(name.encode()) > LONGEST_NAME:
+            raise DataError(
+                f"--text {value}: a printable name without '/', of at most {LONGEST_NAME} bytes, is expected"
+            )
+        if name in found:
+            raise DataError(f"--text {value}: there are two texts of this name")
+        found[name] = Path(file)
+    if len(found) > MOST_PROBES:
+        raise DataError(f"--text: {len(found):,} texts, at most {MOST_PROBES:,} are expected")
+    return found
+
+
+def _probe(tokenizer: Any, name: str, path: Path) -> dict[str, Any]:
+    text = next(readers.text_documents(path, "file"), "")
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    if not 0 < len(ids) <= MOST_TOKENS:
+        raise DataError(f"{path}: {len(ids):,} tokens, 1 to {MOST_TOKENS:,} are expected")
+    decoded = {token: tokenizer.decode([token], skip_special_tokens=False) for token in set(ids)}
+    return {"name": name, "ids": ids, "text": [decoded[token] for token in ids]}
+
+
+def _check_output(path: Path) -> None:
+    """An earlier file of texts may be made anew; anything else must not be lost."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError(f"--output {path}: is there already and holds something else; choose another name")
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Writes the file and prints how many tokens each text has."""
+    output = Path(options.output)
+    texts = _named_texts(options.text)
+    _check_output(output)
+    tokenizer = tokenisers.opened(Path(options.tokeniser))
+    probes = [_probe(tokenizer, name, path) for name, path in texts.items()]
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "vocabulary": tokenisers.vocabulary_of(tokenizer),
+        "probes": probes,
+    }
+    _write(output, content)
+    width = max(map(len, texts))
+    for probe in probes:
+        print(f"{probe['name']:<{width}}  {len(probe['ids']):>6,} tokens")
+    print(f"{output}: written; `comigs route RUN --probes {output}` runs these texts through a run's models")

@@ -1,0 +1,30 @@
+// Tokens as the text that they stand for.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+namespace comigs::data {
+
+/// The bytes as UTF-8 text that any reader of C strings takes: what is no UTF-8 becomes U+FFFD, one for each
+/// longest beginning of a character (Unicode 3.9, "substitution of maximal subparts"), and so does NUL.
+[[nodiscard]] std::string valid_text(std::string_view bytes);
+
+/// The tokens of a tokenizer.json, decoded one by one.
+class Vocabulary {
+ public:
+  /// Byte-level tokens (GPT-2's byte alphabet) are turned back into bytes; those of other tokenisers stand as
+  /// they are. Throws DataError naming the file and the entry at fault.
+  explicit Vocabulary(const std::filesystem::path& tokeniser);
+
+  /// U+FFFD where the token is a part of a character only, or the file does not have it.
+  [[nodiscard]] const std::string& text(std::int64_t token) const;
+
+ private:
+  std::unordered_map<std::int64_t, std::string> texts_;
+};
+
+}  // namespace comigs::data
