@@ -17,7 +17,7 @@
 #include "comigs/data/manifest.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 #include "comigs/model/device.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
@@ -57,7 +57,7 @@ Job read_job(const std::vector<std::string>& arguments) {
   numbers.data = "-";
   numbers.device = config::DeviceChoice::automatic;
   numbers.threads = 0;
-  job.digest = io::sha256(config::echo(numbers) + job.manifest.digest);
+  job.digest = sha256(config::echo(numbers) + job.manifest.digest);
   return job;
 }
 

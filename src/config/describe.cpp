@@ -2,10 +2,9 @@
 
 #include "schema.hpp"
 
-#include "comigs/base/error.hpp"
+#include "comigs/base/sha256.hpp"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 namespace comigs::config {
 namespace {
@@ -58,17 +57,6 @@ std::vector<Job> jobs_of(const Config& config) {
   for (const User& user : config.users) jobs.push_back({.common = config, .user = user});
   if (jobs.empty()) jobs.push_back({.common = config, .user = {}});
   return jobs;
-}
-
-std::string sha256(std::string_view text) {
-  unsigned char bytes[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(text.data(), text.size(), bytes, &size, EVP_sha256(), nullptr) != 1) {
-    throw Error(ExitCode::failed, "OpenSSL cannot compute SHA-256");
-  }
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", bytes[i]);
-  return hex;
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 
 namespace comigs::data {
 
@@ -14,7 +14,7 @@ JsonFile::JsonFile(std::filesystem::path file, std::size_t most_bytes) : file_(s
     throw DataError(
         fmt::format("{}: {} bytes, expected at most {}", file_.string(), text.size_bytes(), most_bytes));
   const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size_bytes());
-  digest_ = io::sha256(text.bytes());
+  digest_ = sha256(text.bytes());
   root_ = Json::parse(characters, nullptr, false);
   if (root_.is_discarded()) throw DataError(fmt::format("{}: not valid JSON", file_.string()));
 }

@@ -5,7 +5,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 
 static_assert(std::endian::native == std::endian::little,
               "token files are little-endian and read as they lie");
@@ -43,7 +43,7 @@ TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabul
   } else {
     check_vocabulary(description.file, view<std::uint32_t>(*file_, size_), vocabulary);
   }
-  if (!description.sha256.empty() && io::sha256(file_->bytes()) != description.sha256)
+  if (!description.sha256.empty() && sha256(file_->bytes()) != description.sha256)
     throw DataError(fmt::format(
         "{}: its SHA-256 is not the one in the manifest: the file was changed after the data set was made",
         description.file.string()));

@@ -7,7 +7,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/io/safetensors.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 
 namespace comigs::model {
 
@@ -111,7 +111,7 @@ void write_weights(const std::filesystem::path& folder, const std::vector<Weight
 }
 
 std::string weights_digest(const std::filesystem::path& folder) {
-  return io::sha256_of_file(folder / weights_file);
+  return sha256_of_file(folder / weights_file);
 }
 
 }  // namespace comigs::model

@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "comigs/base/error.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 #include "support/messages.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tokens.hpp"
@@ -79,7 +79,7 @@ BOOST_AUTO_TEST_CASE(a_whole_manifest) {
   BOOST_TEST_REQUIRE(read_back.base.has_value());
   BOOST_TEST(read_back.base->train.file == folder / "base/train.bin");
   BOOST_TEST(read_back.base->validation.tokens == 15);
-  BOOST_TEST(read_back.digest == io::sha256_of_file(folder / "manifest.json"));
+  BOOST_TEST(read_back.digest == sha256_of_file(folder / "manifest.json"));
 }
 
 BOOST_AUTO_TEST_CASE(base_may_be_absent_and_tokens_wide) {
@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(opening_a_user_maps_its_three_splits) {
   test::write_tokens(folder / "dutch/test.bin", test::random_tokens(10, 50, 3));
   for (const char* split : {"train", "validation", "test"}) {
     const std::filesystem::path file = folder / "dutch" / (std::string(split) + ".bin");
-    manifest["users"][1]["splits"][split]["sha256"] = io::sha256_of_file(file);
+    manifest["users"][1]["splits"][split]["sha256"] = sha256_of_file(file);
   }
   const Manifest read_back = read();
   std::filesystem::remove(folder / "dutch/test.bin");

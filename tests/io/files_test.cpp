@@ -13,7 +13,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace fs = std::filesystem;
@@ -172,11 +172,11 @@ BOOST_FIXTURE_TEST_CASE(unmappable_files_are_data_errors, TemporaryFolder) {
 
 BOOST_FIXTURE_TEST_CASE(digests_are_those_of_the_standard, TemporaryFolder) {
   const std::string abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-  BOOST_TEST(io::sha256(std::string_view("abc")) == abc);
-  BOOST_TEST(io::sha256(std::string_view("")) ==
+  BOOST_TEST(sha256(std::string_view("abc")) == abc);
+  BOOST_TEST(sha256(std::string_view("")) ==
              "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   io::write_atomically(folder / "abc", std::string_view("abc"));
-  BOOST_TEST(io::sha256_of_file(folder / "abc") == abc);
-  BOOST_TEST(has(message_of<DataError>([&] { (void)io::sha256_of_file(folder / "absent"); }), "absent"));
-  BOOST_TEST(has(message_of<DataError>([&] { (void)io::sha256_of_file(folder); }), "folder"));
+  BOOST_TEST(sha256_of_file(folder / "abc") == abc);
+  BOOST_TEST(has(message_of<DataError>([&] { (void)sha256_of_file(folder / "absent"); }), "absent"));
+  BOOST_TEST(has(message_of<DataError>([&] { (void)sha256_of_file(folder); }), "folder"));
 }

@@ -7,7 +7,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/io/safetensors.hpp"
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 
 namespace {
 
@@ -21,7 +21,7 @@ void list(const std::string& path) {
       shape += (shape.empty() ? "" : ",") + std::to_string(extent);
     }
     std::printf("%s %s [%s] %s\n", name.c_str(), std::string(name_of(tensor.dtype)).c_str(), shape.c_str(),
-                comigs::io::sha256(tensor.bytes).c_str());
+                comigs::sha256(tensor.bytes).c_str());
   }
 }
 
@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
     if (arguments.size() == 2 && arguments[0] == "sha256") {
-      std::puts(comigs::io::sha256_of_file(arguments[1]).c_str());
+      std::puts(comigs::sha256_of_file(arguments[1]).c_str());
     } else if (arguments.size() == 2 && arguments[0] == "list") {
       list(arguments[1]);
     } else if (arguments.size() == 3 && arguments[0] == "copy") {

@@ -1,4 +1,4 @@
-#include "comigs/io/sha256.hpp"
+#include "comigs/base/sha256.hpp"
 
 #include <openssl/evp.h>
 
@@ -11,7 +11,7 @@
 
 #include "comigs/base/error.hpp"
 
-namespace comigs::io {
+namespace comigs {
 namespace {
 
 class Digest {
@@ -72,4 +72,4 @@ std::string sha256_of_file(const std::filesystem::path& path) {
   return digest.finish();
 }
 
-}  // namespace comigs::io
+}  // namespace comigs

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace comigs::io {
+namespace comigs {
 
 /// The digest as 64 lower-case hexadecimal digits.
 [[nodiscard]] std::string sha256(std::span<const std::byte> bytes);
@@ -17,4 +17,4 @@ namespace comigs::io {
 /// read.
 [[nodiscard]] std::string sha256_of_file(const std::filesystem::path& path);
 
-}  // namespace comigs::io
+}  // namespace comigs
