@@ -21,6 +21,7 @@ PACKAGES=(
     nlohmann-json3-dev             # manifests, config.json, safetensors headers
     libspdlog-dev                  # log
     librandom123-dev               # counter-based random numbers
+    libhwy-dev                     # vector instructions, picked when the program runs
     libssl-dev                     # SHA-256 digests
     python3 python3-venv           # data_prep, analysis, tests; LibTorch comes as a Python package
 )
@@ -184,6 +185,7 @@ boost/test/unit_test.hpp libboost-test-dev
 nlohmann/json.hpp nlohmann-json3-dev
 spdlog/spdlog.h libspdlog-dev
 Random123/philox.h librandom123-dev
+hwy/highway.h libhwy-dev
 openssl/evp.h libssl-dev
 HEADERS
     while read -r library package; do
@@ -194,6 +196,7 @@ hdf5 libhdf5-dev
 boost_program_options libboost-program-options-dev
 boost_unit_test_framework libboost-test-dev
 crypto libssl-dev
+hwy libhwy-dev
 LIBRARIES
 }
 

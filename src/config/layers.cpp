@@ -230,6 +230,14 @@ std::string parent_of(const std::vector<IniLine>& lines, const std::string& file
   return parent;
 }
 
+std::string read_parent(const std::string& parent, const std::string& file) {
+  try {
+    return read_job_file(parent);
+  } catch (const ConfigError& error) {
+    throw ConfigError(fmt::format("{}: [job] inherit: {}", file, error.what()));
+  }
+}
+
 /// The settings of a job's text on top of those of the file that it inherits. `heirs`: the files on the way
 /// here.
 Layered read_job(const Schema& schema, std::string_view ini, const std::string& file,
@@ -241,7 +249,7 @@ Layered read_job(const Schema& schema, std::string_view ini, const std::string& 
     throw ConfigError(
         fmt::format("{}: [job] inherit: '{}' inherits itself: {}", file, parent, fmt::join(heirs, ", ")));
   Layered layered;
-  if (!parent.empty()) layered = read_job(schema, read_job_file(parent), parent, heirs);
+  if (!parent.empty()) layered = read_job(schema, read_parent(parent, file), parent, heirs);
   layered.job_file = file;
   Source source(schema);
   for (const IniLine& line : lines) add_line(source, schema, file, line);

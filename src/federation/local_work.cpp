@@ -8,7 +8,10 @@ namespace comigs::federation {
 std::int64_t train_tokens(const config::User& user, const data::UserShards& shards) {
   const std::int64_t all = shards.train.tokens;
   const std::int64_t budget = user.train_tokens > 0 ? user.train_tokens : all;
-  const auto share = static_cast<std::int64_t>(std::floor(user.train_share * static_cast<double>(all)));
+  // A share such as 0.29 lies a little below what is meant: 0.29 of 400 is 116.
+  constexpr double rounding = 1e-6;
+  const auto share =
+      static_cast<std::int64_t>(std::floor(user.train_share * static_cast<double>(all) + rounding));
   return std::min({all, budget, share});
 }
 

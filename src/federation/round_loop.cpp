@@ -107,6 +107,11 @@ void RoundLoop::evaluate(UserRound& record) const {
   record.routing = with_single_expert(test.routing);
   record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
   record.seconds.evaluation += watch.seconds();
+  if (record.round > 0 && !std::isfinite(record.after.test.loss()))
+    throw NumericError(
+        fmt::format("round {}: the test loss is not finite after the round's steps; a smaller learning rate "
+                    "may help ([user] expert_learning_rate = {})",
+                    record.round, user_.expert_learning_rate));
 }
 
 SplitEvaluations RoundLoop::perplexities() const {

@@ -113,7 +113,7 @@ BOOST_AUTO_TEST_CASE(inherits_what_it_does_not_say_itself) {
 
 BOOST_AUTO_TEST_CASE(inheritance_that_cannot_be_is_refused) {
   BOOST_TEST(text_error("[job]\ninherit = absent.ini\n") ==
-             "cannot read the job file 'absent.ini': No such file or directory");
+             "job.ini: [job] inherit: cannot read the job file 'absent.ini': No such file or directory");
   BOOST_TEST(text_error("[job]\ninherits = other.ini\n") ==
              "job.ini:2: unknown option 'inherits' in [job], which knows 'inherit'");
   BOOST_TEST(text_error("[job]\ninherit = a.ini\ninherit = b.ini\n") ==

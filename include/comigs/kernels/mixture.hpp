@@ -1,0 +1,65 @@
+// The mixture of experts' activations between the two frozen projections of an MLP block, in host memory.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace comigs::kernels {
+
+/// A number of the model's precision: float, or bfloat16 as its 16 bits.
+using Bfloat16 = std::uint16_t;
+
+/// n tokens, inner width F, E experts of rank R.
+struct MixtureShape {
+  std::int64_t tokens = 0, inner = 0, experts = 0, rank = 0;
+};
+
+/// What both passes read. Row-major. An expert takes part for a token where its gate is not zero.
+template <class Number>
+struct MixtureInputs {
+  MixtureShape shape;
+  const Number* hidden = nullptr;  ///< [n, F]: x up + up_bias
+  const float* reduced = nullptr;  ///< [n, E, R]: u_i = gamma x A_i^T
+  const float* gate = nullptr;     ///< [n, E]
+  const float* up_B = nullptr;     ///< [E, R, F]: B_i^T
+  const float* down_A = nullptr;   ///< [E, R, F]: A'_i
+};
+
+/// What the forward pass writes: mixed = sum_i g_i a_i and weighted_i = g_i a_i A'_i^T with
+/// a_i = gelu(hidden + u_i B_i^T), gelu being GPT-2's (tanh).
+template <class Number>
+struct MixtureOutputs {
+  Number* mixed = nullptr;    ///< [n, F]
+  float* weighted = nullptr;  ///< [n, E, R]
+};
+
+/// What the backward pass is given (d_ marks the gradient of the loss) and writes. The activations are worked
+/// out again. Null: not asked for.
+template <class Number>
+struct MixtureGradients {
+  const Number* d_mixed = nullptr;    ///< [n, F]
+  const float* d_weighted = nullptr;  ///< [n, E, R]
+  Number* d_hidden = nullptr;         ///< [n, F]
+  float* d_reduced = nullptr;         ///< [n, E, R], added to
+  float* d_gate = nullptr;            ///< [n, E], added to
+  float* d_up_B = nullptr;            ///< [E, R, F]
+  float* d_down_A = nullptr;          ///< [E, R, F]
+};
+
+/// The definitions, an element at a time in float64.
+template <class Number>
+void mixture_forward_reference(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out);
+template <class Number>
+void mixture_backward_reference(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients);
+
+/// Vectorised. Tokens [begin, end), so that threads can each take a part.
+template <class Number>
+void mixture_forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, std::int64_t begin,
+                     std::int64_t end);
+/// Vectorised. Columns [begin, end) of the inner width: parts write different elements of d_hidden, d_up_B
+/// and d_down_A; d_reduced and d_gate are sums over columns, so each part needs its own.
+template <class Number>
+void mixture_backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients,
+                      std::int64_t begin, std::int64_t end);
+
+}  // namespace comigs::kernels
