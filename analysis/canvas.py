@@ -22,6 +22,7 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
+from matplotlib.transforms import Bbox
 
 from analysis import style
 
@@ -47,22 +48,27 @@ def styled(draw: Callable) -> Callable:
     return drawn
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
-    """Writes name.svg and name.png into the folder and returns the SVG text."""
+def save(figure: Figure, folder: Path, name: str, part: Bbox | None = None) -> str:
+    """Writes name.svg and name.png (of `part`, in inches, where told) into the folder; returns the SVG."""
     text = io.StringIO()
     with matplotlib.rc_context(style.RC), warnings.catch_warnings():
         # A script that the font lacks shows as boxes; the tables have the name in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png", format="png")
+        figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches=part)
+        figure.savefig(folder / f"{name}.png", format="png", bbox_inches=part)
     (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
     return text.getvalue()
 
 
-def written(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Saves the figure, making the folder where needed, and says which files it became."""
+@styled
+def written(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
+    """Saves the figure above its title, making the folder where needed; says which files it became."""
     folder.mkdir(parents=True, exist_ok=True)
-    save(figure, folder, name)
+    width, height = figure.get_size_inches()
+    # Below the figure rather than in it: no layout has to make room.
+    size = min(11.0, 72 * (width - 0.2) / (0.58 * len(title)))
+    figure.text(0.1 / width, -0.1 / height, title, fontsize=size, weight="bold", va="top")
+    save(figure, folder, name, Bbox.from_extents(0, -0.4, width, height))
     return [folder / f"{name}.svg", folder / f"{name}.png"]
 
 

@@ -80,7 +80,7 @@ def _add_item(commands, name: str, title: str, dataset: str | None) -> None:
     )
     command = commands.add_parser(name, help=title, description=description)
     command.add_argument(
-        "--scale", default="paper", help="the sweep's scale: its index is runs/SCALE/index.json (%(default)s)"
+        "--scale", help="the sweep's scale: its index is runs/SCALE/index.json (default: paper)"
     )
     command.add_argument("--index", type=Path, metavar="FILE", help="another index.json than the scale's")
     command.add_argument(
@@ -107,7 +107,11 @@ def _page(
 
 
 def _item(name: str, title: str, options: argparse.Namespace) -> int:
-    index = read_index(options.index or Path("runs") / options.scale / "index.json")
+    # An index that is named may be of any scale, unless the scale is named too.
+    scale = options.scale or (None if options.index else "paper")
+    index = read_index(options.index or Path("runs") / scale / "index.json")
+    if scale not in (None, index.scale):
+        raise ResultsError(f"{index.path}: of scale '{index.scale}' (expected --scale {scale})")
     output = options.output or index.path.parent / "paper"
     if output.exists() and not output.is_dir():
         raise ResultsError(f"--output {output}: is a file (expected a folder)")

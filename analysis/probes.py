@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from analysis.results import ResultsError, Run, as_text
+from analysis.results import ResultsError, Run, as_text, reading
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,11 @@ class Probe:
 
 def read_probes(run: Run) -> list[Probe]:
     """The run's probes: the users' own texts in the users' order, then free texts. Raises ResultsError."""
-    try:
-        with h5py.File(run.path, "r", locking=False) as file:
-            tokens = file.get("tokens")
-            groups = tokens.items() if tokens is not None else ()
-            # Beside the probes may lie their arrays' dimension scales.
-            found = [_probe(run, name, group) for name, group in groups if isinstance(group, h5py.Group)]
-    except (OSError, KeyError) as error:
-        raise ResultsError(f"{run.path}: 'tokens' cannot be read ({str(error).splitlines()[0]})") from error
+    with reading(run.path) as file:
+        tokens = file["tokens"] if "tokens" in file else {}
+        # Beside the probes may lie their arrays' dimension scales.
+        groups = {name: tokens[name] for name in tokens if isinstance(tokens[name], h5py.Group)}
+        found = [_probe(run, name, group) for name, group in groups.items()]
     owners = [*run.users, ""]
     return sorted(found, key=lambda probe: (_place(owners, probe.owner), probe.name))
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import configparser
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,7 +105,7 @@ class Run:
         parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
         try:
             parser.read_string(self.attribute("configuration"))
-        except configparser.Error:
+        except (configparser.Error, AttributeError):  # the latter where a line goes on a bare key
             return {}
         return {
             f"{section}.{key}": value or ""
@@ -116,7 +117,7 @@ class Run:
     def planned_rounds(self) -> int | None:
         """How many rounds the configuration asks for; None where it does not say."""
         for key, value in self.settings.items():
-            if key.rpartition(".")[2] == "rounds" and value.strip().isdigit():
+            if key.rpartition(".")[2] == "rounds" and value.strip().isdecimal():
                 return int(value)
         return None
 
@@ -158,26 +159,41 @@ class Run:
 def results_file(path: str | Path) -> Path:
     """The results file that a command-line argument names: the file, or the folder that holds it."""
     path = Path(path)
-    if path.is_dir():
-        if not (path / FILE_NAME).is_file():
-            raise ResultsError(f"{path}: holds no {FILE_NAME} (expected a run folder or a results file)")
-        return path / FILE_NAME
-    if not path.exists():
-        raise ResultsError(f"{path}: no such file or folder (expected a run folder or a results file)")
+    try:
+        if path.is_dir():
+            if not (path / FILE_NAME).is_file():
+                raise ResultsError(f"{path}: holds no {FILE_NAME} (expected a run folder or a results file)")
+            return path / FILE_NAME
+        if not path.exists():
+            raise ResultsError(f"{path}: no such file or folder (expected a run folder or a results file)")
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror} (expected a run folder or a results file)") from error
     return path
 
 
 def open_run(path: str | Path) -> Run:
     """Reads a run folder's results file whole; works while the run goes on. Raises ResultsError."""
     path = results_file(path)
+    if not h5py.is_hdf5(path):
+        raise ResultsError(f"{path}: not an HDF5 file (expected a comigs {FILE_NAME})")
+    with reading(path) as file:
+        return _read(path, file)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """The open file; whatever goes wrong while it is read becomes one line that names it.
+
+    Damaged bytes show as almost any exception of h5py, numpy or xarray, hence no list of them.
+    """
     try:
-        if not h5py.is_hdf5(path):
-            raise ResultsError(f"{path}: not an HDF5 file (expected a comigs {FILE_NAME})")
         # No locks: a reader must never make the running job's next write fail.
         with h5py.File(path, "r", locking=False) as file:
-            return _read(path, file)
-    except OSError as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            yield file
+    except ResultsError:
+        raise
+    except Exception as error:
+        reason = as_text(str(error).partition("\n")[0]) or type(error).__name__
         raise ResultsError(f"{path}: cannot be read as HDF5 ({reason})") from error
 
 
@@ -188,13 +204,15 @@ def _read(path: Path, file: h5py.File) -> Run:
     arrays = {
         group: _read_group(path, file[group], coordinates)
         for group in GROUPS
-        if isinstance(file.get(group), h5py.Group)
+        if group in file
     }
     coordinates["user"] = _distinct(coordinates["user"])
     rows = _finished_rows(coordinates["round"], arrays.values())
     if rows == 0:
         raise ResultsError(f"{path}: no finished round yet (expected at least round 0)")
     coordinates["round"] = coordinates["round"][:rows].astype(np.int64)
+    if (np.diff(coordinates["round"]) <= 0).any():
+        raise ResultsError(f"{path}: the rounds do not ascend (expected 0, 1, ...)")
     groups = {group: _dataset(path, group, content, coordinates) for group, content in arrays.items()}
     return Run(path, attributes, coordinates, groups)
 
@@ -218,7 +236,8 @@ def _check(path: Path, file: h5py.File, attributes: dict[str, str]) -> None:
 def _read_group(path: Path, group: h5py.Group, labels: dict[str, np.ndarray]) -> dict[str, xr.Variable]:
     """The arrays that lie directly in the group; adds what labels their dimensions to `labels`."""
     arrays = {}
-    for name, item in group.items():
+    for name in group:
+        item = group[name]  # items() would give None for an object that is damaged
         # A group also holds its dimensions' labels, so that readers of this group alone find them.
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.is_scale:
             notes = {key: as_text(item.attrs[key]) for key in ("units", "long_name") if key in item.attrs}

@@ -40,6 +40,13 @@ def read_ini(path: Path) -> dict[str, dict[str, str]]:
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
+def check_one_line(place: str, value: str) -> None:
+    """For comigs an indented line is an option of its own, here it goes on with the value above it."""
+    if "\n" in value:
+        first, second, *_ = value.split("\n")
+        raise JobError(f"{place}: found '{first}' and an indented line '{second}', expected one line")
+
+
 def in_natural_order(names: Collection[str]) -> list[str]:
     """figure9 before figure10."""
     return sorted(names, key=lambda name: re.sub(r"\d+", lambda digits: digits[0].zfill(9), name))

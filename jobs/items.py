@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .ini import JobError, check_known, in_natural_order, read_ini
+from .ini import JobError, check_known, check_one_line, in_natural_order, read_ini
 
 FOLDER = Path("jobs")
 _ITEM_KEYS = ("title", "datasets", "use", "rows")
@@ -55,9 +55,11 @@ def read_item(name: str, files: dict[str, Path], data_sets: Collection[str]) -> 
     path = files[name]
     sections = read_ini(path)
     head = sections.pop("item")
-    for key in head:
+    for key, text in head.items():
         if key not in _ITEM_KEYS:
             raise JobError(f"{path}: unknown '{key}' in [item], which knows {', '.join(_ITEM_KEYS)}")
+        if key != "rows":
+            check_one_line(f"{path}: [item] {key}", text)
     datasets = _names(path, "item", head.get("datasets", ""), data_sets)
     rows = _used_rows(path, head, datasets, files, data_sets)
     rows += [_row(path, section, settings, datasets) for section, settings in sections.items()]
@@ -126,13 +128,18 @@ def _row(path: Path, section: str, settings: dict[str, str], datasets: tuple[str
     name = section.removeprefix("row.").strip()
     if not section.startswith("row.") or not name:
         raise JobError(f"{path}: unknown section [{section}], expected [item] or [row.NAME]")
+    for key, text in settings.items():
+        check_one_line(f"{path}: [{section}] {key}", text)
     heading = settings.pop("section", "")
     if "datasets" in settings:
         datasets = _names(path, section, settings.pop("datasets"), datasets)
     if not settings.get("method"):
         raise JobError(f"{path}: [{section}] has no 'method', expected one that 'comigs methods' lists")
-    options = {}
+    options: dict[str, tuple[str, ...]] = {}
     for key, text in settings.items():
+        option = "method" if key == "name" else key.replace("-", "_")
+        if option in options:
+            raise JobError(f"{path}: [{section}] option '{option}' stands there twice, once as '{key}'")
         if key in _GIVEN_BY_SWEEP:
             raise JobError(f"{path}: [{section}] '{key}' is what jobs.sweep gives to every run; leave it out")
         values = tuple(value.strip() for value in text.split("|"))
@@ -140,7 +147,7 @@ def _row(path: Path, section: str, settings: dict[str, str], datasets: tuple[str
             raise JobError(
                 f"{path}: [{section}] {key}: found '{text}', expected a value, or different ones between '|'"
             )
-        options[key.replace("-", "_")] = values
+        options[option] = values
     return Row(name, heading, datasets, options)
 
 

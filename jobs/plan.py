@@ -49,8 +49,12 @@ def planned(options: argparse.Namespace) -> Plan:
     names = data_sets(options.scale)
     sources = _sources(options.source, names)
     there = {name: data_set(options.scale, name, sources) for name in names}
+    chosen = _chosen(options, items)
+    for name in sources:
+        if not any(name in item.datasets for item in chosen):
+            raise JobError(f"--source {name}: no item asked for is about it ({', '.join(options.items)})")
     runs: dict[Path, Run] = {}
-    for name, seed, case in _asked(options, _chosen(options, items), there):
+    for name, seed, case in _asked(options, chosen, there):
         run = run_of(case, there[name], seed)
         runs.setdefault(run.folder, run)
     if not runs:
@@ -65,6 +69,8 @@ def _sources(texts: Sequence[str], known: Sequence[str]) -> dict[str, str]:
         if not place:
             raise JobError(f"--source {text}: expected NAME=PLACE, a data set and a folder, a file or 'hub'")
         check_known("data set", name, known)
+        if name in result:
+            raise JobError(f"--source {name}: given twice, '{result[name]}' and '{place}', expected once")
         result[name] = place
     return result
 

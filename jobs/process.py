@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SECONDS_TO_STOP = 20.0
+_RULE = re.compile(r"-{60,}")  # mpirun frames what it has to say with two of them
 
 
 def run_logged(command: Sequence[str], log: Path, environment: Mapping[str, str], lock: int) -> int:
@@ -29,9 +32,20 @@ def run_logged(command: Sequence[str], log: Path, environment: Mapping[str, str]
 
 
 def last_line(log: Path) -> str:
-    """What a failed command said last."""
-    text = log.read_text(encoding="utf-8", errors="replace").strip()
-    return (text.splitlines() or ["no message"])[-1]
+    """What a failed command said last: comigs' own message, else what does not come from mpirun."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    own = [number for number, line in enumerate(lines) if line.startswith("comigs: ")]
+    if own:
+        problems = itertools.takewhile(lambda line: line.startswith("  - "), lines[own[-1] + 1 :])
+        return " ".join([lines[own[-1]], *map(str.strip, problems)])
+    framed, others, inside = [], [], False
+    for line in lines:
+        if _RULE.fullmatch(line):
+            inside = not inside
+        else:
+            (framed if inside else others).append(line)
+    return (others or framed or ["no message"])[-1].strip()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ class Progress:
     """Counts all runs asked for, also those that are done already."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.failed: list[Run] = []
+        self.failed: list[tuple[Run, str]] = []  # with what to say of each at the end
         self._runs = runs
         self._begun = time.monotonic()
 
@@ -26,13 +26,16 @@ class Progress:
         times = f"{self.elapsed()} elapsed, {self._left(number - 1)}"
         print(f"run {number}/{len(self._runs)}  {run.folder}  ({times})", flush=True)
 
+    def held(self, run: Run) -> None:
+        self.failed.append((run, "another process is at work there"))
+
     def ended(self, run: Run, code: int) -> None:
         took = _duration(run.seconds() or 0.0)
-        if code == 0:
+        if run.status() == DONE:
             print(f"    done in {took}", flush=True)
         else:
-            self.failed.append(run)
-            said = last_line(run.folder / "run.log")
+            self.failed.append((run, "see run.log there"))
+            said = last_line(run.folder / "run.log") if code else "no results.h5"
             print(f"    failed after {took} with exit code {code}: {said}", flush=True)
 
     def _left(self, begin: int) -> str:

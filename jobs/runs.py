@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -65,22 +67,47 @@ class Run:
         }
 
     def status(self) -> str:
-        ended = self._read("ended.json")
-        if "code" not in ended or self._read("run.json") != self.identity():
+        end = self._end()
+        if end is None or self._read("run.json") != self.identity():
             return MISSING
-        return DONE if ended["code"] == 0 else FAILED
+        return DONE if self._is_finished() else FAILED
 
     def seconds(self) -> float | None:
         """How long it took, once it has ended."""
-        return self._read("ended.json").get("seconds")
+        end = self._end()
+        return end[1] if end else None
+
+    def is_held(self) -> bool:
+        """A process writes results there: comigs locks the folder that long. Not every file system tells."""
+        try:
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(folder)
+        return False
+
+    def has_begun(self) -> bool:
+        """Begun and not ended: it is at work, perhaps on another machine, or was interrupted."""
+        ended = (self.folder / "ended.json").exists()
+        begun = any((self.folder / name).exists() for name in ("run.log", "results.h5"))
+        return self.is_held() or (begun and not ended)
 
     def differences(self) -> list[str]:
         """In what a run that is done here differs from this one."""
-        if self._read("ended.json").get("code") != 0:
-            return []
         there, here = self._read("run.json"), self.identity()
-        found = [f"another {what}" for what in ("data", "base") if there.get(what) != here[what]]
-        old, new = there.get("settings", {}), here["settings"]
+        if there == here or not self._is_finished():
+            return []
+        if there.keys() != here.keys() or not isinstance(there["settings"], dict):
+            return ["unknown settings (run.json there is damaged or missing)"]
+        found = [f"another {name}" for name in here if name != "settings" and there[name] != here[name]]
+        old, new = there["settings"], here["settings"]
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):
                 found.append(f"{name} {old.get(name, 'unset')} there, {new.get(name, 'unset')} now")
@@ -102,6 +129,17 @@ class Run:
         write_json(self.folder / "ended.json", {"code": code, "seconds": seconds})
         return code
 
+    def _is_finished(self) -> bool:
+        end = self._end()
+        return end is not None and end[0] == 0 and (self.folder / "results.h5").is_file()
+
+    def _end(self) -> tuple[int, float] | None:
+        """Exit code and seconds; None where ended.json does not tell them."""
+        ended = self._read("ended.json")
+        code, seconds = ended.get("code"), ended.get("seconds")
+        told = type(code) is int and type(seconds) in (int, float) and 0 <= seconds < math.inf
+        return (code, seconds) if told else None
+
     def _read(self, name: str) -> dict[str, Any]:
         """Empty where the file is missing or was being written when the machine went down."""
         try:
@@ -116,10 +154,13 @@ def runs_of(data_set: DataSet) -> Path:
 
 
 def run_of(case: Case, data_set: DataSet, seed: int) -> Run:
+    """Without the options that the job file says for all users alike already."""
+    settings = data_set.settings
+    by_user = {name.rpartition(".")[2] for name in settings if name.startswith("user.")}
     options = {
         name: value
         for name, value in case.options.items()
-        if name == "method" or data_set.settings.get(name) != value
+        if name == "method" or settings.get(name) != value or name.rpartition(".")[2] in by_user
     }
     return Run(data_set, options, seed)
 
@@ -128,9 +169,12 @@ def users(data_set: DataSet) -> int:
     """As many ranks as the data set has users."""
     manifest = data_set.data / "manifest.json"
     try:
-        return len(json.loads(manifest.read_text(encoding="utf-8"))["users"])
+        found = json.loads(manifest.read_text(encoding="utf-8"))["users"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise JobError(f"{manifest}: not the manifest of a data set") from None
+        found = None
+    if not found or not isinstance(found, list):
+        raise JobError(f"{manifest}: not the manifest of a data set")
+    return len(found)
 
 
 def write_json(path: Path, content: Any) -> None:

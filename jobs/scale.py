@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .ini import JobError, check_known, read_ini
+from .ini import JobError, check_known, check_one_line, read_ini
 
 FOLDER = Path("jobs/datasets")
 PAPER = "paper"
@@ -80,7 +80,11 @@ def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
     for section in ("data", "model"):
         if not settings.get(section):
             raise JobError(f"{job_file}: no 'folder' in [{section}], neither there nor in what it inherits")
-    arguments = shlex.split(preparation["data"])
+    try:
+        arguments = shlex.split(preparation["data"])
+    except ValueError as error:
+        reason = str(error).lower()
+        raise JobError(f"{prepare_file}: [{name}] data: {reason}, expected words as in a shell") from None
     if name in sources:
         arguments = _with_source(arguments, sources[name])
     base_file = folder / preparation["base"] if "base" in preparation else None
@@ -92,13 +96,28 @@ def _settings(path: Path, heirs: Sequence[Path]) -> dict[str, str]:
     if path in heirs:
         raise JobError(f"{path}: inherits itself by way of {heirs[-1]}")
     sections = read_ini(path)
-    parent = sections.pop("job", {}).get("inherit")
-    result = _settings(Path(os.path.normpath(path.parent / parent)), (*heirs, path)) if parent else {}
+    parent = _parent(path, sections.pop("job", {}))
+    own: dict[str, str] = {}
     for section, values in sections.items():
         for key, value in values.items():
+            check_one_line(f"{path}: [{section}] {key}", value)
             name = _FLAGS.get((section, key), key.replace("-", "_"))
-            result[f"{section}.{name}" if section.startswith("user.") else name] = value
-    return result
+            name = f"{section}.{name}" if section.startswith("user.") else name
+            if name in own:
+                raise JobError(f"{path}: [{section}] option '{name}' stands there twice, once as '{key}'")
+            own[name] = value
+    return {**(_settings(parent, (*heirs, path)) if parent else {}), **own}
+
+
+def _parent(path: Path, job: dict[str, str]) -> Path | None:
+    """The file that [job] inherits."""
+    for key, value in job.items():
+        if key != "inherit":
+            raise JobError(f"{path}: unknown option '{key}' in [job], which knows 'inherit'")
+        check_one_line(f"{path}: [job] inherit", value)
+        if not value:
+            raise JobError(f"{path}: [job] inherit: found nothing, expected a job file")
+    return Path(os.path.normpath(path.parent / job["inherit"])) if job else None
 
 
 def _with_source(arguments: list[str], source: str) -> list[str]:

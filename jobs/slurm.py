@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ from .scale import DataSet
 
 _SCRIPT = """\
 #!/bin/bash
-#SBATCH --job-name=comigs-{scale}-{name}
+#SBATCH --job-name={name}
 #SBATCH --array=0-{last}
 #SBATCH --ntasks={users}
-#SBATCH --output={folder}/slurm-%A_%a.log
+#SBATCH --output={log}
 # Time, partition and devices: SBATCH_TIMELIMIT, SBATCH_PARTITION, SBATCH_GPUS_PER_TASK, or options of sbatch.
 
 run() {{ # folder, then the command; the exit code and the seconds stay in the folder
@@ -38,12 +39,12 @@ def script(data_set: DataSet, runs: Sequence[Run], comigs: str) -> str:
         f"{task}) run {shlex.quote(str(run.folder))} {shlex.join(run.command(comigs))} ;;"
         for task, run in enumerate(runs)
     ]
+    folder = str(runs_of(data_set)).replace("%", "%%")  # '%' begins a pattern of sbatch
     return _SCRIPT.format(
-        scale=data_set.scale,
-        name=data_set.name,
+        name=re.sub(r"[^A-Za-z0-9_.-]", "_", f"comigs-{data_set.scale}-{data_set.name}"),
         last=len(runs) - 1,
         users=users(data_set),
-        folder=runs_of(data_set),
+        log=shlex.quote(f"{folder}/slurm-%A_%a.log"),
         lines="\n".join(lines),
     )
 

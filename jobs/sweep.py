@@ -25,23 +25,42 @@ or was interrupted is. runs/SCALE/index.json lists all runs. See jobs/README.md.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    """Exit code 0 done, 1 something failed, 2 bad input, 130 interrupted, 141 nobody reads on."""
     options = _parser().parse_args(arguments)
     try:
-        plan = planned(options)
-        if options.print:
-            return _print(plan, options.comigs)
-        if options.index:
-            print(f"{plan.write_index()}: {plan.counted()}")
-            return 0
-        with _alone(FOLDER / options.scale) as lock:
-            return _work(plan, options, lock)
+        code = _run(options)
+        print(end="", flush=True)  # while a broken pipe can still be met
+        return code
     except JobError as error:
         return _told(error, 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
+        return 141
     except OSError as error:
         return _told(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         return _told("interrupted; the same command goes on from here", 130)
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan = planned(options)
+    if options.print:
+        return _print(plan, options.comigs)
+    if options.index:
+        print(f"{plan.write_index()}: {plan.counted()}")
+        return 0
+    _check_program(options.comigs)
+    with _alone(FOLDER / options.scale) as lock:
+        return _work(plan, options, lock)
+
+
+def _check_program(comigs: str) -> None:
+    if not Path(comigs).exists():
+        how = "cmake --preset release && cmake --build --preset release"
+        raise JobError(f"--comigs {comigs}: no such program; '{how}' builds build/release/comigs")
+    if not Path(comigs).is_file() or not os.access(comigs, os.X_OK):
+        found = "folder" if Path(comigs).is_dir() else "file that cannot be run"
+        raise JobError(f"--comigs {comigs}: found a {found}, expected the program")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=PLACE",
-        help="text of a data set from another folder, file or hub; give it with every call",
+        help="text of a data set from another folder, file or hub; give it with every call that needs it",
     )
     add("--replace", action="store_true", help="make runs anew that are done with other settings")
     add("--comigs", default="build/release/comigs", metavar="FILE", help="the program (default: %(default)s)")
@@ -88,9 +107,6 @@ def _print(plan: Plan, comigs: str) -> int:
 
 def _work(plan: Plan, options: argparse.Namespace, lock: int) -> int:
     """A data set that cannot be prepared does not keep the others from running."""
-    if not os.access(options.comigs, os.X_OK):
-        how = "cmake --preset release && cmake --build --preset release"
-        raise JobError(f"--comigs {options.comigs}: no such program; '{how}' builds build/release/comigs")
     means = Means(options.comigs, mpi_environment(), lock)
     progress = Progress(plan.runs)
     by_slurm = options.slurm or options.submit
@@ -108,8 +124,8 @@ def _work(plan: Plan, options: argparse.Namespace, lock: int) -> int:
         else:
             run_missing(plan, runs, means, progress)
     index = plan.write_index()
-    for run in progress.failed:
-        print(f"failed: {run.folder}, see run.log there", file=sys.stderr)
+    for run, what in progress.failed:
+        print(f"failed: {run.folder}, {what}", file=sys.stderr)
     if not by_slurm:
         print(f"{index}: {plan.counted()}, {progress.elapsed()} elapsed")
     return 1 if progress.failed else 2 if unprepared else 0

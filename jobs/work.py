@@ -52,7 +52,11 @@ def make_ready(data_set: DataSet, runs: Sequence[Run], means: Means, replace: bo
 def run_missing(plan: Plan, runs: Sequence[Run], means: Means, progress: Progress) -> None:
     """One after another; a run that fails does not keep the others from running."""
     for run in runs:
-        if run.status() != DONE:
+        if run.status() == DONE:
+            continue
+        if run.is_held():
+            progress.held(run)
+        else:
             progress.begins(run)
             code = run.execute(means.comigs, means.environment, means.lock)
             progress.ended(run, code)
@@ -60,10 +64,19 @@ def run_missing(plan: Plan, runs: Sequence[Run], means: Means, progress: Progres
 
 
 def array(runs: Sequence[Run], comigs: str, submit: bool) -> str:
-    """The script of the missing runs, or what sbatch says to it. Its tasks find their folders ready."""
-    missing = [run for run in runs if run.status() != DONE]
+    """The script of the missing runs, or what sbatch says to it. Its tasks find their folders ready. What a
+    task may be working on stays as it is."""
+    missing = []
+    for run in runs:
+        if run.status() == DONE:
+            continue
+        if run.has_begun():
+            why = "begun and not ended; if nothing is at work there, delete the folder"
+            print(f"left out: {run.folder}: {why}", file=sys.stderr)
+        else:
+            missing.append(run)
     if not missing:
-        return f"# {runs[0].data_set.name}: all {len(runs)} runs are done"
+        return f"# {runs[0].data_set.name}: none of {len(runs)} runs is to be started"
     for run in missing:
         run.prepare()
     text = slurm.script(missing[0].data_set, missing, comigs)

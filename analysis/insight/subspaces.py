@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from analysis import style
-from analysis.results import ExpertKind, ResultsError, Run
+from analysis.results import ExpertKind, ResultsError, Run, reading
 
 PROJECTIONS = ("up", "down")
 PAIRS = (
@@ -149,9 +149,9 @@ def _recorded(weights: h5py.Group) -> tuple[list[int], list[int]]:
 
 def similarities(run: Run) -> Similarities | None:
     """All overlaps at the rounds whose weights the file holds; None where there is nothing to compare."""
-    with h5py.File(run.path, "r", locking=False) as file:
-        weights = file.get("expert/weights")
-        if weights is None or len(weights) == 0:
+    with reading(run.path) as file:
+        weights = file["expert/weights"] if "expert/weights" in file else {}
+        if len(weights) == 0:
             return None
         experts = distinct_experts(run, weights)
         if len(experts) < 2:

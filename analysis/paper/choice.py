@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
+from analysis import canvas
 from analysis.compare import Group
 from analysis.paper.index import Alternative, Cell, Entry, Index, data_set_name
+from analysis.paper.table import MEASURED
 from analysis.results import ResultsError
 
 
@@ -19,6 +23,22 @@ class Request:
     index: Index
     output: Path
     dataset: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What the figures of the item are, beside published ones: of a small scale, or of the paper's."""
+        return f"{MEASURED}, scale {self.index.scale}"
+
+    def heading(self, title: str) -> str:
+        return f"{title} [{self.source}]"
+
+    def draw(self, drawn: Figure | None, title: str, dataset: str = "") -> list[Path]:
+        """Writes a figure of the item, or its part of one data set, with a title that says what it is of."""
+        if drawn is None:
+            raise ResultsError(f"{self.index.path}: the runs of {self.item} hold no test perplexity yet")
+        name = f"{self.item}_{dataset}" if dataset else self.item
+        words = f"{title}, {data_set_name(dataset)}" if dataset else title
+        return canvas.written(drawn, self.output, name, self.heading(words))
 
     def cells(self, *items: str) -> list[Cell]:
         """The cells of the first of the items that the index has."""
@@ -36,10 +56,11 @@ class Request:
 
 @dataclass
 class Choice:
-    """What stands for a cell; no group where nothing is done."""
+    """What stands for a cell; no group where nothing is done, or nothing can be chosen among what is."""
 
     cell: Cell
     group: Group | None
+    is_done: bool = False
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -56,6 +77,7 @@ def choose(index: Index, cell: Cell) -> Choice:
         choice.remarks += problems
         if group is not None:
             found[alternative] = group
+    choice.is_done = bool(found)
     if not found:
         choice.remarks.append(f"{choice.place}: no finished run.")
         return choice
@@ -85,8 +107,8 @@ def _best(choice: Choice, found: dict[Alternative, Group]) -> Alternative | None
     """
     if len(found) == 1:
         return next(iter(found))
-    scores = {alternative: _validation(group) for alternative, group in found.items()}
-    rivals = {alternative: by_seed for alternative, by_seed in scores.items() if by_seed}
+    scores = {alternative: by_seed(group, "validation") for alternative, group in found.items()}
+    rivals = {alternative: seeds for alternative, seeds in scores.items() if seeds}
     for alternative in (one for one in scores if one not in rivals):
         choice.remarks.append(f"{choice.place}: {_words(alternative)} has no finite validation perplexity.")
     shared = sorted(set.intersection(*map(set, rivals.values()))) if rivals else []
@@ -101,9 +123,9 @@ def _best(choice: Choice, found: dict[Alternative, Group]) -> Alternative | None
     return min(rivals, key=lambda alternative: sum(rivals[alternative][seed] for seed in shared))
 
 
-def _validation(group: Group) -> dict[str, float]:
-    """Final validation perplexity by seed, where it is finite."""
-    values = zip(group.runs, over_users(group, "validation"))
+def by_seed(group: Group, split: str) -> dict[str, float]:
+    """Final perplexity by seed, where it is finite."""
+    values = zip(group.runs, over_users(group, split))
     return {run.attribute("seed"): value for run, value in values if math.isfinite(value)}
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import graphlib
 import json
+import os
+import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,8 +19,21 @@ FORMAT, VERSION = "comigs-sweep-index", 1
 # The paper's order and names; other data sets follow under their own names.
 DATA_SETS = {"ag_news": "AG News", "multilingual": "Multilingual", "slimpajama": "SlimPajama"}
 
+# Data sets and scales are parts of files' names.
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
 # What distinguishes a row's alternatives: (option, value) pairs, empty where it has none.
 Alternative = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run belongs: one of a paper item's rows, and which of the row's alternatives it is."""
+
+    item: str
+    row: str
+    section: str
+    alternative: Alternative
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Entry:
     seed: int
     options: Mapping[str, str]
     is_done: bool
-    places: tuple[Mapping, ...]
+    places: tuple[Place, ...]
 
     @property
     def method(self) -> str:
@@ -59,21 +75,23 @@ class Index:
 
     @cached_property
     def items(self) -> list[str]:
-        return list(dict.fromkeys(place["item"] for entry in self.entries for place in entry.places))
+        return list(dict.fromkeys(place.item for entry in self.entries for place in entry.places))
 
     def cells(self, item: str, dataset: str | None = None) -> list[Cell]:
-        """The item's cells in the index's order, sections kept together; those of one data set if named."""
+        """The item's cells in the index's order, those of one data set if named.
+
+        Sections are kept together; rows without one come first, where no other section's heading has them.
+        """
         cells: dict[tuple[str, str, str], Cell] = {}
         for entry in self.entries:
             for place in entry.places:
-                if place["item"] != item or dataset not in (None, entry.dataset):
+                if place.item != item or dataset not in (None, entry.dataset):
                     continue
-                key = (place.get("section") or "", place["row"], entry.dataset)
+                key = (place.section, place.row, entry.dataset)
                 cell = cells.setdefault(key, Cell(*key))
-                alternative = tuple((place.get("alternative") or {}).items())
-                cell.alternatives.setdefault(alternative, []).append(entry)
+                cell.alternatives.setdefault(place.alternative, []).append(entry)
         order = _merged(list(cells))
-        sections = list(dict.fromkeys(section for section, _ in order))
+        sections = sorted(dict.fromkeys(section for section, _ in order), key=bool)
         return sorted(
             cells.values(), key=lambda cell: (sections.index(cell.section), order[cell.section, cell.row])
         )
@@ -129,25 +147,111 @@ def read_index(path: Path) -> Index:
         raise ResultsError(f"{path}: no such file (expected the index that python -m jobs.sweep writes)")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ResultsError(f'{path}: not an index of a sweep (expected "format": "{FORMAT}")')
-    if content.get("format_version") != VERSION:
-        found = content.get("format_version")
-        raise ResultsError(f"{path}: index version {found} found, version {VERSION} expected")
-    try:
-        entries = [_entry(path.parent, run) for run in content["runs"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultsError(f"{path}: a run lacks what every run has ({error!r})") from error
-    return Index(path, str(content.get("scale", "")), entries)
+    version = content.get("format_version")
+    if version != VERSION:
+        raise ResultsError(f"{path}: index version {reprlib.repr(version)} found, version {VERSION} expected")
+    whole = _Record(str(path), content)
+    entries = [_entry(path.parent, run) for run in whole.records("runs")]
+    _refuse_twice(path, entries)
+    return Index(path, whole.name("scale"), entries)
 
 
-def _entry(folder: Path, run: Mapping) -> Entry:
-    options = {str(name).lstrip("-").replace("-", "_"): str(value) for name, value in run["options"].items()}
-    places = tuple(run["items"])
-    for place in places:
-        place["item"], place["row"]
+def _entry(folder: Path, run: _Record) -> Entry:
+    options = {name.lstrip("-").replace("-", "_"): value for name, value in run.settings("options").items()}
+    places = [
+        Place(
+            place.text("item"),
+            place.text("row"),
+            place.text("section", ""),
+            tuple(place.settings("alternative", {}).items()),
+        )
+        for place in run.records("items")
+    ]
     return Entry(
-        folder / run["folder"], run["dataset"], int(run["seed"]), options, run["status"] == "done", places
+        folder / run.text("folder"),
+        run.name("dataset"),
+        run.whole_number("seed"),
+        options,
+        run.text("status") == "done",
+        tuple(dict.fromkeys(places)),
     )
+
+
+class _Record:
+    """An object of the index whose fields must have their types; `where` is its place, for messages."""
+
+    def __init__(self, where: str, content: object) -> None:
+        self._where = where
+        if not isinstance(content, dict):
+            raise self._wrong(content, "an object")
+        self._content = content
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._get(name, default)
+        if _is_text(value) and (value.strip() or value == default):
+            return value
+        raise self._wrong(value, "printable text", name)
+
+    def name(self, name: str) -> str:
+        value = self._get(name)
+        if isinstance(value, str) and NAME.fullmatch(value):
+            return value
+        raise self._wrong(value, "at most 64 letters, digits or any of _ . -", name)
+
+    def whole_number(self, name: str) -> int:
+        value = self._get(name)
+        if type(value) is int:
+            return value
+        raise self._wrong(value, "a whole number", name)
+
+    def settings(self, name: str, default: dict | None = None) -> dict[str, str]:
+        """Options and their values, which are text or numbers."""
+        value = self._get(name, default)
+        if not isinstance(value, dict):
+            raise self._wrong(value, "an object", name)
+        for option, setting in value.items():
+            if not _is_text(option) or not (_is_text(setting) or type(setting) in (int, float)):
+                raise self._wrong({option: setting}, "options with text or numbers", name)
+        return {option: str(setting) for option, setting in value.items()}
+
+    def records(self, name: str) -> list[_Record]:
+        value = self._get(name)
+        if not isinstance(value, list):
+            raise self._wrong(value, "a list", name)
+        return [_Record(f"{self._where}: {name}[{number}]", one) for number, one in enumerate(value)]
+
+    def _get(self, name: str, default: object = None) -> object:
+        """The field as it is; without a default it must be there."""
+        if name not in self._content and default is None:
+            raise ResultsError(f"{self._where} lacks '{name}'")
+        return self._content.get(name, default)
+
+    def _wrong(self, found: object, expected: str, name: str = "") -> ResultsError:
+        place = f"{self._where}, '{name}'" if name else self._where
+        return ResultsError(f"{place}: {reprlib.repr(found)} found, {expected} expected")
+
+
+def _is_text(value: object) -> bool:
+    """Whether every output can hold it in one line: no control characters, no lone surrogates."""
+    return isinstance(value, str) and value.isprintable()
+
+
+def _refuse_twice(path: Path, entries: list[Entry]) -> None:
+    """A run that is listed twice would count as two seeds, as would two runs of a seed at one place."""
+    folders: dict[str, int] = {}
+    seeds: dict[tuple[Place, str, int], int] = {}
+    for number, entry in enumerate(entries):
+        first = folders.setdefault(os.path.realpath(entry.folder), number)
+        if first != number:
+            raise ResultsError(f"{path}: runs[{number}] has the folder of runs[{first}] (expected one a run)")
+        for place in entry.places:
+            first = seeds.setdefault((place, entry.dataset, entry.seed), number)
+            if first != number:
+                raise ResultsError(
+                    f"{path}: runs[{number}] is of seed {entry.seed} for {place.item}'s row '{place.row}' on "
+                    f"{entry.dataset}, as runs[{first}] is (expected one run a seed)"
+                )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from analysis import canvas, curves, figures, style
+from analysis import curves, figures, style
 from analysis.compare import Group
 from analysis.paper.choice import Choice, Request, choose
 from analysis.paper.index import Cell, data_set_name, data_sets_of
@@ -37,10 +35,9 @@ def perplexity(request: Request, title: str) -> list[Path]:
     found = chosen(request, request.cells(request.item))
     groups = {name: [choice.group for choice in choices] for name, choices in found.items()}
     drawn = curves.by_data_set({data_set_name(name): members for name, members in groups.items()})
-    files = canvas.written(_drawable(drawn, request), request.output, request.item)
+    files = request.draw(drawn, title)
     for name, members in groups.items():
-        by_user = _drawable(curves.by_user(members, ["test"]), request)
-        files += canvas.written(by_user, request.output, f"{request.item}_{name}")
+        files += request.draw(curves.by_user(members, ["test"]), title, name)
     return files
 
 
@@ -53,8 +50,7 @@ def expert_patterns(request: Request, title: str) -> list[Path]:
         for group, label in zip(groups, pattern_labels(groups)):
             group.label = label
         drawn = curves.by_user(groups, ["test"], style.series_colours(len(groups)))
-        ending = "" if len(found) == 1 else f"_{name}"
-        files += canvas.written(_drawable(drawn, request), request.output, request.item + ending)
+        files += request.draw(drawn, title, "" if len(found) == 1 else name)
     return files
 
 
@@ -74,7 +70,7 @@ def gate_weights(request: Request, title: str) -> list[Path]:
     for name, group in routed_groups(request).items():
         drawn = figures.routing_over_rounds(group)
         if drawn is not None:
-            files += canvas.written(drawn, request.output, f"{request.item}_{name}")
+            files += request.draw(drawn, title, name)
     if not files:
         raise ResultsError(f"{request.index.path}: no finished run of {ROUTED} has routing scores")
     return files
@@ -96,9 +92,3 @@ def routed_groups(request: Request) -> dict[str, Group]:
         raise ResultsError(f"{request.index.path}: no finished run of {ROUTED}{of}{hint}")
     found = chosen(request, list(cells.values()))
     return {name: choices[0].group for name, choices in found.items()}
-
-
-def _drawable(drawn: Figure | None, request: Request) -> Figure:
-    if drawn is None:
-        raise ResultsError(f"{request.index.path}: the runs of {request.item} hold no test perplexity yet")
-    return drawn

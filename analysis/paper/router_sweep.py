@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import canvas, compare, formats, style
-from analysis.paper.choice import Request, over_users
+from analysis.paper.choice import Request, by_seed, over_users
 from analysis.paper.index import Cell, Index, data_sets_of
 from analysis.results import ResultsError
 
@@ -28,8 +28,7 @@ def figure9(request: Request, title: str) -> list[Path]:
     for dataset in datasets:
         grid = grid_of(request.index, [cell for cell in cells if cell.dataset == dataset])
         if any(not math.isnan(entry.mean) for entry in grid.values()):
-            ending = "" if len(datasets) == 1 else f"_{dataset}"
-            files += canvas.written(draw(grid), request.output, request.item + ending)
+            files += request.draw(draw(grid), title, "" if len(datasets) == 1 else dataset)
     if not files:
         raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
     return files
@@ -38,6 +37,7 @@ def figure9(request: Request, title: str) -> list[Path]:
 def grid_of(index: Index, cells: list[Cell]) -> Grid:
     """Test perplexity by tau and s, read from the runs' options (not their names); NaN where none is done."""
     grid: Grid = {}
+    seeds: dict[tuple[int, int], frozenset[str]] = {}
     for cell in cells:
         for alternative, entries in cell.alternatives.items():
             settings = {**entries[0].options, **dict(alternative)}
@@ -51,7 +51,20 @@ def grid_of(index: Index, cells: list[Cell]) -> Grid:
             for problem in problems:
                 print(f"note: {problem}")
             grid[place] = compare.figure(over_users(group, "test")) if group else compare.Figure()
+            seeds[place] = frozenset(by_seed(group, "test") if group else ())
+    _mark_best(grid, seeds)
     return grid
+
+
+def _mark_best(grid: Grid, seeds: dict[tuple[int, int], frozenset[str]]) -> None:
+    """Marks the lowest mean, unless easy seeds of one place would meet hard ones of another."""
+    shown = {place: entry for place, entry in grid.items() if not math.isnan(entry.mean)}
+    if len({seeds[place] for place in shown}) > 1:
+        print("note: the places of the grid differ in their seeds, so none is marked as the best.")
+        return
+    low = min((entry.mean for entry in shown.values()), default=math.nan)
+    for entry in shown.values():
+        entry.best = entry.mean == low
 
 
 @canvas.styled
@@ -67,7 +80,8 @@ def draw(grid: Grid) -> Figure:
     for row, column in np.ndindex(means.shape):
         value = means[row, column]
         dark = not math.isnan(value) and value > (low + high) / 2
-        text = formats.perplexity(value) + ("\nbest" if value == low else "")
+        entry = grid.get((taus[column], steps[row]), compare.Figure())
+        text = formats.perplexity(value) + ("\nbest" if entry.best else "")
         left.text(column, row, text, ha="center", va="center", color="white" if dark else style.INK)
     left.set_xticks(range(len(taus)), taus)
     left.set_yticks(range(len(steps)), steps)

@@ -12,7 +12,7 @@ from analysis import canvas, formats, style
 from analysis.paper import published, writing
 from analysis.paper.choice import Request
 from analysis.paper.index import data_set_name, data_sets_of
-from analysis.paper.table import MEASURED, Line, Table, Value
+from analysis.paper.table import Line, Table, Value
 from analysis.results import ResultsError, Run
 
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
@@ -28,7 +28,9 @@ def runs_by_data_set(request: Request) -> dict[str, Run]:
     for dataset in data_sets_of(entries):
         for entry in entries:
             if entry.dataset == dataset and dataset not in found:
-                group, _ = request.index.group("", [entry])
+                group, problems = request.index.group("", [entry])
+                for problem in problems:
+                    print(f"note: {problem}")
                 if group is not None and group.runs[0].array("users", "train_tokens") is not None:
                     found[dataset] = group.runs[0]
     if not found:
@@ -49,14 +51,14 @@ def table3(request: Request, title: str) -> list[Path]:
             values = [Value(float(count)) for count in counts.values] if counts is not None else []
             lines.append(Line(section, label, [*values, *[None] * (columns - len(values))]))
     heads = [f"user {user}" for user in range(columns)]
-    tables = [Table(title, MEASURED, heads, lines, is_whole=True), published.table3(title)]
+    tables = [Table(title, request.source, heads, lines, is_whole=True), published.table3(title)]
     print("\n".join(writing.markdown(table) for table in tables))
     return writing.write(tables, request.output, request.item)
 
 
 def figure2(request: Request, title: str) -> list[Path]:
     """The data splits as bubbles."""
-    return canvas.written(bubbles(runs_by_data_set(request)), request.output, request.item)
+    return request.draw(bubbles(runs_by_data_set(request)), title)
 
 
 @canvas.styled

@@ -14,8 +14,8 @@ from analysis.paper import writing
 from analysis.paper.choice import Choice, Request, choose, over_users
 from analysis.paper.index import Cell, data_set_name, data_sets_of
 from analysis.paper.published import TABLE_2_COLUMNS, TABLE_5_COLUMNS
-from analysis.paper.table import MEASURED, Line, Table, Value, rank_columns, rank_lines
-from analysis.results import Run
+from analysis.paper.table import Line, Table, Value, rank_columns, rank_lines
+from analysis.results import ResultsError, Run
 
 # Bounds that no user could have alone: shown, not ranked.
 REFERENCES = ("pretrained", "centralized")
@@ -34,7 +34,7 @@ def by_data_set(request: Request, title: str, published: Callable[[str], Table] 
     for cell in cells:
         line = lines.setdefault((cell.section, cell.row), _line(cell.section, cell.row, cell, len(datasets)))
         line.values[datasets.index(cell.dataset)] = measured.value(cell)
-    table = Table(title, MEASURED, [data_set_name(name) for name in datasets], list(lines.values()))
+    table = Table(title, request.source, [data_set_name(name) for name in datasets], list(lines.values()))
     rank_columns(table)
     return _written(request, table, measured, published)
 
@@ -94,7 +94,7 @@ def _blocks(
             for line in [block[label]] if label else block.values():
                 line.values[column] = copy(measured.value(cell))
         lines += block.values()
-    table = Table(title, MEASURED, columns, lines)
+    table = Table(title, request.source, columns, lines)
     rank_lines(table)
     return _written(request, table, measured, published)
 
@@ -108,13 +108,19 @@ class Measured:
         self.remarks = list(
             dict.fromkeys(text for choice in self._choices.values() for text in choice.remarks)
         )
+        if not any(choice.is_done for choice in self._choices.values()):
+            for remark in self.remarks:
+                print(f"note: {remark}")
+            raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
         self._mark_fewer_seeds()
 
     def value(self, cell: Cell) -> Value | None:
         return self._values[id(cell)]
 
     def _mark_fewer_seeds(self) -> None:
-        present = [value for value in self._values.values() if value is not None]
+        present = [
+            value for value in self._values.values() if value is not None and not math.isnan(value.mean)
+        ]
         most = max((value.seeds for value in present), default=0)
         for value in present:
             value.has_fewer_seeds = value.seeds < most

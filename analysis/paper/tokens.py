@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from analysis import canvas, page
+from analysis import page
 from analysis.markup import Markup
 from analysis.paper.choice import Request
 from analysis.paper.index import data_set_name
@@ -46,8 +44,9 @@ def figure5(request: Request, title: str) -> list[Path]:
         raise ResultsError(f"{routed.run.path}: no text of {user} among its tokens (expected one a user)")
     layers = routed.layers("first", "last")
     picture = diagonal(routed.run, own, layers)
-    content = token_page(title, _lead(routed), routed.run, own, layers, "first", is_diagonal=True)
-    return _written(request, picture, content)
+    heading = request.heading(title)
+    content = token_page(heading, _lead(routed), routed.run, own, layers, "first", is_diagonal=True)
+    return [*request.draw(picture, title), _written(request, content)]
 
 
 def routing_grid(request: Request, title: str, layer: str) -> list[Path]:
@@ -56,8 +55,8 @@ def routing_grid(request: Request, title: str, layer: str) -> list[Path]:
     layers = routed.layers("first", "middle", "last")
     own = [probe for probe in routed.of_users() if probe is not None]
     picture = grid(routed.run, own or routed.probes[:4], layers[layer], layer)
-    content = token_page(title, _lead(routed), routed.run, routed.probes, layers, layer)
-    return _written(request, picture, content)
+    content = token_page(request.heading(title), _lead(routed), routed.run, routed.probes, layers, layer)
+    return [*request.draw(picture, title), _written(request, content)]
 
 
 def _routed(request: Request) -> Routed:
@@ -65,7 +64,11 @@ def _routed(request: Request) -> Routed:
     groups = routed_groups(request)
     for dataset, group in groups.items():
         for run in group.runs:
-            probes = read_probes(run)
+            try:
+                probes = read_probes(run)
+            except ResultsError as error:
+                print(f"note: {error}")
+                continue
             if probes:
                 return Routed(dataset, run, probes)
     names = ", ".join(run.name for group in groups.values() for run in group.runs)
@@ -81,8 +84,7 @@ def _lead(routed: Routed) -> Sequence[str]:
     )
 
 
-def _written(request: Request, picture: Figure, content: Markup) -> list[Path]:
-    files = canvas.written(picture, request.output, request.item)
+def _written(request: Request, content: Markup) -> Path:
     output = request.output / f"{request.item}.html"
     page.write(content, output)
-    return [*files, output]
+    return output

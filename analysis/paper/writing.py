@@ -118,7 +118,7 @@ def latex(table: Table) -> str:
     section = ""
     for line in table.lines:
         if line.section != section:
-            body += [r"\midrule"] if section else []
+            body += [r"\midrule"] if body else []
             section = line.section
             body.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_escaped(section)}}}}} \\")
         body.append(_latex_line(line, table))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def make(folder: Path, item: str, *more: str) -> list[str]:
     return sorted(path.name for path in (folder / "paper").iterdir())
 
 
+def shown_title(picture: Path) -> str:
+    """The picture's line about itself: matplotlib notes each text that it draws as paths in a comment."""
+    return re.search(r"<!-- (Figure .*?) -->", picture.read_text(encoding="utf-8"))[1]
+
+
 # Over rounds ------------------------------------------------------------------------------------------------
 
 
@@ -45,6 +51,12 @@ def test_figure_3_has_a_panel_a_data_set_and_a_panel_a_user(tmp_path):
     index = read_index(tmp_path / "index.json")
     groups = [index.group(cell.row, cell.alternatives[()])[0] for cell in index.cells("figure3", "ag_news")]
     drawn = curves.by_data_set({"AG News": groups, "Multilingual": groups[:1]})
+    titles = {stem: shown_title(tmp_path / "paper" / f"{stem}.svg") for stem in stems}
+    assert titles == {
+        "figure3": "Figure 3: Test perplexity over rounds [measured, scale small]",
+        "figure3_ag_news": "Figure 3: Test perplexity over rounds, AG News [measured, scale small]",
+        "figure3_multilingual": "Figure 3: Test perplexity over rounds, Multilingual [measured, scale small]",
+    }
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["AG News", "Multilingual"]
     line = drawn.axes[0].lines[0]
     # Mean over two users, who lie 1 apart: 100 / (round + 1) + 1/2.
@@ -59,7 +71,8 @@ def test_legend_of_expert_patterns_is_the_numbers_of_experts(tmp_path):
     made = Sweep(tmp_path)
     for experts in ([2, 2], [4, 2]):
         options = {"experts": ",".join(map(str, experts))}
-        made.add("multilingual", "comigs-1gxs", 0, [("figure6", "row")], options=options, experts=experts)
+        row = ("figure6", str(experts))
+        made.add("multilingual", "comigs-1gxs", 0, [row], options=options, experts=experts)
     index = read_index(tmp_path / "index.json")
     runs = [index.group("row", [entry])[0].runs for entry in index.entries]
     assert rounds.pattern_labels([Group("row", one) for one in runs]) == ["2, 2", "4, 2"]
@@ -105,6 +118,23 @@ def test_figure_9_reads_period_and_steps_from_the_options(tmp_path):
     left = router_sweep.draw(grid).axes[0]
     assert sorted(text.get_text() for text in left.texts) == ["15.00\nbest", "20.00", "35.00", "–"]
     assert make(tmp_path, "figure9") == ["figure9.png", "figure9.svg"]
+
+
+@pytest.mark.parametrize(("seeds", "told"), [((0, 1), False), ((0,), True), ((1, 2), True)])
+def test_figure_9_calls_nothing_the_best_where_seeds_differ(tmp_path, capsys, seeds, told):
+    made = Sweep(tmp_path)
+    for tau, own, test in (("10", (0, 1), 40.0), ("30", seeds, 30.0)):
+        for seed in own:
+            axes = {"router_every": tau, "router_steps": "5"}
+            made.add(
+                "slimpajama", "comigs-1g1s", seed, [("figure9", "1G1S", "", axes)], options=axes,
+                perplexity=final_test(test), rounds=2,
+            )  # fmt: skip
+    index = read_index(tmp_path / "index.json")
+    grid = router_sweep.grid_of(index, index.cells("figure9"))
+    assert ("note: the places of the grid differ in their seeds" in capsys.readouterr().out) is told
+    texts = [text.get_text() for text in router_sweep.draw(grid).axes[0].texts]
+    assert sorted(texts) == (["30.00", "40.00"] if told else ["30.00\nbest", "40.00"])
 
 
 # Routing ----------------------------------------------------------------------------------------------------
@@ -207,6 +237,18 @@ def test_pictures_break_lines_and_leave_out_what_does_not_fit():
     assert pieces[3] == (2, 0, "x" * (width - 1), 2) and pieces[4] == (3, 0, "y" * width, 3)
     many = token_picture.lay_out(["z" * width] * (token_picture.MOST_LINES + 5))
     assert len(many) == token_picture.MOST_LINES
+
+
+def test_tokens_that_cannot_be_read_are_left_out_with_a_remark(routed, tmp_path, capsys):
+    other = Sweep(tmp_path)
+    for seed in range(2):
+        run = other.add("slimpajama", "comigs-1g1s", seed, [("figure13", "row")], layers=3)
+        for owner in ("German", "Dutch"):
+            write_probe(run, owner.lower(), ["a", "b"], two_experts(2, 2 + (seed == 0), 3, 0.25), owner=owner)
+    make(tmp_path, "figure13")
+    assert "results.h5: 'tokens/dutch' has 2 ids" in capsys.readouterr().out
+    page = Page((tmp_path / "paper" / "figure13.html").read_text(encoding="utf-8"))
+    assert "seed 1" in page.text and "[measured, scale small]" in page.text
 
 
 def test_runs_without_tokens_are_told(tmp_path, capsys):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+MEASURED = "measured, scale small"
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from results_fixture import Sweep, final_test  # noqa: E402
@@ -20,9 +19,8 @@ from results_fixture import Sweep, final_test  # noqa: E402
 from analysis import compare  # noqa: E402
 from analysis.cli import main  # noqa: E402
 from analysis.paper import published  # noqa: E402
-from analysis.paper.index import read_index  # noqa: E402
 from analysis.paper.items import ITEMS  # noqa: E402
-from analysis.paper.table import MEASURED, PUBLISHED, Value, rank  # noqa: E402
+from analysis.paper.table import PUBLISHED, Value, rank  # noqa: E402
 
 
 def measured_lines(folder: Path, item: str) -> dict[tuple[str, str, str], dict[str, str]]:
@@ -83,7 +81,7 @@ def test_means_spreads_and_ranks_by_hand(sweep, tmp_path, capsys):
 def test_published_figures_are_never_among_measured_ones(sweep, tmp_path):
     text = make(tmp_path, "table1")
     first, second = text.split("### ")[1:]
-    assert first.splitlines()[0].endswith("[measured]") and "90.65" not in first
+    assert first.splitlines()[0].endswith("[measured, scale small]") and "90.65" not in first
     assert second.splitlines()[0].endswith("[published (GPT-2 124M)]") and "53.00" not in second
     assert table_line("\n" + second, "Pretrained") == ["90.65", "156.12", "37.19"]
     with (tmp_path / "paper" / "table1.csv").open(encoding="utf-8") as file:
@@ -125,6 +123,7 @@ def test_a_run_that_the_index_calls_done_but_is_gone(tmp_path):
     made = Sweep(tmp_path)
     folder = made.add("ag_news", "local", 0, [("table1", "Local")], perplexity=final_test(40), rounds=2)
     (folder / "results.h5").unlink()
+    made.add("ag_news", "fedavg", 0, [("table1", "FedAvg")], rounds=2)
     text = make(tmp_path, "table1")
     assert table_line(text, "Local") == ["-"] and "though the index calls the run done" in text
 
@@ -216,6 +215,43 @@ def test_an_alternative_that_never_has_a_finite_perplexity_is_no_rival(tmp_path)
     assert "rank_regulariser = 5e-4 (best" in text and "seeds have" not in text
 
 
+def test_a_table_of_nothing_finished_is_an_error_and_writes_nothing(tmp_path, capsys):
+    made = Sweep(tmp_path)
+    gone = made.add("ag_news", "local", 0, [("table1", "Local")], rounds=2)
+    (gone / "results.h5").unlink()
+    made.add("ag_news", "pcl", 0, [("table1", "PCL")], status="missing")
+    assert main(["table1", "--index", str(tmp_path / "index.json")]) == 2
+    told = capsys.readouterr()
+    assert told.err == f"error: {tmp_path / 'index.json'}: no finished run of table1\n"
+    assert "note: PCL on AG News: no finished run." in told.out
+    assert not (tmp_path / "paper").exists()
+
+
+def test_the_dagger_is_told_of_only_where_it_stands(tmp_path):
+    made = Sweep(tmp_path)
+    for row, test in (("Local", 40.0), ("FedAvg", math.nan)):
+        options = {"note": row}
+        final = final_test(test)
+        made.add("ag_news", "local", 0, [("table1", row)], options=options, perplexity=final, rounds=2)
+    text = make(tmp_path, "table1")
+    assert table_line(text, "FedAvg") == ["-"] and "\N{DAGGER}" not in text
+
+
+def test_a_row_without_a_section_has_no_heading_and_no_others_heading(tmp_path):
+    made = Sweep(tmp_path)
+    for row, section in (("Local", "i) first"), ("PCL", ""), ("FedAvg", "ii) second")):
+        made.add("ag_news", "local", 0, [("table1", row, section, {})], options={"note": row}, rounds=2)
+    text = make(tmp_path, "table1").split("### ")[1]
+    labels = [line.strip("|").split("|")[0].strip() for line in text.splitlines() if line.startswith("|")]
+    assert labels[2:] == ["PCL", "**i) first**", "Local", "**ii) second**", "FedAvg"]
+    lines = (tmp_path / "paper" / "table1.tex").read_text(encoding="utf-8").splitlines()
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    heads = [line.split(" & ")[0].removesuffix(r" \\") for line in body]
+    heading = r"\multicolumn{2}{l}{\textit{%s}}"
+    rule = r"\midrule"
+    assert heads == ["PCL", rule, heading % "i) first", "Local", rule, heading % "ii) second", "FedAvg"]
+
+
 def test_alternatives_without_a_seed_in_common_are_not_compared(tmp_path):
     text = alternatives(tmp_path, {"5e-2": (50.0, None), "5e-3": (None, 40.0)})
     assert table_line(text, "all") == ["-"]
@@ -285,35 +321,3 @@ def test_every_method_has_its_place_and_its_own_colour():
 def test_items_are_those_of_the_paper():
     figures = {f"figure{number}" for number in range(2, 19)}
     assert set(ITEMS) == {f"table{number}" for number in range(1, 6)} | figures | {"validation-data"}
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "no such file"),
-        ("{", "not JSON"),
-        ("[]", "not an index of a sweep"),
-        ({"format": "comigs-sweep-index", "format_version": 2, "runs": []}, "version 2 found, version 1"),
-        ({"format": "comigs-sweep-index", "format_version": 1, "runs": [{}]}, "a run lacks"),
-        ({"format": "comigs-sweep-index", "format_version": 1, "runs": []}, "no run of table1"),
-    ],
-)
-def test_an_unusable_index_is_one_line_and_exit_code_2(tmp_path, capsys, content, words):
-    path = tmp_path / "index.json"
-    if content is not None:
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    assert main(["table1", "--index", str(path)]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith(f"error: {path}") and message.count("\n") == 1 and words in message
-
-
-def test_index_reads_places_and_options(tmp_path):
-    made = Sweep(tmp_path)
-    made.add("ag_news", "local", 1, [("table1", "Local"), ("figure3", "Local")], rounds=2)
-    index = read_index(tmp_path / "index.json")
-    assert (index.scale, index.items) == ("small", ["table1", "figure3"])
-    (cell,) = index.cells("figure3", "ag_news")
-    assert (cell.row, cell.method, cell.alternatives[()][0].seed) == ("Local", "local", 1)
-    assert index.cells("figure3", "multilingual") == []
-    group, problems = index.group("x", cell.alternatives[()])
-    assert problems == [] and np.isfinite(group.runs[0]["perplexity"]["test"].values).all()

@@ -11,7 +11,7 @@ from built_program import run_program
 from jobs.ini import JobError, in_natural_order
 from jobs.items import Case, Item, cases, item_files, read_item
 from jobs.runs import Run, run_of
-from jobs.scale import data_set, data_sets
+from jobs.scale import DataSet, data_set, data_sets
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ("ag_news", "multilingual", "slimpajama")
@@ -146,6 +146,10 @@ HEAD = "[item]\ndatasets = alpha, beta\n"
         (HEAD + "[row.A]\nmethod = a\nx = 1 | | 2\n", "x: found '1 | | 2', expected a value, or different"),
         (HEAD + "[row.A]\nmethod = a\nx = 1 | 1\n", "x: found '1 | 1', expected a value, or different"),
         (HEAD + "[row.A]\nmethod = a\nx =\n", "x: found '', expected a value"),
+        (HEAD + "[row.A]\nmethod = a\nx = 1\n  y = 2\n", "[row.A] x: found '1' and an indented line 'y = 2'"),
+        (HEAD + "title = a\n  b\n[row.A]\nmethod = a\n", "[item] title: found 'a' and an indented line 'b'"),
+        (HEAD + "[row.A]\nmethod = a\ntop-k = 1\ntop_k = 2\n", "[row.A] option 'top_k' stands there twice"),
+        (HEAD + "[row.A]\nmethod = a\nname = b\n", "option 'method' stands there twice, once as 'name'"),
         (HEAD + "[row.A]\nmethod = a\nseed = 1\n", "'seed' is what jobs.sweep gives to every run"),
         (HEAD + "[row.A]\nmethod = a\ndatasets = alfa\n", "unknown data set 'alfa'; did you mean 'alpha'?"),
         (HEAD + "[row.A]\nmethod = a\ndatasets = alpha,\n", "datasets = alpha,: expected names separated"),
@@ -190,6 +194,14 @@ def test_rows_of_another_item_come_without_headings_and_on_its_data_sets(tmp_pat
         ("[job]\ninherit = own.ini\n", "inherits itself"),
         ("[job]\ninherit = none.ini\n", "none.ini: No such file or directory, expected an INI file"),
         ("[data]\nfolder = d\n", "no 'folder' in [model]"),
+        ("[job]\ninherit =\n", "own.ini: [job] inherit: found nothing, expected a job file"),
+        ("[job]\ninherits = x.ini\n", "own.ini: unknown option 'inherits' in [job], which knows 'inherit'"),
+        ("[user]\nx = 1\n  y = 2\n", "own.ini: [user] x: found '1' and an indented line 'y = 2'"),
+        (
+            "[user]\ntop-k = 1\ntop_k = 2\n",
+            "own.ini: [user] option 'top_k' stands there twice, once as 'top_k'",
+        ),
+        ("[method]\nname = a\nmethod = b\n", "[method] option 'method' stands there twice"),
     ],
 )
 def test_mistakes_in_a_job_file(
@@ -215,3 +227,21 @@ def test_a_job_file_says_more_than_what_it_inherits(tmp_path: Path, monkeypatch:
     assert found.settings == {"data": "d", "model": "n", "top_k": "2", "user.1.top_k": "1"}
     assert found.data_arguments == ("text", "--user", "A=a b.txt")
     assert found.base_file == folder / "own-base.ini"
+
+
+def test_how_data_is_made_must_be_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("jobs/datasets")
+    folder.mkdir(parents=True)
+    (folder / "prepare.ini").write_text("[own]\ndata = text --user 'A=a\n")
+    (folder / "own.ini").write_text("[data]\nfolder = d\n[model]\nfolder = m\n")
+    with pytest.raises(JobError, match=r"prepare.ini: \[own\] data: no closing quotation, expected words"):
+        data_set("paper", "own", {})
+
+
+def test_an_option_goes_unsaid_only_where_the_job_file_says_it_for_all_users(tmp_path: Path) -> None:
+    settings = {"top_k": "2", "rounds": "5", "user.1.top_k": "1", "user.0.experts": "4"}
+    own = DataSet("own", "paper", tmp_path / "own.ini", settings, (), None)
+    row = {"method": "a", "top_k": "2", "rounds": "5", "user.0.experts": "4"}
+    options = run_of(Case("item", "row", "", {}, row), own, 0).options
+    assert options == {"method": "a", "top_k": "2", "user.0.experts": "4"}

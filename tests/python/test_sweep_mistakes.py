@@ -1,0 +1,225 @@
+"""What a sweep refuses, whom it leaves alone, and how it says so; the stand-ins are those of test_sweep."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from test_sweep import FILES, ROOT, calls, here, statuses, sweep
+
+from jobs.process import last_line
+from jobs.sweep import main
+
+__all__ = ["here"]  # the fixture is for every test here too
+OTHER = Path("runs/paper/alpha/other-seed0")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """As comigs holds the folder of its results."""
+    lock = os.open(folder, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+    os.close(lock)
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    OTHER.mkdir(parents=True)
+    (OTHER / "results.h5").write_text("half")
+    with locked(OTHER):
+        assert sweep("two", "--seeds", "1") == 1
+    assert f"failed: {OTHER}, another process is at work there" in capsys.readouterr().err
+    assert (OTHER / "results.h5").read_text() == "half"
+    assert ["--method local" in line for line in calls()] == [True]
+    assert sweep("two", "--seeds", "1") == 0
+    assert (OTHER / "results.h5").read_text() == "complete\n"
+
+
+@pytest.mark.parametrize("file", ["results.h5", "run.log", "run.json"])
+def test_what_an_array_task_works_on_is_not_submitted_again(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("two", "--seeds", "1", "--submit") == 0
+    (OTHER / file).write_text("half")
+    with locked(OTHER if file == "run.json" else Path("bin")):  # another machine's lock is not always seen
+        assert sweep("two", "--seeds", "1", "--submit") == 0
+    assert f"left out: {OTHER}: begun and not ended" in capsys.readouterr().err
+    assert (OTHER / file).read_text() == "half"
+    script = Path("script").read_text()
+    assert "--array=0-0\n" in script and "0) run runs/paper/alpha/local-seed0" in script
+
+
+def test_slurm_takes_odd_names(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("jobs/datasets/prepare.ini").write_text("[a 5%]\ndata = text\n[beta]\ndata = text")
+    Path("jobs/datasets/a 5%.ini").write_text(FILES["jobs/datasets/alpha.ini"])
+    for name in ("one", "two", "three"):
+        Path(f"jobs/{name}.ini").write_text("[item]\ndatasets = a 5%\n[row.A]\nmethod = a")
+    assert sweep("two", "--seeds", "1", "--slurm") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "#SBATCH --job-name=comigs-paper-a_5_" in lines
+    assert "#SBATCH --output='runs/paper/a 5%%/slurm-%A_%a.log'" in lines
+
+
+def test_done_needs_results(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    calls()
+    (OTHER / "results.h5").unlink()
+    assert sweep("two", "--seeds", "1") == 0
+    assert ["--method other" in line for line in calls()] == [True]
+    Path("bin/comigs").write_text("#!/bin/bash\n")
+    assert sweep("two", "--seeds", "1", "--replace") == 0
+    (OTHER / "results.h5").unlink()
+    assert sweep("two", "--seeds", "1") == 1
+    assert "with exit code 0: no results.h5" in capsys.readouterr().out
+    assert statuses()["alpha/other-seed0"] == "failed"
+
+
+RULE = "-" * 74
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        (f"comigs: bad\n{RULE}\nPrimary job\n{RULE}\n", "comigs: bad"),
+        (f"{RULE}\nPrimary job\n{RULE}\ncomigs: bad\nmore\n", "comigs: bad"),
+        (f"comigs: 2 problems:\n  - a\n  - b\n{RULE}\nPrimary\n{RULE}\n", "comigs: 2 problems: - a - b"),
+        (f"round 1\n{RULE}\nPrimary\n{RULE}\n{RULE}\nsignal 9\n{RULE}\n", "round 1"),
+        (f"{RULE}\nPrimary\n{RULE}\n{RULE}\n\non signal 11\n{RULE}\n", "on signal 11"),
+        ("first\nerror: last\n\n", "error: last"),
+        ("", "no message"),
+    ],
+)
+def test_the_reason_of_a_failure_is_not_mpiruns_epilogue(log: str, told: str) -> None:
+    Path("log").write_text(log)
+    assert last_line(Path("log")) == told
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"code": "0", "seconds": 1}', '{"code": false, "seconds": 1}',
+             '{"code": 0}', '{"code": 0, "seconds": "long"}', '{"code": 0, "seconds": NaN}'],
+)  # fmt: skip
+def test_a_damaged_end_is_no_end(text: str) -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    calls()
+    (OTHER / "ended.json").write_text(text)
+    assert sweep("two", "--seeds", "2") == 0
+    assert [line.split()[3] + line[-1] for line in calls()] == ["other0", "other1", "local1"]
+    assert set(statuses().values()) == {"done"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": []}', None])
+def test_a_finished_run_with_a_damaged_record_is_kept(
+    text: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    calls()
+    record = OTHER / "run.json"
+    if text is None:
+        text = json.dumps({**json.loads(record.read_text()), "settings": ["x"]})
+    record.write_text(text)
+    assert sweep("two", "--seeds", "1") == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"error: {OTHER}: made with unknown settings (run.json there is damaged")
+    assert calls() == []
+    assert sweep("two", "--seeds", "1", "--replace") == 0
+
+
+@pytest.mark.parametrize("text", ['{"users": 3}', '{"users": "ABC"}', '{"users": []}', "[]", "{"])
+def test_a_damaged_manifest_is_named(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data_prep.py").write_text(
+        f"import pathlib, sys\nfolder = pathlib.Path(sys.argv[-1])\nfolder.mkdir(parents=True)\n"
+        f"(folder / 'manifest.json').write_text({text!r})\n"
+    )
+    assert sweep("two", "--seeds", "1") == 2
+    assert "data/alpha/manifest.json: not the manifest of a data set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--print"], ["--index"]])
+def test_nobody_reads_on(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.sweep", "one", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=write, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        (
+            "jobs/datasets/common.ini",
+            "[method]\nload_balancing = none\ntop_k = 1",
+            "top_k unset there, 1 now",
+        ),
+        ("gpt2/model.safetensors", "other weights", "another base"),
+        ("data_prep.py", FILES["data_prep.py"].replace('"C"', '"D"'), "another data"),
+    ],
+)
+def test_finished_runs_made_otherwise_go_only_when_asked(
+    file: str, text: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    calls()
+    Path(file).write_text(dedent(text))
+    assert sweep("two", "--seeds", "1") == 2
+    assert calls() == []
+    assert f"and 1 more runs: made with {told}. --replace" in capsys.readouterr().err
+    assert sweep("two", "--seeds", "1", "--replace") == 0
+    assert len(calls()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tow"], "unknown item 'tow'; did you mean 'two'?"),
+        (["not-an-item"], "unknown item 'not-an-item'; known: one, three, two"),
+        (["one", "--dataset", "alhpa"], "unknown data set 'alhpa'; did you mean 'alpha'?"),
+        (["two", "--dataset", "beta"], "--dataset beta: two is about alpha"),
+        (["one", "--scale", "smal"], "unknown scale 'smal'; did you mean 'small'?"),
+        (["one", "--rows", "Locla"], "unknown row 'Locla'; did you mean 'Local'?"),
+        (["one", "--scale", "small", "--rows", "rare"], "unknown row 'rare'"),
+        (["one", "--dataset", "alpha", "--rows", "Only beta"], "nothing to run"),
+        (["one", "--seeds", "0"], "--seeds 0: expected at least 1"),
+        (["one", "--source", "alpha"], "--source alpha: expected NAME=PLACE"),
+        (["one", "--source", "alfa=x"], "unknown data set 'alfa'; did you mean 'alpha'?"),
+        (["two", "--source", "beta=x"], "--source beta: no item asked for is about it (two)"),
+        (["one", "--source", "alpha=x", "--source", "alpha=y"], "--source alpha: given twice, 'x' and 'y'"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(*arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}")
+    assert calls("") == []
+
+
+def test_a_missing_program_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one"]) == 2
+    assert "--comigs build/release/comigs: no such program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "told"), [("bin", "found a folder"), ("setup.sh", "found a file that cannot be run")]
+)
+def test_the_program_must_be_one(program: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["one", "--comigs", program]) == 2
+    assert f"--comigs {program}: {told}, expected the program" in capsys.readouterr().err
+    assert calls("") == [] and not Path("runs").exists()
+
+
+def test_elsewhere_than_the_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir("bin")
+    assert main(["one"]) == 2
+    assert "expected the repository's root" in capsys.readouterr().err
