@@ -175,7 +175,7 @@ def unknown_method(job: Job) -> list[object]:
 
 def experts_that_the_method_fixes(job: Job) -> list[object]:
     job.options["--experts"] = 4
-    return ["method 'comigs-1g1s' has 2 experts", "experts = 4", "'comigs-1gxs' takes any number"]
+    return ["[user.0] experts = 4", "method 'comigs-1g1s' has 2 for every user", "'comigs-1gxs' takes any number"]
 
 
 def long_context(job: Job) -> list[object]:
@@ -240,7 +240,7 @@ def test_ranks_must_be_users(tmp_path, tiny_base, ranks):
 def test_ranks_of_lora_must_agree_where_factors_are_averaged(tmp_path, tiny_base):
     job = make_job(tmp_path, tiny_base, 4)
     job.options["--lora-rank"] = "2,2,4,2"
-    assert_refused(job.run(), "method 'comigs-1g1s' averages LoRA factors", "lora_rank = 2", "user 2 has 4")
+    assert_refused(job.run(), "method 'comigs-1g1s' averages LoRA factors", "[user.2] lora_rank = 4", "user 0 has 2")
 
 
 def test_numbers_that_are_not_finite_end_the_run(job):

@@ -235,6 +235,8 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", "jobs.sweep", *arguments, "--comigs", "bin/comigs"],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        # A shell in the background has its children ignore Ctrl-C, and they hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until = time.monotonic() + 20
     while not (Path("pid").exists() and Path("pid").read_text().strip()):
