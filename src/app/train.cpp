@@ -210,8 +210,8 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   const FrozenBase base(world, job.config.run, job.config.model.folder, job.architecture, device);
   const auto shards =
       comm::all_agree(world, [&] { return federation::open_user(job.config, job.manifest, user); });
-  const auto texts =
-      comm::all_agree(world, [&] { return federation::texts(*job.method, job.config, job.manifest, user); });
+  const auto texts = comm::all_agree(
+      world, [&] { return federation::texts(*job.method, job.config, job.manifest, user, shards); });
   // 4. What is trained, and what becomes of what is shared.
   model::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));

@@ -5,6 +5,14 @@
 
 namespace comigs::federation {
 
+namespace {
+
+bool trains_on_validation(const config::Config& config) {
+  return config.method.train_on == config::TrainOn::train_and_validation;
+}
+
+}  // namespace
+
 std::int64_t train_tokens(const config::User& user, const data::UserShards& shards) {
   const std::int64_t all = shards.train.tokens;
   const std::int64_t budget = user.train_tokens > 0 ? user.train_tokens : all;
@@ -17,8 +25,8 @@ std::int64_t train_tokens(const config::User& user, const data::UserShards& shar
 
 std::int64_t expert_tokens(const config::Config& config, const data::Manifest& manifest, std::size_t user) {
   const data::UserShards& shards = manifest.users.at(user);
-  const bool both = config.method.train_on == config::TrainOn::train_and_validation;
-  return train_tokens(config.users.at(user), shards) + (both ? shards.validation.tokens : 0);
+  return train_tokens(config.users.at(user), shards) +
+         (trains_on_validation(config) ? shards.validation.tokens : 0);
 }
 
 data::UserData open_user(const config::Config& config, const data::Manifest& manifest, std::size_t user) {
@@ -28,14 +36,14 @@ data::UserData open_user(const config::Config& config, const data::Manifest& man
 }
 
 train::Texts texts(const Method& method, const config::Config& config, const data::Manifest& manifest,
-                   std::size_t user) {
-  const bool both = config.method.train_on == config::TrainOn::train_and_validation;
+                   std::size_t user, const data::UserData& own) {
   train::Texts texts;
   for (std::size_t u = 0; u < config.users.size(); ++u) {
     if (u != user && method.rule != Rule::gradients) continue;
-    const data::UserData data = open_user(config, manifest, u);
+    // Opening reads a whole shard: its digest and its tokens are checked.
+    const data::UserData data = u == user ? own : open_user(config, manifest, u);
     texts.experts.push_back(data.train);
-    if (both) texts.experts.push_back(data.validation);
+    if (trains_on_validation(config)) texts.experts.push_back(data.validation);
     texts.routers.push_back(method.router_data == RouterData::validation ? data.validation : data.train);
   }
   return texts;

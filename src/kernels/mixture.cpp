@@ -181,7 +181,7 @@ void forward_block(D d, const MixtureInputs<Number>& in, const MixtureOutputs<Nu
                    std::int64_t expert, const Block& tokens, std::int64_t first, std::int64_t columns) {
   const auto [n, F, E, R] = in.shape;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  HWY_ALIGN float activations[block * tile_columns] = {};
+  HWY_ALIGN float activations[block * tile_columns];
   const float* up_B = in.up_B + expert * R * F + first;
   for (std::int64_t t = 0; t < tokens.count; ++t) {
     const std::int64_t token = tokens.token[static_cast<std::size_t>(t)];
@@ -206,8 +206,12 @@ void backward_block(D d, const MixtureInputs<Number>& in, const MixtureGradients
                     std::int64_t expert, const Block& tokens, std::int64_t first, std::int64_t columns) {
   const auto [n, F, E, R] = in.shape;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  HWY_ALIGN float d_before[block * tile_columns] = {};
-  HWY_ALIGN float activations[block * tile_columns] = {};
+  HWY_ALIGN float d_before[block * tile_columns];
+  HWY_ALIGN float activations[block * tile_columns];
+  // The rows of tokens that the block lacks are read, with weight 0.
+  for (std::int64_t t = tokens.count; t < block; ++t)
+    for (float* rows : {d_before, activations})
+      std::fill(rows + t * tile_columns, rows + t * tile_columns + columns, 0.0f);
   const float* up_B = in.up_B + expert * R * F + first;
   const float* down_A = in.down_A + expert * R * F + first;
   for (std::int64_t t = 0; t < tokens.count; ++t) {

@@ -11,8 +11,6 @@ namespace comigs::model {
 
 namespace {
 
-constexpr const char* approximation = "tanh";  // "gelu_new" of GPT-2
-
 // An expert at a time, with ATen: any device and precision
 // ---------------------------------------------------
 
@@ -25,7 +23,7 @@ MixedActivation one_by_one(const ActivationInputs& in) {
   MixedActivation out{.mixed = {}, .weighted = at::empty_like(in.reduced)};
   for (std::int64_t e = 0; e < experts; ++e) {
     at::Tensor activation = at::addmm(in.hidden, in.reduced.narrow(1, e * rank, rank), in.up_B[e].t());
-    at::gelu_(activation, approximation);
+    at::gelu_(activation, gelu_approximation);
     activation.mul_(gate_column(in.gate, e, in.hidden.scalar_type()));
     out.weighted.narrow(1, e * rank, rank).copy_(activation.mm(in.down_A[e].t()));
     out.mixed = out.mixed.defined() ? out.mixed.add_(activation) : activation;
@@ -45,13 +43,13 @@ ActivationGradients one_by_one_backward(const ActivationInputs& in, const at::Te
     const at::Tensor share = gate_column(in.gate, e, in.hidden.scalar_type());
     const at::Tensor u = in.reduced.narrow(1, e * rank, rank), d_w = d_weighted.narrow(1, e * rank, rank);
     const at::Tensor before = at::addmm(in.hidden, u, in.up_B[e].t());
-    const at::Tensor activation = at::gelu(before, approximation);
+    const at::Tensor activation = at::gelu(before, gelu_approximation);
     // The gradient of the activation before the gate's share; its inner product with the activation is the
     // gate's, summed in float32.
     at::Tensor d_activation = at::addmm(d_mixed, d_w, in.down_A[e]);
     if (wanted.gate) out.gate.select(1, e).copy_((d_activation * activation).sum(-1, false, at::kFloat));
     if (wanted.down_A) out.down_A[e].copy_((d_w * share).t().mm(activation));
-    const at::Tensor d_before = at::gelu_backward(d_activation.mul_(share), before, approximation);
+    const at::Tensor d_before = at::gelu_backward(d_activation.mul_(share), before, gelu_approximation);
     if (wanted.up_B) out.up_B[e].copy_(d_before.t().mm(u));
     out.reduced.narrow(1, e * rank, rank).copy_(d_before.mm(in.up_B[e]));
     out.hidden = out.hidden.defined() ? out.hidden.add_(d_before) : d_before;

@@ -6,6 +6,8 @@
 
 namespace comigs::model {
 
+inline constexpr const char* gelu_approximation = "tanh";  ///< "gelu_new" of GPT-2
+
 /// hidden [n, F] = x up + up_bias and reduced [n, E R] = gamma x A_i^T in the model's precision; gate [n, E]
 /// float32; up_B [E, F, R], down_A [E, R, F].
 struct ActivationInputs {

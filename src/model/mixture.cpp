@@ -12,8 +12,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr const char* approximation = "tanh";  // "gelu_new" of GPT-2
-
 enum Input {
   in_x,
   in_gate,
@@ -78,7 +76,7 @@ at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const Frozen
 }
 
 at::Tensor plain_mlp(const at::Tensor& x, const FrozenMlp& mlp) {
-  return at::addmm(mlp.down_bias, at::gelu(at::addmm(mlp.up_bias, x, mlp.up), approximation), mlp.down);
+  return at::addmm(mlp.down_bias, at::gelu(at::addmm(mlp.up_bias, x, mlp.up), gelu_approximation), mlp.down);
 }
 
 }  // namespace comigs::model

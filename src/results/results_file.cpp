@@ -9,6 +9,7 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/hdf5.hpp"
 #include "layout.hpp"
+#include "rewrite.hpp"
 #include "round_rows.hpp"
 
 namespace comigs::results {
@@ -120,17 +121,12 @@ void ResultsFile::check(const std::vector<UserRound>& rows,
 void ResultsFile::write_round(const std::vector<UserRound>& rows,
                               const std::vector<std::vector<ParameterView>>& factors) {
   check(rows, factors);
-  io::AtomicFile next(path_);
-  next.copy_from(path_);
-  // HDF5 does not survive a full disk well: what it will write has its room before it starts.
-  next.reserve(std::filesystem::file_size(next.temporary_path()) + most_growth_bytes(shape_, factors));
-  io::hdf5::File file = io::hdf5::File::open(next.temporary_path());
-  append_rows(file.root(), run_.users, shape_, rows);
-  if (!factors.empty()) {
-    write_weights(file.root(), rows.front().round, factors);
-  }
-  file.close();
-  next.commit();
+  rewrite(path_, most_growth_bytes(shape_, factors), [&](io::hdf5::File& file) {
+    append_rows(file.root(), run_.users, shape_, rows);
+    if (!factors.empty()) {
+      write_weights(file.root(), rows.front().round, factors);
+    }
+  });
   last_round_ = rows.front().round;
 }
 

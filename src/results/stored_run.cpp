@@ -3,6 +3,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/hdf5.hpp"
+#include "rewrite.hpp"
 #include "round_rows.hpp"
 #include "tokens.hpp"
 
@@ -60,16 +61,11 @@ void StoredRun::read_weights(std::int64_t round, std::size_t user,
 
 void StoredRun::write_tokens(const std::vector<TokenRouting>& texts) {
   io::remove_stale_temporaries(path_);
-  io::AtomicFile next(path_);
-  next.copy_from(path_);
-  // HDF5 does not survive a full disk well: what it will write has its room before it starts.
-  next.reserve(fs::file_size(next.temporary_path()) + most_growth_bytes(texts));
-  io::hdf5::File file = io::hdf5::File::open(next.temporary_path());
-  for (const TokenRouting& text : texts) {
-    results::write_tokens(file.root(), record_.shape, text);
-  }
-  file.close();
-  next.commit();
+  rewrite(path_, most_growth_bytes(texts), [&](io::hdf5::File& file) {
+    for (const TokenRouting& text : texts) {
+      results::write_tokens(file.root(), record_.shape, text);
+    }
+  });
 }
 
 }  // namespace comigs::results

@@ -75,7 +75,8 @@ Job read_job(std::int64_t users, std::size_t user, const Arguments& options) {
   const data::Manifest manifest = data::read_manifest(config.data.folder);
   return {.config = config,
           .user_model = federation::user_models(method, config.users).at(user),
-          .texts = federation::texts(method, config, manifest, user),
+          .texts = federation::texts(method, config, manifest, user,
+                                     federation::open_user(config, manifest, user)),
           .base = model::load_base_model(config.model.folder, scalar_type(config.run.precision), at::kCPU),
           .plan = federation::local_plan(method, config, user)};
 }
