@@ -18,6 +18,7 @@ PACKAGES=(
     libhdf5-dev hdf5-tools         # results.h5
     libboost-program-options-dev   # command line and INI files
     libboost-test-dev              # C++ tests
+    libbenchmark-dev               # times of single kernels (tests/bench)
     nlohmann-json3-dev             # manifests, config.json, safetensors headers
     libspdlog-dev                  # log
     librandom123-dev               # counter-based random numbers
@@ -182,6 +183,7 @@ probe() {
 hdf5.h libhdf5-dev
 boost/program_options.hpp libboost-program-options-dev
 boost/test/unit_test.hpp libboost-test-dev
+benchmark/benchmark.h libbenchmark-dev
 nlohmann/json.hpp nlohmann-json3-dev
 spdlog/spdlog.h libspdlog-dev
 Random123/philox.h librandom123-dev
@@ -195,6 +197,7 @@ HEADERS
 hdf5 libhdf5-dev
 boost_program_options libboost-program-options-dev
 boost_unit_test_framework libboost-test-dev
+benchmark libbenchmark-dev
 crypto libssl-dev
 hwy libhwy-dev
 LIBRARIES

@@ -16,7 +16,7 @@ inline c10::Device choose_device(config::DeviceChoice choice, std::int64_t threa
   if (placement.oversubscribed && placement.local_rank == 0)
     spdlog::info("{} ranks share the cores of {}: there are more ranks than cores", placement.local_size,
                  placement.host);
-  model::set_threads(threads > 0 ? static_cast<int>(threads) : placement.cores);
+  model::set_up_host(threads > 0 ? static_cast<int>(threads) : placement.cores);
   const bool gpu = choice == config::DeviceChoice::cuda ||
                    (choice == config::DeviceChoice::automatic && model::visible_gpus() > 0);
   return gpu ? model::bind_gpu(placement.local_rank) : c10::Device(c10::DeviceType::CPU);

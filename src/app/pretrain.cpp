@@ -107,7 +107,7 @@ void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::
       comm::all_agree(world, [&] { return data::TokenShard(corpus.train, job.manifest.vocabulary); });
   const data::TokenShard held_out =
       comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, job.manifest.vocabulary); });
-  comm::Summation summation(memory, false);
+  comm::Summation summation(memory, comm::Sums::any_order);
   ProgressBar bar(job.plan.steps, world.is_first());
   Stopwatch lap;
   for (std::int64_t step = 0; step < job.plan.steps; ++step) {

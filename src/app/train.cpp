@@ -196,6 +196,18 @@ void all_run(const comm::Communicator& world, const Job& job, federation::RoundL
   print(world, "\n" + summary(users, start, rows));
 }
 
+train::LocalPlan plan_of(const Job& job, std::size_t user, const c10::Device& device) {
+  train::LocalPlan plan = federation::local_plan(*job.method, job.config, user);
+  plan.user.micro_batch_sequences =
+      federation::micro_batch_sequences(job.config, user, job.architecture, job.users[user], device);
+  return plan;
+}
+
+comm::Sums sums(const config::Run& run) {
+  if (run.communication == config::Precision::bf16) return comm::Sums::bf16;
+  return run.reproducible ? comm::Sums::rank_order : comm::Sums::any_order;
+}
+
 void all_train(const comm::Communicator& world, const std::vector<std::string>& arguments) {
   const Stopwatch watch;
   // 1. What is to be done, the same on every rank.
@@ -215,8 +227,8 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   // 4. What is trained, and what becomes of what is shared.
   model::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
-  train::LocalTrainer trainer(base.model(), parameters, texts,
-                              federation::local_plan(*job.method, job.config, user));
+  const train::LocalPlan plan = comm::all_agree(world, [&] { return plan_of(job, user, device); });
+  train::LocalTrainer trainer(base.model(), parameters, texts, plan);
   const std::unique_ptr<federation::Aggregation> aggregation = federation::all_make_aggregation(
       {.world = world,
        .method = *job.method,
@@ -226,7 +238,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
        .tokens = expert_tokens_of_users(job),
        .parameters = parameters,
        .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
-       .rank_order = job.config.run.reproducible,
+       .sums = sums(job.config.run),
        .validation_loss =
            federation::validation_loss(job.config, base.model(), parameters, shards.validation, user)});
   trainer.exchange_gradients(aggregation->exchange());

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 
@@ -47,6 +48,19 @@ std::string as_text(std::span<const int> cores) {
   return text;
 }
 
+// Of so many cores, those that there is processor time for.
+std::size_t usable(std::size_t cores) {
+  const std::optional<double> quota = quota_of_cores();
+  return quota ? std::min(cores, std::max<std::size_t>(static_cast<std::size_t>(*quota), 1)) : cores;
+}
+
+std::size_t most_per_rank() {
+  constexpr std::size_t no_limit = most_cores;
+  const char* text = std::getenv("SLURM_CPUS_PER_TASK");
+  const long count = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+  return count > 0 ? static_cast<std::size_t>(count) : no_limit;
+}
+
 std::string host_name() {
   char name[256] = {};
   gethostname(name, sizeof name - 1);
@@ -63,7 +77,7 @@ Placement all_place(const Communicator& world) {
   const std::vector<std::string> sets = node.all_gather(own);
   const auto sharers = static_cast<std::size_t>(std::count(sets.begin(), sets.end(), own));
   const auto place = static_cast<std::size_t>(std::count(sets.begin(), sets.begin() + node.rank(), own));
-  const std::size_t share = cores.size() / sharers;
+  const std::size_t share = std::min(usable(cores.size()) / sharers, most_per_rank());
   placement.oversubscribed = share == 0;
   placement.cores = static_cast<int>(std::max<std::size_t>(share, 1));
   if (sharers > 1 && share > 0) bind_to(std::span(cores).subspan(place * share, share));

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "comigs/base/error.hpp"
+#include "narrow.hpp"
 
 #ifdef COMIGS_CUDA
 #include <cuda_runtime_api.h>
@@ -18,6 +19,7 @@ namespace {
 
 constexpr std::size_t largest_message = std::size_t{1} << 28;
 constexpr std::size_t gather_elements = std::size_t{1} << 16;
+constexpr std::size_t part_elements = std::size_t{1} << 20;  // that a rank adds at a time
 
 bool mpi_reads_device_memory() {
 #ifdef MPIX_CUDA_AWARE_SUPPORT
@@ -46,12 +48,13 @@ void all_sum_any_order(const Communicator& communicator, std::span<float> values
 
 struct Summation::Buffers {
   Memory memory;
-  bool rank_order;
+  Sums sums;
   std::vector<float> gathered;
+  std::vector<std::uint16_t> sent, received;
   float* pinned = nullptr;
   std::size_t pinned_elements = 0;
 
-  Buffers(Memory where, bool in_rank_order) : memory(where), rank_order(in_rank_order) {}
+  Buffers(Memory where, Sums how) : memory(where), sums(how) {}
   Buffers(const Buffers&) = delete;
   Buffers& operator=(const Buffers&) = delete;
   ~Buffers() {
@@ -77,11 +80,42 @@ struct Summation::Buffers {
     }
   }
 
+  // Every rank gets all ranks' numbers of its part, adds them, and sends the sums to all: MPI has no
+  // bfloat16, and a sum of its own would be rounded at every rank on the way.
+  void all_sum_narrow(const Communicator& communicator, std::span<float> values) {
+    const auto ranks = static_cast<std::size_t>(communicator.size());
+    sent.resize(ranks * part_elements);
+    received.resize(ranks * part_elements);
+    for (std::size_t begin = 0; begin < values.size(); begin += ranks * part_elements) {
+      const std::span piece = values.subspan(begin, std::min(ranks * part_elements, values.size() - begin));
+      const std::size_t part = (piece.size() + ranks - 1) / ranks;
+      std::fill(sent.begin(), sent.begin() + static_cast<std::ptrdiff_t>(ranks * part), std::uint16_t{0});
+      std::ranges::transform(piece, sent.begin(), to_bfloat16);
+      const int elements = static_cast<int>(part);
+      check_mpi(MPI_Alltoall(sent.data(), elements, MPI_UINT16_T, received.data(), elements, MPI_UINT16_T,
+                             communicator.handle()),
+                "MPI_Alltoall");
+      for (std::size_t i = 0; i < part; ++i) {
+        float sum = 0.0f;
+        for (std::size_t rank = 0; rank < ranks; ++rank) sum += from_bfloat16(received[rank * part + i]);
+        sent[i] = to_bfloat16(sum);
+      }
+      check_mpi(MPI_Allgather(sent.data(), elements, MPI_UINT16_T, received.data(), elements, MPI_UINT16_T,
+                              communicator.handle()),
+                "MPI_Allgather");
+      std::transform(received.begin(), received.begin() + static_cast<std::ptrdiff_t>(piece.size()),
+                     piece.begin(), from_bfloat16);
+    }
+  }
+
   void all_sum_on_host(const Communicator& communicator, std::span<float> values) {
-    if (rank_order) {
-      all_sum_in_rank_order(communicator, values);
-    } else {
-      all_sum_any_order(communicator, values);
+    switch (sums) {
+      case Sums::any_order:
+        return all_sum_any_order(communicator, values);
+      case Sums::rank_order:
+        return all_sum_in_rank_order(communicator, values);
+      case Sums::bf16:
+        return all_sum_narrow(communicator, values);
     }
   }
 
@@ -103,8 +137,7 @@ struct Summation::Buffers {
   }
 };
 
-Summation::Summation(Memory memory, bool rank_order)
-    : buffers_(std::make_unique<Buffers>(memory, rank_order)) {}
+Summation::Summation(Memory memory, Sums sums) : buffers_(std::make_unique<Buffers>(memory, sums)) {}
 Summation::~Summation() = default;
 Summation::Summation(Summation&&) noexcept = default;
 Summation& Summation::operator=(Summation&&) noexcept = default;
@@ -112,7 +145,7 @@ Summation& Summation::operator=(Summation&&) noexcept = default;
 void Summation::all_sum(const Communicator& communicator, std::span<float> values) {
   if (buffers_->memory == Memory::host) {
     buffers_->all_sum_on_host(communicator, values);
-  } else if (!buffers_->rank_order && mpi_reads_device_memory()) {
+  } else if (buffers_->sums == Sums::any_order && mpi_reads_device_memory()) {
     all_sum_any_order(communicator, values);
   } else {
     buffers_->all_sum_staged(communicator, values);

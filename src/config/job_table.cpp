@@ -40,6 +40,7 @@ constexpr Option<Job> options[] = {
     run.option<&Run::device>("device", "DEVICE", "where a rank computes", {}, {.determines_numbers = false}),
     run.option<&Run::threads>("threads", "N", "compute threads a rank; 0: its share of the cores",
                               between(0, 4096), {.determines_numbers = false}),
+    run.option<&Run::communication>("communication", "TYPE", "what aggregations send; sums are float32"),
     run.option<&Run::reproducible>("reproducible", "", "sum in rank order: bits do not depend on placement"),
 
     data.option<&Data::folder>("folder", "FOLDER", "data-set folder with manifest.json", {},
@@ -89,8 +90,11 @@ constexpr Option<Job> options[] = {
     user.option<&User::batch_sequences>("batch_sequences", "SEQUENCES", "sequences of a step",
                                         between(1, most)),
     user.option<&User::micro_batch_sequences>("micro_batch_sequences", "SEQUENCES",
-                                              "sequences run at a time; 0: the whole batch",
+                                              "most sequences run at a time; 0: the whole batch",
                                               between(0, most)),
+    user.option<&User::memory>("memory", "GIB",
+                               "memory for base, training and activations, by smaller micro-batches; 0: any",
+                               between(0, most)),
     user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
     user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
                                     between(1, most)),
@@ -100,9 +104,10 @@ constexpr Option<Job> options[] = {
                                              above(0)),
     user.option<&User::train_tokens>(
         "train_tokens", "TOKENS", "leading tokens of the training split that are used; 0: all", at_least(0)),
-    user.option<&User::train_share>("train_share", "SHARE",
-                                    "leading share of the training split that is used; the smaller of both counts",
-                                    {.low = 0, .high = 1, .low_excluded = true}),
+    user.option<&User::train_share>(
+        "train_share", "SHARE",
+        "leading share of the training split that is used; the smaller of both counts",
+        {.low = 0, .high = 1, .low_excluded = true}),
     user.option<&User::generalists>("generalists", "IDS",
                                     "generalists that the user holds (comigs-mgxs), joined by '+': 0+2"),
 };

@@ -2,6 +2,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/federation/local_work.hpp"
+#include "comigs/model/footprint.hpp"
 
 namespace comigs::federation {
 
@@ -53,6 +54,31 @@ void check_shards(const config::User& user, const data::UserShards& shards) {
                            : reason);
   data::require_tokens(shards.validation, user.context_tokens + 1, reason);
   data::require_tokens(shards.test, 2, reason);
+}
+
+std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
+                                   const model::Architecture& architecture,
+                                   const model::UserModel& user_model, const c10::Device& device) {
+  const config::User& own = config.users.at(user);
+  const std::int64_t most =
+      own.micro_batch_sequences > 0 ? own.micro_batch_sequences : own.batch_sequences;
+  if (own.memory == 0.0) return most;
+  constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+  const auto needed = [&](std::int64_t sequences) {
+    const auto stored = config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+    const model::Footprint taken =
+        model::footprint(architecture, user_model, stored, device, sequences * own.context_tokens);
+    return static_cast<double>(taken.total()) / gib;
+  };
+  // Parts of one size but for the last, as few as possible.
+  for (std::int64_t parts = (own.batch_sequences + most - 1) / most; parts <= own.batch_sequences; ++parts) {
+    const std::int64_t sequences = (own.batch_sequences + parts - 1) / parts;
+    if (needed(sequences) <= own.memory) return sequences;
+  }
+  throw ConfigError(
+      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.2f} GiB; "
+                  "expected at least that, or a smaller context_tokens",
+                  user, own.memory, own.context_tokens, needed(1)));
 }
 
 }  // namespace comigs::federation

@@ -156,6 +156,13 @@ void check_one_model(const Method& method, const std::vector<config::User>& user
   });
 }
 
+void check_communication(const Method& method, const config::Run& run) {
+  const bool sums = (method.rule == Rule::mean && shares_anything(method)) || method.rule == Rule::gradients;
+  if (run.communication != config::Precision::float32 && !sums)
+    throw ConfigError(fmt::format("[run] communication = bf16: method '{}' {}; expected float32", method.name,
+                                  method.rule == Rule::mean ? "sends nothing" : "sends more than sums"));
+}
+
 void check_options(const Method& method, const config::Method& options) {
   if (options.carry_phase_gradients && method.router_training != RouterTraining::alternating)
     throw ConfigError(
@@ -213,6 +220,7 @@ void check_method(const Method& method, const config::Config& config) {
   check_ranks(method, config.users);
   check_one_model(method, config.users);
   check_options(method, config.method);
+  check_communication(method, config.run);
 }
 
 }  // namespace comigs::federation

@@ -67,7 +67,7 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 }
 
 PaddedMeans::PaddedMeans(const AggregationSetup& setup)
-    : setup_(setup), largest_(0), summation_(setup.memory, setup.rank_order) {
+    : setup_(setup), largest_(0), summation_(setup.memory, setup.sums) {
   for (const model::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
   std::int64_t count = 0;
   for (const model::Lora& lora : setup.parameters.loras())

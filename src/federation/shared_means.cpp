@@ -43,7 +43,9 @@ bool contains(const Holders& holders, std::int64_t user) {
   return std::binary_search(holders.begin(), holders.end(), user);
 }
 
-std::int64_t bytes_of(std::int64_t count) { return count * static_cast<std::int64_t>(sizeof(float)); }
+std::int64_t bytes_of(std::int64_t count, comm::Sums sums) {
+  return count * (sums == comm::Sums::bf16 ? 2 : static_cast<std::int64_t>(sizeof(float)));
+}
 
 }  // namespace
 
@@ -82,7 +84,7 @@ void all_weighted_mean(const comm::Communicator& group, comm::Summation& summati
 SharedMeans::SharedMeans(const AggregationSetup& setup)
     : setup_(setup),
       slices_(shared_slices(setup.users, setup.world.rank(), setup.parameters)),
-      summation_(setup.memory, setup.rank_order) {
+      summation_(setup.memory, setup.sums) {
   const std::set<Holders> groups = all_groups(setup.users);
   shares_anything_ = !groups.empty();
   for (const Holders& holders : groups)
@@ -99,7 +101,7 @@ Aggregated SharedMeans::all_aggregate(std::int64_t) {
       if (shared.holders != group.holders) continue;
       all_weighted_mean(group.communicator, summation_, model::view(setup_.parameters.values(), shared.slice),
                         weight(shared.holders, setup_.world.rank()));
-      done.bytes += bytes_of(shared.slice.count);
+      done.bytes += bytes_of(shared.slice.count, setup_.sums);
     }
   }
   return done;
@@ -126,7 +128,7 @@ std::vector<double> SharedMeans::mixing_row() const {
 }
 
 GradientMeans::GradientMeans(const AggregationSetup& setup)
-    : setup_(setup), summation_(setup.memory, setup.rank_order) {}
+    : setup_(setup), summation_(setup.memory, setup.sums) {}
 
 Aggregated GradientMeans::all_aggregate(std::int64_t) {
   const std::size_t users = setup_.users.size();
@@ -137,7 +139,7 @@ Aggregated GradientMeans::all_aggregate(std::int64_t) {
 train::LocalTrainer::Exchange GradientMeans::exchange() {
   return [this](const at::Tensor& gradients) {
     all_weighted_mean(setup_.world, summation_, gradients, 1.0 / static_cast<double>(setup_.world.size()));
-    bytes_ += bytes_of(gradients.numel());
+    bytes_ += bytes_of(gradients.numel(), setup_.sums);
   };
 }
 

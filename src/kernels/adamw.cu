@@ -1,9 +1,7 @@
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 
 #include "adamw_element.hpp"
-#include "comigs/kernels/device.hpp"
+#include "cuda_block.cuh"
 
 namespace comigs::kernels {
 
@@ -25,8 +23,7 @@ void adamw_device(const AdamwSlice& slice, const AdamwStep& step, void* stream) 
   const auto blocks =
       static_cast<unsigned>(std::min<std::size_t>((slice.count + threads - 1) / threads, 4096));
   adamw_kernel<<<blocks, threads, 0, static_cast<cudaStream_t>(stream)>>>(slice, step);
-  if (const cudaError_t status = cudaGetLastError(); status != cudaSuccess)
-    fail_launch("adamw", cudaGetErrorString(status));
+  check("adamw", cudaGetLastError());
 }
 
 }  // namespace comigs::kernels

@@ -4,12 +4,7 @@
 #include <cmath>
 
 #include "comigs/kernels/adamw.hpp"
-
-#ifdef __CUDACC__
-#define COMIGS_HOST_DEVICE __host__ __device__
-#else
-#define COMIGS_HOST_DEVICE
-#endif
+#include "number.hpp"
 
 namespace comigs::kernels {
 

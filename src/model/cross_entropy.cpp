@@ -1,9 +1,14 @@
 #include "comigs/model/cross_entropy.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+
+#include "comigs/kernels/cross_entropy.hpp"
+#include "comigs/model/device.hpp"
+#include "cross_entropy_chunk.hpp"
 
 namespace comigs::model {
 
@@ -12,45 +17,48 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Logits of one chunk: small enough to stay in the last-level cache, large enough for the matrix product to
-// run at speed.
-constexpr std::int64_t chunk_elements = std::int64_t{1} << 19;
-
 struct Gradients {
   at::Tensor hidden, head;  // undefined: not wanted
+  [[nodiscard]] bool wanted() const { return hidden.defined() || head.defined(); }
 };
 
-// Turns logits [c, V] float32 into d loss_sum / d logits in place: softmax minus one at the target, zero
-// without target.
-at::Tensor logit_gradient(at::Tensor logits, const at::Tensor& normaliser, const at::Tensor& safe,
-                          const at::Tensor& mask) {
-  logits.sub_(normaliser.unsqueeze(1)).exp_();
-  logits.scatter_add_(1, safe.unsqueeze(1), at::full({safe.size(0), 1}, -1.0, logits.options()));
-  return logits.mul_(mask.unsqueeze(1));
+// The loss of each row, and in place the gradient of the logits.
+template <class Number>
+void rows(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& losses, bool gradient) {
+  const kernels::LogitRows<Number> part{.tokens = logits.size(0),
+                                        .vocabulary = logits.size(1),
+                                        .logits = static_cast<Number*>(logits.mutable_data_ptr()),
+                                        .targets = targets.const_data_ptr<std::int64_t>(),
+                                        .losses = losses.mutable_data_ptr<float>(),
+                                        .gradient = gradient};
+  if (logits.is_cuda()) return cross_entropy_rows_device(part, current_stream(logits.device()));
+  at::parallel_for(0, part.tokens, 1, [&](std::int64_t begin, std::int64_t end) {
+    kernels::cross_entropy_rows(part, begin, end);
+  });
 }
 
 // Sum of the loss over tokens with a target, float64; fills the gradients of that sum which are defined.
-at::Tensor run(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
+at::Tensor run(const at::Tensor& hidden, const at::Tensor& frozen_head, const at::Tensor& targets,
                const Gradients& gradients) {
-  const std::int64_t tokens = hidden.size(0),
-                     step = std::max<std::int64_t>(64, chunk_elements / head.size(0));
-  at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
-  const at::Tensor head_t = head.t();
-  for (std::int64_t begin = 0; begin < tokens; begin += step) {
-    const std::int64_t count = std::min(step, tokens - begin);
-    const at::Tensor part = hidden.narrow(0, begin, count), target = targets.narrow(0, begin, count);
-    const at::Tensor mask = target.ge(0).to(at::kFloat), safe = target.clamp_min(0);
-    at::Tensor logits = part.mm(head_t).to(at::kFloat);
-    const at::Tensor normaliser = logits.logsumexp(-1);
-    const at::Tensor loss = normaliser - logits.gather(1, safe.unsqueeze(1)).squeeze(1);
-    sum.add_((loss * mask).sum(at::kDouble));
-    if (!gradients.hidden.defined() && !gradients.head.defined()) continue;
-    const at::Tensor d_logits =
-        logit_gradient(std::move(logits), normaliser, safe, mask).to(hidden.scalar_type());
-    if (gradients.hidden.defined()) gradients.hidden.narrow(0, begin, count).copy_(d_logits.mm(head));
-    if (gradients.head.defined()) gradients.head.addmm_(d_logits.t(), part);
+  const std::int64_t tokens = hidden.size(0), vocabulary = frozen_head.size(0),
+                     chunk = tokens_of_chunk(tokens, vocabulary);
+  const at::Tensor head = frozen_head.to(hidden.scalar_type()), target = targets.contiguous();
+  const at::Tensor losses = at::empty({tokens}, hidden.options().dtype(at::kFloat));
+  const at::Tensor buffer = at::empty({chunk, vocabulary}, hidden.options());
+  for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
+    const std::int64_t count = std::min(chunk, tokens - begin);
+    const at::Tensor part = hidden.narrow(0, begin, count);
+    at::Tensor logits = buffer.narrow(0, 0, count);
+    at::mm_out(logits, part, head.t());
+    const auto visit = hidden.scalar_type() == at::kBFloat16 ? rows<kernels::Bfloat16> : rows<float>;
+    visit(logits, target.narrow(0, begin, count), losses.narrow(0, begin, count), gradients.wanted());
+    if (gradients.hidden.defined()) {
+      at::Tensor d_hidden = gradients.hidden.narrow(0, begin, count);
+      at::mm_out(d_hidden, logits, head);
+    }
+    if (gradients.head.defined()) gradients.head.addmm_(logits.t(), part);
   }
-  return sum;
+  return losses.sum(at::kDouble);
 }
 
 class CrossEntropyFunction : public torch::autograd::Function<CrossEntropyFunction> {
@@ -82,6 +90,7 @@ at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const
 }
 
 at::Tensor cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets) {
+  const at::NoGradGuard no_gradients;
   return run(hidden, head, targets, {});
 }
 

@@ -1,7 +1,10 @@
 #include "comigs/model/device.hpp"
 
 #include <ATen/Parallel.h>
+#include <malloc.h>
 #include <sys/resource.h>
+
+#include <limits>
 
 #include "comigs/base/error.hpp"
 
@@ -50,7 +53,9 @@ std::string describe(const c10::Device& device) {
              : device.str();
 }
 
-void set_threads(int threads) {
+void set_up_host(int threads) {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   at::set_num_interop_threads(1);
   at::set_num_threads(threads);
 }

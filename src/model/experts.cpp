@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
-#include <limits>
+#include <algorithm>
+
+#include "gate.hpp"
 
 namespace comigs::model {
 
@@ -25,27 +27,16 @@ ExpertFactors side_by_side(const std::vector<Expert>& experts, double scale, at:
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Lora* lora,
-                  double scale) {
-  at::Tensor y = at::addmm(bias, x, weight);
-  if (lora == nullptr) return y;
-  const at::Tensor reduced = x.mm(lora->A.to(x.scalar_type()).t());
-  return at::addmm(y, reduced, lora->B.to(x.scalar_type()).t(), 1, scale);
-}
-
 LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const UserModel& user_model) {
   if (!user_model.routed()) {
     const double share = 1.0 / static_cast<double>(user_model.experts);
-    return {.probabilities = {},
-            .gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
-            .chosen = {}};
+    return {.gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
+            .chosen = {},
+            .load = {},
+            .probability = {}};
   }
   const at::Tensor logits = at::linear(x.to(at::kFloat), parameters.router);
-  const std::int64_t active = std::min(user_model.top_k, user_model.experts);
-  const at::Tensor best = std::get<1>(logits.detach().topk(active, -1));
-  const at::Tensor chosen = at::zeros_like(logits, logits.options().dtype(at::kBool)).scatter_(1, best, true);
-  const at::Tensor kept = logits.masked_fill(chosen.logical_not(), -std::numeric_limits<float>::infinity());
-  return {.probabilities = logits.softmax(-1), .gate = kept.softmax(-1), .chosen = chosen};
+  return top_k_gate(logits, std::min(user_model.top_k, user_model.experts));
 }
 
 at::Tensor expert_mlp(const at::Tensor& x, const FrozenMlp& mlp, const LayerParameters& parameters,

@@ -6,6 +6,7 @@
 
 #include "comigs/base/error.hpp"
 #include "families.hpp"
+#include "precision.hpp"
 
 namespace comigs::model {
 
@@ -22,11 +23,18 @@ class Gpt2 : public BaseModel {
     std::map<std::string, at::Tensor> weights;
     for (const WeightSpec& spec : gpt2_weights(architecture_)) weights[spec.name] = source(spec);
     embedding_ = weights.at("wte.weight");
+    activations_ = activation_type(embedding_.scalar_type(), embedding_.device());
     positions_ = weights.at("wpe.weight");
-    final_norm_ = weights.at("ln_f.weight");
-    final_norm_bias_ = weights.at("ln_f.bias");
+    // Biases and norms, which are small, are kept in the activations' precision; matrices stay where they
+    // are.
+    const auto find = [&](const std::string& name) {
+      const at::Tensor& weight = weights.at(name);
+      return weight.dim() == 1 ? weight.to(activations_) : weight;
+    };
+    final_norm_ = find("ln_f.weight");
+    final_norm_bias_ = find("ln_f.bias");
     for (std::int64_t l = 0; l < architecture_.layers; ++l) {
-      const auto at = [&](const char* name) { return weights.at(fmt::format("h.{}.{}", l, name)); };
+      const auto at = [&](const char* name) { return find(fmt::format("h.{}.{}", l, name)); };
       layers_.push_back({.norm_1 = at("ln_1.weight"),
                          .norm_1_bias = at("ln_1.bias"),
                          .attend = at("attn.c_attn.weight"),
@@ -52,7 +60,8 @@ class Gpt2 : public BaseModel {
                                   architecture_.positions));
     Forward result;
     at::Tensor x =
-        (at::embedding(embedding_, tokens) + positions_.narrow(0, 0, T)).view({B * T, architecture_.width});
+        (at::embedding(embedding_, tokens).to(activations_) + positions_.narrow(0, 0, T).to(activations_))
+            .view({B * T, architecture_.width});
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       const Layer& layer = layers_[l];
       const LayerParameters& trained = parameters.layers()[l];
@@ -79,14 +88,18 @@ class Gpt2 : public BaseModel {
     const double scale = user_model.scale();
     const at::Tensor qkv = linear(x, layer.attend, layer.attend_bias, lora(0), scale);
     const std::int64_t heads = architecture_.heads, size = architecture_.width / heads;
-    const at::Tensor split =
-        qkv.view({B, T, 3, heads, size}).permute({2, 0, 3, 1, 4});  // [3, B, heads, T, size]
-    const at::Tensor mixed = at::scaled_dot_product_attention(split[0], split[1], split[2], {}, 0.0, true);
+    const std::vector<at::Tensor> split = qkv.view({B, T, 3, heads, size}).unbind(2);
+    const auto by_head = [&](std::size_t part) {
+      return split[part].transpose(1, 2);
+    };  // [B, heads, T, size]
+    const at::Tensor mixed =
+        at::scaled_dot_product_attention(by_head(0), by_head(1), by_head(2), {}, 0.0, true);
     const at::Tensor joined = mixed.transpose(1, 2).reshape({B * T, architecture_.width});
     return linear(joined, layer.project, layer.project_bias, lora(1), scale);
   }
 
   Architecture architecture_;
+  at::ScalarType activations_;
   at::Tensor embedding_, positions_, final_norm_, final_norm_bias_;
   std::vector<Layer> layers_;
 };

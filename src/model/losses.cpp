@@ -19,12 +19,11 @@ at::Tensor balancing_weights(BalancingWeights kind, std::int64_t experts, const 
 
 at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind) {
   if (routing.empty()) return {};
-  const at::Tensor& first = routing.front().probabilities;
-  const at::Tensor weights = balancing_weights(kind, first.size(1), first.options().requires_grad(false));
+  const at::Tensor& first = routing.front().load;
+  const at::Tensor weights = balancing_weights(kind, first.size(0), first.options());
   at::Tensor sum;
   for (const LayerRouting& layer : routing) {
-    const at::Tensor chosen = layer.chosen.to(at::kFloat).mean(0);
-    const at::Tensor loss = (weights * chosen * layer.probabilities.mean(0)).sum();
+    const at::Tensor loss = (weights * layer.load * layer.probability).sum();
     sum = sum.defined() ? sum + loss : loss;
   }
   return sum / static_cast<double>(routing.size());

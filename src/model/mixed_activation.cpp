@@ -6,12 +6,13 @@
 #include <algorithm>
 
 #include "comigs/kernels/mixture.hpp"
+#include "comigs/model/device.hpp"
 
 namespace comigs::model {
 
 namespace {
 
-// An expert at a time, with ATen: any device and precision
+// An expert at a time, with ATen: any precision
 // ---------------------------------------------------
 
 at::Tensor gate_column(const at::Tensor& gate, std::int64_t expert, at::ScalarType dtype) {
@@ -57,7 +58,7 @@ ActivationGradients one_by_one_backward(const ActivationInputs& in, const at::Te
   return out;
 }
 
-// Fused, in host memory
+// Fused, float32 and bfloat16, in host and device memory
 // --------------------------------------------------------------------------------------
 
 template <class Number>
@@ -66,8 +67,8 @@ Number* data(const at::Tensor& tensor) {
 }
 
 // The small operands as the kernels read them: float32, and the factors with their columns side by side.
-struct HostOperands {
-  explicit HostOperands(const ActivationInputs& in)
+struct Operands {
+  explicit Operands(const ActivationInputs& in)
       : reduced(in.reduced.to(at::kFloat).contiguous()),
         gate(in.gate.contiguous()),
         up_B(in.up_B.to(at::kFloat).transpose(1, 2).contiguous()),
@@ -90,18 +91,28 @@ struct HostOperands {
   at::Tensor reduced, gate, up_B, down_A, hidden;
 };
 
+at::Tensor bytes_beside(const at::Tensor& tensor, std::size_t count) {
+  return at::empty({static_cast<std::int64_t>(count)}, tensor.options().dtype(at::kByte));
+}
+
 template <class Number>
 MixedActivation fused(const ActivationInputs& in) {
   constexpr std::int64_t least_tokens = 16;
-  const HostOperands operands(in);
+  const Operands operands(in);
   const MixedActivation out{.mixed = at::empty_like(operands.hidden),
                             .weighted = at::empty_like(operands.reduced)};
   const kernels::MixtureInputs<Number> inputs = operands.inputs<Number>();
   const kernels::MixtureOutputs<Number> outputs{.mixed = data<Number>(out.mixed),
                                                 .weighted = data<float>(out.weighted)};
-  at::parallel_for(0, inputs.shape.tokens, least_tokens, [&](std::int64_t begin, std::int64_t end) {
-    kernels::mixture_forward(inputs, outputs, begin, end);
-  });
+  if (in.hidden.is_cuda()) {
+    const at::Tensor workspace = bytes_beside(in.hidden, kernels::mixture_forward_workspace(inputs.shape));
+    kernels::mixture_forward_device(inputs, outputs, workspace.mutable_data_ptr(),
+                                    current_stream(in.hidden.device()));
+  } else {
+    at::parallel_for(0, inputs.shape.tokens, least_tokens, [&](std::int64_t begin, std::int64_t end) {
+      kernels::mixture_forward(inputs, outputs, begin, end);
+    });
+  }
   return {.mixed = out.mixed, .weighted = out.weighted.to(in.reduced.scalar_type())};
 }
 
@@ -109,12 +120,15 @@ template <class Number>
 ActivationGradients fused_backward(const ActivationInputs& in, const at::Tensor& d_mixed,
                                    const at::Tensor& d_weighted, const WantedGradients& wanted) {
   constexpr std::int64_t columns_together = 64;  // a cache line of bfloat16 and more: parts share none
-  const HostOperands operands(in);
+  const Operands operands(in);
   const at::Tensor from_mixed = d_mixed.contiguous(), from_weighted = d_weighted.to(at::kFloat).contiguous();
   const std::int64_t columns = in.hidden.size(1),
                      blocks = (columns + columns_together - 1) / columns_together;
+  // Threads of the host share the columns, and each has sums of its own.
   const std::int64_t parts =
-      std::clamp<std::int64_t>(at::get_num_threads(), 1, std::max<std::int64_t>(blocks, 1));
+      in.hidden.is_cuda()
+          ? 1
+          : std::clamp<std::int64_t>(at::get_num_threads(), 1, std::max<std::int64_t>(blocks, 1));
   const auto sums = [&](const at::Tensor& like) {
     return at::zeros({parts, like.size(0), like.size(1)}, like.options().dtype(at::kFloat));
   };
@@ -122,20 +136,29 @@ ActivationGradients fused_backward(const ActivationInputs& in, const at::Tensor&
   const at::Tensor hidden = at::empty_like(operands.hidden);
   const at::Tensor up_B = wanted.up_B ? at::empty_like(operands.up_B) : at::Tensor();
   const at::Tensor down_A = wanted.down_A ? at::empty_like(operands.down_A) : at::Tensor();
-  at::parallel_for(0, parts, 1, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t part = first; part < last; ++part)
-      kernels::mixture_backward<Number>(
-          operands.inputs<Number>(),
-          {.d_mixed = data<Number>(from_mixed),
-           .d_weighted = data<float>(from_weighted),
-           .d_hidden = data<Number>(hidden),
-           .d_reduced = data<float>(reduced) + part * operands.reduced.numel(),
-           .d_gate = wanted.gate ? data<float>(gate) + part * in.gate.numel() : nullptr,
-           .d_up_B = data<float>(up_B),
-           .d_down_A = data<float>(down_A)},
-          std::min(blocks * part / parts * columns_together, columns),
-          std::min(blocks * (part + 1) / parts * columns_together, columns));
-  });
+  const kernels::MixtureInputs<Number> inputs = operands.inputs<Number>();
+  const auto gradients_of = [&](std::int64_t part) {
+    return kernels::MixtureGradients<Number>{
+        .d_mixed = data<Number>(from_mixed),
+        .d_weighted = data<float>(from_weighted),
+        .d_hidden = data<Number>(hidden),
+        .d_reduced = data<float>(reduced) + part * operands.reduced.numel(),
+        .d_gate = wanted.gate ? data<float>(gate) + part * in.gate.numel() : nullptr,
+        .d_up_B = data<float>(up_B),
+        .d_down_A = data<float>(down_A)};
+  };
+  if (in.hidden.is_cuda()) {
+    const at::Tensor workspace = bytes_beside(in.hidden, kernels::mixture_backward_workspace(inputs.shape));
+    kernels::mixture_backward_device(inputs, gradients_of(0), workspace.mutable_data_ptr(),
+                                     current_stream(in.hidden.device()));
+  } else {
+    at::parallel_for(0, parts, 1, [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t part = first; part < last; ++part)
+        kernels::mixture_backward(inputs, gradients_of(part),
+                                  std::min(blocks * part / parts * columns_together, columns),
+                                  std::min(blocks * (part + 1) / parts * columns_together, columns));
+    });
+  }
   const auto dtype = in.hidden.scalar_type();
   return {.hidden = hidden,
           .reduced = (parts == 1 ? reduced[0] : reduced.sum(0)).to(dtype),
@@ -149,16 +172,15 @@ ActivationGradients fused_backward(const ActivationInputs& in, const at::Tensor&
 }  // namespace
 
 MixedActivation mix_activations(const ActivationInputs& in) {
-  if (in.hidden.is_cpu() && in.hidden.scalar_type() == at::kFloat) return fused<float>(in);
-  if (in.hidden.is_cpu() && in.hidden.scalar_type() == at::kBFloat16) return fused<kernels::Bfloat16>(in);
+  if (in.hidden.scalar_type() == at::kFloat) return fused<float>(in);
+  if (in.hidden.scalar_type() == at::kBFloat16) return fused<kernels::Bfloat16>(in);
   return one_by_one(in);
 }
 
 ActivationGradients mix_activations_backward(const ActivationInputs& in, const at::Tensor& d_mixed,
                                              const at::Tensor& d_weighted, const WantedGradients& wanted) {
-  if (in.hidden.is_cpu() && in.hidden.scalar_type() == at::kFloat)
-    return fused_backward<float>(in, d_mixed, d_weighted, wanted);
-  if (in.hidden.is_cpu() && in.hidden.scalar_type() == at::kBFloat16)
+  if (in.hidden.scalar_type() == at::kFloat) return fused_backward<float>(in, d_mixed, d_weighted, wanted);
+  if (in.hidden.scalar_type() == at::kBFloat16)
     return fused_backward<kernels::Bfloat16>(in, d_mixed, d_weighted, wanted);
   return one_by_one_backward(in, d_mixed, d_weighted, wanted);
 }

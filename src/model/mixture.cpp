@@ -33,10 +33,10 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
                             const at::Tensor& up, const at::Tensor& up_bias, const at::Tensor& down,
                             const at::Tensor& down_bias, const at::Tensor& up_A, const at::Tensor& up_B,
                             const at::Tensor& down_A, const at::Tensor& down_B, double scale) {
-    const at::Tensor hidden = at::addmm(up_bias, x, up);    // [n, F]
-    const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);  // [n, E R]
+    const at::Tensor hidden = at::addmm(up_bias, x, up.to(x.scalar_type()));  // [n, F]
+    const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);                    // [n, E R]
     const auto [mixed, weighted] = mix_activations({hidden, reduced, gate, up_B, down_A});
-    at::Tensor y = at::addmm(down_bias, mixed, down);
+    at::Tensor y = at::addmm(down_bias, mixed, down.to(x.scalar_type()));
     y.addmm_(weighted, down_B.t(), 1, scale);
     context->save_for_backward({x, gate, up, down, up_A, up_B, down_A, down_B, hidden, reduced, weighted});
     context->saved_data["scale"] = scale;
@@ -51,13 +51,14 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
                      &reduced = saved[9], &weighted = saved[10];
     const double scale = context->saved_data["scale"].toDouble();
     const auto needs = [&](Input input) { return context->needs_input_grad(input); };
+    const auto dtype = x.scalar_type();
     const at::Tensor d_y = outputs[0].contiguous();
     const ActivationGradients d = mix_activations_backward(
-        {hidden, reduced, gate, up_B, down_A}, d_y.mm(down.t()), d_y.mm(down_B).mul_(scale),
+        {hidden, reduced, gate, up_B, down_A}, d_y.mm(down.to(dtype).t()), d_y.mm(down_B).mul_(scale),
         {.gate = needs(in_gate), .up_B = needs(in_up_B), .down_A = needs(in_down_A)});
     const at::Tensor d_reduced = d.reduced * scale;
     variable_list gradients(inputs);
-    if (needs(in_x)) gradients[in_x] = d.hidden.mm(up.t()).addmm_(d_reduced, up_A);
+    if (needs(in_x)) gradients[in_x] = d.hidden.mm(up.to(dtype).t()).addmm_(d_reduced, up_A);
     gradients[in_gate] = d.gate;
     if (needs(in_up_A)) gradients[in_up_A] = d_reduced.t().mm(x);
     gradients[in_up_B] = d.up_B;
@@ -76,7 +77,9 @@ at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const Frozen
 }
 
 at::Tensor plain_mlp(const at::Tensor& x, const FrozenMlp& mlp) {
-  return at::addmm(mlp.down_bias, at::gelu(at::addmm(mlp.up_bias, x, mlp.up), gelu_approximation), mlp.down);
+  const auto dtype = x.scalar_type();
+  const at::Tensor hidden = at::addmm(mlp.up_bias, x, mlp.up.to(dtype));
+  return at::addmm(mlp.down_bias, at::gelu(hidden, gelu_approximation), mlp.down.to(dtype));
 }
 
 }  // namespace comigs::model

@@ -6,8 +6,8 @@
 #include <memory>
 
 #include "comigs/base/error.hpp"
-#include "comigs/io/safetensors.hpp"
 #include "comigs/base/sha256.hpp"
+#include "comigs/io/safetensors.hpp"
 
 namespace comigs::model {
 

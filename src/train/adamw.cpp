@@ -1,6 +1,7 @@
 #include "comigs/train/adamw.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #include "comigs/kernels/adamw.hpp"
 #include "comigs/model/device.hpp"
@@ -18,17 +19,23 @@ at::Tensor Adamw::second_moment_sum() const { return second_moments_.sum(); }
 
 void Adamw::step(const model::Slice& slice, double learning_rate, std::int64_t step_number,
                  double weight_decay) {
-  const kernels::AdamwSlice part{.values = values_.data_ptr<float>() + slice.offset,
-                                 .gradients = gradients_.data_ptr<float>() + slice.offset,
-                                 .first_moments = first_moments_.data_ptr<float>() + slice.offset,
-                                 .second_moments = second_moments_.data_ptr<float>() + slice.offset,
-                                 .count = static_cast<std::size_t>(slice.count)};
+  const auto part = [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t offset = slice.offset + begin;
+    return kernels::AdamwSlice{.values = values_.data_ptr<float>() + offset,
+                               .gradients = gradients_.data_ptr<float>() + offset,
+                               .first_moments = first_moments_.data_ptr<float>() + offset,
+                               .second_moments = second_moments_.data_ptr<float>() + offset,
+                               .count = static_cast<std::size_t>(end - begin)};
+  };
   const kernels::AdamwStep step = kernels::adamw_step(learning_rate, constants_.beta1, constants_.beta2,
                                                       constants_.epsilon, weight_decay, step_number);
   if (values_.is_cuda()) {
-    kernels::adamw_device(part, step, model::current_stream(values_.device()));
+    kernels::adamw_device(part(0, slice.count), step, model::current_stream(values_.device()));
   } else {
-    kernels::adamw_host(part, step);
+    constexpr std::int64_t least_elements = 1 << 14;
+    at::parallel_for(0, slice.count, least_elements, [&](std::int64_t begin, std::int64_t end) {
+      kernels::adamw_host(part(begin, end), step);
+    });
   }
 }
 

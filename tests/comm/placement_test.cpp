@@ -5,7 +5,11 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <cstdlib>
+#include <fstream>
 #include <vector>
+
+#include "support/temporary_folder.hpp"
 
 namespace comigs::comm {
 
@@ -64,6 +68,40 @@ BOOST_AUTO_TEST_CASE(ranks_that_are_bound_apart_keep_what_they_have) {
   const Placement second = all_place(world);
   BOOST_TEST(second.cores == first.cores);
   BOOST_TEST((used_cores() == before));
+}
+
+BOOST_AUTO_TEST_CASE(a_batch_system_s_count_is_the_most_a_rank_takes) {
+  setenv("SLURM_CPUS_PER_TASK", "1", 1);
+  const Placement placement = all_place(Communicator::world());
+  unsetenv("SLURM_CPUS_PER_TASK");
+  BOOST_TEST(placement.cores == 1);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_FIXTURE_TEST_SUITE(core_quota, TemporaryFolder)
+
+BOOST_AUTO_TEST_CASE(of_either_version_and_the_least_on_the_way_up) {
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::filesystem::create_directories((folder / name).parent_path());
+    std::ofstream(folder / name) << text;
+  };
+  const auto quota = [&](const std::string& groups) {
+    write("groups", groups);
+    return quota_of_cores(folder / "groups", folder / "mounted");
+  };
+  write("mounted/slice/job/cpu.max", "max 100000\n");
+  write("mounted/slice/cpu.max", "250000 100000\n");
+  BOOST_TEST(quota("0::/slice/job\n").value() == 2.5);
+  write("mounted/slice/job/cpu.max", "150000 100000\n");
+  BOOST_TEST(quota("0::/slice/job\n").value() == 1.5);
+  BOOST_TEST(!quota("0::/elsewhere\n").has_value());
+  BOOST_TEST(!quota("").has_value());
+  write("mounted/cpu,cpuacct/docker/cpu.cfs_quota_us", "400000\n");
+  write("mounted/cpu,cpuacct/docker/cpu.cfs_period_us", "100000\n");
+  BOOST_TEST(quota("5:memory:/docker\n4:cpu,cpuacct:/docker\n").value() == 4.0);
+  write("mounted/cpu,cpuacct/docker/cpu.cfs_quota_us", "-1\n");
+  BOOST_TEST(!quota("4:cpu,cpuacct:/docker\n").has_value());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

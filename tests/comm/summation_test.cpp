@@ -40,7 +40,7 @@ BOOST_AUTO_TEST_SUITE(summations)
 
 BOOST_AUTO_TEST_CASE(any_order) {
   const Communicator world = Communicator::world();
-  Summation summation(Memory::host, false);
+  Summation summation(Memory::host, Sums::any_order);
   for (const std::size_t size : sizes) {
     std::vector<float> block = block_of(world.rank(), size);
     summation.all_sum(world, block);
@@ -60,7 +60,7 @@ BOOST_AUTO_TEST_CASE(any_order) {
 
 BOOST_AUTO_TEST_CASE(rank_order_adds_rank_after_rank) {
   const Communicator world = Communicator::world();
-  Summation summation(Memory::host, true);
+  Summation summation(Memory::host, Sums::rank_order);
   for (const std::size_t size : sizes) {
     std::vector<float> block = block_of(world.rank(), size), expected = block_of(0, size);
     for (int rank = 1; rank < world.size(); ++rank)
@@ -71,9 +71,31 @@ BOOST_AUTO_TEST_CASE(rank_order_adds_rank_after_rank) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(bf16_rounds_numbers_and_sums_alone) {
+  // Rounded by the definition: to the nearest multiple of 2^-7 of the number's power of two, ties to even.
+  const auto rounded = [](double value) {
+    int exponent = 0;
+    const double mantissa = std::frexp(value, &exponent);
+    return static_cast<float>(std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8));
+  };
+  const Communicator world = Communicator::world();
+  Summation summation(Memory::host, Sums::bf16);
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{1}, std::size_t{7}, (std::size_t{1} << 20) * 4 + 3}) {
+    std::vector<float> block = block_of(world.rank(), size), expected(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      float sum = 0.0f;
+      for (int rank = 0; rank < world.size(); ++rank) sum += rounded(static_cast<double>(element(rank, i)));
+      expected[i] = rounded(static_cast<double>(sum));
+    }
+    summation.all_sum(world, block);
+    BOOST_TEST((block == expected), size << " elements");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(buffers_serve_any_size_and_any_group) {
   const Communicator world = Communicator::world();
-  Summation made(Memory::host, true);
+  Summation made(Memory::host, Sums::rank_order);
   Summation summation = std::move(made);
   for (const std::size_t size : {70000u, 3u, 66000u}) {
     std::vector<float> block(size, 1.0f);

@@ -33,7 +33,7 @@ struct Users {
 
   // Collective. One aggregation by the method's rule.
   Aggregated all_aggregate(const char* method, const std::vector<model::UserModel>& users,
-                           model::Parameters& parameters, bool rank_order = false,
+                           model::Parameters& parameters, comm::Sums sums = comm::Sums::any_order,
                            config::Averaging averaging = config::Averaging::uniform) const {
     std::vector<std::int64_t> tokens;
     for (std::size_t user = 0; user < users.size(); ++user)
@@ -44,7 +44,7 @@ struct Users {
                                  .users = users,
                                  .tokens = tokens,
                                  .parameters = parameters,
-                                 .rank_order = rank_order,
+                                 .sums = sums,
                                  .validation_loss = {}})
         ->all_aggregate(1);
   }
@@ -93,20 +93,22 @@ BOOST_FIXTURE_TEST_SUITE(aggregation, Users)
 
 BOOST_AUTO_TEST_CASE(generalist_of_unequal_users_is_the_mean_over_all) {
   const auto users = make("comigs-1gxs", {4, 2, 1, 1});
-  for (const bool rank_order : {false, true}) {
+  for (const comm::Sums sums : {comm::Sums::any_order, comm::Sums::rank_order, comm::Sums::bf16}) {
     model::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
-    const Aggregated done = all_aggregate("comigs-1gxs", users, parameters, rank_order);
+    const Aggregated done = all_aggregate("comigs-1gxs", users, parameters, sums);
+    // A number and a sum are each rounded to eight bits.
+    const bool narrow = sums == comm::Sums::bf16;
     for (const model::Slice& shared : {parameters.attention(), parameters.expert(0)}) {
-      BOOST_TEST(
-          test::close(model::view(parameters.values(), shared), mean(users, everyone(), shared), 1e-6));
+      BOOST_TEST(test::close(model::view(parameters.values(), shared), mean(users, everyone(), shared),
+                             narrow ? 8e-3 : 1e-6));
       BOOST_TEST(all_same_bits(parameters, shared, world.size()));
     }
     // What lies behind is nobody else's: specialists and routers keep every bit.
     const std::int64_t end = parameters.expert(0).offset + parameters.expert(0).count;
     const model::Slice rest{end, parameters.values().numel() - end};
     BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
-    BOOST_TEST(done.bytes == 4 * end);
+    BOOST_TEST(done.bytes == (narrow ? 2 : 4) * end);
   }
 }
 
@@ -121,7 +123,7 @@ BOOST_AUTO_TEST_CASE(a_user_with_one_expert_takes_part) {
   } else {
     values.zero_();
   }
-  (void)all_aggregate("comigs-1gxs", users, parameters, false);
+  (void)all_aggregate("comigs-1gxs", users, parameters);
   const at::Tensor generalist = model::view(values, parameters.expert(0));
   BOOST_TEST(same_bits(part(values, parameters.expert(0)), at::full_like(generalist, 1.0 / world.size())));
 }
@@ -130,7 +132,7 @@ BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
   const auto users = make("fedavg", {3, 2, 2, 1});
   model::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
-  (void)all_aggregate("fedavg", users, parameters, true);
+  (void)all_aggregate("fedavg", users, parameters, comm::Sums::rank_order);
   BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)),
                          mean(users, everyone(), parameters.expert(0)), 1e-6));
   const std::vector<std::int64_t> holders =
@@ -147,7 +149,7 @@ BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
   const auto users = make("comigs-2s", {2, 2, 2, 2});
   model::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
-  (void)all_aggregate("comigs-2s", users, parameters, false);
+  (void)all_aggregate("comigs-2s", users, parameters);
   const model::Slice rest{parameters.attention().count,
                           parameters.values().numel() - parameters.attention().count};
   BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
@@ -160,7 +162,7 @@ BOOST_AUTO_TEST_CASE(local_users_send_nothing) {
     const auto users = make(method, {2, 3, 1, 2});
     model::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
-    const Aggregated done = all_aggregate(method, users, parameters, false);
+    const Aggregated done = all_aggregate(method, users, parameters);
     BOOST_TEST(same_bits(parameters.values(), before));
     BOOST_TEST(done.bytes == 0);
     std::vector<double> alone(static_cast<std::size_t>(world.size()), 0.0);
@@ -179,7 +181,7 @@ BOOST_AUTO_TEST_CASE(weights_are_uniform) {
 BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
   const auto users = make("fedavg", {1, 1, 1, 1});
   model::Parameters parameters = parameters_of(users, own);
-  const Aggregated done = all_aggregate("fedavg", users, parameters, false, config::Averaging::tokens);
+  const Aggregated done = all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
   at::Tensor sum = at::zeros({parameters.lora().count}, at::kDouble);
   double tokens = 0.0;
   for (const std::int64_t user : everyone()) {

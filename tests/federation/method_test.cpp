@@ -210,6 +210,13 @@ BOOST_AUTO_TEST_CASE(options_without_effect_are_refused) {
   config.method.rank_regulariser = 0.5;
   check_contains(message("flexlora"), {"rank_regulariser = 0.5", "'flexlora'", "hetlora"});
   BOOST_TEST(message("hetlora").empty());
+  config.method.rank_regulariser = config::Method{}.rank_regulariser;
+  config.run.communication = config::Precision::bf16;
+  check_contains(message("local"), {"communication = bf16", "'local' sends nothing"});
+  check_contains(message("pcl"), {"communication = bf16", "'pcl' sends more than sums"});
+  check_contains(message("flexlora"), {"communication = bf16"});
+  for (const char* method : {"fedavg", "comigs-1g1s", "centralized"}) BOOST_TEST(message(method).empty());
+  config.run.communication = config::Precision::float32;
   config.users[0].experts = 4;
   check_contains(message("hetlora"), {"[user.0] experts = 4", "'hetlora' has 1"});
 }

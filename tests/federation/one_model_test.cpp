@@ -18,6 +18,7 @@ config::Config small_config(int users, std::int64_t batch) {
   config::Config config;
   config.run.rounds = rounds;
   config.run.seed = 4;
+  config.optimiser.epsilon = 1e-6;  // the default lets AdamW take whole steps by the rounding of a gradient
   for (int user = 0; user < users; ++user)
     config.users.push_back({.experts = 2,
                             .lora_rank = 2,
@@ -82,7 +83,7 @@ BOOST_AUTO_TEST_CASE(ranks_together_are_one_process_with_the_sum_of_their_batche
     const Aggregated done = rule->all_aggregate(round);
     BOOST_TEST(done.bytes == 2 * 4 * parameters.lora().count);
     BOOST_TEST(done.weights[0] == 1.0 / world.size());
-    BOOST_TEST(test::close(parameters.values(), whole.values(), 2e-5));
+    BOOST_TEST(test::close(parameters.values(), whole.values(), 1e-5));
   }
   BOOST_TEST(!test::close(start, whole.values(), 1e-2));
   const at::Tensor mine = parameters.values();

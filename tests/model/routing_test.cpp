@@ -25,13 +25,10 @@ UserModel user_with(std::int64_t experts, std::int64_t top_k, Gate gate = Gate::
   return {.experts = experts, .top_k = top_k, .gate = gate};
 }
 
-// Logits [n, E], of which the top k are chosen.
+// The routing that logits [n, E] lead to.
 LayerRouting routing_of(const at::Tensor& logits, std::int64_t k) {
-  const at::Tensor best = std::get<1>(logits.detach().topk(k, -1));
-  return {.probabilities = logits.softmax(-1),
-          .gate = {},
-          .chosen = at::zeros_like(logits, at::TensorOptions().dtype(at::kBool).requires_grad(false))
-                        .scatter(1, best, true)};
+  const std::int64_t experts = logits.size(1);
+  return route(logits, reading_router(experts, experts), user_with(experts, k));
 }
 
 double weight(std::int64_t j, std::int64_t experts, BalancingWeights kind) {
@@ -40,22 +37,24 @@ double weight(std::int64_t j, std::int64_t experts, BalancingWeights kind) {
   return (j == 0 ? 1.0 : others) / (others * others + 1);
 }
 
-// Eq. 7 with loops over tokens and experts.
-double by_hand(const std::vector<LayerRouting>& routing, BalancingWeights kind) {
+// Eq. 7 with loops over tokens and experts, of logits [n, E] of each layer and what they chose.
+double by_hand(const std::vector<at::Tensor>& logits, const std::vector<LayerRouting>& routing,
+               BalancingWeights kind) {
   double sum = 0.0;
-  for (const LayerRouting& layer : routing) {
-    const std::int64_t n = layer.chosen.size(0), experts = layer.chosen.size(1);
+  for (std::size_t layer = 0; layer < logits.size(); ++layer) {
+    const std::int64_t n = logits[layer].size(0), experts = logits[layer].size(1);
+    const at::Tensor probabilities = logits[layer].detach().to(at::kDouble).softmax(-1);
     for (std::int64_t j = 0; j < experts; ++j) {
       double chosen = 0.0, probability = 0.0;
       for (std::int64_t i = 0; i < n; ++i) {
-        chosen += layer.chosen[i][j].item<bool>() ? 1.0 : 0.0;
-        probability += layer.probabilities[i][j].item<double>();
+        chosen += routing[layer].chosen[i][j].item<bool>() ? 1.0 : 0.0;
+        probability += probabilities[i][j].item<double>();
       }
       sum +=
           weight(j, experts, kind) * chosen / static_cast<double>(n) * probability / static_cast<double>(n);
     }
   }
-  return sum / static_cast<double>(routing.size());
+  return sum / static_cast<double>(logits.size());
 }
 
 }  // namespace
@@ -75,7 +74,8 @@ BOOST_AUTO_TEST_CASE(the_k_largest_share_the_gate) {
   expected[1][3] = 1.0 - second;
   BOOST_TEST(close(routed.gate, expected, 1e-6));
   BOOST_TEST(routed.chosen.equal(expected.gt(0)));
-  BOOST_TEST(close(routed.probabilities, x.narrow(1, 0, 4).to(at::kDouble).softmax(-1), 1e-6));
+  BOOST_TEST(close(routed.load, at::tensor({0.5, 0.5, 0.5, 0.5}), 1e-7));
+  BOOST_TEST(close(routed.probability, x.narrow(1, 0, 4).to(at::kDouble).softmax(-1).mean(0), 1e-6));
 }
 
 BOOST_AUTO_TEST_CASE(gates_sum_to_one_and_k_are_open) {
@@ -85,7 +85,7 @@ BOOST_AUTO_TEST_CASE(gates_sum_to_one_and_k_are_open) {
     BOOST_TEST(close(routed.gate.sum(-1), at::ones({200}), 1e-6));
     BOOST_TEST(routed.gate.gt(0).sum(-1).eq(std::min<std::int64_t>(k, 5)).all().item<bool>());
     BOOST_TEST(routed.chosen.equal(routed.gate.gt(0)));
-    BOOST_TEST(close(routed.probabilities.sum(-1), at::ones({200}), 1e-6));
+    BOOST_TEST(close(routed.load, routed.chosen.to(at::kDouble).mean(0), 1e-6));
     // What is chosen is never smaller than what is left out.
     const at::Tensor logits = x.narrow(1, 0, 5);
     const at::Tensor least = logits.masked_fill(routed.chosen.logical_not(), 1e9).amin(-1);
@@ -95,13 +95,15 @@ BOOST_AUTO_TEST_CASE(gates_sum_to_one_and_k_are_open) {
 }
 
 BOOST_AUTO_TEST_CASE(all_experts_active_is_the_full_softmax) {
-  const LayerRouting routed = route(test::normal({50, 8}, 2), reading_router(3, 8), user_with(3, 3));
-  BOOST_TEST(close(routed.gate, routed.probabilities, 1e-6));
+  const at::Tensor logits = test::normal({50, 3}, 2);
+  const LayerRouting routed = routing_of(logits, 3);
+  BOOST_TEST(close(routed.gate, logits.to(at::kDouble).softmax(-1), 1e-6));
+  BOOST_TEST(close(routed.probability, routed.gate.mean(0), 1e-6));
 }
 
 BOOST_AUTO_TEST_CASE(ties_open_k_gates_of_equal_size) {
   const LayerRouting routed = route(at::zeros({7, 8}), reading_router(4, 8), user_with(4, 2));
-  BOOST_TEST(routed.chosen.sum(-1).eq(2).all().item<bool>());
+  BOOST_TEST(routed.chosen.equal(at::tensor({1, 1, 0, 0}).to(at::kBool).expand({7, 4})));
   BOOST_TEST(close(routed.gate, routed.chosen.to(at::kFloat) * 0.5, 1e-7));
 }
 
@@ -109,7 +111,7 @@ BOOST_AUTO_TEST_CASE(equal_gate_and_single_expert_are_not_routed) {
   const at::Tensor x = test::normal({6, 8}, 3);
   const LayerRouting equal = route(x, {}, user_with(4, 2, Gate::equal));
   BOOST_TEST(test::same_bits(equal.gate, at::full({6, 4}, 0.25f)));
-  BOOST_TEST(!equal.probabilities.defined());
+  BOOST_TEST(!equal.probability.defined());
   BOOST_TEST(!equal.chosen.defined());
   BOOST_TEST(test::same_bits(route(x, {}, user_with(1, 2)).gate, at::ones({6, 1})));
 }
@@ -149,10 +151,11 @@ BOOST_AUTO_TEST_CASE(weights_sum_to_one_and_agree_at_two) {
 BOOST_AUTO_TEST_CASE(against_loops) {
   for (const std::int64_t experts : {2, 3, 4}) {
     for (const std::int64_t k : {1, 2}) {
-      const std::vector<LayerRouting> routing = {routing_of(test::normal({20, experts}, 10, 2.0), k),
-                                                 routing_of(test::normal({20, experts}, 11, 2.0), k)};
+      const std::vector<at::Tensor> logits = {test::normal({20, experts}, 10, 2.0),
+                                              test::normal({20, experts}, 11, 2.0)};
+      const std::vector<LayerRouting> routing = {routing_of(logits[0], k), routing_of(logits[1], k)};
       for (const BalancingWeights kind : {BalancingWeights::uniform, BalancingWeights::generalist})
-        BOOST_TEST(load_balancing_loss(routing, kind).item<double>() == by_hand(routing, kind),
+        BOOST_TEST(load_balancing_loss(routing, kind).item<double>() == by_hand(logits, routing, kind),
                    boost::test_tools::tolerance(1e-5));
     }
   }
@@ -179,16 +182,16 @@ BOOST_AUTO_TEST_CASE(top_2_of_2_is_constant) {
 }
 
 BOOST_AUTO_TEST_CASE(gradient_by_finite_differences) {
-  const at::Tensor logits = test::normal({6, 3}, 13).to(at::kDouble).set_requires_grad(true);
-  LayerRouting routed = routing_of(logits, 1);
+  const at::Tensor logits = test::normal({6, 3}, 13).set_requires_grad(true);
+  const LayerRouting routed = routing_of(logits, 1);
   load_balancing_loss({routed}, BalancingWeights::generalist).backward();
   constexpr double step = 1e-3;
   for (std::int64_t i = 0; i < 18; ++i) {
     const auto loss_at = [&](double shift) {
-      at::Tensor moved = test::copy_of(logits);
+      at::Tensor moved = test::copy_of(logits).to(at::kDouble);
       moved.view(-1)[i] += shift;
-      routed.probabilities = moved.softmax(-1);  // the choice is held: it has no derivative
-      return by_hand({routed}, BalancingWeights::generalist);
+      return by_hand({moved}, {routed},
+                     BalancingWeights::generalist);  // the choice is held: it has no derivative
     };
     const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
     BOOST_TEST(std::abs(logits.grad().view(-1)[i].item<double>() - slope) < 1e-6);

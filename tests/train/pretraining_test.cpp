@@ -24,7 +24,7 @@ constexpr std::int64_t vocabulary = 23;
 
 struct Corpus : TemporaryFolder {
   comm::Communicator world = comm::Communicator::world();
-  comm::Summation summation{comm::Memory::host, false};
+  comm::Summation summation{comm::Memory::host, comm::Sums::any_order};
   config::Pretrain plan;
   data::TokenShard text = test::write_shard(folder / "text.bin", pattern(400), vocabulary);
   data::TokenShard held_out = test::write_shard(folder / "held_out.bin", pattern(61), vocabulary);

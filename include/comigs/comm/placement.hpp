@@ -1,6 +1,8 @@
 // Where a rank runs and which cores are its own.
 #pragma once
 
+#include <filesystem>
+#include <optional>
 #include <string>
 
 #include "comigs/comm/communicator.hpp"
@@ -17,7 +19,13 @@ struct Placement {
 
 /// Collective. Ranks of a node that were given the same set of cores divide it evenly and bind to their part;
 /// ranks that the launcher has bound apart keep what they have. With more ranks than cores nothing is bound
-/// and each counts on one.
+/// and each counts on one. A container's quota of processor time counts as so many cores, rounded down;
+/// SLURM_CPUS_PER_TASK, where a batch system sets it, as the most that a rank takes.
 [[nodiscard]] Placement all_place(const Communicator& world);
+
+/// How many cores' time the control groups that /proc/self/cgroup lists, and those around them, leave this
+/// process; nothing where there is no limit. `mounted`: where the groups' files are.
+[[nodiscard]] std::optional<double> quota_of_cores(const std::filesystem::path& groups = "/proc/self/cgroup",
+                                                   const std::filesystem::path& mounted = "/sys/fs/cgroup");
 
 }  // namespace comigs::comm

@@ -11,15 +11,20 @@ namespace comigs::comm {
 
 enum class Memory { host, device };
 
-/// How sums are made. Owns the staging buffers, so that summing allocates nothing once a round has been made.
-///
-/// Host memory, and device memory under a CUDA-aware MPI, is summed in place by MPI_Allreduce; other device
-/// memory goes through one pinned buffer. `rank_order` adds rank 0's numbers first, then rank 1's, ...: the
-/// bits then do not depend on the algorithm that MPI picks for a placement; it costs the traffic of an
-/// MPI_Allgather.
+/// How the numbers of the ranks are added, always in float32.
+enum class Sums {
+  any_order,   ///< by MPI_Allreduce, in place
+  rank_order,  ///< rank 0's first, then rank 1's, ...: the bits do not depend on the algorithm that MPI picks
+               ///< for a placement; it costs the traffic of an MPI_Allgather
+  bf16,  ///< in rank order, with numbers and sums rounded to bfloat16 on their way: half the bytes
+};
+
+/// Makes sums. Owns the staging buffers, so that summing allocates nothing once a round has been made. Host
+/// memory, and for `any_order` device memory under a CUDA-aware MPI, is read as it is; other device memory
+/// goes through one pinned buffer.
 class Summation {
  public:
-  Summation(Memory memory, bool rank_order);
+  Summation(Memory memory, Sums sums);
   ~Summation();
   Summation(Summation&&) noexcept;
   Summation& operator=(Summation&&) noexcept;

@@ -24,7 +24,9 @@ struct Run {
   std::int64_t train_evaluation_tokens = 16384;  ///< leading training tokens that are evaluated; 0: all
   Precision precision = Precision::float32;      ///< of frozen weights and activations
   DeviceChoice device = DeviceChoice::automatic;
-  std::int64_t threads = 0;   ///< compute threads a rank; 0: its share of the cores it may use
+  std::int64_t threads = 0;  ///< compute threads a rank; 0: its share of the cores it may use
+  /// Of what an aggregation sends; sums are float32.
+  Precision communication = Precision::float32;
   bool reproducible = false;  ///< sum in rank order, so that bits do not depend on placement
 };
 
@@ -62,7 +64,9 @@ struct User {
   double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
   std::int64_t top_k = 2;    ///< experts active for a token
   std::int64_t batch_sequences = 64;
-  std::int64_t micro_batch_sequences = 0;  ///< sequences run at a time; 0: the whole batch
+  std::int64_t micro_batch_sequences =
+      0;                ///< most sequences run at a time; 0: the whole batch
+  double memory = 0.0;  ///< GiB for the model, its training and its activations; 0: no limit
   std::int64_t context_tokens = 128;
   std::int64_t local_steps = 10;       ///< optimiser steps between two aggregations
   double expert_learning_rate = 2e-3;  ///< peak

@@ -46,9 +46,9 @@ struct AggregationSetup {
   double pruning_strength = 0.99;
   const std::vector<model::UserModel>& users;
   std::vector<std::int64_t> tokens;  ///< that each user's experts train on
-  model::Parameters& parameters;           ///< this user's
+  model::Parameters& parameters;     ///< this user's
   comm::Memory memory = comm::Memory::host;
-  bool rank_order = false;
+  comm::Sums sums = comm::Sums::any_order;
   /// Local: the loss (nats a token) on this user's validation data of a model with these values [P].
   std::function<double(const at::Tensor& values, std::int64_t round)> validation_loss;
 };

@@ -4,6 +4,7 @@
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/model/architecture.hpp"
+#include "comigs/model/parameters.hpp"
 
 namespace comigs::federation {
 
@@ -21,5 +22,14 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
 
 /// Throws DataError if a split of the user is too short for what is to be done with it.
 void check_shards(const config::User& user, const data::UserShards& shards);
+
+/// How many sequences of the user's batch run at a time: as configured, or fewer where its `memory` asks
+/// for it.
+/// Throws ConfigError if not even one does. Depends on the configuration, the base model and the kind of
+/// device alone, not on how much memory is free: results do not change from run to run.
+[[nodiscard]] std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
+                                                 const model::Architecture& architecture,
+                                                 const model::UserModel& user_model,
+                                                 const c10::Device& device);
 
 }  // namespace comigs::federation

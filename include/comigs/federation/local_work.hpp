@@ -21,11 +21,10 @@ namespace comigs::federation {
 [[nodiscard]] data::UserData open_user(const config::Config& config, const data::Manifest& manifest,
                                        std::size_t user);
 
-/// The texts of the user's steps, from its `own` data; for `centralized` those of all users, whose data is then
-/// opened too. Throws DataError.
+/// The texts of the user's steps, from its `own` data; for `centralized` those of all users, whose data is
+/// then opened too. Throws DataError.
 [[nodiscard]] train::Texts texts(const Method& method, const config::Config& config,
-                                 const data::Manifest& manifest, std::size_t user,
-                                 const data::UserData& own);
+                                 const data::Manifest& manifest, std::size_t user, const data::UserData& own);
 
 [[nodiscard]] train::LocalPlan local_plan(const Method& method, const config::Config& config,
                                           std::size_t user);

@@ -9,9 +9,10 @@
 namespace comigs::federation {
 
 /// Collective. HetLoRA's aggregation of corresponding LoRA of all ranks: A and B as they are (gamma, which
-/// differs with the rank, has no part in it, as published) padded with zeros to rank `largest`, averaged with weights in proportion to each rank's ||B A||_F, LoRA by LoRA (alike where all are
-/// zero), and truncated in place to the first `keep` <= R of this rank's own R. Returns the weights [lora,
-/// rank]. `padded` is scratch memory of sum (in + out) x largest numbers.
+/// differs with the rank, has no part in it, as published) padded with zeros to rank `largest`, averaged with
+/// weights in proportion to each rank's ||B A||_F, LoRA by LoRA (alike where all are zero), and truncated in
+/// place to the first `keep` <= R of this rank's own R. Returns the weights [lora, rank]. `padded` is scratch
+/// memory of sum (in + out) x largest numbers.
 std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
                                         const std::vector<model::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded);

@@ -1,15 +1,14 @@
 // The mixture of experts' activations between the two frozen projections of an MLP block, in host memory.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <span>
+
+#include "comigs/kernels/bfloat16.hpp"
 
 namespace comigs::kernels {
 
-/// A number of the model's precision: float, or bfloat16 as its 16 bits.
-using Bfloat16 = std::uint16_t;
-
-/// n tokens, inner width F, E experts of rank R.
+/// n tokens, inner width F, E experts of rank R. Number, below, is float or Bfloat16.
 struct MixtureShape {
   std::int64_t tokens = 0, inner = 0, experts = 0, rank = 0;
 };
@@ -61,5 +60,17 @@ void mixture_forward(const MixtureInputs<Number>& in, const MixtureOutputs<Numbe
 template <class Number>
 void mixture_backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients,
                       std::int64_t begin, std::int64_t end);
+
+/// For device memory, queued on `stream` (a cudaStream_t); factors of any rank. The same bits at every run.
+/// `workspace` is as many bytes of device memory as the functions below say, aligned to 16; what they hold
+/// before does not matter. Throw CommError if they cannot be launched or were not built in.
+template <class Number>
+void mixture_forward_device(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out,
+                            void* workspace, void* stream);
+template <class Number>
+void mixture_backward_device(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients,
+                             void* workspace, void* stream);
+[[nodiscard]] std::size_t mixture_forward_workspace(const MixtureShape& shape);
+[[nodiscard]] std::size_t mixture_backward_workspace(const MixtureShape& shape);
 
 }  // namespace comigs::kernels

@@ -17,8 +17,9 @@ namespace comigs::model {
 /// "cpu, 2 threads" or the card's name and number.
 [[nodiscard]] std::string describe(const c10::Device& device);
 
-/// Sets both of LibTorch's thread pools; before any other use of LibTorch.
-void set_threads(int threads);
+/// Sets both of LibTorch's thread pools, and has the C library keep freed memory, so that a step finds the
+/// pages of the step before instead of asking the system for them again. Before any other use of LibTorch.
+void set_up_host(int threads);
 
 /// The stream that LibTorch's kernels are queued on, as a cudaStream_t; null on the CPU.
 [[nodiscard]] void* current_stream(const c10::Device& device);

@@ -13,12 +13,14 @@ namespace comigs::model {
 
 /// How the tokens of a batch were routed in one layer. Undefined tensors: nothing was routed.
 struct LayerRouting {
-  at::Tensor probabilities;  ///< [n, E] float32: full softmax of the router's logits (P of Eq. 7)
-  at::Tensor gate;           ///< [n, E] float32: softmax over the top-k, zero elsewhere
-  at::Tensor chosen;         ///< [n, E] bool: in the top-k
+  at::Tensor gate;    ///< [n, E] float32: softmax over the top-k, zero elsewhere
+  at::Tensor chosen;  ///< [n, E] bool: in the top-k; among equal logits those of the lower experts
+  at::Tensor load;  ///< [E] float32: fraction of the tokens that have the expert in their top-k (f of Eq. 7)
+  at::Tensor probability;  ///< [E] float32: mean over tokens of the full softmax of the logits (P of Eq. 7)
 };
 
-/// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x. `lora` may be null.
+/// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x. `lora` may be null; beside one, W
+/// and the bias are frozen and get no gradient.
 [[nodiscard]] at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                 const Lora* lora, double scale);
 

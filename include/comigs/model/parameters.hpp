@@ -126,8 +126,8 @@ class Parameters {
   Slice routers_;
 };
 
-/// ||B A||_F of each LoRA, float64 [count] on its device, through R x R Gram matrices: tr((B^T B)(A A^T)) is its
-/// square.
+/// ||B A||_F of each LoRA, float64 [count] on its device, through R x R Gram matrices: tr((B^T B)(A A^T)) is
+/// its square.
 [[nodiscard]] at::Tensor product_norms(const std::vector<Lora>& loras);
 
 /// The elements of a slice, as a view.

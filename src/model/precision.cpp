@@ -1,0 +1,22 @@
+#include "precision.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+bool has_matrix_units() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("amx-bf16") != 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+at::ScalarType activation_type(at::ScalarType stored, const at::Device& device) {
+  const bool widened = device.is_cpu() && stored == at::kBFloat16 && !has_matrix_units();
+  return widened ? at::kFloat : stored;
+}
+
+}  // namespace comigs::model

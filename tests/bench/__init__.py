@@ -1,0 +1,1 @@
+"""Speed and memory of comigs beside plain PyTorch; see README.md here."""

@@ -1,0 +1,201 @@
+"""GPT-2 with a mixture of LoRA experts as it is written in PyTorch today: modules, autograd, all logits.
+
+Each expert is an MLP of its own around the frozen weights that all share; where not all experts are active,
+each gets the tokens routed to it, as Mixtral in transformers does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides the model beside its frozen weights."""
+
+    heads: int
+    experts: int
+    top_k: int
+    rank: int
+    scale: float  # gamma = alpha / sqrt(rank)
+    balancing_weight: float = 0.01
+
+
+class LoraLinear(nn.Module):
+    """y = x W + b + gamma (x A^T) B^T with W [in, out], as GPT-2's files have it, and b frozen."""
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter, sizes: Sizes) -> None:
+        super().__init__()
+        self.weight, self.bias, self.scale = weight, bias, sizes.scale
+        self.A = nn.Parameter(torch.empty(sizes.rank, weight.shape[0], dtype=torch.float32))
+        self.B = nn.Parameter(torch.empty(weight.shape[1], sizes.rank, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight)
+        y = y.view(*x.shape[:-1], y.shape[-1])
+        return y + self.scale * F.linear(F.linear(x, self.A), self.B)
+
+
+class Norm(nn.Module):
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
+
+
+class Attention(nn.Module):
+    def __init__(self, c_attn: LoraLinear, c_proj: LoraLinear, heads: int) -> None:
+        super().__init__()
+        self.c_attn, self.c_proj, self.heads = c_attn, c_proj, heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, context, width = x.shape
+        q, k, v = (
+            part.view(batch, context, self.heads, -1).transpose(1, 2)
+            for part in self.c_attn(x).split(width, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.c_proj(mixed.transpose(1, 2).reshape(batch, context, width))
+
+
+class Expert(nn.Module):
+    def __init__(self, up: LoraLinear, down: LoraLinear) -> None:
+        super().__init__()
+        self.up, self.down = up, down
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Mixture(nn.Module):
+    """The experts of a layer and their router. Keeps the load-balancing loss of its last call."""
+
+    def __init__(self, experts: list[Expert], width: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.experts, self.top_k = nn.ModuleList(experts), min(sizes.top_k, sizes.experts)
+        self.router = nn.Parameter(torch.empty(sizes.experts, width)) if sizes.experts > 1 else None
+        others = sizes.experts - 1
+        weights = torch.full((sizes.experts,), others / (others**2 + 1))
+        weights[0] = 1 / (others**2 + 1)  # Eq. 6: the generalist is expert 0
+        self.register_buffer("balancing_weights", weights)
+        self.balancing: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.router is None:
+            return self.experts[0](x)
+        tokens = x.view(-1, x.shape[-1])
+        with torch.autocast("cpu", enabled=False):  # routers are kept in float32, as Switch Transformers do
+            logits = F.linear(tokens.float(), self.router)
+        values, chosen = logits.topk(self.top_k, dim=-1)
+        load = torch.zeros_like(logits).scatter_(1, chosen, 1.0).mean(0)
+        self.balancing = (self.balancing_weights * load * logits.softmax(-1).mean(0)).sum()
+        if self.top_k == len(self.experts):
+            gate = logits.softmax(-1).to(x.dtype)
+            mixed = sum(gate[:, e : e + 1] * expert(tokens) for e, expert in enumerate(self.experts))
+            return mixed.view_as(x)
+        gate = values.softmax(-1).to(x.dtype)
+        mixed = torch.zeros_like(tokens)
+        for e, expert in enumerate(self.experts):
+            rows, slots = torch.where(chosen == e)
+            mixed.index_add_(0, rows, expert(tokens[rows]) * gate[rows, slots, None])
+        return mixed.view_as(x)
+
+
+class Layer(nn.Module):
+    def __init__(self, norms: tuple[Norm, Norm], attn: Attention, mlp: Mixture) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = norms
+        self.attn, self.mlp = attn, mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class PlainGpt2(nn.Module):
+    """From a Hugging Face folder. `dtype` is that of the frozen weights; what is trained is float32."""
+
+    def __init__(self, folder: Path, sizes: Sizes, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["n_layer"]
+        # Copies: memory of its own is aligned better than a mapped file, and counts once.
+        frozen = {
+            name.removeprefix("transformer."): nn.Parameter(weight.to(dtype, copy=True), requires_grad=False)
+            for name, weight in load_file(folder / "model.safetensors").items()
+        }
+        self.balancing_weight = sizes.balancing_weight
+        self.wte, self.wpe = frozen["wte.weight"], frozen["wpe.weight"]
+        self.ln_f = Norm(frozen["ln_f.weight"], frozen["ln_f.bias"])
+
+        def norm(name: str) -> Norm:
+            return Norm(frozen[f"{name}.weight"], frozen[f"{name}.bias"])
+
+        def linear(name: str) -> LoraLinear:
+            return LoraLinear(frozen[f"{name}.weight"], frozen[f"{name}.bias"], sizes)
+
+        def layer(h: str) -> Layer:
+            attention = Attention(linear(f"{h}.attn.c_attn"), linear(f"{h}.attn.c_proj"), sizes.heads)
+            experts = [
+                Expert(linear(f"{h}.mlp.c_fc"), linear(f"{h}.mlp.c_proj")) for _ in range(sizes.experts)
+            ]
+            mixture = Mixture(experts, self.wte.shape[1], sizes)
+            return Layer((norm(f"{h}.ln_1"), norm(f"{h}.ln_2")), attention, mixture)
+
+        self.layers = nn.ModuleList(layer(f"h.{index}") for index in range(layers))
+
+    def initialise(self) -> None:
+        """What is trained as comigs draws it: A and routers uniform in +-1/sqrt(in), B zero."""
+        for name, parameter in self.named_parameters():
+            if name.endswith((".A", "router")):
+                bound = 1 / math.sqrt(parameter.shape[1])
+                nn.init.uniform_(parameter, -bound, bound)
+            elif name.endswith(".B"):
+                nn.init.zeros_(parameter)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """tokens [B, T] -> [B, T, V]"""
+        x = F.embedding(tokens, self.wte) + self.wpe[: tokens.shape[1]]
+        for layer in self.layers:
+            x = layer(x)
+        return F.linear(self.ln_f(x), self.wte)
+
+    def losses(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean cross entropy over the targets that are not negative; load balancing, where routed."""
+        logits = self.logits(tokens).float()
+        language_model = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        balancing = [layer.mlp.balancing for layer in self.layers if layer.mlp.balancing is not None]
+        return language_model, torch.stack(balancing).mean() if balancing else None
+
+    def total(self, language_model: Tensor, balancing: Tensor | None) -> Tensor:
+        return language_model if balancing is None else language_model + self.balancing_weight * balancing
+
+    def trained(self, phase: str) -> dict[str, nn.Parameter]:
+        """The parameters of the phase `experts` or `routers`; no others get a gradient."""
+        result = {}
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.endswith("router" if phase == "routers" else (".A", ".B")))
+            if parameter.requires_grad:
+                result[name] = parameter
+        return result
+
+
+def is_shared(name: str) -> bool:
+    """Whether comigs-1g1s averages the tensor over users: attention LoRA and expert 0."""
+    return name.endswith((".A", ".B")) and (".attn." in name or ".mlp.experts.0." in name)
+
+
+def trained_name(name: str) -> str:
+    """comigs' name of a trained tensor ("1.expert.3.up.B", "1.router", "1.attn.c_attn.A") -> the one here."""
+    layer, _, rest = name.partition(".")
+    rest = rest.replace("expert.", "mlp.experts.") if rest.startswith("expert.") else rest
+    return f"layers.{layer}.{'mlp.router' if rest == 'router' else rest}"

@@ -1,0 +1,121 @@
+"""The steps that `bench_steps` recorded, in plain PyTorch: the same start, the same batches, the same report.
+
+python -m tests.bench.plain_steps RECORD
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from .plain import PlainGpt2, Sizes, trained_name
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `bench_steps` wrote; see steps.cpp."""
+
+    setting: dict[str, Any]
+    places: dict[str, tuple[int, int, int]]  # name of a parameter: offset, rows, columns
+    values: torch.Tensor
+    tokens: torch.Tensor
+    targets: torch.Tensor
+
+    @classmethod
+    def read(cls, file: Path) -> Record:
+        with safe_open(file, "pt") as opened:
+            metadata = dict(opened.metadata())
+            setting = json.loads(metadata.pop("setting"))
+            places = {name: tuple(map(int, place.split())) for name, place in metadata.items()}
+            return cls(setting, places, *(opened.get_tensor(n) for n in ("values", "tokens", "targets")))
+
+
+def model_of(record: Record) -> PlainGpt2:
+    """The plain model with the recorded initial values."""
+    setting = record.setting
+    sizes = Sizes(
+        heads=setting["heads"],
+        experts=setting["experts"],
+        top_k=setting["top_k"],
+        rank=record.places["0.attn.c_attn.A"][1],
+        scale=setting["scale"],
+        balancing_weight=setting["balancing_weight"],
+    )
+    dtype = torch.bfloat16 if setting["precision"] == "bf16" else torch.float32
+    model = PlainGpt2(Path(setting["model"]), sizes, dtype)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, (offset, rows, columns) in record.places.items():
+            values = record.values[offset : offset + rows * columns]
+            parameters[trained_name(name)].copy_(values.view(rows, columns))
+    return model
+
+
+def optimiser_of(model: PlainGpt2, setting: dict[str, Any]) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        model.trained(setting["phase"]).values(),
+        lr=setting["learning_rate"],
+        betas=tuple(setting["betas"]),
+        eps=setting["epsilon"],
+        weight_decay=setting["weight_decay"],
+        fused=True,
+    )
+
+
+def run(record: Record) -> dict[str, Any]:
+    """All steps; seconds of those after the warm-up."""
+    setting = record.setting
+    model = model_of(record)
+    optimiser = optimiser_of(model, setting)
+    half = setting["precision"] == "bf16"
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of the steps, not that of reading the weights
+    seconds, losses = [], []
+    for tokens, targets in zip(record.tokens, record.targets, strict=True):
+        begun = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+            language_model, balancing = model.losses(tokens, targets)
+            total = model.total(language_model, balancing)
+        total.backward()
+        optimiser.step()
+        losses.append([language_model.item(), None if balancing is None else balancing.item()])
+        seconds.append(time.perf_counter() - begun)
+    return {
+        "setting": setting,
+        "seconds": seconds[setting["warm_up"] :],
+        "losses": losses,
+        "frozen_parameters": sum(p.numel() for n, p in model.named_parameters() if not is_trained(n)),
+        "trained_parameters": sum(p.numel() for p in model.trained(setting["phase"]).values()),
+        "peak_memory": peak_memory(),
+    }
+
+
+def peak_memory() -> int:
+    """Bytes. Not getrusage, whose peak starts with that of the process that started this one."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+
+
+def is_trained(name: str) -> bool:
+    return name.endswith((".A", ".B", "router"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("record", type=Path)
+    record = Record.read(parser.parse_args().record)
+    torch.set_num_threads(max(record.setting["threads"], 1))
+    print(json.dumps(run(record), indent=1))
+
+
+if __name__ == "__main__":
+    main()

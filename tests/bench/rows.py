@@ -1,0 +1,154 @@
+"""The rows of the comparison: what each measures and what it must reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .steps import DEVIATION, Case, Measured, check_losses, options
+from .table import Bound
+from .whole import aggregation_shares, quickstart_ratios
+
+RANK, ACTIVE = 8, 2  # comigs' defaults: LoRA rank, experts of a token
+
+
+@dataclass(frozen=True)
+class Row:
+    """`cases` are measured together with those of the other rows before `values` is called."""
+
+    name: str
+    what: str
+    unit: str
+    bound: Bound
+    values: Callable[[Measured, int], list[float]]  # of what was measured, for a number of repeats
+    cases: tuple[Case, ...] = ()
+
+
+def _ratio(name: str, what: str, unit: str, bound: Bound, above: Case, below: Case) -> Row:
+    """Seconds of a step of `above` over those of `below`."""
+    return Row(name, what, unit, bound, lambda measured, _: measured.ratios(above, below), (above, below))
+
+
+def _against_plain(experts: int, precision: str, at_least: float) -> Row:
+    case = Case(experts=experts, precision=precision)
+    return _ratio(
+        f"step-{experts}-experts-{precision}",
+        f"expert step, GPT-2 124M, 8 x 128, {experts} experts top-2, {precision}: plain PyTorch / comigs",
+        "times as fast",
+        Bound(at_least=at_least),
+        case.of("plain"),
+        case,
+    )
+
+
+def operations(case: Case) -> float:
+    """Floating-point operations that an expert step needs: 4 for each frozen weight in products (attention,
+    MLP, tied head: forward and to the inputs) and token; causal attention forward (2 products) and backward
+    (4), half of each; every LoRA's two products forward and, to inputs and factors, backward."""
+    gpt2, n = case.gpt2, case.tokens
+    frozen = 4.0 * gpt2.frozen_in_products * n
+    attention = 6 * 2.0 * n * case.context * gpt2.width / 2 * gpt2.layers
+    widths = 6 * gpt2.width + 10 * gpt2.width * min(ACTIVE, case.experts)  # in + out of all LoRA of a layer
+    return frozen + attention + 3 * 2.0 * n * RANK * widths * gpt2.layers
+
+
+def _throughput(case: Case) -> Callable[[Measured, int], list[float]]:
+    def values(measured: Measured, _: int) -> list[float]:
+        pairs = zip(measured.reports[case], measured.reports[case.of("gemm")], strict=True)
+        return [
+            (operations(case) / own.seconds) / (machine.whole["operations"] / machine.seconds)
+            for own, machine in pairs
+        ]
+
+    return values
+
+
+def _peak_memory(measured: Measured, _: int) -> list[float]:
+    """One step of one process each: memory does not vary."""
+    case = Case(batch=64, warm_up=0, measured=1)
+    comigs, plain = measured.once(case), measured.once(case.of("plain"))
+    check_losses(case, comigs, plain)
+    return [comigs.peak_memory / plain.peak_memory]
+
+
+def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
+    """MB that each of three more ranks adds to a node: pages that several map count once among them."""
+    case = Case(batch=1, context=16, warm_up=0, measured=1)
+    own, node = 0, []
+    for ranks in (1, 4):
+        start: list[object] = [case.phase, case.warm_up, case.measured, DEVIATION, "-"]
+        report = measured.executables.steps(*start, *options(case, threads=1), ranks=ranks)
+        node.append(sum(rank["proportional"] for rank in report["set_up_memory"]))
+        own = 4 * report["block_bytes"]  # values, gradients, both moments
+        trained = f"{ranks * own / 1e6:.0f} MB block and optimiser"
+        print(f"  {ranks} ranks: {node[-1] / 1e6:.0f} MB, of that {trained}", flush=True)
+    return [((node[1] - node[0]) / 3 - own) / 1e6]
+
+
+STEP = Case()
+ROWS = [
+    _against_plain(2, "float32", 1.6),
+    _against_plain(2, "bf16", 2.0),
+    _against_plain(4, "float32", 1.7),
+    _against_plain(4, "bf16", 2.2),
+    _ratio(
+        "step-bf16-against-float32",
+        "the same, 2 experts: plain PyTorch float32 / comigs bf16",
+        "times as fast",
+        Bound(at_least=4),
+        STEP.of("plain"),
+        Case(precision="bf16"),
+    ),
+    Row(
+        "quickstart",
+        "jobs/quickstart.ini, evaluations and all: plain PyTorch simulator / comigs with 4 ranks",
+        "times as fast",
+        Bound(at_least=5),
+        lambda measured, repeats: quickstart_ratios(measured.executables, measured.threads, repeats),
+    ),
+    _ratio(
+        "eight-experts-against-one",
+        "comigs' expert step with 8 experts top-2 / with 1 expert",
+        "of the time",
+        Bound(at_most=1.25),
+        Case(experts=8),
+        Case(experts=1),
+    ),
+    _ratio(
+        "router-step-against-expert-step",
+        "comigs' router step / expert step, 2 experts",
+        "of the time",
+        Bound(at_most=1),
+        Case(phase="routers"),
+        STEP,
+    ),
+    Row(
+        "matrix-throughput",
+        "FLOP/s of comigs' expert step / torch.mm at its shapes",
+        "of GEMM speed",
+        Bound(at_least=0.75),
+        _throughput(STEP),
+        (STEP, STEP.of("gemm")),
+    ),
+    Row(
+        "peak-memory",
+        "peak memory of the expert step at 64 x 128 tokens at once: comigs / plain PyTorch",
+        "of the memory",
+        Bound(at_most=0.5),
+        _peak_memory,
+    ),
+    Row(
+        "memory-of-a-rank",
+        "what the second to fourth rank of a node add before activations, beyond their block and optimiser",
+        "MB",
+        Bound(at_most=60),
+        _memory_of_a_rank,
+    ),
+    Row(
+        "aggregation-share",
+        "aggregation / round without evaluation, 4 ranks, GPT-2 124M, 10 steps of 2 x 128 tokens a round",
+        "of the time",
+        Bound(at_most=0.01),
+        lambda measured, _: aggregation_shares(measured.executables),
+    ),
+]

@@ -1,0 +1,223 @@
+// The text of the device's mixture, run on the CPU, against the definition; and the definition's own backward
+// pass against finite differences of its forward pass.
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "host_block.hpp"
+#include "mixture_plan.hpp"
+#include "mixture_problem.hpp"
+
+namespace comigs::kernels {
+
+namespace {
+
+// Workspace that begins as NaN: nobody may read what nobody wrote, nor write behind it.
+struct Workspace {
+  explicit Workspace(std::size_t bytes)
+      : floats(bytes / sizeof(float) + 1, std::numeric_limits<float>::quiet_NaN()) {
+    floats.back() = guard;
+  }
+  ~Workspace() { BOOST_TEST(floats.back() == guard); }
+  static constexpr float guard = 123.0f;
+  std::vector<float> floats;
+};
+
+using Tile = HostBlock<tile_threads>;
+
+std::size_t tile_floats(const MixtureShape& shape) {
+  return static_cast<std::size_t>(memory_bytes(shape)) / sizeof(float);
+}
+
+template <class Pass>
+void finish_all(const Pass& pass) {
+  for (std::int64_t i = 0; i < finish_elements(pass); ++i) finish(pass, i);
+}
+
+template <bool together, class Number>
+void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, Order order) {
+  Workspace workspace(mixture_forward_workspace(in.shape));
+  const auto pass = forward_pass<together>(in, out, workspace.floats.data());
+  for (int token_tile = 0; token_tile < token_tiles(in.shape); ++token_tile)
+    for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
+      Tile block(tile_floats(in.shape), order);
+      mixture_forward_tile(block, pass, column_tile, token_tile);
+    }
+  finish_all(pass);
+}
+
+template <bool together, class Number>
+void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g, Order order,
+              std::int64_t parts) {
+  Workspace workspace(mixture_backward_workspace(in.shape));
+  auto pass = backward_pass<together>(in, g, workspace.floats.data());
+  pass.parts = std::min(parts, pass.parts);
+  for (int part = 0; part < pass.parts; ++part)
+    for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
+      Tile block(tile_floats(in.shape), order);
+      mixture_backward_part(block, pass, column_tile, part);
+    }
+  finish_all(pass);
+}
+
+constexpr std::int64_t as_planned = std::numeric_limits<std::int64_t>::max();
+
+template <bool together, class Number>
+Result<Number> device(const Problem<Number>& problem, Order order, std::int64_t parts = as_planned) {
+  Result<Number> result(problem.shape);
+  forward<together>(problem.inputs(), result.outputs(), order);
+  backward<together>(problem.inputs(), result.gradients(problem), order, parts);
+  return result;
+}
+
+template <class Number>
+void check_same_bits(const Result<Number>& a, const Result<Number>& b) {
+  BOOST_TEST((a.mixed == b.mixed));
+  BOOST_TEST((a.weighted == b.weighted));
+  BOOST_TEST((a.d_hidden == b.d_hidden));
+  BOOST_TEST((a.d_reduced == b.d_reduced));
+  BOOST_TEST((a.d_gate == b.d_gate));
+  BOOST_TEST((a.d_up_B == b.d_up_B));
+  BOOST_TEST((a.d_down_A == b.d_down_A));
+}
+
+// Of what was rounded once, from sums that agree to 1e-6, few numbers come out another way.
+void check_rounded_once(const std::vector<Bfloat16>& found, const std::vector<Bfloat16>& expected) {
+  std::size_t different = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) different += found[i] == expected[i] ? 0 : 1;
+  BOOST_TEST(different <= found.size() / 100);
+}
+
+template <class Number>
+void compare(const MixtureShape& shape, std::int64_t active, double tolerance) {
+  BOOST_TEST_CONTEXT("n " << shape.tokens << ", F " << shape.inner << ", E " << shape.experts << ", R "
+                          << shape.rank << ", " << active << " active") {
+    const Problem<Number> problem(shape, active);
+    const Result<Number> found = device<false>(problem, Order::forwards), expected = reference(problem);
+    check_close(found, expected, tolerance);
+    if constexpr (std::is_same_v<Number, Bfloat16>) {
+      check_rounded_once(found.mixed, expected.mixed);
+      check_rounded_once(found.d_hidden, expected.d_hidden);
+    }
+    check_same_bits(found, device<false>(problem, Order::backwards));
+    if (shape.inner % lane_columns == 0) check_same_bits(found, device<true>(problem, Order::forwards));
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(mixture_on_the_device)
+
+BOOST_AUTO_TEST_CASE(float32_is_the_definition) {
+  for (const auto& [shape, active] : std::vector<std::pair<MixtureShape, std::int64_t>>{{{7, 19, 1, 3}, 1},
+                                                                                        {{1, 1, 1, 1}, 1},
+                                                                                        {{70, 300, 4, 8}, 2},
+                                                                                        {{33, 516, 2, 5}, 2},
+                                                                                        {{131, 257, 8, 5}, 2},
+                                                                                        {{17, 64, 8, 4}, 1},
+                                                                                        {{17, 64, 8, 16}, 8},
+                                                                                        {{270, 132, 3, 9}, 1},
+                                                                                        {{0, 64, 2, 8}, 2}})
+    compare<float>(shape, active, 1e-6);
+}
+
+BOOST_AUTO_TEST_CASE(bfloat16_is_rounded_once) {
+  for (const auto& [shape, active] : std::vector<std::pair<MixtureShape, std::int64_t>>{
+           {{7, 19, 1, 3}, 1}, {{70, 300, 4, 8}, 2}, {{33, 516, 2, 5}, 2}, {{17, 64, 8, 16}, 8}})
+    compare<Bfloat16>(shape, active, one_step);
+}
+
+BOOST_AUTO_TEST_CASE(tokens_in_parts_sum_to_the_same) {
+  const Problem<float> problem({530, 20, 2, 3}, 1);
+  const Result<float> expected = reference(problem);
+  for (const std::int64_t parts : {1, 2, 3, 5}) {
+    const Result<float> found = device<true>(problem, Order::forwards, parts);
+    check_close(found, expected, 1e-6);
+  }
+  BOOST_TEST(token_parts({8192, 3072, 2, 8}) == 16);
+  BOOST_TEST(token_parts({530, 20, 2, 3}) == 5);
+  BOOST_TEST(token_parts({0, 20, 2, 3}) == 0);
+  BOOST_TEST(token_parts({1 << 20, 1 << 20, 2, 3}) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(gradients_of_tokens_are_added) {
+  const Problem<float> problem({40, 24, 4, 8}, 2);
+  Result<float> found(problem.shape), once = device<true>(problem, Order::forwards);
+  for (std::size_t i = 0; i < found.d_reduced.size(); ++i) found.d_reduced[i] = 0.5f;
+  for (std::size_t i = 0; i < found.d_gate.size(); ++i) found.d_gate[i] = -0.25f;
+  backward<true>(problem.inputs(), found.gradients(problem), Order::forwards, as_planned);
+  for (std::size_t i = 0; i < found.d_reduced.size(); ++i)
+    BOOST_REQUIRE_SMALL(static_cast<double>(found.d_reduced[i] - once.d_reduced[i]) - 0.5, 1e-5);
+  for (std::size_t i = 0; i < found.d_gate.size(); ++i)
+    BOOST_REQUIRE_SMALL(static_cast<double>(found.d_gate[i] - once.d_gate[i]) + 0.25, 1e-5);
+}
+
+BOOST_AUTO_TEST_CASE(gradients_that_are_not_asked_for_are_not_made) {
+  const Problem<float> problem({40, 24, 3, 12}, 2);
+  const Result<float> all = device<true>(problem, Order::forwards);
+  for (const bool up_B : {false, true})
+    for (const bool down_A : {false, true}) {
+      Result<float> some(problem.shape);
+      MixtureGradients<float> gradients = some.gradients(problem);
+      gradients.d_gate = nullptr;
+      if (!up_B) gradients.d_up_B = nullptr;
+      if (!down_A) gradients.d_down_A = nullptr;
+      backward<true>(problem.inputs(), gradients, Order::forwards, as_planned);
+      BOOST_TEST((some.d_hidden == all.d_hidden));
+      BOOST_TEST((some.d_reduced == all.d_reduced));
+      BOOST_TEST((some.d_gate == std::vector<float>(all.d_gate.size(), 0.0f)));
+      const std::vector<float> untouched(all.d_up_B.size(), 7.0f);
+      BOOST_TEST((some.d_up_B == (up_B ? all.d_up_B : untouched)));
+      BOOST_TEST((some.d_down_A == (down_A ? all.d_down_A : untouched)));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(lanes_take_columns_together_where_they_fit) {
+  const Problem<float> fits({3, 8, 2, 2}, 2), odd({3, 9, 2, 2}, 2);
+  BOOST_TEST(lanes_fit(fits.inputs(), {fits.hidden.data()}));
+  BOOST_TEST(!lanes_fit(fits.inputs(), {fits.hidden.data() + 1}));
+  BOOST_TEST(!lanes_fit(odd.inputs(), {odd.hidden.data()}));
+  const Problem<Bfloat16> half({3, 8, 2, 2}, 2);
+  BOOST_TEST(lanes_fit(half.inputs(), {half.hidden.data() + 4}));
+  BOOST_TEST(!lanes_fit(half.inputs(), {half.hidden.data() + 2}));
+}
+
+BOOST_AUTO_TEST_CASE(the_definition_of_backward_is_the_slope) {
+  // The loss is sum d_mixed mixed + sum d_weighted weighted.
+  const Problem<float> problem({3, 5, 3, 2}, 2);
+  Problem<float> start = problem;
+  for (const std::size_t i : {0u, 1u, 2u, 3u}) start.hidden[i] = 0.3f * static_cast<float>(i) - 0.5f;
+  const Result<float> slope = reference(start);
+  const auto loss = [](const Problem<float>& at) {
+    const Result<float> result = reference(at);
+    double sum = 0.0;
+    for (std::size_t i = 0; i < at.d_mixed.size(); ++i)
+      sum += static_cast<double>(at.d_mixed[i]) * static_cast<double>(result.mixed[i]);
+    for (std::size_t i = 0; i < at.d_weighted.size(); ++i)
+      sum += static_cast<double>(at.d_weighted[i]) * static_cast<double>(result.weighted[i]);
+    return sum;
+  };
+  const auto check = [&](std::vector<float> Problem<float>::*input, const std::vector<float>& gradient) {
+    constexpr float step = 1.0f / 64;
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      if (input == &Problem<float>::gate && start.gate[i] == 0.0f) continue;  // an expert joining is a jump
+      Problem<float> above = start, below = start;
+      (above.*input)[i] += step;
+      (below.*input)[i] -= step;
+      BOOST_REQUIRE_SMALL(
+          (loss(above) - loss(below)) / (2.0 * static_cast<double>(step)) - static_cast<double>(gradient[i]),
+          1e-3);
+    }
+  };
+  check(&Problem<float>::hidden, slope.d_hidden);
+  check(&Problem<float>::reduced, slope.d_reduced);
+  check(&Problem<float>::gate, slope.d_gate);
+  check(&Problem<float>::up_B, slope.d_up_B);
+  check(&Problem<float>::down_A, slope.d_down_A);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::kernels

@@ -1,0 +1,80 @@
+#include "support/user_job.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "comigs/base/random.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/config/resolve.hpp"
+#include "comigs/federation/local_work.hpp"
+#include "comigs/federation/method.hpp"
+
+namespace comigs::test {
+
+at::ScalarType scalar_type(config::Precision precision) {
+  return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+}
+
+Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options) {
+  config::Config config = config::resolve(config::parse(options), users);
+  const federation::Method& method = federation::find_method(config.method.name);
+  federation::check_method(method, config);
+  const data::Manifest manifest = data::read_manifest(config.data.folder);
+  return {.config = config,
+          .user_model = federation::user_models(method, config.users).at(user),
+          .texts = federation::texts(method, config, manifest, user,
+                                     federation::open_user(config, manifest, user)),
+          .base = model::load_base_model(config.model.folder, scalar_type(config.run.precision), at::kCPU),
+          .plan = federation::local_plan(method, config, user)};
+}
+
+void perturb(const at::Tensor& values, float deviation) {
+  std::vector<float> numbers(static_cast<std::size_t>(values.numel()));
+  fill_normal(numbers, deviation, {.seed = 12345});
+  values.add_(at::from_blob(numbers.data(), values.sizes(), at::kFloat));
+}
+
+at::Tensor as_tensor(const std::vector<std::int64_t>& part, const data::Batch& batch) {
+  return at::tensor(part, at::kLong).view({batch.sequences, batch.context});
+}
+
+float value_or_nan(const at::Tensor& loss) {
+  return loss.defined() ? loss.item<float>() : std::numeric_limits<float>::quiet_NaN();
+}
+
+Metadata layout(const model::Architecture& architecture, const model::Parameters& parameters) {
+  Metadata places;
+  const auto add = [&](const std::string& name, const at::Tensor& leaf) {
+    if (leaf.defined())
+      places[name] = fmt::format("{} {} {}", leaf.storage_offset(), leaf.size(0), leaf.size(1));
+  };
+  const auto add_lora = [&](const std::string& name, const model::Lora& lora) {
+    add(name + ".A", lora.A);
+    add(name + ".B", lora.B);
+  };
+  for (std::size_t l = 0; l < parameters.layers().size(); ++l) {
+    const model::LayerParameters& layer = parameters.layers()[l];
+    for (std::size_t site = 0; site < layer.attention.size(); ++site)
+      add_lora(fmt::format("{}.{}", l, architecture.attention[site].name), layer.attention[site]);
+    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
+      add_lora(fmt::format("{}.expert.{}.up", l, e), layer.experts[e].up);
+      add_lora(fmt::format("{}.expert.{}.down", l, e), layer.experts[e].down);
+    }
+    add(fmt::format("{}.router", l), layer.router);
+  }
+  return places;
+}
+
+void write_outputs(const std::filesystem::path& file, const Outputs& outputs, const Metadata& metadata) {
+  std::vector<io::NamedTensor> tensors;
+  for (const auto& [name, tensor] : outputs) {
+    const io::Dtype dtype = tensor.scalar_type() == at::kFloat ? io::Dtype::float32 : io::Dtype::int64;
+    const std::span bytes(static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes());
+    tensors.push_back({name, {.dtype = dtype, .shape = tensor.sizes().vec(), .bytes = bytes}});
+  }
+  io::write_safetensors(file, tensors, metadata);
+}
+
+}  // namespace comigs::test
