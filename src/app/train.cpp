@@ -198,8 +198,12 @@ void all_run(const comm::Communicator& world, const Job& job, federation::RoundL
 
 train::LocalPlan plan_of(const Job& job, std::size_t user, const c10::Device& device) {
   train::LocalPlan plan = federation::local_plan(*job.method, job.config, user);
-  plan.user.micro_batch_sequences =
-      federation::micro_batch_sequences(job.config, user, job.architecture, job.users[user], device);
+  // For all users on every rank: what does not fit is then said once.
+  for (std::size_t u = 0; u < job.users.size(); ++u) {
+    const std::int64_t sequences =
+        federation::micro_batch_sequences(job.config, u, job.architecture, job.users[u], device);
+    if (u == user) plan.user.micro_batch_sequences = sequences;
+  }
   return plan;
 }
 

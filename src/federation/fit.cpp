@@ -76,7 +76,7 @@ std::int64_t micro_batch_sequences(const config::Config& config, std::size_t use
     if (needed(sequences) <= own.memory) return sequences;
   }
   throw ConfigError(
-      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.2f} GiB; "
+      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.3g} GiB; "
                   "expected at least that, or a smaller context_tokens",
                   user, own.memory, own.context_tokens, needed(1)));
 }

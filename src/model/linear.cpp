@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "comigs/model/experts.hpp"
+#include "low_rank.hpp"
 
 namespace comigs::model {
 
@@ -20,8 +21,8 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
                             const at::Tensor& bias, const at::Tensor& A, const at::Tensor& B, double scale) {
     const auto dtype = x.scalar_type();
     const at::Tensor reduced = x.mm(A.to(dtype).t()).mul_(scale);  // [n, R]
-    at::Tensor y = at::addmm(bias, x, weight.to(dtype));
-    y.addmm_(reduced, B.to(dtype).t());
+    at::Tensor y = x.mm(weight.to(dtype));
+    add_low_rank(y, reduced, B.to(dtype).t(), bias);
     context->save_for_backward({x, weight, A, B, reduced});
     context->saved_data["scale"] = scale;
     return y;
@@ -45,6 +46,12 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
 };
 
 }  // namespace
+
+void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor,
+                  const at::Tensor& bias) {
+  const at::Tensor ones = at::ones({reduced.size(0), 1}, reduced.options());
+  y.addmm_(at::cat({reduced, ones}, 1), at::cat({factor, bias.unsqueeze(0)}));
+}
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Lora* lora,
                   double scale) {

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "low_rank.hpp"
 #include "mixed_activation.hpp"
 
 namespace comigs::model {
@@ -36,8 +37,8 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const at::Tensor hidden = at::addmm(up_bias, x, up.to(x.scalar_type()));  // [n, F]
     const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);                    // [n, E R]
     const auto [mixed, weighted] = mix_activations({hidden, reduced, gate, up_B, down_A});
-    at::Tensor y = at::addmm(down_bias, mixed, down.to(x.scalar_type()));
-    y.addmm_(weighted, down_B.t(), 1, scale);
+    at::Tensor y = mixed.mm(down.to(x.scalar_type()));
+    add_low_rank(y, weighted, down_B.t().mul(scale), down_bias);
     context->save_for_backward({x, gate, up, down, up_A, up_B, down_A, down_B, hidden, reduced, weighted});
     context->saved_data["scale"] = scale;
     return y;

@@ -18,6 +18,7 @@
 #include <sstream>
 
 #include "comigs/base/error.hpp"
+#include "comigs/comm/agreement.hpp"
 #include "comigs/comm/communicator.hpp"
 #include "comigs/comm/session.hpp"
 #include "comigs/config/parse.hpp"
@@ -43,26 +44,31 @@ struct Request {
   [[nodiscard]] std::int64_t steps() const { return warm_up + measured; }
 };
 
-// One round that is nothing but steps of the phase, but for one expert step before the first router step; a
-// constant learning rate, so that nobody needs the schedule.
 Request read_request(const Arguments& arguments) {
-  if (arguments.size() < 5 || (arguments[0] != "experts" && arguments[0] != "routers"))
-    throw ConfigError("expected: experts|routers WARM_UP MEASURED DEVIATION RECORD [options]");
-  Request request{.phase = arguments[0] == "experts" ? train::Phase::experts : train::Phase::routers,
-                  .warm_up = std::stol(arguments[1]),
-                  .measured = std::stol(arguments[2]),
-                  .deviation = std::stof(arguments[3]),
-                  .record = arguments[4],
-                  .options = Arguments(arguments.begin() + 5, arguments.end())};
-  const std::string steps = std::to_string(request.steps());
+  const ConfigError usage("expected: experts|routers WARM_UP MEASURED DEVIATION RECORD [options]");
+  if (arguments.size() < 5 || (arguments[0] != "experts" && arguments[0] != "routers")) throw usage;
+  try {
+    return {.phase = arguments[0] == "experts" ? train::Phase::experts : train::Phase::routers,
+            .warm_up = std::stol(arguments[1]),
+            .measured = std::stol(arguments[2]),
+            .deviation = std::stof(arguments[3]),
+            .record = arguments[4],
+            .options = Arguments(arguments.begin() + 5, arguments.end())};
+  } catch (const std::logic_error&) {  // no number
+    throw usage;
+  }
+}
+
+// The options as asked for, and one round that is nothing but steps of the phase, but for one expert step
+// before the first router step; a constant learning rate, so that nobody needs the schedule.
+Arguments options_of(const Request& request) {
+  const std::string steps = std::to_string(request.steps()), beyond = std::to_string(request.steps() + 1);
   const bool experts = request.phase == train::Phase::experts;
-  for (const std::string& option :
-       {std::string("--output"), std::string("unused"), std::string("--rounds"), std::string("1"),
-        std::string("--local-steps"), experts ? steps : "1", std::string("--router-every"),
-        experts ? std::to_string(request.steps() + 1) : "1", std::string("--router-steps"), steps,
-        std::string("--final-fraction"), std::string("1")})
-    request.options.push_back(option);
-  return request;
+  Arguments options = request.options;
+  options.insert(options.end(),
+                 {"--output", "unused", "--rounds", "1", "--final-fraction", "1", "--router-steps", steps,
+                  "--local-steps", experts ? steps : "1", "--router-every", experts ? beyond : "1"});
+  return options;
 }
 
 // Bytes that a file of /proc/self gives under a name, in lines "Name:  123 kB".
@@ -189,9 +195,10 @@ std::int64_t frozen_parameters(const model::Architecture& architecture) {
 
 void all_run(const comm::Communicator& world, const Request& request) {
   const auto user = static_cast<std::size_t>(world.rank());
-  const config::Config config = config::resolve(config::parse(request.options), world.size());
+  const Arguments options = options_of(request);
+  const config::Config config = config::resolve(config::parse(options), world.size());
   model::set_up_host(static_cast<int>(std::max<std::int64_t>(config.run.threads, 1)));
-  const test::Job job = test::read_job(world.size(), user, request.options);
+  const test::Job job = test::read_job(world.size(), user, options);
   model::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
   parameters.initialise(job.config.run.seed, world.rank());
   test::perturb(parameters.values(), request.deviation);
@@ -200,6 +207,8 @@ void all_run(const comm::Communicator& world, const Request& request) {
   const json set_up = all_measure_memory(world);
   const Recording recording = run(request, job, parameters, trainer);
   if (!world.is_first()) return;
+  // Not getrusage, whose peak starts with that of the process that started this one.
+  const std::int64_t peak = kernel_account("/proc/self/status", "VmHWM:");
   if (request.record != "-") write_record(request, job, parameters, recording);
   const bool experts = request.phase == train::Phase::experts;
   const json report = {{"setting", setting(request, job)},
@@ -209,26 +218,24 @@ void all_run(const comm::Communicator& world, const Request& request) {
                        {"trained_parameters", experts ? parameters.lora().count : parameters.routers().count},
                        {"block_bytes", parameters.values().nbytes()},
                        {"set_up_memory", set_up},
-                       // Not getrusage, whose peak starts with that of the process that started this one.
-                       {"peak_memory", kernel_account("/proc/self/status", "VmHWM:")}};
+                       {"peak_memory", peak}};
   fmt::print("{}\n", report.dump(1));
+}
+
+int code_of(const comm::Failure& failure) {
+  fmt::print(stderr, "error: {}\n", failure.message);
+  return static_cast<int>(failure.exit_code);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  const std::optional<comm::Failure> refused = comm::capture([&] {
     const Request request = read_request(Arguments(argv + 1, argv + argc));
     const comm::Session session(argc, argv);
-    try {
-      all_run(comm::Communicator::world(), request);
-    } catch (const std::exception& error) {
-      fmt::print(stderr, "error: {}\n", error.what());
-      comm::Session::abort(1);
-    }
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
-    return 2;
-  }
-  return 0;
+    // The other ranks may be waiting for this one.
+    if (const auto failure = comm::capture([&] { all_run(comm::Communicator::world(), request); }))
+      comm::Session::abort(code_of(*failure));
+  });
+  return refused ? code_of(*refused) : 0;
 }

@@ -102,11 +102,14 @@ class Measured:
         self.reports: dict[Case, list[Report]] = {}
 
     def measure(self, cases: Iterable[Case], repeats: int) -> None:
-        """Those of comigs, "comigs", sort before those of plain PyTorch, which need their record."""
-        wanted = set(cases)
-        wanted |= {case.of("comigs") for case in wanted if case.program == "plain"}
+        """In the order given, in which neighbours are compared; plain PyTorch right after comigs."""
+        ordered: dict[Case, None] = {}
+        for case in cases:
+            if case.program == "plain":
+                ordered[case.of("comigs")] = None  # whose record it needs
+            ordered[case] = None
         for repeat in range(repeats):
-            for case in sorted(wanted, key=lambda case: (case.label, case.program)):
+            for case in ordered:
                 report = run_case(case, self.executables, self.threads)
                 self.reports.setdefault(case, []).append(report)
                 self._tell(f"{repeat + 1}/{repeats}", case, report)

@@ -107,6 +107,16 @@ def value_out_of_range(job: Job) -> list[object]:
     return ["--batch-sequences", "found '0'", "from 1"]
 
 
+def memory_that_nothing_fits_in(job: Job) -> list[object]:
+    job.options[f"--user.{job.ranks - 1}.memory"] = 1e-5
+    return [f"[user.{job.ranks - 1}] memory = 1e-05 GiB", "one sequence of 12 tokens takes 0.000"]
+
+
+def communication_without_sums(job: Job) -> list[object]:
+    job.options |= {"--method": "local", "--communication": "bf16"}
+    return ["[run] communication = bf16", "'local' sends nothing"]
+
+
 def missing_data_folder(job: Job) -> list[object]:
     shutil.rmtree(job.data)
     return [job.data, "no such data-set folder", "python -m data_prep"]
@@ -188,6 +198,8 @@ SPOILT: list[Callable[[Job], list[object]]] = [
     unknown_key,
     missing_job_file,
     value_out_of_range,
+    memory_that_nothing_fits_in,
+    communication_without_sums,
     missing_data_folder,
     damaged_manifest,
     incomplete_manifest,

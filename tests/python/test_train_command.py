@@ -333,6 +333,31 @@ def test_summing_in_rank_order_changes_rounding_only(results, mixed):
         np.testing.assert_allclose(ordered, group(mixed, "perplexity")[split], rtol=1e-4)
 
 
+def test_bf16_communication_halves_the_bytes_and_rounds_the_shared_part(results, mixed):
+    narrow = results("comigs-1gxs", *MIXED, "--communication", "bf16")
+    sent = group(narrow, "communication")["bytes"]
+    np.testing.assert_array_equal(sent * 2, group(mixed, "communication")["bytes"])
+    for split in SPLITS:
+        found = group(narrow, "perplexity")[split]
+        np.testing.assert_allclose(found, group(mixed, "perplexity")[split], rtol=2e-2)
+    # What was sent last has eight significant bits: the lower half of each float32 is zero.
+    stored = group(narrow, "expert/weights/2/user_0/layer_0/expert_0")["up_A"].values
+    assert (stored.view(np.uint32) & 0xFFFF == 0).all()
+    own = group(narrow, "expert/weights/2/user_0/layer_0/expert_1")["up_A"].values
+    assert (own.view(np.uint32) & 0xFFFF != 0).any()
+
+
+def test_a_memory_budget_makes_micro_batches(results, tiny_base):
+    """Beside the base model and what is trained there is room for two of the four sequences' activations."""
+    base = (tiny_base / "model.safetensors").stat().st_size
+    limited = results("fedavg", "--memory", f"{(base + 320_000) / 2**30:.6f}")
+    whole, halves = results("fedavg"), results("fedavg", "--micro-batch-sequences", 2)
+    found, one, two = (group(path, "perplexity")["test"].values for path in (limited, whole, halves))
+    np.testing.assert_array_equal(found, two)
+    assert (found[1:] != one[1:]).any()
+    np.testing.assert_allclose(found, one, rtol=1e-4)
+
+
 def test_another_seed_gives_another_run(results):
     one, two = (group(results("comigs-1g1s", *options), "perplexity") for options in ((), ("--seed", 6)))
     for split in SPLITS:
