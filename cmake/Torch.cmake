@@ -32,9 +32,7 @@ if(COMIGS_CUDA STREQUAL ON)
     message(FATAL_ERROR "the CUDA back end is on, but this LibTorch has none (${COMIGS_TORCH}); "
                         "configure with -DCOMIGS_CUDA=OFF or install a LibTorch with CUDA")
   endif()
-  # Nothing of ours names a symbol of libtorch_cuda: it registers its kernels when it is loaded.
-  target_link_libraries(comigs_torch INTERFACE
-    -Wl,--no-as-needed ${COMIGS_TORCH}/lib/libtorch_cuda.so -Wl,--as-needed
-    ${COMIGS_TORCH}/lib/libc10_cuda.so CUDA::cudart)
+  # libtorch_cuda itself is loaded by those processes that use a GPU (see src/model/device.cpp).
+  target_link_libraries(comigs_torch INTERFACE ${COMIGS_TORCH}/lib/libc10_cuda.so CUDA::cudart ${CMAKE_DL_LIBS})
   target_compile_definitions(comigs_torch INTERFACE COMIGS_CUDA)
 endif()
