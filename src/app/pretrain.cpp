@@ -9,6 +9,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/sha256.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/comm/summation.hpp"
@@ -17,7 +18,6 @@
 #include "comigs/data/manifest.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/base/sha256.hpp"
 #include "comigs/model/device.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"

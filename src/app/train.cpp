@@ -20,6 +20,7 @@
 #include "comigs/federation/method.hpp"
 #include "comigs/federation/round_loop.hpp"
 #include "comigs/model/device.hpp"
+#include "comigs/model/precision.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
 #include "frozen_base.hpp"
@@ -133,7 +134,13 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
   return run;
 }
 
-void print_plan(const Job& job, const results::RunDescription& run,
+std::string precision_words(config::Precision precision, const c10::Device& device) {
+  if (precision == config::Precision::float32) return "float32";
+  return model::activation_type(at::kBFloat16, device) == at::kBFloat16 ? "bf16"
+                                                                        : "bf16, computed in float32";
+}
+
+void print_plan(const Job& job, const results::RunDescription& run, const c10::Device& device,
                 const std::vector<std::int64_t>& trainable) {
   const auto count = [](std::size_t n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
@@ -142,8 +149,7 @@ void print_plan(const Job& job, const results::RunDescription& run,
              count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
   fmt::print("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model,
              job.architecture.family, job.architecture.layers, job.architecture.width,
-             job.architecture.vocabulary,
-             job.config.run.precision == config::Precision::bf16 ? "bf16" : "float32");
+             job.architecture.vocabulary, precision_words(job.config.run.precision, device));
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
     const UserDescription& user = run.users[u];
@@ -196,15 +202,12 @@ void all_run(const comm::Communicator& world, const Job& job, federation::RoundL
   print(world, "\n" + summary(users, start, rows));
 }
 
-train::LocalPlan plan_of(const Job& job, std::size_t user, const c10::Device& device) {
-  train::LocalPlan plan = federation::local_plan(*job.method, job.config, user);
-  // For all users on every rank: what does not fit is then said once.
-  for (std::size_t u = 0; u < job.users.size(); ++u) {
-    const std::int64_t sequences =
-        federation::micro_batch_sequences(job.config, u, job.architecture, job.users[u], device);
-    if (u == user) plan.user.micro_batch_sequences = sequences;
-  }
-  return plan;
+// With the user's micro-batches as they fit its memory on its device.
+config::Config fitted(const Job& job, std::size_t user, const c10::Device& device) {
+  config::Config config = job.config;
+  config.users[user].micro_batch_sequences =
+      federation::micro_batch_sequences(job.config, user, job.architecture, job.users[user], device);
+  return config;
 }
 
 comm::Sums sums(const config::Run& run) {
@@ -222,6 +225,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   const comm::Placement placement = comm::all_place(world);
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
+  const config::Config config = comm::all_agree(world, [&] { return fitted(job, user, device); });
   // 3. The frozen base and this user's data.
   const FrozenBase base(world, job.config.run, job.config.model.folder, job.architecture, device);
   const auto shards =
@@ -231,8 +235,8 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   // 4. What is trained, and what becomes of what is shared.
   model::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
-  const train::LocalPlan plan = comm::all_agree(world, [&] { return plan_of(job, user, device); });
-  train::LocalTrainer trainer(base.model(), parameters, texts, plan);
+  train::LocalTrainer trainer(base.model(), parameters, texts,
+                              federation::local_plan(*job.method, config, user));
   const std::unique_ptr<federation::Aggregation> aggregation = federation::all_make_aggregation(
       {.world = world,
        .method = *job.method,
@@ -244,15 +248,15 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
        .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
        .sums = sums(job.config.run),
        .validation_loss =
-           federation::validation_loss(job.config, base.model(), parameters, shards.validation, user)});
+           federation::validation_loss(config, base.model(), parameters, shards.validation, user)});
   trainer.exchange_gradients(aggregation->exchange());
-  federation::RoundLoop loop(world, job.config, base.model(), shards, parameters, trainer, *aggregation);
+  federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, *aggregation);
   // 5. Where it is written.
   const results::RunDescription run = all_describe(world, job, placement, device);
   Recorder recorder(world, job.results, run, job.architecture, job.users);
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
-  if (world.is_first()) print_plan(job, run, trainable);
+  if (world.is_first()) print_plan(job, run, device, trainable);
   // 6. The rounds.
   all_run(world, job, loop, trainer, parameters, recorder, run.users);
   print(world,

@@ -48,10 +48,11 @@ std::string as_text(std::span<const int> cores) {
   return text;
 }
 
-// Of so many cores, those that there is processor time for.
-std::size_t usable(std::size_t cores) {
+// Most cores for each of the node's ranks: they share what processor time its containers are given.
+std::size_t most_by_quota(int ranks) {
   const std::optional<double> quota = quota_of_cores();
-  return quota ? std::min(cores, std::max<std::size_t>(static_cast<std::size_t>(*quota), 1)) : cores;
+  return quota ? static_cast<std::size_t>(std::max(*quota, 1.0)) / static_cast<std::size_t>(ranks)
+               : most_cores;
 }
 
 std::size_t most_per_rank() {
@@ -77,7 +78,7 @@ Placement all_place(const Communicator& world) {
   const std::vector<std::string> sets = node.all_gather(own);
   const auto sharers = static_cast<std::size_t>(std::count(sets.begin(), sets.end(), own));
   const auto place = static_cast<std::size_t>(std::count(sets.begin(), sets.begin() + node.rank(), own));
-  const std::size_t share = std::min(usable(cores.size()) / sharers, most_per_rank());
+  const std::size_t share = std::min({cores.size() / sharers, most_by_quota(node.size()), most_per_rank()});
   placement.oversubscribed = share == 0;
   placement.cores = static_cast<int>(std::max<std::size_t>(share, 1));
   if (sharers > 1 && share > 0) bind_to(std::span(cores).subspan(place * share, share));

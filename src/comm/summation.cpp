@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::size_t largest_message = std::size_t{1} << 28;
 constexpr std::size_t gather_elements = std::size_t{1} << 16;
-constexpr std::size_t part_elements = std::size_t{1} << 20;  // that a rank adds at a time
+constexpr std::size_t piece_elements = std::size_t{1} << 22;  // that ranks divide among them at a time
 
 bool mpi_reads_device_memory() {
 #ifdef MPIX_CUDA_AWARE_SUPPORT
@@ -84,11 +84,13 @@ struct Summation::Buffers {
   // bfloat16, and a sum of its own would be rounded at every rank on the way.
   void all_sum_narrow(const Communicator& communicator, std::span<float> values) {
     const auto ranks = static_cast<std::size_t>(communicator.size());
-    sent.resize(ranks * part_elements);
-    received.resize(ranks * part_elements);
-    for (std::size_t begin = 0; begin < values.size(); begin += ranks * part_elements) {
-      const std::span piece = values.subspan(begin, std::min(ranks * part_elements, values.size() - begin));
+    for (std::size_t begin = 0; begin < values.size(); begin += piece_elements) {
+      const std::span piece = values.subspan(begin, std::min(piece_elements, values.size() - begin));
       const std::size_t part = (piece.size() + ranks - 1) / ranks;
+      if (sent.size() < ranks * part) {
+        sent.resize(ranks * part);
+        received.resize(ranks * part);
+      }
       std::fill(sent.begin(), sent.begin() + static_cast<std::ptrdiff_t>(ranks * part), std::uint16_t{0});
       std::ranges::transform(piece, sent.begin(), to_bfloat16);
       const int elements = static_cast<int>(part);

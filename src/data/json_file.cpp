@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "comigs/base/error.hpp"
-#include "comigs/io/mapped_file.hpp"
 #include "comigs/base/sha256.hpp"
+#include "comigs/io/mapped_file.hpp"
 
 namespace comigs::data {
 

@@ -4,8 +4,8 @@
 #include <bit>
 
 #include "comigs/base/error.hpp"
-#include "comigs/io/mapped_file.hpp"
 #include "comigs/base/sha256.hpp"
+#include "comigs/io/mapped_file.hpp"
 
 static_assert(std::endian::native == std::endian::little,
               "token files are little-endian and read as they lie");

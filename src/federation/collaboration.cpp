@@ -43,9 +43,7 @@ std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const con
       other =
           std::make_shared<model::Parameters>(base.architecture(), parameters.user_model(), values.device());
     model::view(other->values(), {0, values.numel()}).copy_(values);
-    const config::User& own = config.users.at(user);
-    return train::sampled_loss(base, *other, validation, batches_judged, own.batch_sequences,
-                               own.context_tokens,
+    return train::sampled_loss(base, *other, validation, batches_judged, config.users.at(user),
                                {.seed = config.run.seed,
                                 .user = static_cast<std::uint32_t>(user),
                                 .stream = Stream::collaboration_batch,

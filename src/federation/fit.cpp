@@ -1,5 +1,7 @@
 #include "comigs/federation/fit.hpp"
 
+#include <cmath>
+
 #include "comigs/base/error.hpp"
 #include "comigs/federation/local_work.hpp"
 #include "comigs/model/footprint.hpp"
@@ -60,8 +62,7 @@ std::int64_t micro_batch_sequences(const config::Config& config, std::size_t use
                                    const model::Architecture& architecture,
                                    const model::UserModel& user_model, const c10::Device& device) {
   const config::User& own = config.users.at(user);
-  const std::int64_t most =
-      own.micro_batch_sequences > 0 ? own.micro_batch_sequences : own.batch_sequences;
+  const std::int64_t most = own.micro_batch_sequences > 0 ? own.micro_batch_sequences : own.batch_sequences;
   if (own.memory == 0.0) return most;
   constexpr double gib = 1024.0 * 1024.0 * 1024.0;
   const auto needed = [&](std::int64_t sequences) {
@@ -76,9 +77,9 @@ std::int64_t micro_batch_sequences(const config::Config& config, std::size_t use
     if (needed(sequences) <= own.memory) return sequences;
   }
   throw ConfigError(
-      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.3g} GiB; "
+      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.5f} GiB; "
                   "expected at least that, or a smaller context_tokens",
-                  user, own.memory, own.context_tokens, needed(1)));
+                  user, own.memory, own.context_tokens, std::ceil(needed(1) * 1e5) / 1e5));
 }
 
 }  // namespace comigs::federation

@@ -1,5 +1,6 @@
 #include "comigs/federation/round_loop.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -15,8 +16,11 @@ namespace {
 
 constexpr std::int64_t evaluation_sequences = 32;
 
+// Not more at a time than memory allows a training step, which needs more for each.
 train::EvaluationOptions options(const config::User& user, std::int64_t tokens) {
-  return {.context = user.context_tokens, .sequences = evaluation_sequences, .tokens = tokens};
+  const std::int64_t sequences =
+      user.memory > 0.0 ? std::min(evaluation_sequences, user.micro_batch_sequences) : evaluation_sequences;
+  return {.context = user.context_tokens, .sequences = sequences, .tokens = tokens};
 }
 
 }  // namespace

@@ -8,8 +8,7 @@
 //   each(f)                     f(thread) for every thread, where f touches nothing that is another's
 //   phase(f)                    f(thread) for every thread; then each sees what the others wrote
 //   each_warp(f)                f(warp) for every warp, then as phase
-//   exchange(from, to, bit)     to[thread] = from[thread ^ bit], for bit below 32; of a float or a Pack of
-//   them
+//   exchange(from, to, bit)     to[thread] = from[thread ^ bit], for bit below 32; of floats or Packs
 // and a Warp has Local, each, phase and exchange for its own threads alone, its index() in the block, and
 //   ballot(flag)                flag[thread] of its threads, a bit each
 #pragma once

@@ -58,7 +58,7 @@ COMIGS_HOST_DEVICE inline float sum_in_order(const float* parts, std::int64_t co
   return sum;
 }
 
-// Element i, for i below finish_elements(shape), of everything that the pass's blocks made in parts.
+// Element i, for i below finish_elements(pass), of everything that the pass's blocks made in parts.
 template <class Number, bool together>
 COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, together>& pass, std::int64_t i) {
   const MixtureShape& shape = pass.in.shape;

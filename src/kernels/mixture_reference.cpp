@@ -1,25 +1,15 @@
 // The definitions as they stand in the header, one element at a time.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numbers>
 #include <vector>
 
 #include "comigs/kernels/mixture.hpp"
+#include "number.hpp"
 
 namespace comigs::kernels {
 
 namespace {
-
-double read(float number) { return number; }
-double read(Bfloat16 bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
-
-void write(double value, float& to) { to = static_cast<float>(value); }
-// To nearest, ties to even.
-void write(double value, Bfloat16& to) {
-  const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(value));
-  to = static_cast<Bfloat16>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
 
 struct Gelu {
   double value, slope;
@@ -37,7 +27,7 @@ struct Place {
 template <class Number>
 Gelu activation(const MixtureInputs<Number>& in, const Place& at) {
   const auto [n, F, E, R] = in.shape;
-  double z = read(in.hidden[at.t * F + at.f]);
+  double z = static_cast<double>(to_float(in.hidden[at.t * F + at.f]));
   for (std::int64_t r = 0; r < R; ++r)
     z += static_cast<double>(in.reduced[(at.t * E + at.e) * R + r]) * in.up_B[(at.e * R + r) * F + at.f];
   return gelu(z);
@@ -55,7 +45,8 @@ std::size_t length(std::int64_t a, std::int64_t b) { return static_cast<std::siz
 
 template <class To>
 void write_all(const std::vector<double>& sums, To* to) {
-  for (std::size_t i = 0; i < sums.size() && to != nullptr; ++i) write(sums[i], to[i]);
+  for (std::size_t i = 0; i < sums.size() && to != nullptr; ++i)
+    from_float(static_cast<float>(sums[i]), to[i]);
 }
 
 template <class Number>
@@ -83,7 +74,7 @@ void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g
   for_each_place(in.shape, in.gate, [&](const Place& at, double share) {
     const std::int64_t token = (at.t * experts + at.e) * rank, column = at.e * rank * inner + at.f;
     const Gelu a = activation(in, at);
-    double d_a = read(g.d_mixed[at.t * inner + at.f]);
+    double d_a = static_cast<double>(to_float(g.d_mixed[at.t * inner + at.f]));
     for (std::int64_t r = 0; r < rank; ++r)
       d_a += static_cast<double>(g.d_weighted[token + r]) * in.down_A[column + r * inner];
     const double d_z = d_a * share * a.slope;

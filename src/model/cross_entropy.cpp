@@ -38,11 +38,11 @@ void rows(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor&
 }
 
 // Sum of the loss over tokens with a target, float64; fills the gradients of that sum which are defined.
-at::Tensor run(const at::Tensor& hidden, const at::Tensor& frozen_head, const at::Tensor& targets,
+at::Tensor run(const at::Tensor& hidden, const at::Tensor& stored_head, const at::Tensor& targets,
                const Gradients& gradients) {
-  const std::int64_t tokens = hidden.size(0), vocabulary = frozen_head.size(0),
+  const std::int64_t tokens = hidden.size(0), vocabulary = stored_head.size(0),
                      chunk = tokens_of_chunk(tokens, vocabulary);
-  const at::Tensor head = frozen_head.to(hidden.scalar_type()), target = targets.contiguous();
+  const at::Tensor head = stored_head.to(hidden.scalar_type()), target = targets.contiguous();
   const at::Tensor losses = at::empty({tokens}, hidden.options().dtype(at::kFloat));
   const at::Tensor buffer = at::empty({chunk, vocabulary}, hidden.options());
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {

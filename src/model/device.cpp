@@ -4,8 +4,6 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
-#include <limits>
-
 #include "comigs/base/error.hpp"
 
 #ifdef COMIGS_CUDA
@@ -61,7 +59,7 @@ std::string describe(const c10::Device& device) {
 
 void set_up_host(int threads) {
   mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TRIM_THRESHOLD, -1);  // never
   at::set_num_interop_threads(1);
   at::set_num_threads(threads);
 }

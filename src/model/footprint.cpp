@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/precision.hpp"
 #include "cross_entropy_chunk.hpp"
-#include "precision.hpp"
 
 namespace comigs::model {
 

@@ -5,8 +5,8 @@
 #include <map>
 
 #include "comigs/base/error.hpp"
+#include "comigs/model/precision.hpp"
 #include "families.hpp"
-#include "precision.hpp"
 
 namespace comigs::model {
 

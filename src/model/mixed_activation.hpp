@@ -29,7 +29,8 @@ struct WantedGradients {
   bool gate = true, up_B = true, down_A = true;
 };
 
-/// One fused pass over the activations in host memory (float32, bfloat16); elsewhere an expert at a time.
+/// One fused pass over the activations in host or device memory (float32, bfloat16); in other precisions an
+/// expert at a time.
 [[nodiscard]] MixedActivation mix_activations(const ActivationInputs& in);
 /// Works the activations out again.
 [[nodiscard]] ActivationGradients mix_activations_backward(const ActivationInputs& in,

@@ -1,4 +1,4 @@
-#include "precision.hpp"
+#include "comigs/model/precision.hpp"
 
 namespace comigs::model {
 

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "comigs/data/batch.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "tensors.hpp"
@@ -70,18 +72,25 @@ SplitReport evaluate(const model::BaseModel& base, const model::Parameters& para
 }
 
 double sampled_loss(const model::BaseModel& base, const model::Parameters& parameters,
-                    const data::TokenShard& shard, std::int64_t batches, std::int64_t sequences,
-                    std::int64_t context, StreamKey key) {
+                    const data::TokenShard& shard, std::int64_t batches, const config::User& user,
+                    StreamKey key) {
   const at::NoGradGuard no_gradients;
+  const std::int64_t size =
+      user.micro_batch_sequences > 0 ? user.micro_batch_sequences : user.batch_sequences;
   at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
+  std::int64_t tokens = 0;
   for (std::int64_t b = 0; b < batches; ++b) {
     key.step = static_cast<std::uint32_t>(b);
-    data::Batch batch = data::sample_batch({&shard, 1}, sequences, context, key);
-    const BatchTensors tensors = to_tensors(batch, base.head().device());
-    loss_sum.add_(model::cross_entropy_sum(base.forward(tensors.tokens, parameters).hidden, base.head(),
-                                           tensors.targets));
+    const data::Batch batch = data::sample_batch({&shard, 1}, user.batch_sequences, user.context_tokens, key);
+    for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {
+      data::Batch part = data::slice(batch, begin, std::min(size, batch.sequences - begin));
+      const BatchTensors tensors = to_tensors(part, base.head().device());
+      loss_sum.add_(model::cross_entropy_sum(base.forward(tensors.tokens, parameters).hidden, base.head(),
+                                             tensors.targets));
+    }
+    tokens += batch.predicted;
   }
-  return loss_sum.item<double>() / static_cast<double>(batches * sequences * context);
+  return loss_sum.item<double>() / static_cast<double>(tokens);
 }
 
 }  // namespace comigs::train

@@ -70,6 +70,7 @@ BOOST_AUTO_TEST_CASE(ranks_that_are_bound_apart_keep_what_they_have) {
   BOOST_TEST((used_cores() == before));
 }
 
+// With several ranks on few cores each has one as it is.
 BOOST_AUTO_TEST_CASE(a_batch_system_s_count_is_the_most_a_rank_takes) {
   setenv("SLURM_CPUS_PER_TASK", "1", 1);
   const Placement placement = all_place(Communicator::world());

@@ -3,6 +3,7 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -81,7 +82,7 @@ BOOST_AUTO_TEST_CASE(bf16_rounds_numbers_and_sums_alone) {
   const Communicator world = Communicator::world();
   Summation summation(Memory::host, Sums::bf16);
   for (const std::size_t size :
-       {std::size_t{0}, std::size_t{1}, std::size_t{7}, (std::size_t{1} << 20) * 4 + 3}) {
+       {std::size_t{0}, std::size_t{1}, std::size_t{7}, (std::size_t{1} << 22) + 3}) {
     std::vector<float> block = block_of(world.rank(), size), expected(size);
     for (std::size_t i = 0; i < size; ++i) {
       float sum = 0.0f;
@@ -91,6 +92,15 @@ BOOST_AUTO_TEST_CASE(bf16_rounds_numbers_and_sums_alone) {
     summation.all_sum(world, block);
     BOOST_TEST((block == expected), size << " elements");
   }
+}
+
+BOOST_AUTO_TEST_CASE(bf16_keeps_what_is_not_a_number) {
+  const Communicator world = Communicator::world();
+  Summation summation(Memory::host, Sums::bf16);
+  // The NaN that graphics cards make: rounding its bits up would carry over into the sign.
+  std::vector<float> block(5, world.is_first() ? std::bit_cast<float>(0x7FFFFFFFu) : 1.0f);
+  summation.all_sum(world, block);
+  for (const float value : block) BOOST_TEST(std::isnan(value));
 }
 
 BOOST_AUTO_TEST_CASE(buffers_serve_any_size_and_any_group) {

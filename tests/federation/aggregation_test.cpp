@@ -181,7 +181,8 @@ BOOST_AUTO_TEST_CASE(weights_are_uniform) {
 BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
   const auto users = make("fedavg", {1, 1, 1, 1});
   model::Parameters parameters = parameters_of(users, own);
-  const Aggregated done = all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
+  const Aggregated done =
+      all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
   at::Tensor sum = at::zeros({parameters.lora().count}, at::kDouble);
   double tokens = 0.0;
   for (const std::int64_t user : everyone()) {

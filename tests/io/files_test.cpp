@@ -11,9 +11,9 @@
 #include <sstream>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/sha256.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/base/sha256.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace fs = std::filesystem;

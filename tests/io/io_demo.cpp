@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "comigs/base/error.hpp"
-#include "comigs/io/safetensors.hpp"
 #include "comigs/base/sha256.hpp"
+#include "comigs/io/safetensors.hpp"
 
 namespace {
 

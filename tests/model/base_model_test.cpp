@@ -1,6 +1,7 @@
 // Hugging Face folders: read back as they were written, refused with a clear message where something is
 // wrong.
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/precision.hpp"
 
 #include <ATen/ATen.h>
 
@@ -143,6 +144,7 @@ BOOST_AUTO_TEST_CASE(bf16_file) {
   const auto narrow = load_base_model(folder, at::kBFloat16, at::kCPU);
   const at::Tensor wide = hidden(*load_base_model(folder, at::kFloat, at::kCPU));
   BOOST_TEST((narrow->head().scalar_type() == at::kBFloat16));
+  BOOST_TEST((hidden(*narrow).scalar_type() == activation_type(at::kBFloat16, at::kCPU)));
   BOOST_TEST((wide.scalar_type() == at::kFloat));
   BOOST_TEST(test::close(hidden(*narrow), wide, 5e-2));
 }

@@ -10,6 +10,7 @@
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "comigs/model/losses.hpp"
+#include "comigs/model/precision.hpp"
 #include "support/tiny_base.hpp"
 
 namespace comigs::model {
@@ -185,8 +186,8 @@ BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
       architecture, [&](const WeightSpec& spec) { return weights.at(spec.name).to(at::kBFloat16); });
   const Parameters parameters = test::random_parameters(architecture, user_with(2), 6, 0.05);
   const at::Tensor hidden = narrow->forward(tokens, parameters).hidden;
-  // float32 where the processor has no matrix units for bfloat16, bfloat16 elsewhere
   BOOST_TEST((narrow->head().scalar_type() == at::kBFloat16));
+  BOOST_TEST((hidden.scalar_type() == activation_type(at::kBFloat16, at::kCPU)));
   const at::Tensor exact = base->forward(tokens, parameters).hidden;
   // Single tokens may be routed otherwise by rounding; on average they are not.
   BOOST_TEST(((hidden.to(at::kFloat) - exact).square().mean() / exact.square().mean()).sqrt().item<double>() <

@@ -2,6 +2,7 @@
 #include "comigs/model/mixture.hpp"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <boost/test/unit_test.hpp>
 
@@ -223,15 +224,35 @@ BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
   const auto narrow = [](const at::Tensor& tensor) { return tensor.detach().to(at::kBFloat16); };
   const FrozenMlp mlp = {narrow(exact.mlp.up), narrow(exact.mlp.up_bias), narrow(exact.mlp.down),
                          narrow(exact.mlp.down_bias)};
-  const ExpertFactors factors = {narrow(exact.factors.up_A), narrow(exact.factors.up_B),
-                                 narrow(exact.factors.down_A), narrow(exact.factors.down_B),
-                                 exact.factors.scale};
-  const at::Tensor gate = exact.gate().detach().set_requires_grad(true);
-  const at::Tensor y = mixture_mlp(narrow(exact.x), gate, mlp, factors);
+  const std::vector<at::Tensor> leaves = {narrow(exact.x),
+                                          exact.gate().detach(),
+                                          narrow(exact.factors.up_A),
+                                          narrow(exact.factors.up_B),
+                                          narrow(exact.factors.down_A),
+                                          narrow(exact.factors.down_B)};
+  for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
+  const ExpertFactors factors = {leaves[2], leaves[3], leaves[4], leaves[5], exact.factors.scale};
+  const at::Tensor y = mixture_mlp(leaves[0], leaves[1], mlp, factors);
   BOOST_TEST((y.scalar_type() == at::kBFloat16));
   BOOST_TEST(close(y, exact.one_by_one(exact.gate()), 3e-2));
+  const at::Tensor gate = exact.gate().detach().set_requires_grad(true);
+  const std::vector<at::Tensor> inputs = {
+      exact.x, gate, exact.factors.up_A, exact.factors.up_B, exact.factors.down_A, exact.factors.down_B};
+  const auto expected = torch::autograd::grad({exact.one_by_one(gate).sum()}, inputs);
   y.sum().backward();
-  BOOST_TEST((gate.grad().scalar_type() == at::kFloat));
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const bool is_gate = i == 1;
+    // Inactive experts have no gradient; and as the shares of a token sum to one, what all of them gain is
+    // nobody's gain.
+    const auto relative = [&](const at::Tensor& gradient) {
+      if (!is_gate) return gradient.to(at::kFloat);
+      const at::Tensor active = gate.detach().gt(0).to(at::kFloat);
+      const at::Tensor mean = (gradient * active).sum(-1, true) / active.sum(-1, true);
+      return (gradient - mean) * active;
+    };
+    BOOST_TEST((leaves[i].grad().scalar_type() == leaves[i].scalar_type()));
+    BOOST_TEST(close(relative(leaves[i].grad()), relative(expected[i]), 5e-2), "input " << i);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

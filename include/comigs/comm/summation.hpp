@@ -16,7 +16,7 @@ enum class Sums {
   any_order,   ///< by MPI_Allreduce, in place
   rank_order,  ///< rank 0's first, then rank 1's, ...: the bits do not depend on the algorithm that MPI picks
                ///< for a placement; it costs the traffic of an MPI_Allgather
-  bf16,  ///< in rank order, with numbers and sums rounded to bfloat16 on their way: half the bytes
+  bf16,        ///< in rank order, with numbers and sums rounded to bfloat16 on their way: half the bytes
 };
 
 /// Makes sums. Owns the staging buffers, so that summing allocates nothing once a round has been made. Host

@@ -22,7 +22,8 @@ struct Run {
   std::int64_t evaluate_every = 1;  ///< rounds between evaluations; the first and the last always are
   std::int64_t weights_every = 0;   ///< rounds between stored LoRA factors; 0: the last round only
   std::int64_t train_evaluation_tokens = 16384;  ///< leading training tokens that are evaluated; 0: all
-  Precision precision = Precision::float32;      ///< of frozen weights and activations
+  Precision precision =
+      Precision::float32;  ///< of frozen weights; of activations too, where the device is fast in it
   DeviceChoice device = DeviceChoice::automatic;
   std::int64_t threads = 0;  ///< compute threads a rank; 0: its share of the cores it may use
   /// Of what an aggregation sends; sums are float32.
@@ -64,9 +65,9 @@ struct User {
   double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
   std::int64_t top_k = 2;    ///< experts active for a token
   std::int64_t batch_sequences = 64;
-  std::int64_t micro_batch_sequences =
-      0;                ///< most sequences run at a time; 0: the whole batch
-  double memory = 0.0;  ///< GiB for the model, its training and its activations; 0: no limit
+  /// Most sequences that are run at a time; 0: the whole batch.
+  std::int64_t micro_batch_sequences = 0;
+  double memory = 0.0;  ///< GiB for the base, its training and activations; 0: no limit
   std::int64_t context_tokens = 128;
   std::int64_t local_steps = 10;       ///< optimiser steps between two aggregations
   double expert_learning_rate = 2e-3;  ///< peak

@@ -23,10 +23,10 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
 /// Throws DataError if a split of the user is too short for what is to be done with it.
 void check_shards(const config::User& user, const data::UserShards& shards);
 
-/// How many sequences of the user's batch run at a time: as configured, or fewer where its `memory` asks
-/// for it.
-/// Throws ConfigError if not even one does. Depends on the configuration, the base model and the kind of
-/// device alone, not on how much memory is free: results do not change from run to run.
+/// How many sequences of the user's batch run at a time: as configured, or fewer where its `memory` asks for
+/// it. Throws ConfigError if not even one fits. Depends on the configuration, the base model and the kind of
+/// device (for bf16 also on whether the CPU has matrix units) alone, not on how much memory is free: results
+/// do not change from run to run.
 [[nodiscard]] std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
                                                  const model::Architecture& architecture,
                                                  const model::UserModel& user_model,

@@ -1,4 +1,4 @@
-// The mixture of experts' activations between the two frozen projections of an MLP block, in host memory.
+// The mixture of experts' activations between the two frozen projections of an MLP block.
 #pragma once
 
 #include <cstddef>
@@ -61,9 +61,10 @@ template <class Number>
 void mixture_backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients,
                       std::int64_t begin, std::int64_t end);
 
-/// For device memory, queued on `stream` (a cudaStream_t); factors of any rank. The same bits at every run.
-/// `workspace` is as many bytes of device memory as the functions below say, aligned to 16; what they hold
-/// before does not matter. Throw CommError if they cannot be launched or were not built in.
+/// For device memory, queued on `stream` (a cudaStream_t); factors of a rank up to some hundred (shared
+/// memory). The same bits at every run. `workspace` is as many bytes of device memory as the functions below
+/// say, aligned to 16; what it holds before does not matter. Throw CommError if they cannot be launched or
+/// were not built in.
 template <class Number>
 void mixture_forward_device(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out,
                             void* workspace, void* stream);

@@ -16,7 +16,7 @@
 namespace comigs::model {
 
 struct Forward {
-  at::Tensor hidden;                  ///< [B T, C], after the last layer norm, in the model's precision
+  at::Tensor hidden;                  ///< [B T, C], after the last layer norm, in the activations' precision
   std::vector<LayerRouting> routing;  ///< one for each layer, or empty where nothing is routed
 };
 
@@ -32,7 +32,7 @@ class BaseModel {
   /// tokens [B, T] int64 on the model's device, T <= positions. Differentiable in the parameters that are
   /// tracked.
   [[nodiscard]] virtual Forward forward(const at::Tensor& tokens, const Parameters& parameters) const = 0;
-  /// [V, C], in the model's precision.
+  /// [V, C], as it is stored.
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
 };
 

@@ -6,9 +6,10 @@
 namespace comigs::model {
 
 /// Mean next-token cross entropy in nats (float32 scalar) over the tokens with a target. hidden [n, C]
-/// float32 or bfloat16; head [V, C] in the model's precision; targets [n] int64, negative where there is
-/// none. The forward pass makes the gradients of `hidden` and, if it is tracked, of `head` along with the
-/// loss. Logits are in the precision of `hidden`, the softmax is float32.
+/// float32 or bfloat16; head [V, C] as it is stored, or in the precision of `hidden` where it is tracked;
+/// targets [n] int64, negative where there is none. The forward pass makes the gradients of `hidden` and, if
+/// it is tracked, of `head` along with the loss. Logits are in the precision of `hidden`, the softmax is
+/// float32.
 [[nodiscard]] at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head,
                                        const at::Tensor& targets);
 

@@ -8,13 +8,14 @@
 
 namespace comigs::model {
 
-/// The frozen MLP of a layer, in the model's precision: y = gelu(x up + up_bias) down + down_bias.
+/// The frozen MLP of a layer, matrices as they are stored, biases in the activations' precision: y = gelu(x
+/// up + up_bias) down + down_bias.
 struct FrozenMlp {
   at::Tensor up, up_bias;      ///< [C, F], [F]
   at::Tensor down, down_bias;  ///< [F, C], [C]
 };
 
-/// The LoRA factors of all E experts of a layer side by side, in the model's precision.
+/// The LoRA factors of all E experts of a layer side by side, in the activations' precision.
 struct ExpertFactors {
   at::Tensor up_A;     ///< [E R, C]
   at::Tensor up_B;     ///< [E, F, R]
@@ -26,9 +27,9 @@ struct ExpertFactors {
 /// y [n, C] = sum_i g_i expert_i(x) with expert_i(x) = a_i down + down_bias + gamma (a_i A'_i^T) B'_i^T and
 /// a_i = gelu(x up + up_bias + gamma (x A_i^T) B_i^T). Because the gates of a token sum to 1 and the down
 /// projection is linear, this is one product with `up`, E activations, one product of their mixture with
-/// `down`, and low-rank terms. x [n, C] in the model's precision; gate [n, E] float32. Differentiable in x,
-/// gate and the factors; the activations are not kept but computed again in the backward pass. No gradient is
-/// made for what does not ask for one.
+/// `down`, and low-rank terms. x [n, C] in the activations' precision; gate [n, E] float32. Differentiable in
+/// x, gate and the factors; the activations are not kept but computed again in the backward pass. No gradient
+/// is made for what does not ask for one.
 [[nodiscard]] at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const FrozenMlp& mlp,
                                      const ExpertFactors& factors);
 

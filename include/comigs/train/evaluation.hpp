@@ -5,6 +5,7 @@
 
 #include "comigs/base/random.hpp"
 #include "comigs/base/records.hpp"
+#include "comigs/config/config.hpp"
 #include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
 
@@ -26,10 +27,10 @@ struct SplitReport {
 [[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
 
-/// Local. Mean loss (nats a token) of `batches` random batches of `sequences` windows of T tokens; which ones
-/// depends on `key` alone, whose step is set by the batch's number.
+/// Local. Mean loss (nats a token) of `batches` random batches of the user's size, in micro-batches as it
+/// trains; which ones depends on `key` alone, whose step is set by the batch's number.
 [[nodiscard]] double sampled_loss(const model::BaseModel& base, const model::Parameters& parameters,
-                                  const data::TokenShard& shard, std::int64_t batches, std::int64_t sequences,
-                                  std::int64_t context, StreamKey key);
+                                  const data::TokenShard& shard, std::int64_t batches,
+                                  const config::User& user, StreamKey key);
 
 }  // namespace comigs::train

@@ -1,0 +1,64 @@
+// A graphics card makes the numbers that the host makes; only where there is one.
+#include "comigs/model/device.hpp"
+
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include "comigs/model/base_model.hpp"
+#include "comigs/model/cross_entropy.hpp"
+#include "comigs/model/losses.hpp"
+#include "support/tensors.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+boost::test_tools::assertion_result a_card_is_there(boost::unit_test::test_unit_id) {
+  boost::test_tools::assertion_result result(visible_gpus() > 0);
+  result.message() << "no CUDA device is visible";
+  return result;
+}
+
+struct Step {
+  at::Tensor loss, gradients;
+};
+
+Step step(const test::Weights& weights, const Architecture& architecture, const UserModel& user_model,
+          at::ScalarType precision, const at::Device& device) {
+  const auto base = make_base_model(
+      architecture, [&](const WeightSpec& spec) { return weights.at(spec.name).to(device, precision); });
+  Parameters parameters(architecture, user_model, device);
+  parameters.values().copy_(test::random_parameters(architecture, user_model, 3, 0.05).values());
+  const at::Tensor tokens =
+      at::arange(40, at::kLong).remainder(architecture.vocabulary).view({4, 10}).to(device);
+  const Forward forward = base->forward(tokens, parameters);
+  const at::Tensor loss = cross_entropy(forward.hidden, base->head(), tokens.view(-1)) +
+                          load_balancing_loss(forward.routing, BalancingWeights::generalist);
+  loss.backward();
+  return {loss.detach().to(at::kCPU), parameters.gradients().to(at::kCPU)};
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(device, *boost::unit_test::precondition(a_card_is_there))
+
+BOOST_AUTO_TEST_CASE(steps_agree) {
+  const at::Device card = bind_gpu(0);
+  const Architecture architecture = test::tiny_architecture();
+  const test::Weights weights = test::random_weights(architecture);
+  for (const std::int64_t experts : {1, 2, 4}) {
+    const UserModel user_model{.experts = experts, .lora_rank = 4, .top_k = 2};
+    const Step host = step(weights, architecture, user_model, at::kFloat, at::kCPU);
+    const Step exact = step(weights, architecture, user_model, at::kFloat, card);
+    const Step narrow = step(weights, architecture, user_model, at::kBFloat16, card);
+    BOOST_TEST(test::close(exact.loss, host.loss, 1e-5));
+    BOOST_TEST(test::close(exact.gradients, host.gradients, 1e-3));
+    BOOST_TEST(test::close(narrow.loss, host.loss, 2e-2));
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::model

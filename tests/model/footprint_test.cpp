@@ -1,0 +1,73 @@
+// The reckoned memory of a step against what the process is seen to take.
+#include "comigs/model/footprint.hpp"
+
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <fstream>
+#include <string>
+
+#include "comigs/model/base_model.hpp"
+#include "comigs/model/cross_entropy.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+// An entry of /proc/self/status, in bytes.
+std::int64_t status(const std::string& name) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(name + ":")) return std::stol(line.substr(name.size() + 1)) * 1024;
+  return 0;
+}
+
+// From here on the peak is counted anew.
+void forget_peak() { std::ofstream("/proc/self/clear_refs") << 5; }
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(footprints)
+
+BOOST_AUTO_TEST_CASE(parts_are_counted) {
+  const Architecture architecture = gpt2_architecture(2, 16, 2, 1000, 64);
+  const UserModel user_model{.experts = 2, .lora_rank = 4};
+  const Footprint one = footprint(architecture, user_model, at::kFloat, at::kCPU, 10);
+  // Embeddings, by layer two norms, attention 4 C^2 + 4 C, MLP 8 C^2 + 5 C; a last norm.
+  const std::int64_t C = 16, weights = 1000 * C + 64 * C +
+                                       2 * (4 * C + 4 * C * C + 4 * C + 8 * C * C + 5 * C) + 2 * C;
+  BOOST_TEST(one.base == 4 * weights);
+  BOOST_TEST(footprint(architecture, user_model, at::kBFloat16, at::kCUDA, 10).base == 2 * weights);
+  // LoRA of rank 4 on qkv, projection, and for each expert up and down; a router.
+  const std::int64_t trained = 2 * (4 * (C + 3 * C) + 4 * (C + C) + 2 * (2 * 4 * (C + 4 * C)) + 2 * C);
+  BOOST_TEST(one.parameters == 16 * trained);
+  BOOST_TEST(footprint(architecture, user_model, at::kFloat, at::kCPU, 20).activations > one.activations);
+}
+
+BOOST_AUTO_TEST_CASE(activations_are_what_a_step_takes) {
+  const Architecture architecture = gpt2_architecture(4, 128, 4, 2000, 64);
+  const test::Weights weights = test::random_weights(architecture);
+  const auto base =
+      make_base_model(architecture, [&](const WeightSpec& spec) { return weights.at(spec.name); });
+  const UserModel user_model{.experts = 2, .lora_rank = 4};
+  const Parameters parameters = test::random_parameters(architecture, user_model, 1);
+  const auto step = [&](std::int64_t sequences) {
+    const at::Tensor tokens = at::arange(sequences * 64, at::kLong).remainder(2000).view({sequences, 64});
+    cross_entropy(base->forward(tokens, parameters).hidden, base->head(), tokens.view(-1)).backward();
+  };
+  step(1);  // what is made once
+  const std::int64_t before = status("VmRSS");
+  forget_peak();
+  step(64);
+  const auto seen = static_cast<double>(status("VmHWM") - before);
+  const auto reckoned =
+      static_cast<double>(footprint(architecture, user_model, at::kFloat, at::kCPU, 64 * 64).activations);
+  BOOST_TEST(seen <= 1.1 * reckoned);
+  BOOST_TEST(seen >= 0.7 * reckoned);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::model

@@ -1,0 +1,63 @@
+// Several threads make the same numbers as one: what they divide among them, and what they add.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include "comigs/model/cross_entropy.hpp"
+#include "comigs/model/experts.hpp"
+#include "support/tensors.hpp"
+
+namespace comigs::model {
+
+namespace {
+
+struct KeptThreads {
+  ~KeptThreads() { at::set_num_threads(before); }
+  int before = at::get_num_threads();
+};
+
+// Wide enough for several blocks of columns, and more tokens than a thread takes of a gate at least.
+constexpr std::int64_t n = 5000, width = 24, inner = 200, experts = 3, rank = 5, vocabulary = 50;
+
+// Everything that a layer, its gate and the loss make, forward and backward.
+std::vector<at::Tensor> results(int threads) {
+  at::set_num_threads(threads);
+  const at::Tensor x = test::normal({n, width}, 1).set_requires_grad(true);
+  LayerParameters parameters{.attention = {}, .experts = {}, .router = test::normal({experts, width}, 2)};
+  std::vector<at::Tensor> leaves = {x, parameters.router};
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const auto seed = static_cast<int>(10 * (e + 1));
+    parameters.experts.push_back(
+        {.up = {test::normal({rank, width}, seed), test::normal({inner, rank}, seed + 1)},
+         .down = {test::normal({rank, inner}, seed + 2), test::normal({width, rank}, seed + 3)}});
+    const Expert& expert = parameters.experts.back();
+    leaves.insert(leaves.end(), {expert.up.A, expert.up.B, expert.down.A, expert.down.B});
+  }
+  for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
+  const FrozenMlp mlp{test::normal({width, inner}, 3), test::normal({inner}, 4),
+                      test::normal({inner, width}, 5), test::normal({width}, 6)};
+  std::vector<LayerRouting> routing;
+  const UserModel user_model{.experts = experts, .lora_rank = rank, .top_k = 2};
+  const at::Tensor y = expert_mlp(x, mlp, parameters, user_model, routing);
+  const at::Tensor targets = at::arange(n, at::kLong).remainder(vocabulary);
+  const at::Tensor loss = cross_entropy(y, test::normal({vocabulary, width}, 7), targets);
+  (loss + routing[0].probability[0]).backward();
+  std::vector<at::Tensor> all = {y.detach(), loss.detach(), routing[0].gate.detach(), routing[0].load};
+  for (const at::Tensor& leaf : leaves) all.push_back(leaf.grad());
+  return all;
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(threads, KeptThreads)
+
+BOOST_AUTO_TEST_CASE(as_many_as_there_are_and_one_agree) {
+  const std::vector<at::Tensor> one = results(1), three = results(3);
+  for (std::size_t i = 0; i < one.size(); ++i)
+    BOOST_TEST(test::close(three[i], one[i], 2e-6), "result " << i);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::model
