@@ -24,6 +24,9 @@ add_library(comigs_torch INTERFACE)
 target_include_directories(comigs_torch SYSTEM INTERFACE ${COMIGS_TORCH}/include
                                                          ${COMIGS_TORCH}/include/torch/csrc/api/include)
 target_link_libraries(comigs_torch INTERFACE ${COMIGS_TORCH}/lib/libtorch_cpu.so ${COMIGS_TORCH}/lib/libc10.so)
+# at::parallel_for lives in LibTorch's headers: without OpenMP in our own files it would run on one thread.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+target_link_libraries(comigs_torch INTERFACE OpenMP::OpenMP_CXX)
 # RPATH, not RUNPATH: LibTorch finds its own libraries through ours.
 target_link_options(comigs_torch INTERFACE -Wl,--disable-new-dtags)
 

@@ -4,6 +4,10 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <mutex>
+#include <set>
+#include <thread>
+
 #include "comigs/model/cross_entropy.hpp"
 #include "comigs/model/experts.hpp"
 #include "support/tensors.hpp"
@@ -51,6 +55,18 @@ std::vector<at::Tensor> results(int threads) {
 }  // namespace
 
 BOOST_FIXTURE_TEST_SUITE(threads, KeptThreads)
+
+// at::parallel_for is a template: what it is compiled without, it does without.
+BOOST_AUTO_TEST_CASE(loops_are_shared_among_threads) {
+  at::set_num_threads(3);
+  std::set<std::thread::id> seen;
+  std::mutex lock;
+  at::parallel_for(0, 3, 1, [&](std::int64_t, std::int64_t) {
+    const std::lock_guard guard(lock);
+    seen.insert(std::this_thread::get_id());
+  });
+  BOOST_TEST(seen.size() == 3u);
+}
 
 BOOST_AUTO_TEST_CASE(as_many_as_there_are_and_one_agree) {
   const std::vector<at::Tensor> one = results(1), three = results(3);
