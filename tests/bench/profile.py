@@ -25,13 +25,13 @@ from .steps import DEVIATION, Case, options
 FIGURES = Path(__file__).parent / "figures"
 # What a symbol (or the library it is in) belongs to: the first that matches.
 PARTS = {
-    "frozen products: MKL's kernels": r"sgemm_kernel_0|gemm_bf16|brgemm|jit_",
-    "frozen products: panels copied": r"sgemm_scopy|copyat|bcopy|acopy|gblock",
+    "matrix products: MKL's kernels": r"sgemm_kernel_0|gemm_bf16|brgemm|jit_",
+    "matrix products: panels copied": r"sgemm_scopy|copyat|bcopy|acopy|gblock",
     "thin low-rank products": r"sgemm_kernel_nocopy|sgemv",
     "mixture of activations": r"comigs::kernels::.*(forward|backward|few_ranks|visit|gelu)",
     "loss and gradient of logits": r"comigs::kernels::.*(row|exponential|largest|in_vectors)",
     "AdamW, gate": r"comigs::kernels",
-    "attention": r"flash_attention",
+    "attention, beside its products": r"flash_attention",
     "layer norm": r"LayerNorm|RowwiseMoments",
     "sums, copies and the like": r"at::native|libtorch_cpu|sExp|memset|memcpy|memmove",
     "waiting for the other thread": r"libgomp|sched_yield|futex",
