@@ -7,13 +7,14 @@
 #include <ctime>
 
 #include "comigs/comm/agreement.hpp"
+#include "comigs/federation/fit.hpp"
 
 namespace comigs::app {
 
 FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
                        const std::filesystem::path& folder, const model::Architecture& architecture,
                        const c10::Device& device) {
-  const auto dtype = run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  const auto dtype = federation::stored_type(run.precision);
   // A name of its own: two runs that were given one folder must not mix their bases before one of them is
   // refused.
   const std::string name = world.all_broadcast(fmt::format(".base-{}-{}", getpid(), std::time(nullptr)));

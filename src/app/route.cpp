@@ -203,7 +203,7 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
   results::StoredRun run(options.run);
   Job job = read_job(run, options);
   const c10::Device device = choose_device(options.device, options.threads, placement);
-  const auto dtype = job.config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+  const auto dtype = federation::stored_type(job.config.run.precision);
   const auto base = model::load_base_model(job.config.model.folder, dtype, device);
   const std::vector<Routed> texts = route_all(run, job, *base);
   std::vector<results::TokenRouting> tokens;

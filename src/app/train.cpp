@@ -135,9 +135,9 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
 }
 
 std::string precision_words(config::Precision precision, const c10::Device& device) {
-  if (precision == config::Precision::float32) return "float32";
-  return model::activation_type(at::kBFloat16, device) == at::kBFloat16 ? "bf16"
-                                                                        : "bf16, computed in float32";
+  const auto stored = federation::stored_type(precision);
+  if (stored == at::kFloat) return "float32";
+  return model::activation_type(stored, device) == stored ? "bf16" : "bf16, computed in float32";
 }
 
 void print_plan(const Job& job, const results::RunDescription& run, const c10::Device& device,

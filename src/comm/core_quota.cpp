@@ -1,7 +1,6 @@
 // Control groups limit how much processor time a container's processes get without taking cores away from
 // them.
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <sstream>
 

@@ -58,17 +58,20 @@ void check_shards(const config::User& user, const data::UserShards& shards) {
   data::require_tokens(shards.test, 2, reason);
 }
 
+c10::ScalarType stored_type(config::Precision precision) {
+  return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+}
+
 std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
                                    const model::Architecture& architecture,
                                    const model::UserModel& user_model, const c10::Device& device) {
   const config::User& own = config.users.at(user);
-  const std::int64_t most = own.micro_batch_sequences > 0 ? own.micro_batch_sequences : own.batch_sequences;
+  const std::int64_t most = own.sequences_at_a_time();
   if (own.memory == 0.0) return most;
   constexpr double gib = 1024.0 * 1024.0 * 1024.0;
   const auto needed = [&](std::int64_t sequences) {
-    const auto stored = config.run.precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
-    const model::Footprint taken =
-        model::footprint(architecture, user_model, stored, device, sequences * own.context_tokens);
+    const model::Footprint taken = model::footprint(
+        architecture, user_model, stored_type(config.run.precision), device, sequences * own.context_tokens);
     return static_cast<double>(taken.total()) / gib;
   };
   // Parts of one size but for the last, as few as possible.

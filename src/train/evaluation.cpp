@@ -75,8 +75,7 @@ double sampled_loss(const model::BaseModel& base, const model::Parameters& param
                     const data::TokenShard& shard, std::int64_t batches, const config::User& user,
                     StreamKey key) {
   const at::NoGradGuard no_gradients;
-  const std::int64_t size =
-      user.micro_batch_sequences > 0 ? user.micro_batch_sequences : user.batch_sequences;
+  const std::int64_t size = user.sequences_at_a_time();
   at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
   std::int64_t tokens = 0;
   for (std::int64_t b = 0; b < batches; ++b) {

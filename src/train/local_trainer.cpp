@@ -132,8 +132,7 @@ void LocalTrainer::clear(const std::vector<model::Slice>& parts) {
 }
 
 StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
-  const std::int64_t size =
-      plan_.user.micro_batch_sequences > 0 ? plan_.user.micro_batch_sequences : batch.sequences;
+  const std::int64_t size = plan_.user.sequences_at_a_time();
   StepLosses sums;
   const auto add = [](at::Tensor& sum, const at::Tensor& part) { sum = sum.defined() ? sum + part : part; };
   for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {

@@ -12,6 +12,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "comigs/federation/fit.hpp"
 #include "comigs/model/device.hpp"
 #include "support/user_job.hpp"
 
@@ -27,7 +28,7 @@ void write_logits(const Arguments& arguments) {
   const io::TensorView& view = file.at("tokens");
   void* data = const_cast<std::byte*>(view.data());  // LibTorch has no tensors of const
   const at::Tensor tokens = at::from_blob(data, view.shape, at::kLong).clone();
-  const auto base = model::load_base_model(arguments.at(0), scalar_type(precision), at::kCPU);
+  const auto base = model::load_base_model(arguments.at(0), federation::stored_type(precision), at::kCPU);
   const model::Parameters none(base->architecture(), {.experts = 0, .gate = model::Gate::none}, at::kCPU);
   const at::NoGradGuard no_gradients;
   const at::Tensor hidden = base->forward(tokens, none).hidden;

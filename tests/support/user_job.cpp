@@ -8,14 +8,11 @@
 #include "comigs/base/random.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
+#include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
 #include "comigs/federation/method.hpp"
 
 namespace comigs::test {
-
-at::ScalarType scalar_type(config::Precision precision) {
-  return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
-}
 
 Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options) {
   config::Config config = config::resolve(config::parse(options), users);
@@ -26,7 +23,8 @@ Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string
           .user_model = federation::user_models(method, config.users).at(user),
           .texts = federation::texts(method, config, manifest, user,
                                      federation::open_user(config, manifest, user)),
-          .base = model::load_base_model(config.model.folder, scalar_type(config.run.precision), at::kCPU),
+          .base = model::load_base_model(config.model.folder, federation::stored_type(config.run.precision),
+                                         at::kCPU),
           .plan = federation::local_plan(method, config, user)};
 }
 

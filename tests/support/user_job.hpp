@@ -29,8 +29,6 @@ struct Job {
 /// User `user` of `users`, with the options of `comigs train`.
 [[nodiscard]] Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options);
 
-[[nodiscard]] at::ScalarType scalar_type(config::Precision precision);
-
 /// Adds N(0, deviation^2) to every number: as drawn, each B is zero and so are the gradients of each A.
 void perturb(const at::Tensor& values, float deviation);
 

@@ -75,6 +75,11 @@ struct User {
   std::int64_t train_tokens = 0;       ///< leading tokens of the training split that are used; 0: all
   double train_share = 1.0;            ///< leading share of the split; the smaller of both counts
   std::vector<std::int64_t> generalists = {0};  ///< those it holds, rising, where it may choose (comigs-mgxs)
+
+  /// Of a micro-batch, where `memory` does not ask for fewer.
+  [[nodiscard]] std::int64_t sequences_at_a_time() const {
+    return micro_batch_sequences > 0 ? micro_batch_sequences : batch_sequences;
+  }
 };
 
 struct Config {

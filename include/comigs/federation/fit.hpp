@@ -23,6 +23,9 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
 /// Throws DataError if a split of the user is too short for what is to be done with it.
 void check_shards(const config::User& user, const data::UserShards& shards);
 
+/// The precision that frozen weights are kept in.
+[[nodiscard]] c10::ScalarType stored_type(config::Precision precision);
+
 /// How many sequences of the user's batch run at a time: as configured, or fewer where its `memory` asks for
 /// it. Throws ConfigError if not even one fits. Depends on the configuration, the base model and the kind of
 /// device (for bf16 also on whether the CPU has matrix units) alone, not on how much memory is free: results
