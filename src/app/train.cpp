@@ -13,17 +13,16 @@
 #include "comigs/comm/session.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
-#include "comigs/config/resolve.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
-#include "comigs/federation/method.hpp"
 #include "comigs/federation/round_loop.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/precision.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
 #include "frozen_base.hpp"
+#include "job.hpp"
 #include "recorder.hpp"
 #include "terminal.hpp"
 
@@ -31,52 +30,17 @@ namespace comigs::app {
 
 namespace {
 
-// What is settled before anything large is loaded.
-struct Job {
-  config::Config config;
-  std::filesystem::path results;
-  const federation::Method* method = nullptr;
-  std::vector<model::UserModel> users;
-  data::Manifest manifest;
-  model::Architecture architecture;
-};
-
-Job read_job(const std::vector<std::string>& arguments, std::int64_t ranks) {
-  Job job;
-  job.config = config::resolve(config::parse(arguments), ranks);
-  const std::filesystem::path output = job.config.run.output;
+// Where the results go. Throws ConfigError where something is in the way.
+std::filesystem::path results_path(const config::Run& run) {
+  const std::filesystem::path output = run.output, results = output / "results.h5";
   if (std::filesystem::exists(output) && !std::filesystem::is_directory(output))
     throw ConfigError(
         fmt::format("--output {}: there is a file of this name, expected a folder", output.string()));
-  job.results = output / "results.h5";
-  if (results::ResultsFile::exists(job.results))
+  if (results::ResultsFile::exists(results))
     throw ConfigError(
         fmt::format("'{}' is there already and would be lost; choose another output folder or remove it",
-                    job.results.string()));
-  job.method = &federation::find_method(job.config.method.name);
-  federation::check_method(*job.method, job.config);
-  job.users = federation::user_models(*job.method, job.config.users);
-  job.manifest = data::read_manifest(job.config.data.folder);
-  federation::check_users(job.manifest, ranks);
-  job.architecture = model::read_architecture(job.config.model.folder);
-  federation::check_base(job.config, job.manifest, job.architecture);
-  for (std::size_t user = 0; user < job.users.size(); ++user)
-    federation::check_shards(job.config.users[user], job.manifest.users[user]);
-  if (job.method->gate == model::Gate::none) job.config.run.rounds = 0;
-  return job;
-}
-
-// Job files are read by every rank: on a cluster the copies may differ.
-void all_compare(const comm::Communicator& world, const Job& job) {
-  const std::vector<std::string> digests = world.all_gather(config::digest(job.config) + job.manifest.digest);
-  comm::all_agree(world, [&] {
-    for (std::size_t rank = 1; rank < digests.size(); ++rank)
-      if (digests[rank] != digests[0])
-        throw ConfigError(
-            fmt::format("rank {} reads another configuration or manifest than rank 0; are the files the same "
-                        "on all nodes?",
-                        rank));
-  });
+                    results.string()));
+  return results;
 }
 
 std::vector<std::int64_t> expert_tokens_of_users(const Job& job) {
@@ -219,6 +183,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   const Stopwatch watch;
   // 1. What is to be done, the same on every rank.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
+  const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(job.config.run); });
   all_compare(world, job);
   const auto user = static_cast<std::size_t>(world.rank());
   // 2. Where it is done.
@@ -253,14 +218,14 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, *aggregation);
   // 5. Where it is written.
   const results::RunDescription run = all_describe(world, job, placement, device);
-  Recorder recorder(world, job.results, run, job.architecture, job.users);
+  Recorder recorder(world, path, run, job.architecture, job.users);
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
   if (world.is_first()) print_plan(job, run, device, trainable);
   // 6. The rounds.
   all_run(world, job, loop, trainer, parameters, recorder, run.users);
   print(world,
-        fmt::format("\nresults: {} ({} in all)\n", job.results.string(), format_duration(watch.seconds())));
+        fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));
 }
 
 }  // namespace

@@ -1,0 +1,33 @@
+// A job as all commands that look at one read it: settled before anything large is loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comigs/comm/communicator.hpp"
+#include "comigs/config/config.hpp"
+#include "comigs/data/manifest.hpp"
+#include "comigs/federation/method.hpp"
+#include "comigs/model/architecture.hpp"
+#include "comigs/model/parameters.hpp"
+
+namespace comigs::app {
+
+struct Job {
+  config::Config config;
+  const federation::Method* method = nullptr;
+  std::vector<model::UserModel> users;
+  data::Manifest manifest;
+  model::Architecture architecture;
+};
+
+/// Local. The job that the arguments describe for so many users, checked as far as can be without opening
+/// shards or weights. Throws ConfigError, DataError.
+[[nodiscard]] Job read_job(const std::vector<std::string>& arguments, std::int64_t users);
+
+/// Collective. Job files are read by every rank, and on a cluster the copies may differ: throws PeerError on
+/// every rank where they do.
+void all_compare(const comm::Communicator& world, const Job& job);
+
+}  // namespace comigs::app
