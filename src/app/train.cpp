@@ -17,6 +17,7 @@
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
 #include "comigs/federation/round_loop.hpp"
+#include "comigs/federation/traffic.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/precision.hpp"
 #include "command.hpp"
@@ -174,11 +175,6 @@ config::Config fitted(const Job& job, std::size_t user, const c10::Device& devic
   return config;
 }
 
-comm::Sums sums(const config::Run& run) {
-  if (run.communication == config::Precision::bf16) return comm::Sums::bf16;
-  return run.reproducible ? comm::Sums::rank_order : comm::Sums::any_order;
-}
-
 void all_train(const comm::Communicator& world, const std::vector<std::string>& arguments) {
   const Stopwatch watch;
   // 1. What is to be done, the same on every rank.
@@ -211,7 +207,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
        .tokens = expert_tokens_of_users(job),
        .parameters = parameters,
        .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
-       .sums = sums(job.config.run),
+       .sums = federation::sums(job.config.run),
        .validation_loss =
            federation::validation_loss(config, base.model(), parameters, shards.validation, user)});
   trainer.exchange_gradients(aggregation->exchange());

@@ -1,12 +1,12 @@
 #include "comigs/federation/round_loop.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <optional>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
+#include "comigs/federation/local_work.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/train/evaluation.hpp"
 
@@ -14,13 +14,8 @@ namespace comigs::federation {
 
 namespace {
 
-constexpr std::int64_t evaluation_sequences = 32;
-
-// Not more at a time than memory allows a training step, which needs more for each.
 train::EvaluationOptions options(const config::User& user, std::int64_t tokens) {
-  const std::int64_t sequences =
-      user.memory > 0.0 ? std::min(evaluation_sequences, user.micro_batch_sequences) : evaluation_sequences;
-  return {.context = user.context_tokens, .sequences = sequences, .tokens = tokens};
+  return {.context = user.context_tokens, .sequences = evaluation_sequences(user), .tokens = tokens};
 }
 
 }  // namespace
