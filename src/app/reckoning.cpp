@@ -8,6 +8,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/footprint.hpp"
 #include "comigs/model/weights.hpp"
 #include "terminal.hpp"
 
@@ -54,15 +55,14 @@ bool is_allowed(const federation::Method& method, const config::Config& config) 
 federation::Cost Reckoning::cost(const config::Config& config, std::size_t user) const {
   const bool cuda = place_.device.is_cuda();
   const auto users = federation::user_models(*job_.method, config.users);
-  const federation::CostSetup setup{
-      .method = *job_.method,
-      .config = config,
-      .users = users,
-      .manifest = job_.manifest,
-      .architecture = job_.architecture,
-      .precisions = model::precisions(federation::stored_type(config.run.precision), place_.device),
-      .cuda = cuda,
-      .weights_converted = weights_converted(job_, config, cuda)};
+  const federation::CostSetup setup{.method = *job_.method,
+                                    .config = config,
+                                    .users = users,
+                                    .manifest = job_.manifest,
+                                    .architecture = job_.architecture,
+                                    .precisions = precisions(config),
+                                    .cuda = cuda,
+                                    .weights_converted = weights_converted(job_, config, cuda)};
   return federation::cost(setup, user);
 }
 
@@ -117,9 +117,16 @@ std::vector<Reckoning::Demand> Reckoning::demands() const {
 double Reckoning::bytes(const Demand& demand, const config::Config& config) const {
   if (!demand.user)
     return static_cast<double>(federation::memory_of_node(costs(config), place_.device.is_cuda()));
-  const federation::PeakMemory memory = least_cost(config, *demand.user).memory;
-  // The program is not in a budget.
-  return static_cast<double>(memory.total() - (demand.by_budget ? memory.program : 0));
+  const federation::Cost cost = least_cost(config, *demand.user);
+  if (!demand.by_budget) return static_cast<double>(cost.memory.total());
+  // What train holds a budget to.
+  const model::UserModel user = federation::user_models(*job_.method, config.users)[*demand.user];
+  const std::int64_t tokens = cost.micro_batch_sequences * config.users[*demand.user].context_tokens;
+  return static_cast<double>(model::footprint(job_.architecture, user, precisions(config), tokens).total());
+}
+
+model::Precisions Reckoning::precisions(const config::Config& config) const {
+  return model::precisions(federation::stored_type(config.run.precision), place_.device);
 }
 
 // With another value of a user option for those who are asked, written as the command line takes it.
