@@ -116,8 +116,9 @@ BOOST_AUTO_TEST_CASE(users_without_others_send_nothing) {
 }
 
 BOOST_AUTO_TEST_CASE(memory_has_the_largest_of_what_is_alive_at_a_time) {
+  config.users[0].batch_sequences = 32;
   const model::UserModel user = model_of("comigs-1g1s");
-  const model::Footprint step = model::footprint(architecture, user, {}, 8 * 32);
+  const model::Footprint step = model::footprint(architecture, user, {}, 32 * 32);
   const PeakMemory memory = of("comigs-1g1s").memory;
   BOOST_TEST(memory.base == step.base);
   BOOST_TEST(memory.training == 16 * (attention + 2 * expert + 2 * 2 * 16));

@@ -97,7 +97,7 @@ def test_json_has_what_programs_need(job):
 
 
 def test_the_base_model_alone_sends_and_trains_nothing(job):
-    found = planned(*job, "--method", "pretrained")
+    found = planned(*job, "--method", "pretrained", *TINY)
     assert found["rounds"] == 0
     for user in found["users"]:
         assert (user["experts"], user["parameters"], user["flops_round"], user["bytes_round"]) == (0, 0, 0, 0)
@@ -139,7 +139,7 @@ def mid(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> Path:
-    lengths = {"train": 3000, "validation": 1100, "test": 1000}
+    lengths = {"train": 600, "validation": 200, "test": 1000}
     return data_set(tmp_path_factory.mktemp("texts") / "data", USERS[:2], lengths, vocabulary=12_000)
 
 
