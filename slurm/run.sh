@@ -7,6 +7,7 @@
 SLURM_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=slurm/site.sh
 . "${COMIGS_SITE:-$SLURM_FOLDER/site.sh}"
+readonly SECONDS_TO_LEAVE=8 # for the other ranks after the first has ended
 readonly INTERRUPTED=3 # comigs' exit code where a checkpoint was written and --resume goes on from it
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
@@ -20,13 +21,17 @@ say() { printf 'slurm: %s\n' "$*"; }
 # batch shell is told (time limit, preemption) it tells the launcher, which tells the ranks.
 launch() {
     local launcher_id told code group cpus words=()
-    local srun=(srun "--mpi=$launcher" --kill-on-bad-exit=1)
+    # --kill-on-bad-exit=1 would end the others by SIGTERM, which ranks take as a wish, and wait 30 s before SIGKILL; and
+    # it would come between ranks that leave one after another with the same code. --wait kills, and only those left over.
+    local srun=(srun "--mpi=$launcher" --kill-on-bad-exit=0 "--wait=$SECONDS_TO_LEAVE")
     if [ "$launcher" = mpirun ]; then
         words=(mpirun "$@")
     elif [ "${SLURM_HET_SIZE:-1}" -gt 1 ]; then
         for ((group = 0; group < SLURM_HET_SIZE; ++group)); do
             cpus=SLURM_CPUS_PER_TASK_HET_GROUP_$group
-            words+=(${words[0]+:} "--het-group=$group" ${!cpus+"--cpus-per-task=${!cpus}"} "$@")
+            words+=(${words[0]+:} "--het-group=$group" ${!cpus+"--cpus-per-task=${!cpus}"})
+            # srun tells the ranks of all components the cores of the last one.
+            words+=(${!cpus+env "SLURM_CPUS_PER_TASK=${!cpus}"} "$@")
         done
         words=("${srun[@]}" "${words[@]}")
     else
@@ -52,23 +57,37 @@ this_job() {
     fi
 }
 
-# Puts this job back into the queue. A cancelled job is not, nor one that Slurm itself has requeued by now.
+# Puts this job back into the queue, unless Slurm is ending it for another reason than its time limit: it was cancelled,
+# or Slurm requeues it by itself (node failure, preemption).
 requeue() {
-    local state restart=${SLURM_RESTART_COUNT:-0}
-    state=$(scontrol show job --oneliner "$(this_job)" 2>/dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' | head -n 1)
-    if [ "$state" != RUNNING ] && [ "$state" != TIMEOUT ]; then
-        say "interrupted; not requeued, the job is ${state:-unknown to Slurm}"
-    elif [ "$restart" -ge "$restarts" ]; then
-        say "interrupted; not requeued, as this was restart $restart of $restarts (site file: restarts)"
+    local record state reason
+    record=$(scontrol show job --oneliner "$(this_job)" 2>/dev/null | head -n 1)
+    state=$(sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' <<<"$record")
+    reason=$(sed -n 's/.* Reason=\([A-Za-z_]*\).*/\1/p' <<<"$record")
+    if [ "$state" != RUNNING ] && [ "$reason" != TimeLimit ]; then
+        say "interrupted; Slurm ends the job itself (${state:-unknown state})"
+    elif [ "${SLURM_RESTART_COUNT:-0}" -ge "$restarts" ]; then
+        say "interrupted; not requeued: this was restart $SLURM_RESTART_COUNT of $restarts (site file: restarts)"
     else
         say "interrupted; the job goes back into the queue"
         scontrol requeue "$(this_job)"
     fi
 }
 
+# Slurm's PMIx plugin does not start a step on a node that crashed during a step of the same number, as its socket is
+# there still. A requeued job counts its steps from 0 again, so that empty ones come before that of the ranks.
+pass_old_steps() {
+    local step groups=''
+    [ "${SLURM_HET_SIZE:-1}" -eq 1 ] || groups=$(seq -s , 0 $((SLURM_HET_SIZE - 1)))
+    for ((step = 0; step < ${SLURM_RESTART_COUNT:-0} % 16; ++step)); do
+        srun --mpi=none --ntasks=1 --nodes=1 ${groups:+--het-group="$groups"} true
+    done
+}
+
 begin() {
     say "job $(this_job), restart ${SLURM_RESTART_COUNT:-0}, on ${SLURM_JOB_NODELIST:-?}"
     enter
+    [ "$launcher" = mpirun ] || pass_old_steps
 }
 
 # Runs comigs to its end in this job; ends the script with its exit code.

@@ -52,7 +52,7 @@ process_of() { # prints the id of the process of this name; fails if it does not
     local id started
     { read -r id started <"$STATE/$1.process"; } 2>/dev/null || return 1
     [ -n "$started" ] && [ "$(start_time "$id")" = "$started" ] || return 1
-    tr '\0' ' ' <"/proc/$id/cmdline" 2>/dev/null | grep -qF -- "$STATE" || return 1
+    { tr '\0' ' ' <"/proc/$id/cmdline" | grep -qF -- "$STATE"; } 2>/dev/null || return 1
     printf '%s' "$id"
 }
 
@@ -73,6 +73,7 @@ run_daemon() { # name, then the command, which stays in the foreground
     shift
     setsid "$@" </dev/null >>"$STATE/$name.log" 2>&1 &
     note_process "$name" $!
+    disown
 }
 
 # --- the cluster
@@ -125,9 +126,13 @@ ReturnToService=2
 SlurmdTimeout=15
 KillWait=30
 MpiDefault=none
+GresTypes=gpu
 CONF
+    # GPUs by name only: jobs ask for them and find numbers in CUDA_VISIBLE_DEVICES, behind which there is nothing.
+    for i in 0 1 2 3; do mknod "$STATE/gpu$i" c 1 3; done
+    echo "Name=gpu File=$STATE/gpu[0-3]" >"$STATE/gres.conf"
     for i in "${!NODES[@]}"; do
-        echo "NodeName=${NODES[i]} NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[i + 1]} CPUs=$CPUS RealMemory=$memory"
+        echo "NodeName=${NODES[i]} NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[i + 1]} CPUs=$CPUS RealMemory=$memory Gres=gpu:4"
     done >>"$STATE/slurm.conf"
     echo 'PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP' >>"$STATE/slurm.conf"
 }
