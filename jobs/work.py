@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from slurm.needs import ask, components, minutes_of, together
+from slurm.needs import ask, components, limit, together
 from slurm.script import Job, log_in, script, submit
 from slurm.site import read_site
 
@@ -94,12 +94,11 @@ def _array_script(runs: Sequence[Run], comigs: str) -> str:
         tuple(run.options.items()): run for run in runs
     }.values()  # seeds do not change what is needed
     needs = together(ask(comigs, run.arguments()) for run in one_of_each)
-    minutes = minutes_of(needs, site.lead_seconds)
     return script(
         Job(
             name=f"comigs-{data_set.scale}-{data_set.name}",
             components=components(needs.users, [users(data_set)], site.cpus_per_task),
-            minutes=min(minutes, site.longest_minutes or minutes),
+            minutes=limit(needs, site),
             log=log_in(runs_of(data_set), "slurm-%A_%a.log"),
             commands=[shlex.join(["federate_in", str(run.folder), *run.command(comigs)]) for run in runs],
             is_array=True,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jobs.ini import JobError
+
+from .site import Site
 
 _MEMORY_MARGIN, _TIME_MARGIN = 1.25, 1.5
 _MEBIBYTES_STEP = 64
@@ -23,10 +26,11 @@ class UserNeeds:
 
 @dataclass(frozen=True)
 class Needs:
-    """Of one run: users in the order of ranks; seconds from the start of the ranks to their end."""
+    """Of one run. `users`: in the order of ranks. `seconds`: from the start of the ranks to their end; None where
+    this machine cannot measure it."""
 
     users: tuple[UserNeeds, ...]
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class Component:
     memory_mebibytes: int
 
 
-def ask(comigs: str, arguments: Sequence[str]) -> Needs:
-    """`arguments`: of `comigs train`. Raises JobError with what comigs says where the run cannot fit."""
+def ask(comigs: str, arguments: Sequence[str], must_fit: bool = True) -> Needs:
+    """`arguments`: of `comigs train`. Raises JobError with what comigs says where the run is wrong, or `must_fit`
+    and is too large for this machine."""
     try:
         done = subprocess.run(
             [comigs, "plan", *arguments, "--json"],
@@ -54,9 +59,10 @@ def ask(comigs: str, arguments: Sequence[str]) -> Needs:
         plan = json.loads(done.stdout)
     except ValueError:
         plan = None
-    if isinstance(plan, dict) and plan.get("problems"):
-        raise JobError("comigs plan: " + "; ".join(map(str, plan["problems"])))
-    if done.returncode != 0 or not isinstance(plan, dict):
+    problems = plan.get("problems", []) if isinstance(plan, dict) else []
+    if problems and must_fit:
+        raise JobError("comigs plan: " + "; ".join(map(str, problems)))
+    if not isinstance(plan, dict) or (done.returncode != 0 and not problems):
         said = done.stderr.strip() or f"exit code {done.returncode}, no JSON"
         raise JobError(f"comigs plan: {said.removeprefix('comigs: ')}")
     return Needs(
@@ -73,12 +79,33 @@ def together(needs: Iterable[Needs]) -> Needs:
         UserNeeds(max(user.memory_bytes for user in same), max(user.flops_round for user in same))
         for same in users
     )
-    return Needs(tuple(most), max(run.seconds for run in needs))
+    times = [run.seconds for run in needs]
+    return Needs(tuple(most), max((time for time in times if time is not None), default=None))
 
 
-def minutes_of(needs: Needs, lead_seconds: int) -> int:
-    """Time limit with a margin, in which the end of the run is not taken for the end of its time."""
+def minutes_of(needs: Needs, lead_seconds: int) -> int | None:
+    """Time limit with a margin; Slurm may tell the ranks a minute before the lead that it ends."""
+    if needs.seconds is None:
+        return None
     return math.ceil((needs.seconds * _TIME_MARGIN + lead_seconds) / 60) + 1
+
+
+def limit(needs: Needs, site: Site) -> int:
+    """The time limit in minutes: as planned, and no longer than the site allows."""
+    wanted = minutes_of(needs, site.lead_seconds)
+    if wanted is None and site.longest_minutes is None:
+        raise JobError(
+            f"comigs plan measures no time here, and {site.file} sets no longest=: expected --time"
+        )
+    if wanted is None or site.longest_minutes is None:
+        return wanted or site.longest_minutes or 0
+    if wanted > site.longest_minutes:
+        print(
+            f"note: planned are {wanted} minutes, and {site.file} allows {site.longest_minutes}:"
+            " the job will be requeued until it is done",
+            file=sys.stderr,
+        )
+    return min(wanted, site.longest_minutes)
 
 
 def sizes_by_need(users: Sequence[UserNeeds]) -> list[int]:

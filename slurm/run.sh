@@ -67,7 +67,7 @@ requeue() {
     if [ "$state" != RUNNING ] && [ "$reason" != TimeLimit ]; then
         say "interrupted; Slurm ends the job itself (${state:-unknown state})"
     elif [ "${SLURM_RESTART_COUNT:-0}" -ge "$restarts" ]; then
-        say "interrupted; not requeued: this was restart $SLURM_RESTART_COUNT of $restarts (site file: restarts)"
+        say "interrupted; not requeued: this was restart ${SLURM_RESTART_COUNT:-0} of $restarts (site file: restarts)"
     else
         say "interrupted; the job goes back into the queue"
         scontrol requeue "$(this_job)"
@@ -80,7 +80,7 @@ pass_old_steps() {
     local step groups=''
     [ "${SLURM_HET_SIZE:-1}" -eq 1 ] || groups=$(seq -s , 0 $((SLURM_HET_SIZE - 1)))
     for ((step = 0; step < ${SLURM_RESTART_COUNT:-0} % 16; ++step)); do
-        srun --mpi=none --ntasks=1 --nodes=1 ${groups:+--het-group="$groups"} true
+        srun --quiet --mpi=none --ntasks=1 --nodes=1 ${groups:+--het-group="$groups"} true
     done
 }
 

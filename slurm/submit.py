@@ -12,7 +12,7 @@ from pathlib import Path
 from jobs.ini import JobError
 from jobs.scale import settings_of
 
-from .needs import Needs, ask, components, minutes_of, sizes_by_need, together
+from .needs import Needs, ask, components, limit, sizes_by_need, together
 from .script import Job, log_in, script, submit
 from .site import Site, minutes, read_site
 
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an array with these methods; each run gets a folder in that of the job",
     )
     add("--seeds", type=int, metavar="N", help="an array with seeds 0 to N-1")
+    add("--force", action="store_true", help="submit also what this machine's memory cannot hold on one node")
     add("--comigs", default="build/release/comigs", metavar="FILE", help="the program (default: %(default)s)")
     return parser
 
@@ -78,14 +79,15 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
     output = _output(options.job, others)
     runs = _runs(options, others, output)
     is_array = options.methods is not None or options.seeds is not None
-    needs = together(ask(options.comigs, run.arguments) for run in _one_of_each_method(runs))
+    needs = together(
+        ask(options.comigs, run.arguments, not options.force) for run in _one_of_each_method(runs)
+    )
     sizes = _sizes(options.components, needs, site, is_array)
-    limit = _limit(options.time, needs, site)
     text = script(
         Job(
             name=f"comigs-{output.name}",
             components=components(needs.users, sizes, site.cpus_per_task),
-            minutes=limit,
+            minutes=minutes(f"--time {options.time}", options.time) if options.time else limit(needs, site),
             log=log_in(output, "slurm-%A_%a.log" if is_array else "slurm-%j.log"),
             commands=[shlex.join(["federate", options.comigs, "train", *run.arguments]) for run in runs],
             is_array=is_array,
@@ -175,21 +177,6 @@ def _sizes(asked: str | None, needs: Needs, site: Site, is_array: bool) -> list[
             f"--components: {site.file} has launcher=mpirun, which starts no ranks in other components"
         )
     return sizes
-
-
-def _limit(asked: str | None, needs: Needs, site: Site) -> int:
-    """The time limit in minutes, no longer than the site allows."""
-    if asked is not None:
-        return minutes(f"--time {asked}", asked)
-    wanted = minutes_of(needs, site.lead_seconds)
-    if site.longest_minutes is None or wanted <= site.longest_minutes:
-        return wanted
-    print(
-        f"note: planned are {wanted} minutes, and {site.file} allows {site.longest_minutes}: the job will be"
-        " requeued until it is done",
-        file=sys.stderr,
-    )
-    return site.longest_minutes
 
 
 if __name__ == "__main__":

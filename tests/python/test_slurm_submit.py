@@ -166,8 +166,24 @@ def test_what_cannot_fit_is_said_before_the_launch(capsys: pytest.CaptureFixture
     assert not Path("submitted").exists() and not Path("runs").exists()
 
 
+def test_what_only_this_machine_cannot_hold_is_submitted_on_demand() -> None:
+    content = {**plan([GIB]), "problems": ["all users on one node need 20 GiB"], "seconds": {"total": None}}
+    Path("plan.json").write_text(json.dumps(content))
+    Path("code").write_text("2")
+    assert submit("--force", "--time", "1:00:00") == 0
+    assert "#SBATCH --time=60\n" in Path("submitted").read_text()
+
+
+def test_time_that_cannot_be_measured_here(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plan.json").write_text(json.dumps({**plan([GIB]), "seconds": {"total": None}}))
+    assert submit() == 2
+    assert "comigs plan measures no time here" in capsys.readouterr().err
+    Path("site.sh").write_text(SITE + "longest=1-0\n")
+    assert "--time=1440" in options(dry(capsys))[0]
+
+
 def test_what_plan_refuses_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
-    program("comigs", 'echo "comigs: --rounds: found \'x\', expected a number" >&2; exit 2')
+    program("comigs", "echo \"comigs: --rounds: found 'x', expected a number\" >&2; exit 2")
     assert submit("--rounds", "x") == 2
     assert capsys.readouterr().err == "error: comigs plan: --rounds: found 'x', expected a number\n"
 
