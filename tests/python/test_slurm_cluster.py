@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -325,9 +328,46 @@ def test_ranks_by_mpirun_where_srun_has_no_pmix(job: Job, unbroken: Path) -> Non
 def test_a_second_cluster_in_the_same_folder_is_refused(cluster: Cluster) -> None:
     done = cluster.control("start")
     assert done.returncode == 2 and "a cluster is there already" in done.stderr
-    assert re.findall(r"^\w+", cluster.control("status").stdout, re.M)[:4] == [
-        "munged",
-        "slurmctld",
-        "n1",
-        "n2",
-    ]
+    names = re.findall(r"^\w+", cluster.control("status").stdout, re.M)
+    assert names[:4] == ["munged", "slurmctld", "n1", "n2"]
+
+
+def test_stop_ends_what_a_failure_left_and_nobody_else(cluster: Cluster, tmp_path: Path) -> None:
+    state = Path(tempfile.mkdtemp(prefix="comigs-"))
+    other = Cluster(state, tmp_path)
+    other.start()
+    job = other.submit(["sbatch", "--wrap", "sleep 300", "--output", "/dev/null"])
+    other.wait_for("the job", lambda: other.records(job)[0]["JobState"] == "RUNNING", 30)
+    bystander = subprocess.Popen(["sleep", "300"])
+    try:
+        os.kill(process_in(state, "slurmctld"), signal.SIGKILL)
+        assert other.control("status").returncode == 1
+        munged = process_in(state, "munged")
+        # As if another process had got the number of one of ours.
+        (state / "munged.process").write_text(f"{bystander.pid} 1\n")
+        other.stop()
+        assert bystander.poll() is None and not state.exists()
+        assert [pid for pid in processes_about(state) if pid != munged] == []
+        os.kill(munged, signal.SIGTERM)
+    finally:
+        bystander.kill()
+        bystander.wait()
+    assert cluster.control("status").returncode == 0
+
+
+def process_in(state: Path, name: str) -> int:
+    return int((state / f"{name}.process").read_text().split()[0])
+
+
+def processes_about(state: Path) -> list[int]:
+    """Those with the folder in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue  # it has ended
+            if str(state) in line:
+                found.append(int(entry.name))
+    return found
