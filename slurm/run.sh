@@ -84,6 +84,7 @@ pass_old_steps() {
     done
 }
 
+# What every job does before its ranks start.
 begin() {
     say "job $(this_job), restart ${SLURM_RESTART_COUNT:-0}, on ${SLURM_JOB_NODELIST:-?}"
     enter

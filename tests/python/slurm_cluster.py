@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +99,7 @@ class Cluster:
             for record in self.records(job)
         ]
 
-    def wait_for(self, what: str, is_there, seconds: float) -> None:
+    def wait_for(self, what: str, is_there: Callable[[], bool], seconds: float) -> None:
         until = time.monotonic() + seconds
         while not is_there():
             assert time.monotonic() < until, f"waited {seconds} s for {what}"
