@@ -123,8 +123,8 @@ PropagateResourceLimits=NONE
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=1
 JobRequeue=1
 ReturnToService=2
-SlurmdTimeout=15
-KillWait=30
+SlurmdTimeout=10
+KillWait=10
 MpiDefault=none
 GresTypes=gpu
 CONF

@@ -20,13 +20,14 @@ from built_program import ROOT
 from slurm_cluster import Cluster, Ended
 from tiny import MPI_ENVIRONMENT, executable, train
 
+ALL = "0 1 2 3"
 SUBMIT = ROOT / "slurm" / "submit"
 SITE = """
 partition= account= qos= options=() gpus_per_task=0 cpus_per_task=1 longest= lead=10 restarts=3 launcher=pmix
 enter() { :; }
 """
-# comigs, but every rank first writes down where it is. In the job's first start rank HOLD stops at the first
-# checkpoint, on a machine of any speed, until it is told to leave, and rank KILL is killed there.
+# comigs, but every rank first writes down where it is. In the job's first start the ranks HOLD stop at the first
+# checkpoint, on a machine of any speed, until they are told to leave, and rank KILL is killed there.
 PROGRAM = """\
 #!/bin/bash
 if [ "$1" = plan ]; then
@@ -36,7 +37,8 @@ if [ "$1" = plan ]; then
 fi
 told="${SLURM_CPUS_PER_TASK:--} ${CUDA_VISIBLE_DEVICES:--} ${SLURM_RESTART_COUNT:-0}"
 echo "$SLURM_PROCID $SLURMD_NODENAME $told" >>"$PLACES"
-if [ "$SLURM_PROCID" != "$HOLD" ] && [ "$SLURM_PROCID" != "$KILL" ] || [ -n "$SLURM_RESTART_COUNT" ]; then
+rank=${OMPI_COMM_WORLD_RANK:-$SLURM_PROCID}
+if [[ -n $SLURM_RESTART_COUNT || " $HOLD $KILL " != *" $rank "* ]]; then
     exec COMIGS "$@"
 fi
 for word; do
@@ -44,9 +46,10 @@ for word; do
     last=$word
 done
 COMIGS "$@" &
-trap 'kill -CONT $!' USR1 TERM
+trap 'kill -USR1 $!; kill -CONT $!' USR1
+trap 'kill -TERM $!; kill -CONT $!' TERM
 until compgen -G "$OUTPUT/checkpoints/*/manifest.json" >/dev/null; do sleep 0.02; done
-if [ "$SLURM_PROCID" = "$KILL" ]; then
+if [ "$rank" = "$KILL" ]; then
     kill -KILL $!
     date +%s.%N >"$PLACES.killed"
 else
@@ -150,15 +153,31 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         shutil.rmtree(state, ignore_errors=True)
 
 
-@pytest.fixture
-def job(cluster: Cluster, tmp_path: Path, tiny_base: Path, tiny_data: Path) -> Job:
-    found = Job(cluster, tmp_path)
-    write_job(found.file, tiny_base, tiny_data, found.output)
-    (tmp_path / "site.sh").write_text(SITE)
-    program = tmp_path / "comigs"
+def make_job(cluster: Cluster, folder: Path, base: Path, data: Path) -> Job:
+    found = Job(cluster, folder)
+    write_job(found.file, base, data, found.output)
+    (folder / "site.sh").write_text(SITE)
+    program = folder / "comigs"
     program.write_text(PROGRAM.replace("COMIGS", executable()))
     program.chmod(0o755)
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_data: Path
+) -> tuple[Job, str]:
+    """A job that meets its time limit, and its number. It does so while other tests run."""
+    job = make_job(cluster, tmp_path_factory.mktemp("limited"), tiny_base, tiny_data)
+    return job, job.submit("--nodes", 2, "--time", 1, hold=ALL)
+
+
+@pytest.fixture
+def job(
+    cluster: Cluster, limited: tuple[Job, str], tmp_path: Path, tiny_base: Path, tiny_data: Path
+) -> Iterator[Job]:
+    yield make_job(cluster, tmp_path, tiny_base, tiny_data)
+    cluster.clear(limited[1])
 
 
 def write_job(file: Path, base: Path, data: Path, output: Path) -> None:
@@ -244,15 +263,6 @@ def test_an_array_of_methods_and_seeds(job: Job) -> None:
                 assert (file.attrs["method"], file.attrs["seed"]) == (method, seed)
 
 
-def test_a_time_limit_requeues_and_the_end_is_that_of_an_unbroken_run(job: Job, unbroken: Path) -> None:
-    number = job.submit("--nodes", 2, "--time", "1", hold="0")
-    job.wait_until_held(number)
-    ended = job.wait(number, 120)
-    assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
-    assert "slurm: interrupted; the job goes back into the queue" in job.log()
-    check_equal(job.output / "results.h5", unbroken)
-
-
 def test_a_component_that_is_told_to_leave_requeues_all(job: Job) -> None:
     number = job.submit("--components", "2,2", hold="3")
     job.wait_until_held(number)
@@ -262,28 +272,13 @@ def test_a_component_that_is_told_to_leave_requeues_all(job: Job) -> None:
 
 
 def test_a_task_of_an_array_is_requeued_alone(job: Job) -> None:
-    number = job.submit("--methods", "comigs-1g1s", "--seeds", 2, hold="0")
+    number = job.submit("--methods", "comigs-1g1s", "--seeds", 2, hold=ALL)
     for seed in (0, 1):
         job.wait_until_held(number, job.output / f"comigs-1g1s-seed{seed}")
     for task, restarts in (("1", ["0", "1"]), ("0", ["1", "1"])):
         job.cluster.run("scancel", "--signal=USR1", f"{number}_{task}")
         job.cluster.wait_for("its requeue", lambda: job.restarts(number) == restarts, 30)  # noqa: B023
     assert [task.state for task in job.cluster.wait(number, 60)] == ["COMPLETED"] * 2, job.log()
-
-
-def test_a_failed_node_is_left_and_the_end_is_that_of_an_unbroken_run(job: Job, unbroken: Path) -> None:
-    number = job.submit("--nodes", 2, hold="0")
-    job.wait_until_held(number)
-    assert job.cluster.control("fail", "n2").returncode == 0
-    job.cluster.wait_for(
-        "Slurm to see it", lambda: job.cluster.records(number)[0]["JobState"] == "PENDING", 60
-    )
-    repaired = job.cluster.control("repair", "n2")
-    assert repaired.returncode == 0, repaired.stderr
-    ended = job.wait(number, 90)
-    assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
-    assert {(place.restart, place.node) for place in job.places()} >= {(1, "n1"), (1, "n2")}
-    check_equal(job.output / "results.h5", unbroken)
 
 
 def test_a_killed_rank_ends_the_job_within_ten_seconds(job: Job) -> None:
@@ -303,7 +298,7 @@ def test_bad_input_is_not_requeued(job: Job) -> None:
 
 
 def test_a_cancelled_job_stays_cancelled(job: Job) -> None:
-    number = job.submit(hold="0")
+    number = job.submit(hold=ALL)
     job.wait_until_held(number)
     job.cluster.run("scancel", number)
     ended = job.wait(number)
@@ -313,7 +308,7 @@ def test_a_cancelled_job_stays_cancelled(job: Job) -> None:
 
 def test_restarts_come_to_an_end(job: Job) -> None:
     (job.folder / "site.sh").write_text(SITE + "restarts=0\n")
-    number = job.submit(hold="0")
+    number = job.submit(hold=ALL)
     job.wait_until_held(number)
     job.cluster.run("scancel", "--signal=USR1", number)
     ended = job.wait(number)
@@ -325,8 +320,37 @@ def test_ranks_by_mpirun_where_srun_has_no_pmix(job: Job, unbroken: Path) -> Non
     (job.folder / "site.sh").write_text(SITE + "launcher=mpirun\n")
     for name, value in MPI_ENVIRONMENT.items():
         job.cluster.environment.setdefault(name, value)
-    ended = job.wait(job.submit("--nodes", 2))
-    assert ended.state == "COMPLETED", job.log()
+    number = job.submit("--nodes", 2, hold=ALL)
+    job.wait_until_held(number)
+    job.cluster.run("scancel", "--batch", "--signal=USR1", number)
+    ended = job.wait(number)
+    assert (ended.state, ended.restarts) == ("COMPLETED", 1), job.log()
+    check_equal(job.output / "results.h5", unbroken)
+
+
+def test_a_time_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
+    limited: tuple[Job, str], unbroken: Path
+) -> None:
+    job, number = limited
+    ended = job.wait(number, 120)
+    assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
+    assert "slurm: interrupted; the job goes back into the queue" in job.log()
+    assert [place.restart for place in job.places()] == [0] * 4 + [1] * 4
+    check_equal(job.output / "results.h5", unbroken)
+
+
+def test_a_failed_node_is_left_and_the_end_is_that_of_an_unbroken_run(job: Job, unbroken: Path) -> None:
+    number = job.submit("--nodes", 2, hold=ALL)
+    job.wait_until_held(number)
+    assert job.cluster.control("fail", "n2").returncode == 0
+    job.cluster.wait_for(
+        "Slurm to see it", lambda: job.cluster.records(number)[0]["JobState"] == "PENDING", 90
+    )
+    repaired = job.cluster.control("repair", "n2")
+    assert repaired.returncode == 0, repaired.stderr
+    ended = job.wait(number, 90)
+    assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
+    assert {(place.restart, place.node) for place in job.places()} >= {(1, "n1"), (1, "n2")}
     check_equal(job.output / "results.h5", unbroken)
 
 
