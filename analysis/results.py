@@ -22,6 +22,8 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from analysis.inspection import complaint
+
 FILE_NAME = "results.h5"
 SCHEMA_VERSION = 1
 GROUPS = (
@@ -187,6 +189,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
     Damaged bytes show as almost any exception of h5py, numpy or xarray, hence no list of them.
     """
     try:
+        if found := complaint(path):
+            raise ResultsError(f"{path}: cannot be read ({as_text(found)})")
         # No locks: a reader must never make the running job's next write fail.
         with h5py.File(path, "r", locking=False) as file:
             yield file

@@ -47,9 +47,23 @@ std::vector<const char*> pointers_to(const std::vector<std::string>& texts) {
 std::size_t element_count(const Dataset& dataset) {
   std::size_t size = 1;
   for (const std::uint64_t extent : dataset.extent()) {
-    size *= extent;
+    if (__builtin_mul_overflow(size, extent, &size)) {
+      throw IoError(fmt::format("{}: its extent overflows", place_of(dataset.id())));
+    }
   }
   return size;
+}
+
+// A damaged or hostile extent must not become an allocation: the file must be large enough for what it claims.
+void check_stored(const Dataset& dataset, const Object& type) {
+  const Object file(check(H5Iget_file_id(dataset.id()), dataset.id(), "find the file of"), &H5Fclose);
+  hsize_t size_bytes = 0;
+  check(H5Fget_filesize(file.id(), &size_bytes), dataset.id(), "size the file of");
+  const std::size_t count = element_count(dataset);
+  if (count > size_bytes / H5Tget_size(type.id())) {
+    throw IoError(fmt::format("{}: {} values claimed, more than a file of {} bytes holds",
+                              place_of(dataset.id()), count, size_bytes));
+  }
 }
 
 void check_size(const Dataset& dataset, std::size_t count) {
@@ -237,6 +251,7 @@ std::vector<std::string> Dataset::read_texts() const {
   if (H5Tis_variable_str(type.id()) <= 0) {
     throw IoError(fmt::format("cannot read {}: it holds no texts", place_of(id())));
   }
+  check_stored(*this, type);
   std::vector<char*> pointers(element_count(*this), nullptr);
   check(H5Dread(id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()), id(), "read");
   std::vector<std::string> texts;

@@ -13,8 +13,9 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path results_file(const fs::path& place) {
-  const fs::path file = fs::is_directory(place) ? place / "results.h5" : place;
-  if (!fs::is_regular_file(file)) {
+  std::error_code error;
+  const fs::path file = fs::is_directory(place, error) ? place / "results.h5" : place;
+  if (!fs::is_regular_file(file, error)) {
     throw DataError(
         fmt::format("{}: no such file, expected a run's folder or its results.h5", file.string()));
   }
@@ -30,7 +31,9 @@ RunRecord read_record(const fs::path& path) {
     const io::hdf5::File file = io::hdf5::File::open_to_read(path);
     const io::hdf5::Group root = file.root();
     const auto length = [&](const char* name) {
-      return static_cast<std::int64_t>(root.open_dataset(name).extent().at(0));
+      const std::vector<std::uint64_t> extent = root.open_dataset(name).extent();
+      if (extent.size() != 1) throw IoError(fmt::format("'/{}' is no list", name));
+      return static_cast<std::int64_t>(extent[0]);
     };
     return {
         .configuration = root.text_attribute("configuration"),
