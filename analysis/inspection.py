@@ -6,6 +6,7 @@ ever, or lead it to other files. So a child reads everything first, and what bec
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def _be_the_child(path: Path, size: int, sending: int) -> None:
     """Never returns. An exception is nothing to tell: the parent will meet it too, and name its place."""
     reason = ""
     try:
+        faulthandler.disable()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_seconds(size))
         with h5py.File(path, "r", locking=False) as file:
@@ -66,7 +68,9 @@ def _be_the_child(path: Path, size: int, sending: int) -> None:
 def _reasons(file: h5py.File, size: int) -> Iterator[str]:
     """Reads everything; yields what must not be read by anybody."""
     links: list[str] = []
-    file.visititems_links(lambda name, link: links.append(name) if isinstance(link, h5py.ExternalLink) else None)
+    file.visititems_links(
+        lambda name, link: links.append(name) if isinstance(link, h5py.ExternalLink) else None
+    )
     yield from (f"{name!r:.100} is a link to another file" for name in links)
     names: list[str] = []
     file.visit(names.append)

@@ -54,7 +54,12 @@ def _probe(run: Run, name: str, group: h5py.Group) -> Probe:
             f"{run.path}: 'tokens/{name}' has {len(ids)} ids, {len(texts)} texts and scores of shape "
             f"{score.shape} (expected user, token, layer, expert for {len(run.users)} users)"
         )
-    if ids.dtype.kind not in "iu" or ids.ndim != 1 or (ids < 0).any() or (ids >= MOST_TOKENS_OF_A_VOCABULARY).any():
+    if (
+        ids.dtype.kind not in "iu"
+        or ids.ndim != 1
+        or (ids < 0).any()
+        or (ids >= MOST_TOKENS_OF_A_VOCABULARY).any()
+    ):
         raise ResultsError(f"{run.path}: 'tokens/{name}/ids' are no numbers of tokens")
     return Probe(name, as_text(group.attrs.get("owner", "")), ids, texts, score)
 

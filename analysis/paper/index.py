@@ -205,7 +205,7 @@ class _Record:
     def path(self, name: str) -> str:
         """A path below the folder of the index: one from elsewhere must not lead us to other files."""
         value = self.text(name)
-        if Path(value).is_absolute() or ".." in Path(value).parts:
+        if os.path.normpath(value).startswith(("/", "..")):
             raise self._wrong(value, "a folder below the index", name)
         return value
 

@@ -72,9 +72,10 @@ void check_size(const results::StoredRun& run, const Job& job) {
     for (const model::ParameterSpec& spec : model::parameter_specs(job.architecture, user))
       numbers += spec.count();
     if (numbers > file_bytes / static_cast<std::int64_t>(sizeof(float)))
-      throw DataError(fmt::format("{}: {} bytes, too few for the {} trained numbers of a user that its "
-                                  "configuration promises",
-                                  run.path().string(), file_bytes, numbers));
+      throw DataError(
+          fmt::format("{}: {} bytes, too few for the {} trained numbers of a user that its "
+                      "configuration promises",
+                      run.path().string(), file_bytes, numbers));
   }
 }
 

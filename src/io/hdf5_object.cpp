@@ -54,7 +54,8 @@ std::size_t element_count(const Dataset& dataset) {
   return size;
 }
 
-// A damaged or hostile extent must not become an allocation: the file must be large enough for what it claims.
+// A damaged or hostile extent must not become an allocation: the file must be large enough for what it
+// claims.
 void check_stored(const Dataset& dataset, const Object& type) {
   const Object file(check(H5Iget_file_id(dataset.id()), dataset.id(), "find the file of"), &H5Fclose);
   hsize_t size_bytes = 0;

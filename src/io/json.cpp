@@ -16,8 +16,7 @@ nlohmann::json parse_json(std::span<const std::byte> content, const std::string&
                           std::size_t most_bytes) {
   using Event = nlohmann::json::parse_event_t;
   if (content.size() > most_bytes)
-    throw DataError(
-        fmt::format("{}: {} bytes, expected at most {}", file_name, content.size(), most_bytes));
+    throw DataError(fmt::format("{}: {} bytes, expected at most {}", file_name, content.size(), most_bytes));
   const auto guard = [&](int depth, Event, const nlohmann::json&) {
     if (depth >= most_levels)
       throw DataError(fmt::format("{}: nested more than {} levels deep", file_name, most_levels));

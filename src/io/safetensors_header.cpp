@@ -84,9 +84,10 @@ Json parse_json(std::string_view text) {
   } catch (const Json::exception& error) {
     const std::string_view reason = error.what();  // "[json.exception.parse_error.101] parse error at ..."
     const auto bracket = reason.find("] ");
-    throw Refusal(fmt::format("its header is not JSON: {}",
-                              printable(bracket == std::string_view::npos ? reason : reason.substr(bracket + 2),
-                                        most_reason_bytes)));
+    throw Refusal(
+        fmt::format("its header is not JSON: {}",
+                    printable(bracket == std::string_view::npos ? reason : reason.substr(bracket + 2),
+                              most_reason_bytes)));
   }
 }
 
@@ -173,9 +174,10 @@ void check_extents(std::vector<Entry>& entries, std::uint64_t begin, std::uint64
   std::uint64_t expected = 0;
   for (const Entry& entry : entries) {
     if (entry.extent.begin != expected) {
-      throw Refusal(fmt::format(
-          "the data of tensor '{}' begin at {}; {} was expected ({})", printable(entry.name), entry.extent.begin,
-          expected, entry.extent.begin < expected ? "it overlaps another tensor" : "there is a hole"));
+      throw Refusal(
+          fmt::format("the data of tensor '{}' begin at {}; {} was expected ({})", printable(entry.name),
+                      entry.extent.begin, expected,
+                      entry.extent.begin < expected ? "it overlaps another tensor" : "there is a hole"));
     }
     expected = entry.extent.end;
   }

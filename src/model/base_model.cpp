@@ -29,7 +29,8 @@ const Family& find_family(const std::string& name, const std::string& where) {
     if (name == family.name) return family;
     known += fmt::format("{}'{}'", known.empty() ? "" : ", ", family.name);
   }
-  throw DataError(fmt::format("{}: model_type '{}' is not supported; known: {}", where, printable(name), known));
+  throw DataError(
+      fmt::format("{}: model_type '{}' is not supported; known: {}", where, printable(name), known));
 }
 
 }  // namespace

@@ -40,14 +40,32 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--executions", type=int, default=20_000, metavar="N", help="of each target [%(default)s]")
+    parser.add_argument(
+        "--executions", type=int, default=20_000, metavar="N", help="of each target [%(default)s]"
+    )
     parser.add_argument("--seconds", type=int, metavar="S", help="for each target, in the place of a number")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="the same inputs for the same [%(default)s]")
-    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--build", type=Path, default=ROOT / "build" / "fuzz", metavar="FOLDER", help="[build/fuzz]")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="go on with the inputs there, and add to them")
-    parser.add_argument("--found", type=Path, default=ROOT / "build" / "fuzz" / "found", metavar="FOLDER", help="[build/fuzz/found]")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at a time [%(default)s]")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="the same inputs for the same [%(default)s]"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=TARGETS, default=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS)
+    )
+    parser.add_argument(
+        "--build", type=Path, default=ROOT / "build" / "fuzz", metavar="FOLDER", help="[build/fuzz]"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, metavar="FOLDER", help="go on with the inputs there, and add to them"
+    )
+    parser.add_argument(
+        "--found",
+        type=Path,
+        default=ROOT / "build" / "fuzz" / "found",
+        metavar="FOLDER",
+        help="[build/fuzz/found]",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at a time [%(default)s]"
+    )
     return parser.parse_args()
 
 
@@ -60,7 +78,13 @@ def fuzz(target: str, folder: Path, wanted: argparse.Namespace) -> Fuzzed:
     before = set(found.iterdir())
     _, words = TARGETS[target]
     limit = f"-runs={wanted.executions}" if wanted.seconds is None else f"-max_total_time={wanted.seconds}"
-    command = [wanted.build / f"fuzz_{target}", corpus, limit, f"-seed={wanted.seed}", f"-artifact_prefix={found}/"]
+    command = [
+        wanted.build / f"fuzz_{target}",
+        corpus,
+        limit,
+        f"-seed={wanted.seed}",
+        f"-artifact_prefix={found}/",
+    ]
     command += [f"-max_len={LONGEST_INPUT_BYTES}", f"-timeout={SECONDS_FOR_ONE}", "-print_final_stats=1"]
     command += [f"-rss_limit_mb={MOST_MEMORY_MIB}", f"-malloc_limit_mb={MOST_ALLOCATION_MIB}"]
     command += [f"-dict={ROOT / 'tests' / 'fuzz' / words}"] if words else []
@@ -72,7 +96,12 @@ def fuzz(target: str, folder: Path, wanted: argparse.Namespace) -> Fuzzed:
     edges = re.findall(r"cov: (\d+)", done.stderr)
     kept = sorted(str(path) for path in set(found.iterdir()) - before)
     return Fuzzed(
-        target, int(executions[1]) if executions else 0, int(edges[-1]) if edges else 0, kept, done.stderr, done.returncode
+        target,
+        int(executions[1]) if executions else 0,
+        int(edges[-1]) if edges else 0,
+        kept,
+        done.stderr,
+        done.returncode,
     )
 
 
@@ -80,13 +109,21 @@ def main() -> int:
     wanted = arguments()
     missing = [target for target in wanted.only if not (wanted.build / f"fuzz_{target}").is_file()]
     if missing:
-        print(f"tests.fuzz: not built in {wanted.build}: {', '.join(missing)} (cmake --preset fuzz)", file=sys.stderr)
+        print(
+            f"tests.fuzz: not built in {wanted.build}: {', '.join(missing)} (cmake --preset fuzz)",
+            file=sys.stderr,
+        )
         return 2
-    with tempfile.TemporaryDirectory(prefix="comigs-fuzz-") as temporary, ThreadPoolExecutor(wanted.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="comigs-fuzz-") as temporary,
+        ThreadPoolExecutor(wanted.jobs) as pool,
+    ):
         results = list(pool.map(lambda target: fuzz(target, Path(temporary), wanted), wanted.only))
     stopped = [result for result in results if result.code != 0]
     for result in stopped:
-        print(f"{result.target} stopped: {', '.join(result.kept) or 'no input kept'}\n{result.output[-6000:]}\n")
+        print(
+            f"{result.target} stopped: {', '.join(result.kept) or 'no input kept'}\n{result.output[-6000:]}\n"
+        )
     print(f"{'target':<16}{'executions':>12}{'edges':>8}  found")
     for result in results:
         print(f"{result.target:<16}{result.executions:>12,}{result.covered:>8}  {len(result.kept)}")

@@ -17,7 +17,9 @@ namespace comigs::fuzz {
 
 using Input = std::span<const std::byte>;
 
-inline Input input(const std::uint8_t* data, std::size_t size) { return std::as_bytes(std::span(data, size)); }
+inline Input input(const std::uint8_t* data, std::size_t size) {
+  return std::as_bytes(std::span(data, size));
+}
 
 inline std::string_view text(Input input) {
   return {reinterpret_cast<const char*>(input.data()), input.size()};

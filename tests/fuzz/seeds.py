@@ -44,7 +44,11 @@ def _manifests(folder: Path) -> list[bytes]:
 
 def _tokenisers(folder: Path) -> list[bytes]:
     plain = {"model": {"vocab": {"a": 0, "\u0120b": 1, "\u00c3": 96}}, "decoder": None}
-    return [json.dumps(TOKENISER).encode(), json.dumps(plain, ensure_ascii=False).encode(), tiny.TOKENISER.encode()]
+    return [
+        json.dumps(TOKENISER).encode(),
+        json.dumps(plain, ensure_ascii=False).encode(),
+        tiny.TOKENISER.encode(),
+    ]
 
 
 def _probes(folder: Path) -> list[bytes]:
@@ -53,7 +57,10 @@ def _probes(folder: Path) -> list[bytes]:
 
 def _configurations(folder: Path) -> list[bytes]:
     jobs = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "jobs").glob("**/*.ini"))]
-    complete = [JOB.format(place="."), JOB.format(place=".") + "[user.1]\nexperts = 2\n[user.2]\nmemory = 1.5\n"]
+    complete = [
+        JOB.format(place="."),
+        JOB.format(place=".") + "[user.1]\nexperts = 2\n[user.2]\nmemory = 1.5\n",
+    ]
     return [text.encode() for text in (*complete, *jobs)]
 
 

@@ -1,5 +1,6 @@
-// A token file, with what a manifest promises of it in the input's first bytes: type, digest or none, vocabulary,
-// difference between the tokens promised and those there. Where it is accepted, all of it can be read.
+// A token file, with what a manifest promises of it in the input's first bytes: type, digest or none,
+// vocabulary, difference between the tokens promised and those there. Where it is accepted, all of it can be
+// read.
 #include "comigs/data/token_shard.hpp"
 
 #include <cstring>
@@ -33,9 +34,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const fuzz::Input content = fuzz::input(data, size).subspan(sizeof promise);
   const bool is_wide = promise.is_wide % 2 != 0;
   const auto there = static_cast<std::int64_t>(content.size() / (is_wide ? 4 : 2));
-  data::ShardDescription description{.file = folder.write("shard.bin", content),
-                                     .type = is_wide ? data::TokenType::uint32 : data::TokenType::uint16,
-                                     .tokens = there + (promise.tokens_differ % 2 != 0 ? promise.difference : 0)};
+  data::ShardDescription description{
+      .file = folder.write("shard.bin", content),
+      .type = is_wide ? data::TokenType::uint32 : data::TokenType::uint16,
+      .tokens = there + (promise.tokens_differ % 2 != 0 ? promise.difference : 0)};
   if (promise.has_digest % 2 != 0)
     description.sha256 = promise.digest_fits % 2 != 0 ? sha256(content) : std::string(64, 'a');
   fuzz::accept_or_refuse([&] {

@@ -51,11 +51,19 @@ def arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--executable", type=Path, required=True, metavar="FILE", help="comigs, sanitized or not")
-    parser.add_argument("--count", type=int, default=30, metavar="N", help="inputs of each class [%(default)s]")
+    parser.add_argument(
+        "--executable", type=Path, required=True, metavar="FILE", help="comigs, sanitized or not"
+    )
+    parser.add_argument(
+        "--count", type=int, default=30, metavar="N", help="inputs of each class [%(default)s]"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="[%(default)s]")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at a time [%(default)s]")
-    parser.add_argument("--seconds", type=float, default=120, metavar="S", help="after which one hangs [%(default)s]")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at a time [%(default)s]"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120, metavar="S", help="after which one hangs [%(default)s]"
+    )
     parser.add_argument("--only", metavar="CLASS[:NUMBER]", help="classes are counted from 0")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the broken inputs there")
     wanted = parser.parse_args()
@@ -99,7 +107,10 @@ def table(outcomes: list[Outcome]) -> str:
     total = [str(sum(int(row[column]) for row in rows[1:])) for column in range(1, len(HEAD))]
     rows.append(["altogether", *total])
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in rows]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -112,10 +123,14 @@ def main() -> int:
             outcomes = list(pool.map(lambda case: attempt(case, good, folder, wanted), cases(wanted)))
     others = [outcome for outcome in outcomes if outcome.verdict.kind == trial.OTHER]
     for outcome in others:
-        print(f"{outcome.case.label} {outcome.case.kind.name}, {outcome.what[:200]}: {outcome.verdict.reason}")
+        print(
+            f"{outcome.case.label} {outcome.case.kind.name}, {outcome.what[:200]}: {outcome.verdict.reason}"
+        )
     sanitized = "with sanitizers" if trial.is_sanitized(wanted.executable) else "without sanitizers"
     print(f"\n{table(outcomes)}\n")
-    print(f"seed {wanted.seed}, {wanted.executable} ({sanitized}), {time.monotonic() - begun:.0f} s: others = {len(others)}")
+    print(
+        f"seed {wanted.seed}, {wanted.executable} ({sanitized}), {time.monotonic() - begun:.0f} s: others = {len(others)}"
+    )
     return 1 if others else 0
 
 

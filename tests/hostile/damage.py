@@ -12,8 +12,30 @@ from pathlib import Path
 
 DEEP = "@deep@"  # stands for lists in lists, deeper than any stack
 LEVELS = 200_000
-NUMBERS = (-1, 0, 0.5, 1e308, -(2**63), 2**31, 2**53, 2**63, 2**64 - 1, 2**64, 10**30, float("nan"), float("inf"))
-TEXTS = ("", "x" * 100_000, "\x00\x1b[31m\nfake line\n", "../../../../etc/passwd", "/etc/passwd", "\ud800", "\u202e")
+NUMBERS = (
+    -1,
+    0,
+    0.5,
+    1e308,
+    -(2**63),
+    2**31,
+    2**53,
+    2**63,
+    2**64 - 1,
+    2**64,
+    10**30,
+    float("nan"),
+    float("inf"),
+)
+TEXTS = (
+    "",
+    "x" * 100_000,
+    "\x00\x1b[31m\nfake line\n",
+    "../../../../etc/passwd",
+    "/etc/passwd",
+    "\ud800",
+    "\u202e",
+)
 OTHERS = (None, True, [], {}, [[[]]], {"a": {"b": []}}, DEEP)
 OUTSIDE = ("../secret", "/etc/passwd", "a/../../secret", "./../secret", "..", ".", "/", "link-out")
 
@@ -64,7 +86,9 @@ def overwritten(data: bytes, source: random.Random) -> bytes:
 
 def inserted(data: bytes, source: random.Random) -> bytes:
     place = source.randrange(len(data) + 1)
-    what = source.choice((b"\x00", b"\xff\xfe", b"\xc3\x28", b"\r\n", b"\xef\xbb\xbf", b"{", b'"', b"\x1b[2J"))
+    what = source.choice(
+        (b"\x00", b"\xff\xfe", b"\xc3\x28", b"\r\n", b"\xef\xbb\xbf", b"{", b'"', b"\x1b[2J")
+    )
     return data[:place] + what + data[place:]
 
 
@@ -130,7 +154,9 @@ def damaged_json(document: object, source: random.Random) -> tuple[str, object]:
         if not places:
             break
         holder, key = source.choice(places)
-        kind = source.choice(("number", "text", "other", "absent", "twice", "swapped", "path", "string number"))
+        kind = source.choice(
+            ("number", "text", "other", "absent", "twice", "swapped", "path", "string number")
+        )
         notes.append(f"{key}: {kind}")
         if kind == "number":
             holder[key] = source.choice(NUMBERS)
@@ -190,12 +216,60 @@ def _text(node: object) -> str:
 
 # No large number that an option could take: it would be a correct run, of a year.
 VALUES = ("", "-1", "nan", "inf", "-inf", "1e999", "1e-320", "99999999999999999999", "0x10", "1.5", "true")
-VALUES += ("1,2,3,4,5", ",", "1,,", "x" * 100_000, "\x00", "\x1b[2J", "a=b", "[", "#", "'1'", "1 2", "1;", "+1", "\u0661")
-LINES = ("=", "= 1", "a =", "[", "]", "[]", "[ ]", "[user", "[user.]", "[user.-1]", "[user.0.0]", "[user.9999999999]")
-LINES += ("[user.99999999999999999999]", "[usr]", "[run]]", "rounds", "rounds == 1", "run.rounds = 1", "[job]")
+VALUES += (
+    "1,2,3,4,5",
+    ",",
+    "1,,",
+    "x" * 100_000,
+    "\x00",
+    "\x1b[2J",
+    "a=b",
+    "[",
+    "#",
+    "'1'",
+    "1 2",
+    "1;",
+    "+1",
+    "\u0661",
+)
+LINES = (
+    "=",
+    "= 1",
+    "a =",
+    "[",
+    "]",
+    "[]",
+    "[ ]",
+    "[user",
+    "[user.]",
+    "[user.-1]",
+    "[user.0.0]",
+    "[user.9999999999]",
+)
+LINES += (
+    "[user.99999999999999999999]",
+    "[usr]",
+    "[run]]",
+    "rounds",
+    "rounds == 1",
+    "run.rounds = 1",
+    "[job]",
+)
 LINES += ("[job]\ninherit = job.ini", "[job]\ninherit = .", "[job]\ninherit = absent.ini", "[job]\ninherit =")
-LINES += ("[job]\ninherit = /dev/zero", "[job]\ninherit = other.ini", "[job]\ninherits = other.ini", "\x00", "\x0b")
-LINES += ("[run]\nrounds = 1\nrounds = 1", "[user.0]\nexperts = 3", "; only a comment", "# another", "[a]" * 10_000)
+LINES += (
+    "[job]\ninherit = /dev/zero",
+    "[job]\ninherit = other.ini",
+    "[job]\ninherits = other.ini",
+    "\x00",
+    "\x0b",
+)
+LINES += (
+    "[run]\nrounds = 1\nrounds = 1",
+    "[user.0]\nexperts = 3",
+    "; only a comment",
+    "# another",
+    "[a]" * 10_000,
+)
 
 
 def damaged_ini(text: str, source: random.Random) -> tuple[str, bytes]:

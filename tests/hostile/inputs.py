@@ -46,7 +46,9 @@ def _train(place: Place, what: str, names: Sequence[str], may_run: bool = True) 
     return Broken(what, ["train", place.job], names, may_run)
 
 
-def _route(place: Place, what: str, names: Sequence[str], *more: object, results: Path | None = None) -> Broken:
+def _route(
+    place: Place, what: str, names: Sequence[str], *more: object, results: Path | None = None
+) -> Broken:
     where = ["--data", place.data, "--model", place.base, "--device", "cpu", "--threads", 1, "--tokens", 24]
     return Broken(what, ["route", results or place.results.parent, *where, *more], names)
 
@@ -94,7 +96,9 @@ def options(place: Place, source: random.Random) -> Broken:
     name = source.choice(list(given))
     value = words.index(name) + 1
     hostile = [text for text in (*VALUES, *TEXTS) if "\x00" not in text]
-    kind = source.choice(("value", "value", "value", "no value", "twice", "absent", "unknown", "section", "bytes", "word"))
+    kind = source.choice(
+        ("value", "value", "value", "no value", "twice", "absent", "unknown", "section", "bytes", "word")
+    )
     if kind == "value":
         words[value] = source.choice(hostile)
     elif kind == "no value":
@@ -104,14 +108,30 @@ def options(place: Place, source: random.Random) -> Broken:
     elif kind == "absent":
         del words[value - 1 : value + 1]
     elif kind == "unknown":
-        words[value - 1] = source.choice((name[:-1], name + "x", name.upper(), "-" + name, "--=" + name, "--"))
+        words[value - 1] = source.choice(
+            (name[:-1], name + "x", name.upper(), "-" + name, "--=" + name, "--")
+        )
     elif kind == "section":
-        words += [source.choice(("--user.-1.experts", "--user.9.experts", "--user..experts", "--user.99999999999999999999.experts")), "2"]
+        words += [
+            source.choice(
+                (
+                    "--user.-1.experts",
+                    "--user.9.experts",
+                    "--user..experts",
+                    "--user.99999999999999999999.experts",
+                )
+            ),
+            "2",
+        ]
     elif kind == "bytes":
         words[value] = "\udcff\udcfe" + words[value]  # not UTF-8
     else:
         words.insert(0, source.choice(hostile))
-    return Broken(f"{name}: {kind} {words[value % len(words)][:40]!r}", ["train", *words], (str(place.folder), "[", "--", "job file", "method"))
+    return Broken(
+        f"{name}: {kind} {words[value % len(words)][:40]!r}",
+        ["train", *words],
+        (str(place.folder), "[", "--", "job file", "method"),
+    )
 
 
 # Data sets --------------------------------------------------------------------------------------------------
@@ -161,7 +181,10 @@ def tokeniser(place: Place, source: random.Random) -> Broken:
 
 def probes(place: Place, source: random.Random) -> Broken:
     return _json_file(
-        place, place.probes, source, lambda what: _route(place, what, (str(place.folder),), "--probes", place.probes)
+        place,
+        place.probes,
+        source,
+        lambda what: _route(place, what, (str(place.folder),), "--probes", place.probes),
     )
 
 
@@ -182,7 +205,9 @@ def _json_file(place: Place, file: Path, source: random.Random, command: Callabl
 
 
 def model_configuration(place: Place, source: random.Random) -> Broken:
-    return _json_file(place, place.base / "config.json", source, lambda what: _train(place, what, (str(place.base),)))
+    return _json_file(
+        place, place.base / "config.json", source, lambda what: _train(place, what, (str(place.base),))
+    )
 
 
 def safetensors(place: Place, source: random.Random) -> Broken:
@@ -195,7 +220,9 @@ def damaged_safetensors(file: Path, source: random.Random) -> str:
     data = file.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header, body = data[8 : 8 + length], data[8 + length :]
-    kind = source.choice(("json", "json", "json", "tensor", "tensor", "length", "bytes", "bytes", "body", "place"))
+    kind = source.choice(
+        ("json", "json", "json", "tensor", "tensor", "length", "bytes", "bytes", "body", "place")
+    )
     if kind == "place":
         return replaced(file, source)
     if kind == "json":
@@ -212,7 +239,9 @@ def damaged_safetensors(file: Path, source: random.Random) -> str:
         what = "length of the header"
     said = len(header)
     if kind == "length":
-        said = source.choice((0, 1, 7, said - 1, said + 1, 99_999_999, 100_000_000, 2**31, 2**63, 2**64 - 1, 2**64 - 8))
+        said = source.choice(
+            (0, 1, 7, said - 1, said + 1, 99_999_999, 100_000_000, 2**31, 2**63, 2**64 - 1, 2**64 - 8)
+        )
     file.write_bytes(struct.pack("<Q", said) + header + body)
     return f"{kind}: {what}"
 
@@ -222,7 +251,9 @@ def _damaged_tensor(header: dict, source: random.Random) -> tuple[str, bytes]:
     names = [name for name in header if name != "__metadata__"]
     first, second = source.sample(names, 2)
     tensor = header[first]
-    kind = source.choice(("petabytes", "overflow", "to zero", "overlap", "far", "backwards", "axes", "turned", "dtype"))
+    kind = source.choice(
+        ("petabytes", "overflow", "to zero", "overlap", "far", "backwards", "axes", "turned", "dtype")
+    )
     if kind == "petabytes":
         tensor |= {"shape": [2**25, 2**25], "data_offsets": [0, 2**52]}
     elif kind == "overflow":
@@ -240,7 +271,9 @@ def _damaged_tensor(header: dict, source: random.Random) -> tuple[str, bytes]:
     elif kind == "turned":
         tensor["shape"] = tensor["shape"][::-1] + [1]
     else:
-        tensor["dtype"] = source.choice(("F64", "I32", "F8_E4M3", "BOOL", "f32", "F32\n\x1b[31m", "x" * 100_000))
+        tensor["dtype"] = source.choice(
+            ("F64", "I32", "F8_E4M3", "BOOL", "f32", "F32\n\x1b[31m", "x" * 100_000)
+        )
     return kind, json.dumps(header).encode()
 
 

@@ -25,7 +25,9 @@ PROBES = {
     "format": "comigs-probes",
     "format_version": 1,
     "vocabulary": tiny.VOCABULARY,
-    "probes": [{"name": name, "ids": [1, 2, 3, 4], "text": ["a", " b", "c", "\n"]} for name in ("one", "two")],
+    "probes": [
+        {"name": name, "ids": [1, 2, 3, 4], "text": ["a", " b", "c", "\n"]} for name in ("one", "two")
+    ],
 }
 JOB = """[run]
 output = {place}/out

@@ -14,7 +14,9 @@ PETA = 2**50
 
 
 def damaged_results(path: Path, source: random.Random) -> str:
-    kind = source.choice(("bytes", "bytes", "bytes", "object", "object", "object", "attribute", "attribute", "place"))
+    kind = source.choice(
+        ("bytes", "bytes", "bytes", "object", "object", "object", "attribute", "attribute", "place")
+    )
     if kind == "bytes":
         what, data = damaged_bytes(path.read_bytes(), source)
         path.write_bytes(data)
@@ -35,7 +37,17 @@ def _names(file: h5py.File) -> list[str]:
 def _damaged_object(file: h5py.File, source: random.Random) -> str:
     name = source.choice(_names(file))
     kind = source.choice(
-        ("absent", "scalar", "texts", "numbers", "petabytes", "sparse", "loop", "external link", "external data")
+        (
+            "absent",
+            "scalar",
+            "texts",
+            "numbers",
+            "petabytes",
+            "sparse",
+            "loop",
+            "external link",
+            "external data",
+        )
         + ("virtual", "group", "empty", "swapped", "control")
     )
     other = source.choice(_names(file))
@@ -77,7 +89,9 @@ def _damaged_object(file: h5py.File, source: random.Random) -> str:
 
 def _damaged_attribute(file: h5py.File, source: random.Random) -> str:
     name = source.choice([*file.attrs, *["configuration"] * 12])
-    kind = source.choice(("ini", "ini", "ini", "ini", "absent", "number", "list", "text", "bytes", "empty", "long"))
+    kind = source.choice(
+        ("ini", "ini", "ini", "ini", "absent", "number", "list", "text", "bytes", "empty", "long")
+    )
     what = kind
     if kind == "ini":
         what, text = damaged_ini(str(file.attrs["configuration"]), source)

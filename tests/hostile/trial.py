@@ -33,7 +33,13 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
 }
-REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:", "Traceback", "terminate called")
+REPORTS = (
+    "ERROR: AddressSanitizer",
+    "ERROR: LeakSanitizer",
+    "runtime error:",
+    "Traceback",
+    "terminate called",
+)
 REPORTS += ("Exception raised from", "SUMMARY: ", "Segmentation fault", "MPI_ABORT", "json.exception")
 
 CLEAN_REFUSAL, CORRECT_RUN, OTHER = "clean refusal", "correct run", "other"
@@ -102,7 +108,11 @@ def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> 
         return Verdict(OTHER, f"exit code {ended.code}: {ended.errors.strip()[-300:]}")
     lines = [line for line in ended.errors.splitlines() if line.strip()]
     # One line, or a line and the list that it announces.
-    if not lines or not lines[0].startswith(beginning) or any(not line.startswith("  - ") for line in lines[1:]):
+    if (
+        not lines
+        or not lines[0].startswith(beginning)
+        or any(not line.startswith("  - ") for line in lines[1:])
+    ):
         return Verdict(OTHER, f"not one message: {ended.errors[:300]!r}")
     if len(ended.errors) > LONGEST_MESSAGE or any(ord(c) < 32 and c != "\n" for c in ended.errors):
         return Verdict(OTHER, f"an unreadable message: {ended.errors[:300]!r}")

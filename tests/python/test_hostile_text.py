@@ -40,7 +40,7 @@ HOSTILE = (
 ELEMENTS = set(
     "html head meta title style body main header h1 h2 h3 p nav a ul li section div span b small i table thead tbody tr th"
     " td figure figcaption svg g path defs use clippath rect text tspan image details summary pre input label code"
-    " lineargradient stop".split()
+    " lineargradient stop dl dt dd".split()
 )
 TEXT_ATTRIBUTES = {"title", "aria-label"}  # may hold what files say
 
@@ -61,20 +61,30 @@ def poison(path: Path) -> None:
         for name in names:
             item = file[name]
             for attribute in list(item.attrs):
-                if isinstance(item.attrs[attribute], str) and attribute not in kept | {"NAME", "CLASS", "owner"}:
+                if isinstance(item.attrs[attribute], str) and attribute not in kept | {
+                    "NAME",
+                    "CLASS",
+                    "owner",
+                }:
                     item.attrs[attribute] = next_text()
             if isinstance(item, h5py.Dataset) and h5py.check_string_dtype(item.dtype) is not None:
                 item[...] = np.array([f"{next_text()} {place}" for place in range(item.size)], dtype=object)
-        file.attrs["configuration"] = f"[run]\nrounds = 3\n[data]\nfolder = {HOSTILE[1]}\n{HOSTILE[0]} = {HOSTILE[2]}\n"
+        file.attrs["configuration"] = (
+            f"[run]\nrounds = 3\n[data]\nfolder = {HOSTILE[1]}\n{HOSTILE[0]} = {HOSTILE[2]}\n"
+        )
         owners = [owner.decode() for owner in file["user"][()]]
-        for place, probe in enumerate(group for group in file.get("tokens", {}).values() if isinstance(group, h5py.Group)):
+        for place, probe in enumerate(
+            group for group in file.get("tokens", {}).values() if isinstance(group, h5py.Group)
+        ):
             probe.attrs["owner"] = owners[place % len(owners)]
 
 
 def hostile_run(folder: Path, *, method: str = "comigs-1g1s", seed: int = 0) -> Path:
     write_results(folder, method=method, seed=seed, users=("German", "Dutch"))
     for place, probe in enumerate((f"<b>{MARK}", f"{MARK}&\"'><script>")):
-        write_probe(folder, probe.replace("/", ""), HOSTILE, two_experts(2, len(HOSTILE), 3, 0.3 + 0.2 * place))
+        write_probe(
+            folder, probe.replace("/", ""), HOSTILE, two_experts(2, len(HOSTILE), 3, 0.3 + 0.2 * place)
+        )
     factors = np.eye(4)[:2]
     for user in range(2):
         for expert in range(2):
@@ -93,10 +103,21 @@ def check_page(path: Path) -> Page:
     assert len(policies) == 1 and "default-src 'none'" in policies[0] and "script" not in policies[0]
     for tag, attributes in page.tags:
         for name, value in attributes.items():
-            assert not name.startswith("on") and name not in ("src", "action", "formaction", "srcdoc", "data", "ping"), (tag, name)
-            assert re.fullmatch(r"[a-zA-Z:-]+", name), f"<{tag}> has an attribute that came from data: {name!r}"
+            assert not name.startswith("on") and name not in (
+                "src",
+                "action",
+                "formaction",
+                "srcdoc",
+                "data",
+                "ping",
+            ), (tag, name)
+            assert re.fullmatch(r"[a-zA-Z:-]+", name), (
+                f"<{tag}> has an attribute that came from data: {name!r}"
+            )
             if name in ("href", "xlink:href"):
-                assert value.startswith("#"), value
+                assert value.startswith("#") or (tag == "image" and value.startswith("data:image/png;")), (
+                    value[:80]
+                )
             if MARK in (value or "") or "evil.example" in (value or ""):
                 assert name in TEXT_ATTRIBUTES, f"<{tag} {name}={value!r}>"
     assert MARK in page.text
@@ -143,7 +164,7 @@ def test_page_about_several_runs(tmp_path):
 @pytest.mark.parametrize("item", ["figure5", "figure14"])
 def test_page_of_token_level_routing(tmp_path, item):
     sweep = Sweep(tmp_path)
-    folder = sweep.add("multilingual", "comigs-1g1s", 0, [(item, "CoMiGS <b>")])
+    folder = sweep.add("slimpajama", "comigs-1g1s", 0, [(item, "CoMiGS <b>")])
     (folder / "results.h5").unlink()
     hostile_run(folder)
     index = json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))
