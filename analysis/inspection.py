@@ -10,6 +10,7 @@ import faulthandler
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,14 +54,12 @@ def _seconds(size: int) -> int:
 def _be_the_child(path: Path, size: int, sending: int) -> None:
     """Never returns. An exception is nothing to tell: the parent will meet it too, and name its place."""
     reason = ""
-    try:
+    with suppress(BaseException):  # whatever happened, a child ends here
         faulthandler.disable()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_seconds(size))
         with h5py.File(path, "r", locking=False) as file:
             reason = next(_reasons(file, size), "")
-    except BaseException:  # noqa: BLE001 - a child must end here, whatever happened
-        pass
     os.write(sending, reason.encode("utf-8", "replace")[:LONGEST_REASON_BYTES])
     os._exit(0)
 
@@ -89,10 +88,8 @@ def _reasons(file: h5py.File, size: int) -> Iterator[str]:
 
 def _read(dataset: h5py.Dataset) -> None:
     """The data, and the scales of the dimensions."""
-    try:
+    with suppress(Exception):  # of one array; others may be worse
         dataset[()]
         for dimension in dataset.dims:
             for scale in dimension.values():
-                scale.name  # noqa: B018 - following the reference is what is tried
-    except Exception:  # noqa: BLE001 - one array's; others may be worse
-        pass
+                str(scale.name)

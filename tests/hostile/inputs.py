@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import struct
@@ -127,11 +128,13 @@ def options(place: Place, source: random.Random) -> Broken:
         words[value] = "\udcff\udcfe" + words[value]  # not UTF-8
     else:
         words.insert(0, source.choice(hostile))
-    return Broken(
-        f"{name}: {kind} {words[value % len(words)][:40]!r}",
-        ["train", *words],
-        (str(place.folder), "[", "--", "job file", "method"),
-    )
+    named = [
+        word
+        for word in (str(place.folder), "[", "--", "job file", "method", words[value % len(words)])
+        if word
+    ]
+    what = f"{name}: {kind} {words[value % len(words)][:40]!r}"
+    return Broken(what, ["train", *words], named)
 
 
 # Data sets --------------------------------------------------------------------------------------------------
@@ -277,6 +280,73 @@ def _damaged_tensor(header: dict, source: random.Random) -> tuple[str, bytes]:
     return kind, json.dumps(header).encode()
 
 
+# Checkpoints ------------------------------------------------------------------------------------------------
+
+
+def checkpoint(place: Place, source: random.Random) -> Broken:
+    place.write_resuming_job()
+    sets = sorted((place.stopped / "checkpoints").iterdir())
+    kind = source.choice(
+        ("manifest", "manifest", "part", "part", "promised part", "promised part", "results", "set")
+    )
+    chosen = source.choice(sets)
+    manifest, part = chosen / "manifest.json", chosen / "user_0.safetensors"
+    if kind == "manifest":
+        broken = _json_file(place, manifest, source, lambda what: _train(place, what, ()))
+        what = broken.what
+    elif kind == "results":
+        what = damaged_results(place.stopped / "results.h5", source)
+    elif kind == "set":
+        what = _damaged_set(chosen, source)
+    else:
+        what = damaged_safetensors(part, source) if source.random() < 0.5 else _damaged_state(part, source)
+        if kind == "promised part" and part.is_file() and not part.is_symlink():
+            _promise_part(manifest, part)
+    return _train(place, f"{chosen.name} {kind}: {what}", (str(place.folder),))
+
+
+def _damaged_set(chosen: Path, source: random.Random) -> str:
+    name = source.choice(("999999999999", "000000", "link", "9" * 40, "moved away"))
+    if name == "link":
+        chosen.rename(chosen.parent.parent / "elsewhere")
+        chosen.symlink_to(chosen.parent.parent / "elsewhere")
+    elif name == "moved away":
+        chosen.rename(chosen.parent.parent / "elsewhere")
+    else:
+        chosen.rename(chosen.with_name(name))
+    return name
+
+
+def _damaged_state(part: Path, source: random.Random) -> str:
+    """Numbers that no run writes, in the place of some."""
+    data = part.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    tensors = {
+        name: entry for name, entry in json.loads(data[8 : 8 + length]).items() if name != "__metadata__"
+    }
+    name = source.choice(["position", "aggregation", "record", "start", *tensors])
+    begin, end = tensors[name]["data_offsets"]
+    kind = {"I64": "q", "F64": "d", "F32": "f"}[tensors[name]["dtype"]]
+    width = struct.calcsize(kind)
+    if begin == end:
+        return f"{name}: nothing to change"
+    place = 8 + length + begin + width * source.randrange((end - begin) // width)
+    value = source.choice(
+        (-1, 3, 2**31, 2**40, 2**62, -(2**63))
+        if kind == "q"
+        else (-1.0, 0.5, 1e30, 2.0**40, float("nan"), float("-inf"))
+    )
+    part.write_bytes(data[:place] + struct.pack(f"<{kind}", value) + data[place + width :])
+    return f"{name}: {value}"
+
+
+def _promise_part(manifest: Path, part: Path) -> None:
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    data = part.read_bytes()
+    content["users"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+
+
 # Results ----------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +373,7 @@ CLASSES = (
     InputClass("probe texts", probes),
     InputClass("config.json", model_configuration),
     InputClass("safetensors", safetensors),
+    InputClass("checkpoints", checkpoint),
     InputClass("results.h5, comigs route", results_routed),
     InputClass("results.h5, analysis", results_analysed, module="analysis"),
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .trial import ROOT, run
+from .trial import ROOT, run, start
 
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
@@ -54,11 +56,16 @@ local_steps = 2
 """
 
 
+# Long enough to be stopped in its second round.
+RESUMING = {"rounds": 2, "local_steps": 60}
+
+
 @dataclass(frozen=True)
 class Place:
     """A folder with a whole set of inputs."""
 
     folder: Path
+    origin: Path | None = None  # of which this is a copy
 
     @property
     def data(self) -> Path:
@@ -88,11 +95,26 @@ class Place:
     def results(self) -> Path:
         return self.folder / "run" / "results.h5"
 
+    @property
+    def stopped(self) -> Path:
+        """The output folder of a run that was interrupted and left a checkpoint."""
+        return self.folder / "stopped"
+
     def write_job(self) -> str:
         text = JOB.format(place=self.folder)
         self.job.write_text(text, encoding="utf-8")
         (self.folder / "other.ini").write_text("[job]\ninherit = job.ini\n", encoding="utf-8")
         return text
+
+    def write_resuming_job(self) -> None:
+        """The job that was stopped. Its data and base are where they were then: that is part of what must agree."""
+        inputs = Place(self.origin or self.folder)
+        text = JOB.format(place=inputs.folder).replace(f"{inputs.output}", str(self.stopped))
+        for name, value in RESUMING.items():
+            text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+        self.job.write_text(
+            text.replace("[run]", "[run]\nresume = auto\ncheckpoint_every = 1"), encoding="utf-8"
+        )
 
     def promise(self, shard: Path) -> None:
         """Makes the manifest promise what the token file now holds."""
@@ -106,7 +128,7 @@ class Place:
 
     def copy(self, folder: Path) -> Place:
         shutil.copytree(self.folder, folder, symlinks=True)
-        place = Place(folder)
+        place = Place(folder, self.folder)
         place.write_job()
         return place
 
@@ -126,4 +148,20 @@ def make(folder: Path, executable: Path) -> Place:
     if ended.code != 0:
         raise SystemExit(f"the good inputs do not run (exit code {ended.code}):\n{ended.errors}")
     place.output.rename(folder / "run")
+    place.write_resuming_job()
+    _stop(place, executable)
+    place.write_job()
     return place
+
+
+def _stop(place: Place, executable: Path) -> None:
+    """Runs the job until it has written a checkpoint, and asks it to stop."""
+    process = start([executable, "train", place.job], limited=False)
+    manifest = place.stopped / "checkpoints" / "000001" / "manifest.json"
+    until = time.monotonic() + 300
+    while process.poll() is None and not manifest.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    if process.returncode != 3 or not manifest.exists():
+        raise SystemExit(f"no run was interrupted (exit code {process.returncode}):\n{errors.decode()}")

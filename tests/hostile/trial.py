@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ ENVIRONMENT = {
     "OMPI_MCA_btl": "self",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
+    **({"LD_PRELOAD": os.environ["HOSTILE_PRELOAD"]} if "HOSTILE_PRELOAD" in os.environ else {}),
 }
 REPORTS = (
     "ERROR: AddressSanitizer",
@@ -67,15 +67,7 @@ def is_sanitized(executable: Path) -> bool:
 
 def run(command: Sequence[object], seconds: float, limited: bool) -> Ended:
     """`limited`: in an address space that no right run needs (a sanitizer's shadow takes more)."""
-    process = subprocess.Popen(
-        [os.fsencode(str(word)) for word in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ | ENVIRONMENT | SANITIZERS,
-        start_new_session=True,
-        preexec_fn=_limit if limited else _no_core,
-    )
+    process = start(command, limited)
     try:
         _, errors = process.communicate(timeout=seconds)
         code: int | None = process.returncode
@@ -86,13 +78,16 @@ def run(command: Sequence[object], seconds: float, limited: bool) -> Ended:
     return Ended(code, errors.decode("utf-8", "replace"))
 
 
-def _no_core() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _limit() -> None:
-    _no_core()
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESS_SPACE_BYTES, MOST_ADDRESS_SPACE_BYTES))
+def start(command: Sequence[object], limited: bool) -> subprocess.Popen[bytes]:
+    limits = ["prlimit", "--core=0", *([f"--as={MOST_ADDRESS_SPACE_BYTES}"] if limited else []), "--"]
+    return subprocess.Popen(
+        [os.fsencode(str(word)) for word in (*limits, *command)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | ENVIRONMENT | SANITIZERS,
+        start_new_session=True,
+    )
 
 
 def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> Verdict:
