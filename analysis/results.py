@@ -176,7 +176,8 @@ def results_file(path: str | Path) -> Path:
 def open_run(path: str | Path) -> Run:
     """Reads a run folder's results file whole; works while the run goes on. Raises ResultsError."""
     path = results_file(path)
-    if not h5py.is_hdf5(path):
+    # A named pipe would be waited for.
+    if not path.is_file() or not h5py.is_hdf5(path):
         raise ResultsError(f"{path}: not an HDF5 file (expected a comigs {FILE_NAME})")
     with reading(path) as file:
         return _read(path, file)
