@@ -85,6 +85,9 @@ void append(const Dataset& dataset, hid_t type, std::span<const Value> values) {
   for (const std::uint64_t length : dataset.extent()) {
     extent.push_back(length);
   }
+  if (extent.empty()) {
+    throw IoError(fmt::format("{}: a single value has no rows", place_of(dataset.id())));
+  }
   std::vector<hsize_t> start(extent.size(), 0), count = extent;
   start.at(0) = extent[0]++;
   count[0] = 1;
@@ -240,6 +243,18 @@ std::vector<std::uint64_t> Dataset::extent() const {
   std::vector<hsize_t> extent(static_cast<std::size_t>(rank));
   check(H5Sget_simple_extent_dims(space.id(), extent.data(), nullptr), id(), "read the shape of");
   return {extent.begin(), extent.end()};
+}
+
+bool Dataset::is_as_made(Type type, const std::vector<std::uint64_t>& expected, bool growing) const {
+  const Object space(check(H5Dget_space(id()), id(), "read the shape of"), &H5Sclose);
+  const Object stored(check(H5Dget_type(id()), id(), "read the type of"), &H5Tclose);
+  const H5T_class_t kind = type == Type::text ? H5T_STRING : type == Type::int64 ? H5T_INTEGER : H5T_FLOAT;
+  if (extent() != expected || H5Tget_class(stored.id()) != kind) {
+    return false;
+  }
+  std::vector<hsize_t> most(expected.size());
+  check(H5Sget_simple_extent_dims(space.id(), nullptr, most.data()), id(), "read the shape of");
+  return growing == (!most.empty() && most[0] == H5S_UNLIMITED);
 }
 
 void Dataset::read(std::span<float> values) const {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "comigs/base/error.hpp"
 #include "coordinates.hpp"
 
 namespace comigs::results {
@@ -224,6 +225,25 @@ void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
     create_array(root, coordinates, array, paths);
   }
   write_users(root, run.users, shape.experts);
+}
+
+void check_laid_out(const Group& root, const RunDescription& run, const RoundShape& shape) {
+  const Coordinates coordinates(root.open_group("/"), run, shape);
+  const Dataset round = root.open_dataset("round");
+  const std::vector<std::uint64_t> rows = round.extent();
+  const auto check = [&](const std::string& path, const Dataset& array, Type type, const auto& dimensions) {
+    std::vector<std::uint64_t> extent;
+    for (const std::string& dimension : dimensions) {
+      extent.push_back(dimension == "round" && !rows.empty() ? rows[0] : coordinates.length(dimension));
+    }
+    if (!array.is_as_made(type, extent, dimensions.front() == "round")) {
+      throw IoError(fmt::format("'/{}' is not as it was made: nothing can be added", path));
+    }
+  };
+  check("round", round, Type::int64, std::vector<std::string>{"round"});
+  for (const ArrayDescription& array : arrays_of(run)) {
+    check(array.path, root.open_dataset(array.path), array.type, array.dimensions);
+  }
 }
 
 }  // namespace comigs::results

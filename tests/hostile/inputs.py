@@ -69,7 +69,7 @@ def job_file(place: Place, source: random.Random) -> Broken:
     else:
         what, data = damaged_ini(text, source)
         place.job.write_bytes(data)
-    return _train(place, what, (str(place.folder), "[", "--"))
+    return _train(place, what, (str(place.folder), "[", "--", "config.json", "data-set folder"))
 
 
 def _huge(path: Path) -> str:
@@ -96,7 +96,7 @@ def options(place: Place, source: random.Random) -> Broken:
     words = [str(word) for pair in given.items() for word in pair]
     name = source.choice(list(given))
     value = words.index(name) + 1
-    hostile = [text for text in (*VALUES, *TEXTS) if "\x00" not in text]
+    hostile = [text for text in (*VALUES, *TEXTS) if "\x00" not in text and text != "\ud800"]  # no words
     kind = source.choice(
         ("value", "value", "value", "no value", "twice", "absent", "unknown", "section", "bytes", "word")
     )

@@ -97,6 +97,8 @@ def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> 
     for report in REPORTS:
         if report in ended.errors:
             return Verdict(OTHER, _excerpt(ended.errors, report))
+    if any(ord(c) < 32 and c != "\n" for c in ended.errors):
+        return Verdict(OTHER, f"garbled: {ended.errors[:300]!r}")
     if ended.code == 0:
         return Verdict(CORRECT_RUN) if may_run else Verdict(OTHER, "accepted what must be refused")
     if ended.code != 2:
@@ -109,8 +111,8 @@ def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> 
         or any(not line.startswith("  - ") for line in lines[1:])
     ):
         return Verdict(OTHER, f"not one message: {ended.errors[:300]!r}")
-    if len(ended.errors) > LONGEST_MESSAGE or any(ord(c) < 32 and c != "\n" for c in ended.errors):
-        return Verdict(OTHER, f"an unreadable message: {ended.errors[:300]!r}")
+    if len(ended.errors) > LONGEST_MESSAGE:
+        return Verdict(OTHER, f"an endless message: {ended.errors[:300]!r}")
     if not any(name in ended.errors for name in names):
         return Verdict(OTHER, f"names neither file nor option: {ended.errors[:300]!r}")
     return Verdict(CLEAN_REFUSAL)
