@@ -130,7 +130,7 @@ def options(place: Place, source: random.Random) -> Broken:
         words.insert(0, source.choice(hostile))
     named = [
         word
-        for word in (str(place.folder), "[", "--", "job file", "method", words[value % len(words)])
+        for word in (str(place.folder), "[", "--", "option", "job file", "method", words[value % len(words)])
         if word
     ]
     what = f"{name}: {kind} {words[value % len(words)][:40]!r}"
