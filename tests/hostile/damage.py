@@ -37,7 +37,7 @@ TEXTS = (
     "\u202e",
 )
 OTHERS = (None, True, [], {}, [[[]]], {"a": {"b": []}}, DEEP)
-OUTSIDE = ("../secret", "/etc/passwd", "a/../../secret", "./../secret", "..", ".", "/", "link-out")
+OUTSIDE = ("../secret", "/etc/passwd", "a/../../secret", "./../secret", "..", "/", "../data/../secret")
 
 
 class Twice(dict):
@@ -135,9 +135,9 @@ def replaced(path: Path, source: random.Random) -> str:
     return kind
 
 
-def linked_outside(path: Path) -> str:
-    """The same file, but outside the folder, behind a link."""
-    away = path.parent.parent / f"away-{path.name}"
+def linked_outside(path: Path, outside: Path) -> str:
+    """The same file, but in the folder `outside`, behind a link."""
+    away = outside / f"away-{path.name}"
     shutil.move(path, away)
     path.symlink_to(away)
     return "link to a file outside"

@@ -150,7 +150,7 @@ def traversal(place: Place, source: random.Random) -> Broken:
     splits = content["users"][0]["splits"] | {"base": content["base"]["splits"]["train"]}
     holder = source.choice([*splits.values(), content["tokeniser"]])
     if source.random() < 0.3:
-        what = linked_outside(place.data / holder["file"])
+        what = linked_outside(place.data / holder["file"], place.folder)
     else:
         what = holder["file"] = source.choice([*OUTSIDE, str(place.folder / "secret"), "user0/../../secret"])
         place.manifest.write_text(json.dumps(content), encoding="utf-8")
