@@ -1,5 +1,6 @@
 // comigs: federated fine-tuning of language models with mixtures of LoRA experts, one MPI rank a user.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <string>
 #include <vector>
@@ -44,9 +45,13 @@ int run(const Command& command, int argc, char** argv) {
   }
 }
 
+// Whatever this process was given: nothing that it writes, temporary or not, is writable for everyone.
+void keep_others_from_writing() { umask(umask(0) | S_IWOTH); }
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_others_from_writing();
   const std::string name = argc > 1 ? argv[1] : "";
   for (const Command& command : commands)
     if (name == command.name) return run(command, argc, argv);

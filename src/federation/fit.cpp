@@ -34,7 +34,8 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
                     "the base model's own tokeniser",
                     config.model.folder, architecture.vocabulary, config.data.folder, manifest.vocabulary));
   const std::filesystem::path tokeniser = std::filesystem::path(config.model.folder) / "tokenizer.json";
-  if (std::filesystem::exists(tokeniser) && !data::same_vocabulary(tokeniser, manifest.tokeniser))
+  std::error_code error;
+  if (std::filesystem::exists(tokeniser, error) && !data::same_vocabulary(tokeniser, manifest.tokeniser))
     throw DataError(fmt::format(
         "{} is another tokeniser than data set {} was made with; prepare the data with the base model's own",
         tokeniser.string(), config.data.folder));

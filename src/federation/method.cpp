@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/config/nearest.hpp"
 
 namespace comigs::federation {
@@ -201,7 +202,7 @@ const Method& find_method(const std::string& name) {
     names.emplace_back(method.name);
   }
   const auto meant = config::nearest(name, names);
-  throw ConfigError(fmt::format("unknown method '{}'{}; known: {}", name,
+  throw ConfigError(fmt::format("unknown method '{}'{}; known: {}", printable(name),
                                 meant ? fmt::format("; did you mean '{}'?", names[*meant]) : "",
                                 fmt::join(names, ", ")));
 }

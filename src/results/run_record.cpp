@@ -10,7 +10,9 @@ RunRecord read_run_record(const std::filesystem::path& path) {
     const io::hdf5::File file = io::hdf5::File::open_to_read(path);
     const io::hdf5::Group root = file.root();
     const auto length = [&](const char* name) {
-      return static_cast<std::int64_t>(root.open_dataset(name).extent().at(0));
+      const std::vector<std::uint64_t> extent = root.open_dataset(name).extent();
+      if (extent.size() != 1) throw IoError(fmt::format("'/{}' is no list", name));
+      return static_cast<std::int64_t>(extent[0]);
     };
     return {
         .identity = {.configuration = root.text_attribute("configuration"),

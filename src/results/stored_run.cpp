@@ -13,8 +13,9 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path results_file(const fs::path& place) {
-  const fs::path file = fs::is_directory(place) ? place / "results.h5" : place;
-  if (!fs::is_regular_file(file)) {
+  std::error_code error;
+  const fs::path file = fs::is_directory(place, error) ? place / "results.h5" : place;
+  if (!fs::is_regular_file(file, error)) {
     throw DataError(
         fmt::format("{}: no such file, expected a run's folder or its results.h5", file.string()));
   }
