@@ -66,7 +66,8 @@ def kill_until_done(
     killed = lost = 0
     while killed < most:
         with Running(*command, ranks=RANKS) as run:
-            moment = run.begun + chance.uniform(0, seconds)
+            run.wait_until(lambda run=run: len(run.ranks()) == RANKS)
+            moment = time.monotonic() + chance.uniform(0, seconds)
             run.wait_until(lambda moment=moment: time.monotonic() > moment)
             met = run.signal(chance.randrange(RANKS), signal.SIGKILL)
             told = rounds_told(run.end().output)
