@@ -10,7 +10,6 @@
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/footprint.hpp"
 #include "comigs/model/weights.hpp"
-#include "terminal.hpp"
 
 namespace comigs::app {
 

@@ -17,7 +17,8 @@ namespace comigs::federation {
 namespace {
 
 constexpr std::int64_t mib = 1 << 20;
-// Measured: a process that has run a step of a tiny model, and what a further one of the node adds.
+// Measured (x86-64, LibTorch 2.11): a process that has run a step of a tiny model, and what a further one of
+// the node adds.
 constexpr std::int64_t program_on_cpu = 160 * mib, program_of_a_further_rank = 70 * mib;
 // On the card: its context and the libraries' kernels. On the host: LibTorch's CUDA half and the driver.
 constexpr std::int64_t program_on_gpu = 500 * mib, program_beside_gpu = 3072 * mib;

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tiny import POSITIONS, USERS, Done, data_set, executable, run, train
+from tiny import POSITIONS, USERS, Done, comigs, data_set, executable, run, train
 from transformers import GPT2Config, GPT2LMHeadModel
 
 TINY = ("--local-steps", 2, "--batch-sequences", 2, "--context-tokens", 12, "--lora-rank", 4)
@@ -147,8 +147,8 @@ SHAPES = {
     "one expert": ("--experts", 1),
     "two users unlike": ("--experts", "2,8", "--batch-sequences", "16,8"),
     "eight experts of high rank": ("--experts", 8, "--lora-rank", 64),
-    "micro-batches": ("--batch-sequences", 16, "--micro-batch-sequences", 2, "--experts", 2),
-    "within a budget": ("--batch-sequences", 16, "--memory", 0.35, "--experts", 2),
+    "micro-batches": ("--batch-sequences", 4, "--micro-batch-sequences", 2, "--experts", 2),
+    "within a budget": ("--batch-sequences", 6, "--memory", 0.25, "--experts", 2),
     "bf16": ("--precision", "bf16", "--experts", 2),
     "bf16, micro-batches": ("--precision", "bf16", "--micro-batch-sequences", 2, "--experts", 4),
 }
@@ -162,7 +162,8 @@ def test_peak_memory_is_within_15_percent_of_the_run_s(shape, mid, texts, tmp_pa
     steps = ("--rounds", 1, "--local-steps", 1, "--router-every", 1, "--router-steps", 1)
     options = (*options, *batch, *steps, "--context-tokens", 128)
     found = planned(*options)
-    train(*options, ranks=2)
+    done = comigs("train", *options, *CPU, ranks=2, seconds=600)
+    assert done.code == 0, done.errors
     with h5py.File(tmp_path / "results.h5") as file:
         seen = file["memory/peak"][()].max(axis=0)
     promised = np.array([user["memory_bytes"]["total"] for user in found["users"]])
@@ -220,13 +221,11 @@ def experts(*arguments: object) -> list[int]:
 
 
 def test_automatic_experts_follow_the_budgets_and_are_recorded(job, tmp_path):
-    one = planned(*job, "--method", "comigs-1gxs", "--experts", 1, *TINY)["users"][0]
-    three = planned(*job, "--method", "comigs-1gxs", "--experts", 3, *TINY)["users"][0]
-    parts = ("base", "training", "activations")
-    memory = sum(three["memory_bytes"][part] for part in parts)
-    assert memory > sum(one["memory_bytes"][part] for part in parts)
+    # With a budget evaluations are no larger than steps, so that these are what the peak is made of.
+    three = planned(*job, "--method", "comigs-1gxs", "--experts", 3, "--memory", 1, *TINY)["users"][1]
+    memory = sum(three["memory_bytes"][part] for part in ("base", "training", "activations"))
     options = (*job[:4], "--method", "comigs-1gxs", *TINY, "--rounds", 1, "--experts", "4,auto,auto,1")
-    options += ("--memory", f"0,{(memory + 5000) / 2**30},0,0", "--step-budget", "0,0,1.0,0")
+    options += ("--memory", f"0,{(memory + 100) / 2**30},0,0", "--step-budget", "0,0,1.0,0")
     assert experts(*options, "--output", tmp_path) == [4, 3, 1, 1]
     train(*options, "--output", tmp_path)
     with h5py.File(tmp_path / "results.h5") as file:

@@ -44,8 +44,8 @@ struct CostSetup {
   const model::Architecture& architecture;
   model::Precisions precisions;
   bool cuda = false;  ///< computes on a GPU
-  std::int64_t weights_converted =
-      0;  ///< bytes of the base's file where rank 0 converts it first; 0: it does not
+  /// Bytes of the base's file where rank 0 converts it first; 0: it does not.
+  std::int64_t weights_converted = 0;
 };
 
 /// Of user `user`. Throws ConfigError where not even one sequence fits the user's `memory`.
