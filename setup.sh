@@ -24,6 +24,7 @@ PACKAGES=(
     librandom123-dev               # counter-based random numbers
     libhwy-dev                     # vector instructions, picked when the program runs
     libssl-dev                     # SHA-256 digests
+    clang                          # fuzz targets (tests/fuzz), which libFuzzer drives
     python3 python3-venv           # data_prep, analysis, tests; LibTorch comes as a Python package
 )
 
@@ -120,6 +121,8 @@ add_packages_of_release() {
     local ID='' VERSION_ID=''
     # shellcheck disable=SC1091
     [ ! -r /etc/os-release ] || . /etc/os-release
+    # libFuzzer: there clang brings it along, elsewhere it is a package of its own.
+    [ "$ID-$VERSION_ID" = ubuntu-22.04 ] || PACKAGES+=(libclang-rt-dev)
     [ "$ID-$VERSION_ID" != ubuntu-22.04 ] || PACKAGES+=(g++-12 python3.11 python3.11-venv)
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ BAD_INPUT = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 done, 1 failed, 2 bad input."""
     options = _parser().parse_args(arguments)
+    os.umask(os.umask(0) | stat.S_IWOTH)  # nothing that is written is writable for everyone
     try:
         return options.command(options)
     except ResultsError as error:

@@ -10,6 +10,9 @@ import numpy as np
 
 from analysis.results import ResultsError, Run, as_text, reading
 
+# More than any tokeniser has; counts of tokens are kept by number.
+MOST_TOKENS_OF_A_VOCABULARY = 2**24
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -51,6 +54,13 @@ def _probe(run: Run, name: str, group: h5py.Group) -> Probe:
             f"{run.path}: 'tokens/{name}' has {len(ids)} ids, {len(texts)} texts and scores of shape "
             f"{score.shape} (expected user, token, layer, expert for {len(run.users)} users)"
         )
+    if (
+        ids.dtype.kind not in "iu"
+        or ids.ndim != 1
+        or (ids < 0).any()
+        or (ids >= MOST_TOKENS_OF_A_VOCABULARY).any()
+    ):
+        raise ResultsError(f"{run.path}: 'tokens/{name}/ids' are no numbers of tokens")
     return Probe(name, as_text(group.attrs.get("owner", "")), ids, texts, score)
 
 

@@ -22,6 +22,8 @@ import h5py
 import numpy as np
 import xarray as xr
 
+from analysis.inspection import complaint
+
 FILE_NAME = "results.h5"
 SCHEMA_VERSION = 1
 GROUPS = (
@@ -174,7 +176,8 @@ def results_file(path: str | Path) -> Path:
 def open_run(path: str | Path) -> Run:
     """Reads a run folder's results file whole; works while the run goes on. Raises ResultsError."""
     path = results_file(path)
-    if not h5py.is_hdf5(path):
+    # A named pipe would be waited for.
+    if not path.is_file() or not h5py.is_hdf5(path):
         raise ResultsError(f"{path}: not an HDF5 file (expected a comigs {FILE_NAME})")
     with reading(path) as file:
         return _read(path, file)
@@ -187,6 +190,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
     Damaged bytes show as almost any exception of h5py, numpy or xarray, hence no list of them.
     """
     try:
+        if found := complaint(path):
+            raise ResultsError(f"{path}: cannot be read ({as_text(found)})")
         # No locks: a reader must never make the running job's next write fail.
         with h5py.File(path, "r", locking=False) as file:
             yield file

@@ -14,9 +14,16 @@ target_compile_options(comigs_settings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
     $<$<BOOL:${COMIGS_WERROR}>:-Werror>>)
 if(COMIGS_SANITIZE)
-  target_compile_options(comigs_settings INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined -fno-omit-frame-pointer>)
-  target_link_options(comigs_settings INTERFACE -fsanitize=address,undefined)
+  # fuzzer-no-link: coverage in the rooms; the fuzzer's own main is linked by the targets of tests/fuzz.
+  set(sanitizers_address address,undefined)
+  set(sanitizers_thread thread)
+  set(sanitizers_fuzzer fuzzer-no-link,address,undefined)
+  if(NOT DEFINED sanitizers_${COMIGS_SANITIZE})
+    message(FATAL_ERROR "COMIGS_SANITIZE is '${COMIGS_SANITIZE}'; expected OFF, address, thread or fuzzer")
+  endif()
+  set(sanitizers -fsanitize=${sanitizers_${COMIGS_SANITIZE}})
+  target_compile_options(comigs_settings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${sanitizers} -fno-omit-frame-pointer>)
+  target_link_options(comigs_settings INTERFACE ${sanitizers})
 endif()
 
 # The commit is read at configure time; a tree without git says "unknown".

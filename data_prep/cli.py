@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import stat
 import sys
 import time
 from pathlib import Path
@@ -174,6 +176,7 @@ def main(arguments: list[str]) -> int:
     """Exit code 0 done, 1 failed (disk full, no permission), 2 bad input, 130 interrupted."""
     try:
         options = parse(arguments)
+        os.umask(os.umask(0) | stat.S_IWOTH)  # nothing that is written is writable for everyone
         (probes.run if options.command == "probes" else run)(options)
     except DataError as error:
         return _told(error, 2)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shlex
 import signal
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ or was interrupted is. runs/SCALE/index.json lists all runs. See jobs/README.md.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 something failed, 2 bad input, 130 interrupted, 141 nobody reads on."""
     options = _parser().parse_args(arguments)
+    os.umask(os.umask(0) | stat.S_IWOTH)  # nothing that is written is writable for everyone
     try:
         code = _run(options)
         print(end="", flush=True)  # while a broken pipe can still be met

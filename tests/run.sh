@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Sets up, builds and runs every test: ctest (C++), then pytest (the real command line, Python tools).
-# Exit code 0 only if both passed.  usage: bash tests/run.sh [--help]
+# Sets up, builds and runs every test: ctest (C++), pytest (the real command line, Python tools), broken inputs through
+# a build with sanitizers, fuzz targets. Exit code 0 only if all passed.  usage: bash tests/run.sh [--help]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PRESET=dev
 readonly CTEST_LOG=build/$PRESET-ctest.log PYTEST_LOG=build/$PRESET-pytest.log
-TIMES=()
+readonly HOSTILE_COUNT=30 # of each class of input
+TIMES=() SKIPPED=()
 
 say() { printf '\ntests: %s\n' "$*"; }
 timed() { # name of the step, then its command
@@ -34,11 +35,29 @@ pytest_all() {
     # By module, not by script: a script's first line holds the path of the folder that .venv was made in.
     COMIGS_EXECUTABLE=$PWD/build/$PRESET/comigs .venv/bin/python -m pytest tests/python -ra 2>&1 | tee "$PYTEST_LOG"
 }
+# Broken inputs meet the program under the address and undefined-behaviour sanitizers: exit code 2 or a correct run.
+build_sanitized() { cmake --preset asan >build/asan-configure.log && cmake --build --preset asan --target comigs; }
+hostile_all() {
+    build_sanitized && .venv/bin/python -m tests.hostile --executable build/asan/comigs --count "$HOSTILE_COUNT"
+}
+has_fuzzer() { # clang++ with libFuzzer
+    echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char *, unsigned long) { return 0; }' |
+        clang++ -fsanitize=fuzzer -x c++ - -o /dev/null
+} >/dev/null 2>&1
+fuzz_all() {
+    if ! has_fuzzer; then
+        SKIPPED+=("fuzz targets: no clang++ with libFuzzer here (Debian: clang, libclang-rt-dev)")
+        echo "tests: SKIPPED: ${SKIPPED[-1]}"
+        return 0
+    fi
+    cmake --preset fuzz >build/fuzz-configure.log && cmake --build --preset fuzz &&
+        .venv/bin/python -m tests.fuzz --executions 20000
+}
 
 case "${1:-}" in
     '') ;;
     --help | -h)
-        sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"
+        sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
         exit 0
         ;;
     *)
@@ -56,12 +75,15 @@ timed "build: build/$PRESET" build
 failed=()
 timed "ctest: C++ tests, one process and MPI" ctest_all || failed+=(ctest)
 timed "pytest: command line, data_prep, analysis, independent references" pytest_all || failed+=(pytest)
+timed "hostile: broken inputs through build/asan" hostile_all || failed+=(hostile)
+timed "fuzz: parsers, 20,000 executions each" fuzz_all || failed+=(fuzz)
 
 say "time taken"
 printf '    %s\n' "${TIMES[@]}" "$(printf '%-12s %4d s' altogether "$SECONDS")"
 say "ctest's and pytest's own summaries"
 grep -E '^[0-9]+% tests passed' "$CTEST_LOG" || tail -n 3 "$CTEST_LOG"
 tail -n 1 "$PYTEST_LOG"
+[ "${#SKIPPED[@]}" -eq 0 ] || printf 'tests: SKIPPED: %s\n' "${SKIPPED[@]}"
 if [ "${#failed[@]}" -gt 0 ]; then
     echo "tests: failed: ${failed[*]}" >&2
     exit 1

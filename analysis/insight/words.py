@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.probes import Probe
+from analysis.probes import MOST_TOKENS_OF_A_VOCABULARY, Probe
 from analysis.results import Run
 
 # The rank of a token among its user's training tokens, 1 the most frequent; the last class has no end.
 LAST_RANKS = (10, 30, 100, 300, 1000)
 WORD_CLASSES = ("function word", "content word", "other")
+_TOKEN_TYPES = {"uint16": "<u2", "uint32": "<u4"}
 # Small lists of articles, pronouns, prepositions, conjunctions, auxiliaries. Users named like a
 # language have its list.
 _FUNCTION_WORDS = {
@@ -58,16 +59,26 @@ def training_counts(run: Run) -> list[np.ndarray] | None:
             return None
         manifest = json.loads(text)
         files = {user["name"]: user["splits"]["train"]["file"] for user in manifest["users"]}
-        # A user trains on the leading tokens of its file; -1 reads all of them.
+        # A user trains on the leading tokens of its file.
         tokens = run.array("users", "train_tokens")
-        used = [-1] * len(run.users) if tokens is None else tokens.values.tolist()
+        used = [None] * len(run.users) if tokens is None else tokens.values.tolist()
         shards = [
-            np.fromfile(folder / files[name], dtype=manifest["dtype"], count=count)
+            np.fromfile(_inside(folder, files[name]), dtype=_TOKEN_TYPES[manifest["dtype"]])[:count]
             for name, count in zip(run.users, used)
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+        if max(shard.max() for shard in shards) >= MOST_TOKENS_OF_A_VOCABULARY:
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return [np.bincount(shard) for shard in shards]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file; ValueError where it does not lie in the folder."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"{name} is not in {folder}")
+    return path
 
 
 def probe_counts(probes: Sequence[Probe]) -> np.ndarray:

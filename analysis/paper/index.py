@@ -172,7 +172,7 @@ def _entry(folder: Path, run: _Record) -> Entry:
         for place in run.records("items")
     ]
     return Entry(
-        folder / run.text("folder"),
+        folder / run.path("folder"),
         run.name("dataset"),
         run.whole_number("seed"),
         options,
@@ -201,6 +201,13 @@ class _Record:
         if isinstance(value, str) and NAME.fullmatch(value):
             return value
         raise self._wrong(value, "at most 64 letters, digits or any of _ . -", name)
+
+    def path(self, name: str) -> str:
+        """A path below the folder of the index: one from elsewhere must not lead us to other files."""
+        value = self.text(name)
+        if os.path.normpath(value).startswith(("/", "..")):
+            raise self._wrong(value, "a folder below the index", name)
+        return value
 
     def whole_number(self, name: str) -> int:
         value = self._get(name)

@@ -1,5 +1,6 @@
 // comigs: federated fine-tuning of language models with mixtures of LoRA experts, one MPI rank a user.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ struct Command {
 
 constexpr Command commands[] = {
     {"train", "fine-tune with any method of the table; one MPI rank a user", comigs::app::train},
+    {"plan", "what a run of train will take: memory, FLOPs, bytes sent, time; and whether it fits",
+     comigs::app::plan},
     {"pretrain", "make a small base model from scratch, data-parallel over ranks", comigs::app::pretrain},
     {"route", "run texts through a finished run's users and store every token's gate weights",
      comigs::app::route},
@@ -42,9 +45,13 @@ int run(const Command& command, int argc, char** argv) {
   }
 }
 
+// Whatever this process was given: nothing that it writes, temporary or not, is writable for everyone.
+void keep_others_from_writing() { umask(umask(0) | S_IWOTH); }
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  keep_others_from_writing();
   const std::string name = argc > 1 ? argv[1] : "";
   for (const Command& command : commands)
     if (name == command.name) return run(command, argc, argv);

@@ -7,6 +7,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/parse.hpp"
@@ -16,6 +17,7 @@
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/parameter_specs.hpp"
 #include "comigs/results/stored_run.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
@@ -38,9 +40,9 @@ struct Job {
 
 config::Config recorded_configuration(const results::StoredRun& run, const config::Route& options) {
   const results::RunRecord& record = run.record();
-  config::Config config =
-      config::resolve(config::parse_text(record.configuration, run.path().string() + ": configuration"),
-                      static_cast<std::int64_t>(record.users.size()));
+  config::Config config = config::resolve(
+      config::parse_recorded(record.identity.configuration, run.path().string() + ": configuration"),
+      static_cast<std::int64_t>(record.identity.users.size()));
   if (!options.model.empty()) config.model.folder = options.model;
   if (!options.data.empty()) config.data.folder = options.data;
   return config;
@@ -55,19 +57,40 @@ void check_trained(const results::StoredRun& run, const Job& job) {
     throw DataError(
         fmt::format("{}: round {} of {} is the last one there; models are stored when a run has finished",
                     run.path().string(), run.record().rounds, job.config.run.rounds));
+  std::int64_t experts = 1;
+  for (const model::UserModel& user : job.users) experts = std::max(experts, user.experts);
+  if (run.record().shape.experts != experts)
+    throw DataError(fmt::format("{}: arrays for {} experts a user, but its configuration has {}",
+                                run.path().string(), run.record().shape.experts, experts));
+}
+
+// Memory for the models is taken only where the file is large enough to hold them.
+void check_size(const results::StoredRun& run, const Job& job) {
+  const auto file_bytes = static_cast<std::int64_t>(fs::file_size(run.path()));
+  for (const model::UserModel& user : job.users) {
+    std::int64_t numbers = 0;
+    for (const model::ParameterSpec& spec : model::parameter_specs(job.architecture, user))
+      numbers += spec.count();
+    if (numbers > file_bytes / static_cast<std::int64_t>(sizeof(float)))
+      throw DataError(
+          fmt::format("{}: {} bytes, too few for the {} trained numbers of a user that its "
+                      "configuration promises",
+                      run.path().string(), file_bytes, numbers));
+  }
 }
 
 model::Architecture read_base(const results::StoredRun& run, const fs::path& folder) {
-  if (!fs::is_directory(folder))
+  std::error_code error;
+  if (!fs::is_directory(folder, error))
     throw DataError(
         fmt::format("{}: no such folder; --model says where the run's base model is now", folder.string()));
   const model::Architecture architecture = model::read_architecture(folder);
-  if (model::weights_digest(folder) != run.record().base_digest ||
+  if (model::weights_digest(folder) != run.record().identity.base_digest ||
       architecture.layers != run.record().shape.layers)
     throw DataError(fmt::format(
         "{}: not the base model of {}, the SHA-256 of whose model.safetensors is {}; --model says "
         "where that is",
-        folder.string(), run.path().string(), run.record().base_digest));
+        folder.string(), run.path().string(), printable(run.record().identity.base_digest)));
   return architecture;
 }
 
@@ -84,11 +107,11 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
   }
   const std::string& folder = job.config.data.folder;
   const data::Manifest manifest = data::read_manifest(folder);
-  if (manifest.digest != run.record().data_digest)
+  if (manifest.digest != run.record().identity.data_digest)
     throw DataError(
         fmt::format("{}: not the data set of {}, the SHA-256 of whose manifest.json is {}; --data says where "
                     "that is, --probes names other texts",
-                    folder, run.path().string(), run.record().data_digest));
+                    folder, run.path().string(), printable(run.record().identity.data_digest)));
   return data::test_probes(manifest, options.tokens);
 }
 
@@ -96,9 +119,11 @@ Job read_job(const results::StoredRun& run, const config::Route& options) {
   Job job;
   job.config = recorded_configuration(run, options);
   job.method = &federation::find_method(job.config.method.name);
-  check_trained(run, job);
+  federation::check_method(*job.method, job.config);
   job.users = federation::user_models(*job.method, job.config.users);
+  check_trained(run, job);
   job.architecture = read_base(run, job.config.model.folder);
+  check_size(run, job);
   job.probes = read_probes(run, job, options);
   return job;
 }
@@ -180,7 +205,7 @@ std::vector<Routed> route_all(const results::StoredRun& run, Job& job, const mod
     for (Routed& text : texts) {
       text.add(gates(base, parameters, text.tokens.ids, job.config.users[user].context_tokens),
                static_cast<std::int64_t>(user), generalists, shape);
-      bar.advance(1, fmt::format("model of {}", run.record().users[user]));
+      bar.advance(1, fmt::format("model of {}", printable(run.record().identity.users[user])));
     }
   }
   return texts;
@@ -188,11 +213,11 @@ std::vector<Routed> route_all(const results::StoredRun& run, Job& job, const mod
 
 void print_table(const std::vector<std::string>& users, const std::vector<Routed>& texts) {
   std::vector<std::string> head{"text", "tokens", "of user"};
-  head.insert(head.end(), users.begin(), users.end());
+  for (const std::string& user : users) head.push_back(printable(user));
   std::vector<std::vector<std::string>> rows;
   for (const auto& [tokens, shares] : texts) {
     rows.push_back({tokens.name, group_digits(static_cast<std::int64_t>(tokens.ids.size())),
-                    tokens.owner.empty() ? "-" : tokens.owner});
+                    tokens.owner.empty() ? "-" : printable(tokens.owner)});
     rows.back().insert(rows.back().end(), shares.begin(), shares.end());
   }
   fmt::print("{}", format_table(head, rows));
@@ -211,7 +236,7 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
   run.write_tokens(tokens);
   fmt::print("comigs route: {}, mean gate weight of generalists over tokens and layers, by whose model\n\n",
              job.method->name);
-  print_table(run.record().users, texts);
+  print_table(run.record().identity.users, texts);
   fmt::print("\ntokens: {} ({})\n", run.path().string(), format_duration(watch.seconds()));
 }
 

@@ -54,9 +54,13 @@ std::string sha256(std::span<const std::byte> bytes) {
 std::string sha256(std::string_view text) { return sha256(std::as_bytes(std::span(text))); }
 
 std::string sha256_of_file(const std::filesystem::path& path) {
+  // A named pipe would be waited for, a device read for ever.
   std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) {
-    throw DataError(fmt::format("cannot read '{}': it is a folder, not a file", path.string()));
+  const std::filesystem::file_status status = std::filesystem::status(path, ignored);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw DataError(fmt::format(
+        "cannot read '{}': {}", path.string(),
+        std::filesystem::is_directory(status) ? "it is a folder, not a file" : "it is not a regular file"));
   }
   errno = 0;
   std::ifstream file(path, std::ios::binary);

@@ -292,6 +292,14 @@ Layered parse_text(std::string_view ini, const std::string& name) {
   return parse_text(Schema(job_table()), ini, name);
 }
 
+Layered parse_recorded(std::string_view ini, const std::string& name) {
+  for (const IniLine& line : read_ini(ini, name))
+    if (line.section == file_section)
+      throw ConfigError(fmt::format("{}:{}: found [{}], expected a configuration that inherits nothing", name,
+                                    line.number, file_section));
+  return parse_text(ini, name);
+}
+
 bool wants_help(const std::vector<std::string>& arguments) {
   return std::any_of(arguments.begin(), arguments.end(),
                      [](const std::string& word) { return word == "--help" || word == "-h"; });

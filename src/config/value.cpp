@@ -44,14 +44,6 @@ std::string range_words(const Range& range) {
   return fmt::format(" from {} to {}{}", low, range.high_excluded ? "below " : "", bound_words(range.high));
 }
 
-std::string printable(std::string_view text) {
-  constexpr std::size_t longest = 80;
-  std::string shown(text.substr(0, longest));
-  std::replace_if(shown.begin(), shown.end(), is_control, '?');
-  if (text.size() > longest) shown += "...";
-  return shown;
-}
-
 bool read(std::string_view text, std::int64_t& value) { return read_number(text, value); }
 
 bool read(std::string_view text, std::uint64_t& value) { return read_number(text, value); }

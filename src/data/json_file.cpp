@@ -3,24 +3,21 @@
 #include <algorithm>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/base/sha256.hpp"
+#include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
 
 namespace comigs::data {
 
 JsonFile::JsonFile(std::filesystem::path file, std::size_t most_bytes) : file_(std::move(file)) {
   const io::MappedFile text(file_);
-  if (most_bytes > 0 && text.size_bytes() > most_bytes)
-    throw DataError(
-        fmt::format("{}: {} bytes, expected at most {}", file_.string(), text.size_bytes(), most_bytes));
-  const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size_bytes());
+  root_ = io::parse_json(text.bytes(), file_.string(), most_bytes);
   digest_ = sha256(text.bytes());
-  root_ = Json::parse(characters, nullptr, false);
-  if (root_.is_discarded()) throw DataError(fmt::format("{}: not valid JSON", file_.string()));
 }
 
 void JsonFile::fail(const std::string& where, std::string_view expected) const {
-  throw DataError(fmt::format("{}: '{}' is missing or not {}", file_.string(), where, expected));
+  throw DataError(fmt::format("{}: '{}' is missing or not {}", file_.string(), printable(where), expected));
 }
 
 const Json& JsonFile::member(const Json& object, const std::string& name, const std::string& where) const {
@@ -41,10 +38,10 @@ std::int64_t JsonFile::count(const Json& object, const std::string& name, const 
   return value.get<std::int64_t>();
 }
 
+bool is_printable(std::string_view text) { return printable(text, text.size()) == text; }
+
 bool is_short_and_printable(std::string_view name) {
-  return name.size() <= longest_name_bytes && std::none_of(name.begin(), name.end(), [](char c) {
-           return static_cast<unsigned char>(c) < 0x20 || c == 0x7F;
-         });
+  return name.size() <= longest_name_bytes && is_printable(name);
 }
 
 }  // namespace comigs::data

@@ -8,15 +8,16 @@
 #include <string>
 #include <string_view>
 
+#include "comigs/io/json.hpp"
+
 namespace comigs::data {
 
 using Json = nlohmann::json;
 
 class JsonFile {
  public:
-  /// Throws DataError where the file is unreadable, larger than `most_bytes` (0: any size is right) or no
-  /// JSON.
-  explicit JsonFile(std::filesystem::path file, std::size_t most_bytes = 0);
+  /// Throws DataError where the file is unreadable, larger than `most_bytes` or no JSON (see io::parse_json).
+  explicit JsonFile(std::filesystem::path file, std::size_t most_bytes = io::most_json_bytes);
 
   [[nodiscard]] const Json& root() const { return root_; }
   [[nodiscard]] const std::string& digest() const { return digest_; }  ///< SHA-256 of the file
@@ -38,6 +39,7 @@ class JsonFile {
 };
 
 inline constexpr std::size_t longest_name_bytes = 64;
+[[nodiscard]] bool is_printable(std::string_view text);  ///< without control characters
 [[nodiscard]] bool is_short_and_printable(std::string_view name);
 
 }  // namespace comigs::data

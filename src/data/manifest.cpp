@@ -18,12 +18,14 @@ class ManifestReader : public JsonFile {
 
   // A file of the folder: a manifest from elsewhere must not make us read other files.
   [[nodiscard]] fs::path path(const Json& object, const std::string& where) const {
-    const fs::path relative = fs::path(text(object, "file", where)).lexically_normal();
-    if (relative.is_absolute() || relative.empty() || *relative.begin() == "..")
+    const std::string name = text(object, "file", where);
+    const fs::path relative = fs::path(name).lexically_normal();
+    if (!is_printable(name) || relative.is_absolute() || relative.empty() || *relative.begin() == "..")
       fail(where + "file", "a path inside the data-set folder");
-    // Nor must a link inside the folder.
-    const fs::path real = fs::weakly_canonical(folder_ / relative), home = fs::canonical(folder_);
-    if (std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first != home.end())
+    // Nor must a link inside the folder. What cannot be followed, such as a link to itself, is refused too.
+    std::error_code error;
+    const fs::path real = fs::weakly_canonical(folder_ / relative, error), home = fs::canonical(folder_);
+    if (error || std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first != home.end())
       fail(where + "file", "a path inside the data-set folder");
     return folder_ / relative;
   }
@@ -78,7 +80,8 @@ std::vector<UserShards> read_users(const ManifestReader& reader, TokenType type)
 }  // namespace
 
 Manifest read_manifest(const fs::path& folder) {
-  if (!fs::is_directory(folder))
+  std::error_code error;
+  if (!fs::is_directory(folder, error))
     throw DataError(
         fmt::format("{}: no such data-set folder; make one with 'python -m data_prep'", folder.string()));
   const ManifestReader reader(folder / "manifest.json");
@@ -87,7 +90,10 @@ Manifest read_manifest(const fs::path& folder) {
     reader.fail("format", "'comigs-dataset' of version 1");
   const TokenType type = token_type(reader);
   const Json& tokeniser = reader.member(reader.root(), "tokeniser", "");
-  Manifest manifest{.name = reader.text(reader.root(), "name", ""),
+  const std::string name = reader.text(reader.root(), "name", "");
+  if (!is_short_and_printable(name))
+    reader.fail("name", fmt::format("printable and of at most {} bytes", longest_name_bytes));
+  Manifest manifest{.name = name,
                     .vocabulary = reader.count(tokeniser, "vocabulary", "tokeniser."),
                     .tokeniser = reader.path(tokeniser, "tokeniser."),
                     .users = read_users(reader, type),

@@ -19,6 +19,17 @@ void prepare_library() {
   static_cast<void>(once);
   // `check` reports the errors; the library's own prints of them go nowhere.
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  // A file from elsewhere must neither make us load a filter's code nor lead us to other files.
+  static const bool closed = H5PLset_loading_state(0) >= 0 && H5Lunregister(H5L_TYPE_EXTERNAL) >= 0;
+  static_cast<void>(closed);
+}
+
+// Nor must an array whose data lie in other files.
+void require_own_data(const Dataset& dataset) {
+  const Object creation(check(H5Dget_create_plist(dataset.id()), dataset.id(), "look at"), &H5Pclose);
+  if (H5Pget_layout(creation.id()) == H5D_VIRTUAL || H5Pget_external_count(creation.id()) != 0) {
+    throw IoError(fmt::format("{}: its data are in another file", place_of(dataset.id())));
+  }
 }
 
 // What netCDF-4 itself uses: the file format of HDF5 1.8, which all readers know.
@@ -128,9 +139,11 @@ Dataset Group::create_growing(const std::string& name, Type type, const std::vec
 }
 
 Dataset Group::open_dataset(const std::string& path) const {
-  return Dataset(
+  Dataset dataset(
       check(H5Dopen2(id(), path.c_str(), H5P_DEFAULT), id(), fmt::format("open the array '{}' in", path)),
       &H5Dclose);
+  require_own_data(dataset);
+  return dataset;
 }
 
 Dataset Group::create_dimension(const std::string& name, std::uint64_t length) {

@@ -47,9 +47,24 @@ std::vector<const char*> pointers_to(const std::vector<std::string>& texts) {
 std::size_t element_count(const Dataset& dataset) {
   std::size_t size = 1;
   for (const std::uint64_t extent : dataset.extent()) {
-    size *= extent;
+    if (__builtin_mul_overflow(size, extent, &size)) {
+      throw IoError(fmt::format("{}: its extent overflows", place_of(dataset.id())));
+    }
   }
   return size;
+}
+
+// A damaged or hostile extent must not become an allocation: the file must be large enough for what it
+// claims.
+void check_stored(const Dataset& dataset, const Object& type) {
+  const Object file(check(H5Iget_file_id(dataset.id()), dataset.id(), "find the file of"), &H5Fclose);
+  hsize_t size_bytes = 0;
+  check(H5Fget_filesize(file.id(), &size_bytes), dataset.id(), "size the file of");
+  const std::size_t count = element_count(dataset);
+  if (count > size_bytes / H5Tget_size(type.id())) {
+    throw IoError(fmt::format("{}: {} values claimed, more than a file of {} bytes holds",
+                              place_of(dataset.id()), count, size_bytes));
+  }
 }
 
 void check_size(const Dataset& dataset, std::size_t count) {
@@ -69,6 +84,9 @@ void append(const Dataset& dataset, hid_t type, std::span<const Value> values) {
   std::vector<hsize_t> extent;
   for (const std::uint64_t length : dataset.extent()) {
     extent.push_back(length);
+  }
+  if (extent.empty()) {
+    throw IoError(fmt::format("{}: a single value has no rows", place_of(dataset.id())));
   }
   std::vector<hsize_t> start(extent.size(), 0), count = extent;
   start.at(0) = extent[0]++;
@@ -227,6 +245,18 @@ std::vector<std::uint64_t> Dataset::extent() const {
   return {extent.begin(), extent.end()};
 }
 
+bool Dataset::is_as_made(Type type, const std::vector<std::uint64_t>& expected, bool growing) const {
+  const Object space(check(H5Dget_space(id()), id(), "read the shape of"), &H5Sclose);
+  const Object stored(check(H5Dget_type(id()), id(), "read the type of"), &H5Tclose);
+  const H5T_class_t kind = type == Type::text ? H5T_STRING : type == Type::int64 ? H5T_INTEGER : H5T_FLOAT;
+  if (extent() != expected || H5Tget_class(stored.id()) != kind) {
+    return false;
+  }
+  std::vector<hsize_t> most(expected.size());
+  check(H5Sget_simple_extent_dims(space.id(), nullptr, most.data()), id(), "read the shape of");
+  return growing == (!most.empty() && most[0] == H5S_UNLIMITED);
+}
+
 void Dataset::read(std::span<float> values) const {
   check_size(*this, values.size());
   check(H5Dread(id(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), id(), "read");
@@ -237,6 +267,7 @@ std::vector<std::string> Dataset::read_texts() const {
   if (H5Tis_variable_str(type.id()) <= 0) {
     throw IoError(fmt::format("cannot read {}: it holds no texts", place_of(id())));
   }
+  check_stored(*this, type);
   std::vector<char*> pointers(element_count(*this), nullptr);
   check(H5Dread(id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()), id(), "read");
   std::vector<std::string> texts;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "safetensors_header.hpp"
 
@@ -48,13 +49,13 @@ std::string shape_text(std::span<const std::int64_t> shape) {
 }
 
 std::string names_text(const SafetensorsFile::Tensors& tensors) {
-  std::vector<std::string_view> names;
+  std::vector<std::string> names;
   for (const auto& [name, tensor] : tensors) {
     if (names.size() == names_shown) {
       names.emplace_back("...");
       break;
     }
-    names.push_back(name);
+    names.push_back(printable(name));
   }
   return fmt::format("{}", fmt::join(names, ", "));
 }

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 
 namespace comigs::io {
 namespace {
@@ -20,6 +21,7 @@ static_assert(std::endian::native == std::endian::little,
 
 constexpr std::size_t most_axes =
     16;  // more than any tensor has; bounds what a hostile header can make us allocate
+constexpr std::size_t most_reason_bytes = 200;
 
 // The reasons below become one message that begins with the file's name.
 struct Refusal : std::runtime_error {
@@ -63,7 +65,7 @@ class ParseGuard {
   }
   static void add_name(std::set<std::string>& names, const std::string& name) {
     if (!names.insert(name).second) {
-      throw Refusal(fmt::format("its header names '{}' twice", name));
+      throw Refusal(fmt::format("its header names '{}' twice", printable(name)));
     }
   }
   std::array<std::set<std::string>, 2> names_;  // by depth
@@ -82,15 +84,17 @@ Json parse_json(std::string_view text) {
   } catch (const Json::exception& error) {
     const std::string_view reason = error.what();  // "[json.exception.parse_error.101] parse error at ..."
     const auto bracket = reason.find("] ");
-    throw Refusal(fmt::format("its header is not JSON: {}",
-                              bracket == std::string_view::npos ? reason : reason.substr(bracket + 2)));
+    throw Refusal(
+        fmt::format("its header is not JSON: {}",
+                    printable(bracket == std::string_view::npos ? reason : reason.substr(bracket + 2),
+                              most_reason_bytes)));
   }
 }
 
 const Json& member(const Json& entry, const char* key, const std::string& name) {
   const auto found = entry.find(key);
   if (found == entry.end()) {
-    throw Refusal(fmt::format("tensor '{}' has no '{}'", name, key));
+    throw Refusal(fmt::format("tensor '{}' has no '{}'", printable(name), key));
   }
   return *found;
 }
@@ -98,12 +102,12 @@ const Json& member(const Json& entry, const char* key, const std::string& name) 
 std::vector<std::int64_t> parse_shape(const Json& json, const std::string& name) {
   std::vector<std::int64_t> shape;
   if (!json.is_array()) {
-    throw Refusal(fmt::format("the shape of tensor '{}' is not a list", name));
+    throw Refusal(fmt::format("the shape of tensor '{}' is not a list", printable(name)));
   }
   for (const Json& extent : json) {
     if (!extent.is_number_unsigned() || extent.get<std::uint64_t>() > std::uint64_t{INT64_MAX}) {
       throw Refusal(fmt::format("the shape of tensor '{}' holds {}; a number from 0 to 2^63 - 1 was expected",
-                                name, extent.dump()));
+                                printable(name), printable(extent.dump())));
     }
     shape.push_back(extent.get<std::int64_t>());
   }
@@ -119,7 +123,7 @@ Extent parse_offsets(const Json& json, const std::string& name) {
       !json[1].is_number_unsigned() || json[0].get<std::uint64_t>() > json[1].get<std::uint64_t>()) {
     throw Refusal(
         fmt::format("the data_offsets of tensor '{}' are {}; [begin, end] with begin <= end was expected",
-                    name, json.dump()));
+                    printable(name), printable(json.dump())));
   }
   return {json[0].get<std::uint64_t>(), json[1].get<std::uint64_t>()};
 }
@@ -134,17 +138,18 @@ Entry parse_entry(const std::string& name, const Json& json) {
   Entry entry{name, {}, parse_offsets(member(json, "data_offsets", name), name)};
   const Json& dtype = member(json, "dtype", name);
   if (!dtype.is_string() || !dtype_from_name(dtype.get_ref<const std::string&>(), entry.tensor.dtype)) {
-    throw Refusal(fmt::format("tensor '{}' has dtype {}; known are {}", name, dtype.dump(), known_dtypes()));
+    throw Refusal(fmt::format("tensor '{}' has dtype {}; known are {}", printable(name),
+                              printable(dtype.dump()), known_dtypes()));
   }
   entry.tensor.shape = parse_shape(member(json, "shape", name), name);
   std::uint64_t expected = 0;
   try {
     expected = count_bytes(entry.tensor.shape, entry.tensor.dtype);
   } catch (const std::overflow_error&) {
-    throw Refusal(fmt::format("the shape of tensor '{}' overflows", name));
+    throw Refusal(fmt::format("the shape of tensor '{}' overflows", printable(name)));
   }
   if (entry.extent.end - entry.extent.begin != expected) {
-    throw Refusal(fmt::format("tensor '{}' has {} bytes; its dtype and shape need {}", name,
+    throw Refusal(fmt::format("tensor '{}' has {} bytes; its dtype and shape need {}", printable(name),
                               entry.extent.end - entry.extent.begin, expected));
   }
   return entry;
@@ -154,7 +159,7 @@ SafetensorsFile::Metadata parse_metadata(const Json& json) {
   SafetensorsFile::Metadata metadata;
   for (const auto& [key, value] : json.items()) {
     if (!value.is_string()) {
-      throw Refusal(fmt::format("its __metadata__ '{}' is not text", key));
+      throw Refusal(fmt::format("its __metadata__ '{}' is not text", printable(key)));
     }
     metadata[key] = value.get<std::string>();
   }
@@ -169,9 +174,10 @@ void check_extents(std::vector<Entry>& entries, std::uint64_t begin, std::uint64
   std::uint64_t expected = 0;
   for (const Entry& entry : entries) {
     if (entry.extent.begin != expected) {
-      throw Refusal(fmt::format(
-          "the data of tensor '{}' begin at {}; {} was expected ({})", entry.name, entry.extent.begin,
-          expected, entry.extent.begin < expected ? "it overlaps another tensor" : "there is a hole"));
+      throw Refusal(
+          fmt::format("the data of tensor '{}' begin at {}; {} was expected ({})", printable(entry.name),
+                      entry.extent.begin, expected,
+                      entry.extent.begin < expected ? "it overlaps another tensor" : "there is a hole"));
     }
     expected = entry.extent.end;
   }

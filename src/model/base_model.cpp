@@ -1,10 +1,12 @@
 #include "comigs/model/base_model.hpp"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/io/atomic_file.hpp"
+#include "comigs/io/json.hpp"
+#include "comigs/io/mapped_file.hpp"
 #include "families.hpp"
 
 namespace comigs::model {
@@ -27,19 +29,21 @@ const Family& find_family(const std::string& name, const std::string& where) {
     if (name == family.name) return family;
     known += fmt::format("{}'{}'", known.empty() ? "" : ", ", family.name);
   }
-  throw DataError(fmt::format("{}: model_type '{}' is not supported; known: {}", where, name, known));
+  throw DataError(
+      fmt::format("{}: model_type '{}' is not supported; known: {}", where, printable(name), known));
 }
 
 }  // namespace
 
 Architecture read_architecture(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "config.json";
-  std::ifstream stream(file);
-  if (!stream)
+  std::error_code error;
+  if (!std::filesystem::exists(file, error))
     throw DataError(fmt::format(
         "{}: cannot be opened; a model is a Hugging Face folder with config.json and model.safetensors",
         file.string()));
-  const nlohmann::json config = nlohmann::json::parse(stream, nullptr, false);
+  const io::MappedFile content(file);
+  const nlohmann::json config = io::parse_json(content.bytes(), file.string());
   if (!config.is_object()) throw DataError(fmt::format("{}: not a JSON object", file.string()));
   const auto type = config.find("model_type");
   if (type == config.end() || !type->is_string())

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 #include "families.hpp"
 
 namespace comigs::model {
@@ -13,7 +14,8 @@ class Config {
   Config(const nlohmann::json& values, const std::filesystem::path& file) : values_(values), file_(file) {}
 
   [[noreturn]] void fail(const char* name, const std::string& found, const std::string& expected) const {
-    throw DataError(fmt::format("{}: '{}' is {}, expected {}", file_.string(), name, found, expected));
+    throw DataError(
+        fmt::format("{}: '{}' is {}, expected {}", file_.string(), name, printable(found), expected));
   }
 
   [[nodiscard]] std::int64_t size(const char* name, std::int64_t largest) const {

@@ -24,6 +24,12 @@ void create_texts(Group& place, const std::string& dimension, const std::string&
 
 }  // namespace
 
+std::uint64_t length_of(const std::string& dimension, const RoundShape& shape) {
+  if (dimension == "layer") return static_cast<std::uint64_t>(shape.layers);
+  if (dimension == "expert") return static_cast<std::uint64_t>(shape.experts);
+  return dimension == "projection" ? 2 : static_cast<std::uint64_t>(shape.users);
+}
+
 Coordinates::Coordinates(Group root, const RunDescription& run, const RoundShape& shape)
     : root_(std::move(root)), shape_(shape) {
   for (const UserDescription& user : run.users) {
@@ -46,16 +52,6 @@ Dataset Coordinates::in(const std::string& group, const std::string& dimension, 
   return root_.open_dataset(home->second);
 }
 
-std::uint64_t Coordinates::length(const std::string& dimension) const {
-  if (dimension == "layer") {
-    return static_cast<std::uint64_t>(shape_.layers);
-  }
-  if (dimension == "expert") {
-    return static_cast<std::uint64_t>(shape_.experts);
-  }
-  return dimension == "projection" ? 2 : user_names_.size();
-}
-
 void Coordinates::create(Group place, const std::string& dimension) {
   if (dimension == "round") {
     describe(place.create_growing("round", Type::int64, {}), "round",
@@ -73,7 +69,7 @@ void Coordinates::create(Group place, const std::string& dimension) {
 }
 
 void Coordinates::create_numbers(Group& place, const std::string& dimension, const std::string& long_name) {
-  std::vector<std::int64_t> numbers(length(dimension));
+  std::vector<std::int64_t> numbers(length_of(dimension, shape_));
   std::iota(numbers.begin(), numbers.end(), 0);
   Dataset labels = place.create_dataset(dimension, Type::int64, {numbers.size()});
   labels.write(numbers);

@@ -11,6 +11,9 @@
 
 namespace comigs::results {
 
+/// How long a dimension is, but for the round's.
+[[nodiscard]] std::uint64_t length_of(const std::string& dimension, const RoundShape& shape);
+
 /// Makes the labels of each dimension once. Every group that uses a dimension gets a link to them under its
 /// name: readers that look into one group only, as xarray does, find the labels there.
 class Coordinates {
@@ -22,7 +25,6 @@ class Coordinates {
   /// The labels of `dimension` for arrays of `group`. `linked` is false where an array there has the
   /// dimension's name.
   [[nodiscard]] io::hdf5::Dataset in(const std::string& group, const std::string& dimension, bool linked);
-  [[nodiscard]] std::uint64_t length(const std::string& dimension) const;
 
  private:
   void create(io::hdf5::Group place, const std::string& dimension);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "comigs/base/error.hpp"
 #include "coordinates.hpp"
 
 namespace comigs::results {
@@ -99,6 +100,8 @@ void add_costs(std::vector<ArrayDescription>& arrays) {
   for (const auto& [phase, words] : phases) {
     arrays.push_back({"time/" + phase, Type::float64, by_round_and_user, "s", "wall-clock time of " + words});
   }
+  arrays.push_back({"aggregation/participation", Type::int64, by_round_and_user, "1",
+                    "1: the user took part in the round; 0: its training had failed and it had dropped out"});
   arrays.push_back(
       {"communication/bytes", Type::int64, by_round_and_user, "byte", "payload sent in the aggregation"});
   arrays.push_back({"memory/peak", Type::int64, by_round_and_user, "byte",
@@ -117,8 +120,8 @@ void create_groups(Group& root, const std::string& path) {
   }
 }
 
-void create_array(Group& root, Coordinates& coordinates, const ArrayDescription& description,
-                  const std::set<std::string>& paths) {
+void create_array(Group& root, Coordinates& coordinates, const RoundShape& shape,
+                  const ArrayDescription& description, const std::set<std::string>& paths) {
   const std::string group_path = group_of(description.path);
   create_groups(root, group_path);
   const bool growing = description.dimensions.front() == "round";
@@ -129,7 +132,7 @@ void create_array(Group& root, Coordinates& coordinates, const ArrayDescription&
     const bool name_is_free = !paths.contains(group_path + "/" + dimension);
     scales.push_back(coordinates.in(group_path, dimension, name_is_free));
     if (dimension != "round") {
-      extent.push_back(coordinates.length(dimension));
+      extent.push_back(length_of(dimension, shape));
     }
   }
   Group group = root.open_group(group_path);
@@ -221,9 +224,27 @@ void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
     paths.insert(array.path);
   }
   for (const ArrayDescription& array : arrays) {
-    create_array(root, coordinates, array, paths);
+    create_array(root, coordinates, shape, array, paths);
   }
   write_users(root, run.users, shape.experts);
+}
+
+void check_laid_out(const Group& root, const RunDescription& run, const RoundShape& shape) {
+  const Dataset round = root.open_dataset("round");
+  const std::vector<std::uint64_t> rows = round.extent();
+  const auto check = [&](const std::string& path, const Dataset& array, Type type, const auto& dimensions) {
+    std::vector<std::uint64_t> extent;
+    for (const std::string& dimension : dimensions) {
+      extent.push_back(dimension == "round" && !rows.empty() ? rows[0] : length_of(dimension, shape));
+    }
+    if (!array.is_as_made(type, extent, dimensions.front() == "round")) {
+      throw IoError(fmt::format("'/{}' is not as it was made: nothing can be added", path));
+    }
+  };
+  check("round", round, Type::int64, std::vector<std::string>{"round"});
+  for (const ArrayDescription& array : arrays_of(run)) {
+    check(array.path, root.open_dataset(array.path), array.type, array.dimensions);
+  }
 }
 
 }  // namespace comigs::results

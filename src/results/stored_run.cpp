@@ -13,8 +13,9 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path results_file(const fs::path& place) {
-  const fs::path file = fs::is_directory(place) ? place / "results.h5" : place;
-  if (!fs::is_regular_file(file)) {
+  std::error_code error;
+  const fs::path file = fs::is_directory(place, error) ? place / "results.h5" : place;
+  if (!fs::is_regular_file(file, error)) {
     throw DataError(
         fmt::format("{}: no such file, expected a run's folder or its results.h5", file.string()));
   }
@@ -25,29 +26,10 @@ fs::path folder_of(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
 
-RunRecord read_record(const fs::path& path) {
-  try {
-    const io::hdf5::File file = io::hdf5::File::open_to_read(path);
-    const io::hdf5::Group root = file.root();
-    const auto length = [&](const char* name) {
-      return static_cast<std::int64_t>(root.open_dataset(name).extent().at(0));
-    };
-    return {
-        .configuration = root.text_attribute("configuration"),
-        .data_digest = root.text_attribute("data_digest"),
-        .base_digest = root.text_attribute("base_digest"),
-        .users = root.open_dataset("user").read_texts(),
-        .rounds = length("round") - 1,
-        .shape = {.layers = length("layer"), .experts = length("routing/expert"), .users = length("user")}};
-  } catch (const IoError& error) {
-    throw DataError(fmt::format("{}: not the results of a run: {}", path.string(), error.what()));
-  }
-}
-
 }  // namespace
 
 StoredRun::StoredRun(const fs::path& place)
-    : path_(results_file(place)), lock_(folder_of(path_)), record_(read_record(path_)) {}
+    : path_(results_file(place)), lock_(folder_of(path_)), record_(read_run_record(path_)) {}
 
 void StoredRun::read_weights(std::int64_t round, std::size_t user,
                              const std::vector<ParameterView>& parameters, std::span<float> block) const {

@@ -120,6 +120,12 @@ BOOST_AUTO_TEST_CASE(inheritance_that_cannot_be_is_refused) {
              "job.ini:3: [job] inherit: given more than once, expected once");
   BOOST_TEST(text_error("[job]\ninherit =\n") ==
              "job.ini:2: [job] inherit: found nothing, expected a job file");
+  BOOST_CHECK_EXCEPTION(
+      parse_recorded("[run]\n[job]\ninherit = /etc/passwd\n", "results.h5"), comigs::ConfigError,
+      [](const comigs::ConfigError& error) {
+        return error.what() ==
+               std::string("results.h5:2: found [job], expected a configuration that inherits nothing");
+      });
   const JobFile own("[job]\ninherit = job.ini\n");
   BOOST_TEST(words_error({own.path()}).find("inherits itself") != std::string::npos);
 }

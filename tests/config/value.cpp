@@ -95,11 +95,6 @@ BOOST_AUTO_TEST_CASE(nearest_is_found_or_nothing) {
   BOOST_TEST(!nearest(std::string(100'000, 'x'), {"seed"}).has_value());
 }
 
-BOOST_AUTO_TEST_CASE(printable_hides_control_characters_and_cuts) {
-  BOOST_TEST(printable("a\x1b[2Jb") == "a?[2Jb");
-  BOOST_TEST(printable(std::string(1000, 'x')).size() == 83U);
-}
-
 BOOST_AUTO_TEST_CASE(lists_of_numbers_are_joined_by_plus) {
   std::vector<std::int64_t> numbers = {7};
   for (const char* wrong : {"", "+", "1+", "+1", "1+1", "1,2", "-1", "64", "1 +2", "a"}) {

@@ -110,6 +110,30 @@ BOOST_AUTO_TEST_CASE(not_json) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(nested_without_end) {
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  test::write_text(folder / "manifest.json", "{\"users\": " + deep + "}");
+  check_contains(test::message_of<DataError>([&] { (void)read_manifest(folder); }),
+                 {"manifest.json", "nested more than 64 levels deep"});
+}
+
+BOOST_AUTO_TEST_CASE(names_that_no_message_can_show) {
+  for (const char* name : {"a\nb", "\x1b[2J", "\x7f"}) {
+    check_contains(refusal([&](Json& m) { m["name"] = name; }), {"'name'", "printable"});
+    check_contains(refusal([&](Json& m) { m["users"][0]["splits"]["test"]["file"] = name; }),
+                   {"'users[0].splits.test.file'", "inside"});
+  }
+  check_contains(refusal([](Json& m) { m["name"] = std::string(65, 'x'); }), {"'name'", "64 bytes"});
+}
+
+BOOST_AUTO_TEST_CASE(links_that_lead_nowhere_or_to_themselves) {
+  std::filesystem::create_symlink("loop.bin", folder / "loop.bin");
+  check_contains(refusal([](Json& m) { m["users"][0]["splits"]["test"]["file"] = "loop.bin"; }),
+                 {"test.file"});
+  const std::filesystem::path far = folder / std::string(5000, 'x');
+  check_contains(test::message_of<DataError>([&] { (void)read_manifest(far); }), {"no such data-set folder"});
+}
+
 BOOST_AUTO_TEST_CASE(format_and_version) {
   check_contains(refusal([](Json& m) { m["format"] = "other"; }), {"'format'", "comigs-dataset"});
   check_contains(refusal([](Json& m) { m["format_version"] = 2; }), {"'format'", "version 1"});

@@ -68,6 +68,20 @@ BOOST_AUTO_TEST_CASE(what_is_no_tokeniser_is_refused) {
   check_refused("'model'");
 }
 
+BOOST_AUTO_TEST_CASE(hostile_tokens_neither_break_a_message_nor_the_stack) {
+  content["model"]["vocab"]["b\nfake line\x1b[2J"] = -1;
+  check_refused("'model.vocab.b?fake line?[2J' is missing");
+  const std::string deep = std::string(1'000'000, '[') + std::string(1'000'000, ']');
+  for (const char* place :
+       {R"({"model": {"vocab": {"a": %}}})", R"({"model": {"vocab": {}}, "decoder": %})"}) {
+    std::string text = place;
+    text.replace(text.find('%'), 1, deep);
+    test::write_text(folder / "tokenizer.json", text);
+    test::check_contains(test::message_of<DataError>([&] { (void)Vocabulary(folder / "tokenizer.json"); }),
+                         {"nested more than"});
+  }
+}
+
 BOOST_AUTO_TEST_CASE(added_tokens_are_checked) {
   content["added_tokens"][0].erase("id");
   check_refused("'added_tokens[0].id'");

@@ -8,11 +8,13 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/sha256.hpp"
 #include "comigs/io/atomic_file.hpp"
+#include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -179,4 +181,21 @@ BOOST_FIXTURE_TEST_CASE(digests_are_those_of_the_standard, TemporaryFolder) {
   BOOST_TEST(sha256_of_file(folder / "abc") == abc);
   BOOST_TEST(has(message_of<DataError>([&] { (void)sha256_of_file(folder / "absent"); }), "absent"));
   BOOST_TEST(has(message_of<DataError>([&] { (void)sha256_of_file(folder); }), "folder"));
+  BOOST_REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  BOOST_TEST(
+      has(message_of<DataError>([&] { (void)sha256_of_file(folder / "pipe"); }), "not a regular file"));
+}
+
+BOOST_AUTO_TEST_CASE(json_of_others_is_bounded) {
+  const auto refusal = [](const std::string& text, std::size_t most_bytes = io::most_json_bytes) {
+    return message_of<DataError>(
+        [&] { (void)io::parse_json(std::as_bytes(std::span(text)), "a.json", most_bytes); });
+  };
+  const auto nested = [](std::size_t levels) { return std::string(levels, '[') + std::string(levels, ']'); };
+  BOOST_TEST(refusal(nested(65)) == "a.json: nested more than 64 levels deep");
+  BOOST_TEST(refusal(nested(1'000'000)) == "a.json: nested more than 64 levels deep");
+  BOOST_TEST(refusal("{\"a\": 1e999}") == "a.json: not valid JSON");
+  BOOST_TEST(refusal("[1, 2]", 5) == "a.json: 6 bytes, expected at most 5");
+  const std::string deepest = nested(64);
+  BOOST_TEST(io::parse_json(std::as_bytes(std::span(deepest)), "a.json").is_array());
 }

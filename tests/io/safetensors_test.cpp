@@ -121,6 +121,12 @@ std::vector<Hostile> hostile_files() {
        "names 'dtype' twice"},
       {"metadata that is no object", file_of(R"({"__metadata__":"pt"})", 0), "has not the form"},
       {"metadata with a number", file_of(R"({"__metadata__":{"format":1}})", 0), "'format' is not text"},
+      {"a name of lines", file_of(R"({"a\nfake line\u001b[2J":{"dtype":"F32","shape":[2]}})", 8),
+       "tensor 'a?fake line?[2J' has no 'data_offsets'"},
+      {"a name without end", file_of("{\"" + std::string(100'000, 'x') + R"(":{"shape":[2]}})", 8),
+       "x...' has no 'data_offsets'"},
+      {"a dtype without end", file_of(tensor(std::string(100'000, 'x'), "[2]", "[0,8]"), 8),
+       "x...; known are"},
       {"truncated data", file_of(good, 7), "it is truncated: it has 69 bytes, its header says 70"},
       {"bytes after the data", file_of(good, 9), "it is too long: it has 71 bytes, its header says 70"},
   };

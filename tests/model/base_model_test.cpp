@@ -156,10 +156,16 @@ BOOST_AUTO_TEST_CASE(missing_files) {
 }
 
 BOOST_AUTO_TEST_CASE(config_that_is_not_one) {
-  for (const char* text : {"", "{", "[1]", "7"}) {
+  const std::vector<std::pair<std::string, std::string>> refused = {
+      {"", "it is empty"},
+      {"{", "not valid JSON"},
+      {"[1]", "not a JSON object"},
+      {"7", "not a JSON object"},
+      {"{\"n_layer\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}", "nested more than"}};
+  for (const auto& [text, reason] : refused) {
     test::write_text(folder / "config.json", text);
     check_contains(test::message_of<DataError>([&] { (void)read_architecture(folder); }),
-                   {"config.json", "not a JSON object"});
+                   {"config.json", reason});
   }
 }
 
@@ -168,6 +174,10 @@ BOOST_AUTO_TEST_CASE(unknown_family) {
                  {"'llama' is not supported", "known: 'gpt2'"});
   check_contains(config_refusal([](Json& c) { c.erase("model_type"); }), {"'model_type' is missing"});
   check_contains(config_refusal([](Json& c) { c["model_type"] = 2; }), {"'model_type'"});
+  const std::string message =
+      config_refusal([](Json& c) { c["model_type"] = "a\n\x1b[2J" + std::string(100'000, 'x'); });
+  BOOST_TEST(message.size() < 1000U);
+  BOOST_TEST(message.find('\n') == message.npos);
 }
 
 BOOST_AUTO_TEST_CASE(sizes_that_cannot_be) {

@@ -111,6 +111,14 @@ def test_a_places_field_of_the_wrong_type_is_named(tmp_path, capsys, name, value
     assert message.startswith(f"runs[1]: items[1], '{name}': {found} found, ")
 
 
+@pytest.mark.parametrize("folder", ["/etc", "../other/run", "a/../../other", ".."])
+def test_a_folder_outside_the_sweep_is_refused(tmp_path, capsys, folder):
+    made = Sweep(tmp_path / "sweep")
+    made.add("ag_news", "local", 0, [("table1", "Local")], perplexity=final_test(40), rounds=2)
+    made.runs[0]["folder"] = folder
+    assert "a folder below the index expected" in refusal(tmp_path, capsys, made.write().read_text())
+
+
 def test_a_run_counts_once(tmp_path, capsys):
     made = Sweep(tmp_path)
     made.add("ag_news", "local", 0, [("table1", "Local")] * 2, perplexity=final_test(40), rounds=2)

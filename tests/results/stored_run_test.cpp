@@ -1,6 +1,8 @@
 // A run's file after the run: its weights read back, routing of texts added.
 #include "comigs/results/stored_run.hpp"
 
+#include <hdf5.h>
+
 #include <boost/test/unit_test.hpp>
 #include <fstream>
 
@@ -75,10 +77,10 @@ BOOST_AUTO_TEST_CASE(record_is_read_from_folder_and_file) {
   for (const std::filesystem::path& place : {folder, path}) {
     const StoredRun run(place);
     BOOST_TEST(run.path() == path);
-    BOOST_TEST(run.record().configuration == "[run]\nseed = 3\n");
-    BOOST_TEST(run.record().data_digest == "da7a");
-    BOOST_TEST(run.record().base_digest == "ba5e");
-    BOOST_TEST(run.record().users == (std::vector<std::string>{"German", "日本語"}),
+    BOOST_TEST(run.record().identity.configuration == "[run]\nseed = 3\n");
+    BOOST_TEST(run.record().identity.data_digest == "da7a");
+    BOOST_TEST(run.record().identity.base_digest == "ba5e");
+    BOOST_TEST(run.record().identity.users == (std::vector<std::string>{"German", "日本語"}),
                boost::test_tools::per_element());
     BOOST_TEST(run.record().rounds == 1);
     BOOST_TEST(run.record().shape.layers == 2);
@@ -147,6 +149,47 @@ BOOST_AUTO_TEST_CASE(what_is_no_run_is_refused) {
   check_contains(refused(folder / "text.h5"), {"text.h5: not the results of a run", "signature"});
   { File file = File::create(folder / "other.h5"); }
   check_contains(refused(folder / "other.h5"), {"other.h5: not the results of a run", "'configuration'"});
+}
+
+BOOST_AUTO_TEST_CASE(what_a_file_claims_is_not_believed) {
+  const auto refused = [&](const char* name, const auto& make) {
+    std::filesystem::copy_file(path, folder / "other.h5", std::filesystem::copy_options::overwrite_existing);
+    const hid_t file = H5Fopen((folder / "other.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    H5Ldelete(file, name, H5P_DEFAULT);
+    make(file);
+    H5Fclose(file);
+    return message_of<DataError>([&] { const StoredRun run(folder / "other.h5"); });
+  };
+  const auto create = [](hid_t file, const char* name, const std::vector<hsize_t>& extent, hid_t properties) {
+    const hid_t type = H5Tcopy(H5T_C_S1),
+                space = extent.empty()
+                            ? H5Screate(H5S_SCALAR)
+                            : H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr);
+    H5Tset_size(type, H5T_VARIABLE);
+    const bool numbers = std::string_view(name) != "user" || properties != H5P_DEFAULT;
+    H5Dclose(H5Dcreate2(file, name, numbers ? H5T_NATIVE_DOUBLE : type, space, H5P_DEFAULT, properties,
+                        H5P_DEFAULT));
+    H5Sclose(space);
+    H5Tclose(type);
+  };
+  const auto make = [&](const char* name, const std::vector<hsize_t>& extent) {
+    return refused(name, [&](hid_t file) { create(file, name, extent, H5P_DEFAULT); });
+  };
+  check_contains(make("user", {hsize_t{1} << 50}),
+                 {"other.h5", "(/user)", "1125899906842624 values claimed"});
+  check_contains(make("user", {hsize_t{1} << 40, hsize_t{1} << 40}), {"other.h5", "(/user)", "overflows"});
+  check_contains(make("layer", {}), {"other.h5", "'/layer' is no list"});
+  const hid_t external = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_external(external, "/etc/passwd", 0, 16);
+  check_contains(refused("user", [&](hid_t file) { create(file, "user", {2}, external); }),
+                 {"other.h5", "(/user)", "in another file"});
+  H5Pclose(external);
+  std::filesystem::copy_file(path, folder / "third.h5");
+  check_contains(refused("user",
+                         [&](hid_t file) {
+                           H5Lcreate_external("third.h5", "/user", file, "user", H5P_DEFAULT, H5P_DEFAULT);
+                         }),
+                 {"other.h5", "'user'"});
 }
 
 BOOST_AUTO_TEST_CASE(one_process_at_a_time) {

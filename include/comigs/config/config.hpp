@@ -15,6 +15,11 @@ enum class TrainOn { train, train_and_validation };
 /// With which weights users' shared parameters are averaged.
 enum class Averaging { uniform, tokens };
 
+/// What is done about an interrupted run in the output folder.
+enum class Resume { never, automatic };
+/// What becomes of a run one of whose users cannot go on training.
+enum class OnUserFailure { stop, go_on };
+
 struct Run {
   std::string output;  ///< folder of results.h5
   std::uint64_t seed = 0;
@@ -28,7 +33,11 @@ struct Run {
   std::int64_t threads = 0;  ///< compute threads a rank; 0: its share of the cores it may use
   /// Of what an aggregation sends; sums are float32.
   Precision communication = Precision::float32;
-  bool reproducible = false;  ///< sum in rank order, so that bits do not depend on placement
+  bool reproducible = true;  ///< sum in rank order, so that bits do not depend on placement
+  Resume resume = Resume::never;
+  std::int64_t checkpoint_every = 1;  ///< rounds between checkpoints; 0: only where the run is interrupted
+  OnUserFailure on_user_failure = OnUserFailure::stop;
+  double patience = 3600.0;  ///< seconds that ranks wait for each other where all meet; 0: for ever
 };
 
 struct Data {
@@ -58,16 +67,20 @@ struct Optimiser {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.01;
 };
 
+/// Stands for `experts = auto` until the user's budgets have settled the number.
+inline constexpr std::int64_t automatic_experts = 0;
+
 /// What one user gets: `[user]` for all, `[user.i]` or a list option for one.
 struct User {
-  std::int64_t experts = 2;  ///< in every MLP block
+  std::int64_t experts = 2;  ///< in every MLP block; or `automatic_experts`
   std::int64_t lora_rank = 8;
   double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
   std::int64_t top_k = 2;    ///< experts active for a token
   std::int64_t batch_sequences = 64;
   /// Most sequences that are run at a time; 0: the whole batch.
   std::int64_t micro_batch_sequences = 0;
-  double memory = 0.0;  ///< GiB for the base, its training and activations; 0: no limit
+  double memory = 0.0;       ///< GiB for the base, its training and activations; 0: no limit
+  double step_budget = 0.0;  ///< for automatic experts: most FLOPs of a step, those with one being 1; 0: any
   std::int64_t context_tokens = 128;
   std::int64_t local_steps = 10;       ///< optimiser steps between two aggregations
   double expert_learning_rate = 2e-3;  ///< peak

@@ -39,6 +39,10 @@ struct Layered {
 /// The same for INI text in memory; `name` stands for the file in messages.
 [[nodiscard]] Layered parse_text(std::string_view ini, const std::string& name);
 
+/// The same for the configuration that a run recorded. It is complete: one that inherits a file is refused,
+/// as results from elsewhere must not make us read other files.
+[[nodiscard]] Layered parse_recorded(std::string_view ini, const std::string& name);
+
 /// Whether --help or -h is among the arguments. To be asked before `parse`, which knows neither.
 [[nodiscard]] bool wants_help(const std::vector<std::string>& arguments);
 

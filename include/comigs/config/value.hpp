@@ -1,6 +1,7 @@
 // How one value of an option is read from text and printed, by its C++ type.
 #pragma once
 
+#include "comigs/base/printable.hpp"
 #include "comigs/config/config.hpp"
 
 #include <array>
@@ -35,9 +36,6 @@ struct Range {
 /// " from 1 to 64", " above 0", ..., or nothing.
 [[nodiscard]] std::string range_words(const Range& range);
 
-/// The text as a message may show it: control characters as '?', no longer than 80 bytes.
-[[nodiscard]] std::string printable(std::string_view text);
-
 /// Reads the whole text; false, with `value` unchanged, where it is not one: trailing text, overflow, not
 /// finite. Text may not hold '#', control characters or outer blanks, which an INI file could not give back.
 [[nodiscard]] bool read(std::string_view text, std::int64_t& value);
@@ -71,6 +69,12 @@ inline constexpr auto words<LoadBalancing> =
                                                                {"uniform", LoadBalancing::uniform},
                                                                {"generalist", LoadBalancing::generalist}});
 
+template <>
+inline constexpr auto words<Resume> = std::to_array<std::pair<std::string_view, Resume>>(
+    {{"never", Resume::never}, {"auto", Resume::automatic}});
+template <>
+inline constexpr auto words<OnUserFailure> = std::to_array<std::pair<std::string_view, OnUserFailure>>(
+    {{"stop", OnUserFailure::stop}, {"continue", OnUserFailure::go_on}});
 template <>
 inline constexpr auto words<TrainOn> = std::to_array<std::pair<std::string_view, TrainOn>>(
     {{"train", TrainOn::train}, {"train+validation", TrainOn::train_and_validation}});

@@ -54,6 +54,8 @@ class Dataset : public Object {
   void append_row(std::span<const float> values);
   void append_row(std::span<const double> values);
   [[nodiscard]] std::vector<std::uint64_t> extent() const;
+  /// Whether `create_dataset` (`create_growing`) made it with this type, and it has this extent now.
+  [[nodiscard]] bool is_as_made(Type type, const std::vector<std::uint64_t>& extent, bool growing) const;
   /// All of it. Numbers are converted; texts must be of variable length, as `write` makes them.
   void read(std::span<float> values) const;
   [[nodiscard]] std::vector<std::string> read_texts() const;

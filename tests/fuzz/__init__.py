@@ -1,0 +1,1 @@
+"""Fuzz targets for everything that reads files of others, their seeds, and what runs them."""

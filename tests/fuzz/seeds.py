@@ -1,0 +1,82 @@
+"""Good inputs for each target to start from; made anew each time, never stored."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save
+
+from tests.hostile.material import JOB, PROBES, TOKENISER
+from tests.hostile.trial import ROOT
+
+import tiny  # isort: skip  # which tests.hostile has put on the path
+
+
+def _safetensors(folder: Path) -> list[bytes]:
+    tensors = {
+        "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "b.weight": np.zeros((3, 1), dtype=np.int64),
+        "none": np.zeros((0, 5), dtype=np.float16),
+    }
+    return [save(tensors), save(tensors, {"format": "pt"}), save({"a": tensors["a"]})]
+
+
+def _token_shards(folder: Path) -> list[bytes]:
+    narrow, wide = np.arange(40, dtype="<u2").tobytes(), np.arange(40, dtype="<u4").tobytes()
+    return [
+        struct.pack("<4Bii", is_wide, digest, 1, differ, vocabulary, -1) + (wide if is_wide else narrow)
+        for is_wide in (0, 1)
+        for digest in (0, 1)
+        for differ, vocabulary in ((0, 97), (0, 30), (1, 97))
+    ]
+
+
+def _manifests(folder: Path) -> list[bytes]:
+    manifest = tiny.data_set(folder / "data", users=tiny.USERS[:2]) / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    small = content | {"base": None, "users": content["users"][:1]}
+    return [json.dumps(content).encode(), json.dumps(small, ensure_ascii=False).encode()]
+
+
+def _tokenisers(folder: Path) -> list[bytes]:
+    plain = {"model": {"vocab": {"a": 0, "\u0120b": 1, "\u00c3": 96}}, "decoder": None}
+    return [
+        json.dumps(TOKENISER).encode(),
+        json.dumps(plain, ensure_ascii=False).encode(),
+        tiny.TOKENISER.encode(),
+    ]
+
+
+def _probes(folder: Path) -> list[bytes]:
+    return [json.dumps(PROBES).encode()]
+
+
+def _configurations(folder: Path) -> list[bytes]:
+    jobs = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "jobs").glob("**/*.ini"))]
+    complete = [
+        JOB.format(place="."),
+        JOB.format(place=".") + "[user.1]\nexperts = 2\n[user.2]\nmemory = 1.5\n",
+    ]
+    return [text.encode() for text in (*complete, *jobs)]
+
+
+TARGETS: dict[str, tuple[Callable[[Path], list[bytes]], str]] = {
+    "configuration": (_configurations, "ini.dict"),
+    "manifest": (_manifests, "json.dict"),
+    "probes": (_probes, "json.dict"),
+    "safetensors": (_safetensors, "json.dict"),
+    "token_shard": (_token_shards, ""),
+    "tokeniser": (_tokenisers, "json.dict"),
+}
+
+
+def write_seeds(target: str, folder: Path, scratch: Path) -> None:
+    """Writes the target's seeds into `folder`; needs `scratch` for a moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make, _ = TARGETS[target]
+    for number, content in enumerate(make(scratch)):
+        (folder / f"seed-{number}").write_bytes(content)

@@ -1,0 +1,19 @@
+// A tokenizer.json: its vocabulary as texts, all of them valid; compared with itself.
+#include "comigs/data/manifest.hpp"
+#include "comigs/data/vocabulary.hpp"
+
+#include "input.hpp"
+
+using namespace comigs;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static const fuzz::Folder folder;
+  const std::filesystem::path file = folder.write("tokenizer.json", fuzz::input(data, size));
+  fuzz::accept_or_refuse([&] {
+    const data::Vocabulary vocabulary(file);
+    for (const std::int64_t token : {-1, 0, 1, 96, 1 << 30})
+      fuzz::require(data::valid_text(vocabulary.text(token)) == vocabulary.text(token));
+    fuzz::require(data::same_vocabulary(file, file));
+  });
+  return 0;
+}

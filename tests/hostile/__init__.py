@@ -1,0 +1,1 @@
+"""Broken inputs through the real command line: a clean refusal or a correct run, nothing else."""

@@ -1,0 +1,138 @@
+"""Breaks good inputs in hundreds of ways and runs the real command line on each.
+
+python -m tests.hostile --executable build/asan/comigs [--count 30] [--seed 0]     from the repository's root
+
+Every input must end in a clean refusal (exit code 2 and one message that names the file or the option) or in a
+correct run; anything else is listed and makes the exit code 1. Inputs come from the seed and are not stored:
+`--only CLASS:NUMBER --keep FOLDER` makes a single one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import trial
+from .inputs import CLASSES, InputClass, command_of
+from .material import Place, make
+
+HEAD = ("input class", "tried", trial.CLEAN_REFUSAL, trial.CORRECT_RUN, trial.OTHER)
+
+
+@dataclass(frozen=True)
+class Case:
+    kind: InputClass
+    number: int
+
+    @property
+    def label(self) -> str:
+        return f"{CLASSES.index(self.kind)}:{self.number}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    case: Case
+    what: str
+    verdict: trial.Verdict
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.hostile",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--executable", type=Path, required=True, metavar="FILE", help="comigs, sanitized or not"
+    )
+    parser.add_argument(
+        "--count", type=int, default=30, metavar="N", help="inputs of each class [%(default)s]"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="[%(default)s]")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="at a time [%(default)s]"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120, metavar="S", help="after which one hangs [%(default)s]"
+    )
+    parser.add_argument("--only", metavar="CLASS[:NUMBER]", help="classes are counted from 0")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the broken inputs there")
+    wanted = parser.parse_args()
+    if not wanted.executable.is_file():
+        parser.error(f"--executable {wanted.executable}: no such file")
+    return wanted
+
+
+def cases(wanted: argparse.Namespace) -> list[Case]:
+    all_cases = [Case(kind, number) for number in range(wanted.count) for kind in CLASSES]
+    if wanted.only is None:
+        return all_cases
+    kind, _, number = wanted.only.partition(":")
+    if number:
+        return [Case(CLASSES[int(kind)], int(number))]
+    return [case for case in all_cases if case.kind is CLASSES[int(kind)]]
+
+
+def attempt(case: Case, good: Place, folder: Path, wanted: argparse.Namespace) -> Outcome:
+    place = good.copy(folder / case.label.replace(":", "-"))
+    broken = case.kind.make(place, random.Random(f"{wanted.seed} {case.kind.name} {case.number}"))
+    is_program = not case.kind.module
+    limited = is_program and not trial.is_sanitized(wanted.executable)
+    command = command_of(case.kind, broken, wanted.executable.resolve())
+    ended = trial.run(command, wanted.seconds, limited)
+    verdict = trial.judge(ended, broken.names, "comigs: " if is_program else "error: ", broken.may_run)
+    left = [path for path in place.folder.rglob(".*") if path.name.startswith(".")]
+    if verdict.kind != trial.OTHER and left:
+        verdict = trial.Verdict(trial.OTHER, f"left behind: {left[0].name}")
+    if wanted.keep is None:
+        shutil.rmtree(place.folder)
+    return Outcome(case, broken.what, verdict)
+
+
+def table(outcomes: list[Outcome]) -> str:
+    rows = [list(HEAD)]
+    for kind in CLASSES:
+        found = Counter(outcome.verdict.kind for outcome in outcomes if outcome.case.kind is kind)
+        if found:
+            rows.append([kind.name, str(found.total()), *(str(found[word]) for word in HEAD[2:])])
+    total = [str(sum(int(row[column]) for row in rows[1:])) for column in range(1, len(HEAD))]
+    rows.append(["altogether", *total])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def main() -> int:
+    wanted, begun = arguments(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="comigs-hostile-") as temporary:
+        folder = wanted.keep or Path(temporary)
+        good = make(folder / "good", wanted.executable.resolve())
+        with ThreadPoolExecutor(wanted.jobs) as pool:
+            outcomes = list(pool.map(lambda case: attempt(case, good, folder, wanted), cases(wanted)))
+    others = [outcome for outcome in outcomes if outcome.verdict.kind == trial.OTHER]
+    for outcome in others:
+        print(
+            f"{outcome.case.label} {outcome.case.kind.name}, {outcome.what[:200]}: {outcome.verdict.reason}"
+        )
+    sanitized = "with sanitizers" if trial.is_sanitized(wanted.executable) else "without sanitizers"
+    print(f"\n{table(outcomes)}\n")
+    print(
+        f"seed {wanted.seed}, {wanted.executable} ({sanitized}), {time.monotonic() - begun:.0f} s: others = {len(others)}"
+    )
+    return 1 if others else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

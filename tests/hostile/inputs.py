@@ -1,0 +1,384 @@
+"""The classes of inputs: how one is broken, and which command then meets it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .damage import (
+    OUTSIDE,
+    TEXTS,
+    VALUES,
+    as_json,
+    damaged_bytes,
+    damaged_ini,
+    damaged_json,
+    linked_outside,
+    replaced,
+)
+from .material import Place
+from .results import damaged_results
+
+
+@dataclass
+class Broken:
+    """What was done, the command that meets it, and what a message about it must name (one of these)."""
+
+    what: str
+    command: list[object]  # after the program's name
+    names: Sequence[str]
+    may_run: bool = True  # False: where running at all would be wrong
+
+
+@dataclass(frozen=True)
+class InputClass:
+    name: str
+    make: Callable[[Place, random.Random], Broken]
+    module: str = ""  # of Python, where it is not the program itself that reads the input
+
+
+def _train(place: Place, what: str, names: Sequence[str], may_run: bool = True) -> Broken:
+    return Broken(what, ["train", place.job], names, may_run)
+
+
+def _route(
+    place: Place, what: str, names: Sequence[str], *more: object, results: Path | None = None
+) -> Broken:
+    where = ["--data", place.data, "--model", place.base, "--device", "cpu", "--threads", 1, "--tokens", 24]
+    return Broken(what, ["route", results or place.results.parent, *where, *more], names)
+
+
+# Configurations ---------------------------------------------------------------------------------------------
+
+
+def job_file(place: Place, source: random.Random) -> Broken:
+    text = place.write_job()
+    if source.random() < 0.1:
+        what = replaced(place.job, source) if source.random() < 0.5 else _huge(place.job)
+        if place.job.is_fifo():  # whoever names a pipe means to write into it
+            place.job.unlink()
+    elif source.random() < 0.25:
+        what, data = damaged_bytes(text.encode(), source)
+        place.job.write_bytes(data)
+    else:
+        what, data = damaged_ini(text, source)
+        place.job.write_bytes(data)
+    return _train(place, what, (str(place.folder), "[", "--", "config.json", "data-set folder"))
+
+
+def _huge(path: Path) -> str:
+    path.write_text("# filler\n" * 300_000, encoding="utf-8")
+    return "2.7 MB"
+
+
+def options(place: Place, source: random.Random) -> Broken:
+    given = {
+        "--data": place.data,
+        "--model": place.base,
+        "--output": place.output,
+        "--method": "comigs-1g1s",
+        "--rounds": 1,
+        "--local-steps": 2,
+        "--batch-sequences": 2,
+        "--context-tokens": 12,
+        "--lora-rank": 2,
+        "--device": "cpu",
+        "--threads": 1,
+        "--seed": 1,
+        "--user.0.experts": 2,
+    }
+    words = [str(word) for pair in given.items() for word in pair]
+    name = source.choice(list(given))
+    value = words.index(name) + 1
+    hostile = [text for text in (*VALUES, *TEXTS) if "\x00" not in text and text != "\ud800"]  # no words
+    kind = source.choice(
+        ("value", "value", "value", "no value", "twice", "absent", "unknown", "section", "bytes", "word")
+    )
+    if kind == "value":
+        words[value] = source.choice(hostile)
+    elif kind == "no value":
+        del words[value]
+    elif kind == "twice":
+        words += [name, words[value]]
+    elif kind == "absent":
+        del words[value - 1 : value + 1]
+    elif kind == "unknown":
+        words[value - 1] = source.choice(
+            (name[:-1], name + "x", name.upper(), "-" + name, "--=" + name, "--")
+        )
+    elif kind == "section":
+        words += [
+            source.choice(
+                (
+                    "--user.-1.experts",
+                    "--user.9.experts",
+                    "--user..experts",
+                    "--user.99999999999999999999.experts",
+                )
+            ),
+            "2",
+        ]
+    elif kind == "bytes":
+        words[value] = "\udcff\udcfe" + words[value]  # not UTF-8
+    else:
+        words.insert(0, source.choice(hostile))
+    named = [
+        word
+        for word in (str(place.folder), "[", "--", "option", "job file", "method", words[value % len(words)])
+        if word
+    ]
+    what = f"{name}: {kind} {words[value % len(words)][:40]!r}"
+    return Broken(what, ["train", *words], named)
+
+
+# Data sets --------------------------------------------------------------------------------------------------
+
+
+def manifest(place: Place, source: random.Random) -> Broken:
+    return _json_file(place, place.manifest, source, lambda what: _train(place, what, (str(place.folder),)))
+
+
+def traversal(place: Place, source: random.Random) -> Broken:
+    """Paths that lead out of the data set's folder: to be refused even where a good file lies there."""
+    content = json.loads(place.manifest.read_text(encoding="utf-8"))
+    splits = content["users"][0]["splits"] | {"base": content["base"]["splits"]["train"]}
+    holder = source.choice([*splits.values(), content["tokeniser"]])
+    if source.random() < 0.3:
+        what = linked_outside(place.data / holder["file"], place.folder)
+    else:
+        what = holder["file"] = source.choice([*OUTSIDE, str(place.folder / "secret"), "user0/../../secret"])
+        place.manifest.write_text(json.dumps(content), encoding="utf-8")
+    return _train(place, what, (str(place.data),), may_run=False)
+
+
+def tokens(place: Place, source: random.Random) -> Broken:
+    """With a digest that fits, too: a manifest from elsewhere may promise anything."""
+    shard = place.data / "user0" / f"{source.choice(('train', 'validation', 'test'))}.bin"
+    if source.random() < 0.2:
+        return _train(place, replaced(shard, source), (str(place.data),))
+    what, data = damaged_bytes(shard.read_bytes(), source)
+    shard.write_bytes(data)
+    if source.random() < 0.6:
+        what += ", promised"
+        place.promise(shard)
+    return _train(place, what, (str(place.data), "context_tokens"))
+
+
+def tokeniser(place: Place, source: random.Random) -> Broken:
+    holder = source.choice((place.data, place.base))
+    names = (str(place.folder),)
+    is_routed = holder == place.data and source.random() < 0.6
+    return _json_file(
+        place,
+        holder / "tokenizer.json",
+        source,
+        lambda what: _route(place, what, names) if is_routed else _train(place, what, names),
+    )
+
+
+def probes(place: Place, source: random.Random) -> Broken:
+    return _json_file(
+        place,
+        place.probes,
+        source,
+        lambda what: _route(place, what, (str(place.folder),), "--probes", place.probes),
+    )
+
+
+def _json_file(place: Place, file: Path, source: random.Random, command: Callable[[str], Broken]) -> Broken:
+    draw = source.random()
+    if draw < 0.1:
+        return command(replaced(file, source))
+    if draw < 0.35:
+        what, data = damaged_bytes(file.read_bytes(), source)
+    else:
+        what, document = damaged_json(json.loads(file.read_text(encoding="utf-8")), source)
+        data = as_json(document)
+    file.write_bytes(data)
+    return command(what)
+
+
+# Base models ------------------------------------------------------------------------------------------------
+
+
+def model_configuration(place: Place, source: random.Random) -> Broken:
+    return _json_file(
+        place, place.base / "config.json", source, lambda what: _train(place, what, (str(place.base),))
+    )
+
+
+def safetensors(place: Place, source: random.Random) -> Broken:
+    file = place.base / "model.safetensors"
+    what = damaged_safetensors(file, source)
+    return _train(place, what, (str(place.base),))
+
+
+def damaged_safetensors(file: Path, source: random.Random) -> str:
+    data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header, body = data[8 : 8 + length], data[8 + length :]
+    kind = source.choice(
+        ("json", "json", "json", "tensor", "tensor", "length", "bytes", "bytes", "body", "place")
+    )
+    if kind == "place":
+        return replaced(file, source)
+    if kind == "json":
+        what, document = damaged_json(json.loads(header), source)
+        header = as_json(document)
+    elif kind == "tensor":
+        what, header = _damaged_tensor(json.loads(header), source)
+    elif kind == "bytes":
+        what, header = damaged_bytes(header, source)
+    elif kind == "body":
+        what = "the data too short or too long"
+        body = source.choice((body[:-1], body + b"\0", body[: len(body) // 2], b"", body * 2))
+    else:
+        what = "length of the header"
+    said = len(header)
+    if kind == "length":
+        said = source.choice(
+            (0, 1, 7, said - 1, said + 1, 99_999_999, 100_000_000, 2**31, 2**63, 2**64 - 1, 2**64 - 8)
+        )
+    file.write_bytes(struct.pack("<Q", said) + header + body)
+    return f"{kind}: {what}"
+
+
+def _damaged_tensor(header: dict, source: random.Random) -> tuple[str, bytes]:
+    """Shapes and offsets that claim what is not there."""
+    names = [name for name in header if name != "__metadata__"]
+    first, second = source.sample(names, 2)
+    tensor = header[first]
+    kind = source.choice(
+        ("petabytes", "overflow", "to zero", "overlap", "far", "backwards", "axes", "turned", "dtype")
+    )
+    if kind == "petabytes":
+        tensor |= {"shape": [2**25, 2**25], "data_offsets": [0, 2**52]}
+    elif kind == "overflow":
+        tensor["shape"] = [2**32, 2**32, 2**32]
+    elif kind == "to zero":
+        tensor |= {"shape": [2**62], "data_offsets": [tensor["data_offsets"][0]] * 2}
+    elif kind == "overlap":
+        tensor["data_offsets"] = header[second]["data_offsets"]
+    elif kind == "far":
+        tensor["data_offsets"] = [2**63, 2**63 + 16]
+    elif kind == "backwards":
+        tensor["data_offsets"] = tensor["data_offsets"][::-1]
+    elif kind == "axes":
+        tensor["shape"] = tensor["shape"] + [1] * source.choice((14, 17, 10_000))
+    elif kind == "turned":
+        tensor["shape"] = tensor["shape"][::-1] + [1]
+    else:
+        tensor["dtype"] = source.choice(
+            ("F64", "I32", "F8_E4M3", "BOOL", "f32", "F32\n\x1b[31m", "x" * 100_000)
+        )
+    return kind, json.dumps(header).encode()
+
+
+# Checkpoints ------------------------------------------------------------------------------------------------
+
+
+def checkpoint(place: Place, source: random.Random) -> Broken:
+    place.write_resuming_job()
+    sets = sorted((place.stopped / "checkpoints").iterdir())
+    kind = source.choice(
+        ("manifest", "manifest", "part", "part", "promised part", "promised part", "results", "set")
+    )
+    chosen = source.choice(sets)
+    manifest, part = chosen / "manifest.json", chosen / "user_0.safetensors"
+    if kind == "manifest":
+        broken = _json_file(place, manifest, source, lambda what: _train(place, what, ()))
+        what = broken.what
+    elif kind == "results":
+        what = damaged_results(place.stopped / "results.h5", source)
+    elif kind == "set":
+        what = _damaged_set(chosen, source)
+    else:
+        what = damaged_safetensors(part, source) if source.random() < 0.5 else _damaged_state(part, source)
+        if kind == "promised part" and part.is_file() and not part.is_symlink():
+            _promise_part(manifest, part)
+    return _train(place, f"{chosen.name} {kind}: {what}", (str(place.folder),))
+
+
+def _damaged_set(chosen: Path, source: random.Random) -> str:
+    name = source.choice(("999999999999", "000000", "link", "9" * 40, "moved away"))
+    if name == "link":
+        chosen.rename(chosen.parent.parent / "elsewhere")
+        chosen.symlink_to(chosen.parent.parent / "elsewhere")
+    elif name == "moved away":
+        chosen.rename(chosen.parent.parent / "elsewhere")
+    else:
+        chosen.rename(chosen.with_name(name))
+    return name
+
+
+def _damaged_state(part: Path, source: random.Random) -> str:
+    """Numbers that no run writes, in the place of some."""
+    data = part.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    tensors = {
+        name: entry for name, entry in json.loads(data[8 : 8 + length]).items() if name != "__metadata__"
+    }
+    name = source.choice(["position", "aggregation", "record", "start", *tensors])
+    begin, end = tensors[name]["data_offsets"]
+    kind = {"I64": "q", "F64": "d", "F32": "f"}[tensors[name]["dtype"]]
+    width = struct.calcsize(kind)
+    if begin == end:
+        return f"{name}: nothing to change"
+    place = 8 + length + begin + width * source.randrange((end - begin) // width)
+    value = source.choice(
+        (-1, 3, 2**31, 2**40, 2**62, -(2**63))
+        if kind == "q"
+        else (-1.0, 0.5, 1e30, 2.0**40, float("nan"), float("-inf"))
+    )
+    part.write_bytes(data[:place] + struct.pack(f"<{kind}", value) + data[place + width :])
+    return f"{name}: {value}"
+
+
+def _promise_part(manifest: Path, part: Path) -> None:
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    data = part.read_bytes()
+    content["users"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest.write_text(json.dumps(content), encoding="utf-8")
+
+
+# Results ----------------------------------------------------------------------------------------------------
+
+
+def results_routed(place: Place, source: random.Random) -> Broken:
+    what = damaged_results(place.results, source)
+    # The file is what is broken: where its folder is asked for, a missing one is named too.
+    return _route(place, what, (str(place.folder),), results=place.results)
+
+
+def results_analysed(place: Place, source: random.Random) -> Broken:
+    what = damaged_results(place.results, source)
+    command = source.choice(("report", "report", "insight"))
+    page = place.folder / "page.html"
+    return Broken(what, [command, place.results, "--output", page], (str(place.folder),))
+
+
+CLASSES = (
+    InputClass("configurations (INI)", job_file),
+    InputClass("options", options),
+    InputClass("manifests", manifest),
+    InputClass("paths in manifests", traversal),
+    InputClass("token files", tokens),
+    InputClass("tokenisers", tokeniser),
+    InputClass("probe texts", probes),
+    InputClass("config.json", model_configuration),
+    InputClass("safetensors", safetensors),
+    InputClass("checkpoints", checkpoint),
+    InputClass("results.h5, comigs route", results_routed),
+    InputClass("results.h5, analysis", results_analysed, module="analysis"),
+)
+
+
+def command_of(kind: InputClass, broken: Broken, executable: Path) -> list[object]:
+    program = [sys.executable, "-m", kind.module] if kind.module else [executable]
+    return [*program, *broken.command]

@@ -1,0 +1,169 @@
+"""The good inputs that are broken afterwards: a tiny base, a data set of one user, a job, a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .trial import ROOT, run, start
+
+sys.path.insert(0, str(ROOT / "tests" / "python"))
+
+import tiny  # noqa: E402
+
+TOKENISER = {
+    "version": "1.0",
+    "model": {"type": "BPE", "vocab": {chr(0x41 + i): i for i in range(tiny.VOCABULARY - 1)}, "merges": []},
+    "decoder": {"type": "ByteLevel"},
+    "added_tokens": [{"id": tiny.VOCABULARY - 1, "content": "<|endoftext|>", "special": True}],
+}
+PROBES = {
+    "format": "comigs-probes",
+    "format_version": 1,
+    "vocabulary": tiny.VOCABULARY,
+    "probes": [
+        {"name": name, "ids": [1, 2, 3, 4], "text": ["a", " b", "c", "\n"]} for name in ("one", "two")
+    ],
+}
+JOB = """[run]
+output = {place}/out
+rounds = 1
+evaluate_every = 1
+weights_every = 1
+precision = float32
+device = cpu
+threads = 1
+[data]
+folder = {place}/data
+[model]
+folder = {place}/base
+[method]
+name = comigs-1g1s
+router_every = 2
+router_steps = 1
+[user]
+experts = 2
+lora_rank = 2
+batch_sequences = 2
+context_tokens = 12
+local_steps = 2
+"""
+
+
+# Long enough to be stopped in its second round.
+RESUMING = {"rounds": 2, "local_steps": 60}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a whole set of inputs."""
+
+    folder: Path
+    origin: Path | None = None  # of which this is a copy
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    @property
+    def manifest(self) -> Path:
+        return self.data / "manifest.json"
+
+    @property
+    def job(self) -> Path:
+        return self.folder / "job.ini"
+
+    @property
+    def probes(self) -> Path:
+        return self.folder / "probes.json"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "run" / "results.h5"
+
+    @property
+    def stopped(self) -> Path:
+        """The output folder of a run that was interrupted and left a checkpoint."""
+        return self.folder / "stopped"
+
+    def write_job(self) -> str:
+        text = JOB.format(place=self.folder)
+        self.job.write_text(text, encoding="utf-8")
+        (self.folder / "other.ini").write_text("[job]\ninherit = job.ini\n", encoding="utf-8")
+        return text
+
+    def write_resuming_job(self) -> None:
+        """The job that was stopped. Its data and base are where they were then: that is part of what must agree."""
+        inputs = Place(self.origin or self.folder)
+        text = JOB.format(place=inputs.folder).replace(f"{inputs.output}", str(self.stopped))
+        for name, value in RESUMING.items():
+            text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+        self.job.write_text(
+            text.replace("[run]", "[run]\nresume = auto\ncheckpoint_every = 1"), encoding="utf-8"
+        )
+
+    def promise(self, shard: Path) -> None:
+        """Makes the manifest promise what the token file now holds."""
+        content = json.loads(self.manifest.read_text(encoding="utf-8"))
+        for holder in (*content["users"], content["base"]):
+            for split in holder["splits"].values():
+                if self.data / split["file"] == shard:
+                    data = shard.read_bytes()
+                    split |= {"sha256": hashlib.sha256(data).hexdigest(), "tokens": len(data) // 2}
+        self.manifest.write_text(json.dumps(content), encoding="utf-8")
+
+    def copy(self, folder: Path) -> Place:
+        shutil.copytree(self.folder, folder, symlinks=True)
+        place = Place(folder, self.folder)
+        place.write_job()
+        return place
+
+
+def make(folder: Path, executable: Path) -> Place:
+    """Everything, with a run that the program itself has made."""
+    place = Place(folder)
+    folder.mkdir(parents=True)
+    tiny.gpt2_folder(place.base)
+    tiny.data_set(place.data, users=("German",))
+    (folder / "secret").write_bytes((place.data / "user0/train.bin").read_bytes())
+    for holder in (place.base, place.data):
+        (holder / "tokenizer.json").write_text(json.dumps(TOKENISER), encoding="utf-8")
+    place.probes.write_text(json.dumps(PROBES), encoding="utf-8")
+    place.write_job()
+    ended = run([executable, "train", place.job], seconds=300, limited=False)
+    if ended.code != 0:
+        raise SystemExit(f"the good inputs do not run (exit code {ended.code}):\n{ended.errors}")
+    place.output.rename(folder / "run")
+    import os
+    if 'NO_CHECKPOINTS' not in os.environ:
+        place.write_resuming_job()
+        _stop(place, executable)
+    place.write_job()
+    return place
+
+
+def _stop(place: Place, executable: Path) -> None:
+    """Runs the job until it has written a checkpoint, and asks it to stop."""
+    process = start([executable, "train", place.job], limited=False)
+    manifest = place.stopped / "checkpoints" / "000001" / "manifest.json"
+    until = time.monotonic() + 300
+    while process.poll() is None and not manifest.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    if process.returncode != 3 or not manifest.exists():
+        raise SystemExit(f"no run was interrupted (exit code {process.returncode}):\n{errors.decode()}")
