@@ -26,8 +26,8 @@ class UserNeeds:
 
 @dataclass(frozen=True)
 class Needs:
-    """Of one run. `users`: in the order of ranks. `seconds`: from the start of the ranks to their end; None where
-    this machine cannot measure it."""
+    """Of one run. `users`: in the order of ranks. `seconds`: of the whole run; None where this machine cannot
+    measure it."""
 
     users: tuple[UserNeeds, ...]
     seconds: float | None
@@ -43,8 +43,8 @@ class Component:
 
 
 def ask(comigs: str, arguments: Sequence[str], must_fit: bool = True) -> Needs:
-    """`arguments`: of `comigs train`. Raises JobError with what comigs says where the run is wrong, or `must_fit`
-    and is too large for this machine."""
+    """`arguments`: of `comigs train`. Raises JobError with what comigs says where the run is wrong, or
+    `must_fit` and is too large for this machine."""
     try:
         done = subprocess.run(
             [comigs, "plan", *arguments, "--json"],

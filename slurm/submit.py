@@ -85,7 +85,7 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
     sizes = _sizes(options.components, needs, site, is_array)
     text = script(
         Job(
-            name=f"comigs-{output.name}",
+            name=output.name,
             components=components(needs.users, sizes, site.cpus_per_task),
             minutes=minutes(f"--time {options.time}", options.time) if options.time else limit(needs, site),
             log=log_in(output, "slurm-%A_%a.log" if is_array else "slurm-%j.log"),

@@ -101,7 +101,7 @@ SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
 # A requeued job waits for cred_expire seconds before it starts again.
-AuthInfo=socket=$STATE/munge.socket,cred_expire=10
+AuthInfo=socket=$STATE/munge.socket,cred_expire=6
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation=$STATE/controller
 SlurmctldPidFile=$STATE/slurmctld.pid

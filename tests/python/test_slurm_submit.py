@@ -77,7 +77,7 @@ def test_one_component_for_users_alike(capsys: pytest.CaptureFixture[str]) -> No
     text = dry(capsys, "--rounds", "3")
     assert options(text) == [
         [
-            "--job-name=comigs-a_5_",
+            "--job-name=a_5_",
             "--output='runs/a 5%%/slurm-%j.log'",
             "--open-mode=append",
             "--ntasks=4",
@@ -265,3 +265,37 @@ def test_the_executable_finds_its_package_from_anywhere() -> None:
         [ROOT / "slurm/submit", "--help"], capture_output=True, text=True, check=False, cwd="bin"
     )
     assert done.returncode == 0 and "usage: slurm/submit" in done.stdout
+
+
+SCRIPTS = sorted((ROOT / "slurm").glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("name", ["one-node", "many-nodes", "array", "heterogeneous", "pretrain"])
+def test_scripts_submit_themselves_as_the_site_wants_it(name: str) -> None:
+    Path("site.sh").write_text(SITE + "options=('--constraint=a100|h100')\n")
+    program("sbatch", f"printf '%s\\n' \"$@\" >'{Path.cwd()}/submitted'")
+    script = ROOT / "slurm" / f"{name}.sh"
+    subprocess.run([script, "job.ini", "--rounds", "3"], cwd=ROOT, check=True)
+    site = ["--partition=gpu", "--account=me", "--constraint=a100|h100"]
+    words = Path("submitted").read_text().splitlines()
+    assert words == [*site, str(script), "job.ini", "--rounds", "3"]
+
+
+def test_the_test_cluster_explains_itself_and_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    script = ROOT / "slurm" / "test-cluster.sh"
+    done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert "usage: slurm/test-cluster.sh" in done.stdout
+    for words, told in (
+        (["begin"], "unknown command 'begin'"),
+        (["start", "--nodes", "3"], "unknown option '--nodes'"),
+        (["start", "--cpus", "no"], "--cpus no: expected a number"),
+        (["status", "--state", tmp_path / "none"], "no cluster is there"),
+        (["start", "--state", ROOT / "slurm"], "found files, expected an empty folder"),
+    ):
+        done = subprocess.run([script, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and told in done.stderr
