@@ -7,9 +7,9 @@
 
 namespace comigs::app {
 
-int run_with_mpi(int& argc, char**& argv, const std::function<void(const comm::Communicator&)>& body) {
+int run_with_mpi(int& argc, char**& argv, const std::function<void(comm::Communicator&)>& body) {
   const comm::Session session(argc, argv);
-  const comm::Communicator world = comm::Communicator::world();
+  comm::Communicator world = comm::Communicator::world();
   start_log(fmt::format("rank {}", world.rank()), world.is_first());
   std::optional<ExitCode> agreed;
   const std::optional<comm::Failure> alone = comm::capture([&] {

@@ -16,6 +16,6 @@ int methods(int& argc, char**& argv, const std::vector<std::string>& arguments);
 
 /// Runs `body` inside an MPI session and turns its end into an exit code. Errors that ranks agreed on end all
 /// of them with one code; any other error is one rank's alone and aborts the rest.
-int run_with_mpi(int& argc, char**& argv, const std::function<void(const comm::Communicator& world)>& body);
+int run_with_mpi(int& argc, char**& argv, const std::function<void(comm::Communicator& world)>& body);
 
 }  // namespace comigs::app

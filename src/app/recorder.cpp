@@ -1,7 +1,10 @@
 #include "recorder.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
+#include "checkpointer.hpp"
+#include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/model/parameter_specs.hpp"
 
@@ -9,24 +12,39 @@ namespace comigs::app {
 
 Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path& path,
                    const results::RunDescription& run, const model::Architecture& architecture,
-                   std::vector<model::UserModel> users)
+                   std::vector<model::UserModel> users, config::Resume resume)
     : world_(world),
       architecture_(architecture),
       users_(std::move(users)),
       shape_(results::round_shape(run)) {
+  using Existing = results::ResultsFile::Existing;
   comm::all_agree(world_, [&] {
     if (!world_.is_first()) return;
     std::filesystem::create_directories(path.parent_path());
-    file_.emplace(path, run);
+    file_.emplace(path, run, resume == config::Resume::automatic ? Existing::go_on : Existing::refuse);
+    if (!file_->found()) return;
+    const std::vector<std::string> unlike =
+        differences(file_->found()->identity, results::identity(run), path.string());
+    if (!unlike.empty())
+      throw ConfigError(fmt::format("'{}' is of another run, which cannot be gone on with:\n  - {}",
+                                    path.string(), fmt::join(unlike, "\n  - ")));
+    file_->check_found();
   });
+  recorded_ = static_cast<std::int64_t>(world_.all_max(file_ ? static_cast<double>(file_->rounds()) : -1.0));
 }
 
-std::vector<UserRound> Recorder::all_write(const UserRound& record, const model::Parameters* parameters) {
+std::vector<UserRound> Recorder::all_gather(const UserRound& record) const {
   const std::vector<double> block = results::encode(record, shape_);
   const std::vector<double> blocks = world_.all_gather(block);
   std::vector<UserRound> rows;
   for (std::size_t user = 0; user < users_.size(); ++user)
     rows.push_back(results::decode(std::span(blocks).subspan(user * block.size(), block.size()), shape_));
+  return rows;
+}
+
+std::vector<UserRound> Recorder::all_write(const UserRound& record, const model::Parameters* parameters) {
+  std::vector<UserRound> rows = all_gather(record);
+  if (record.round <= recorded_) return rows;
   const auto stored =
       parameters != nullptr ? all_gather_blocks(*parameters) : std::vector<std::vector<float>>();
   comm::all_agree(world_, [&] {

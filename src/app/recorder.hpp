@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comigs/comm/communicator.hpp"
+#include "comigs/config/config.hpp"
 #include "comigs/model/parameters.hpp"
 #include "comigs/results/results_file.hpp"
 
@@ -13,14 +14,21 @@ namespace comigs::app {
 /// Owns results.h5 on rank 0; elsewhere only sends.
 class Recorder {
  public:
-  /// Collective. Creates `path`; all ranks pass what they know of the run, `users` alike everywhere. Throws
-  /// PeerError on every rank if the file is there already or cannot be made.
+  /// Collective. Creates `path`, or, where `resume` has it so, goes on with what is there; all ranks pass
+  /// what they know of the run, `users` alike everywhere. Throws PeerError on every rank if the file is there
+  /// and is not to be gone on with, is of another run, or cannot be made.
   Recorder(const comm::Communicator& world, const std::filesystem::path& path,
            const results::RunDescription& run, const model::Architecture& architecture,
-           std::vector<model::UserModel> users);
+           std::vector<model::UserModel> users, config::Resume resume);
 
+  /// The last round that the file had from the start; -1: none. The same on every rank.
+  [[nodiscard]] std::int64_t recorded() const { return recorded_; }
+
+  /// Collective. All users' records, on every rank.
+  [[nodiscard]] std::vector<UserRound> all_gather(const UserRound& record) const;
   /// Collective. Writes a round's row, with all trained numbers if `parameters` is given, and returns all
-  /// users' records on every rank. When it returns the round is safe on disk.
+  /// users' records on every rank. When it returns the round is safe on disk. A row that the file has already
+  /// stays as it is.
   std::vector<UserRound> all_write(const UserRound& record, const model::Parameters* parameters);
 
  private:
@@ -31,6 +39,7 @@ class Recorder {
   std::vector<model::UserModel> users_;
   results::RoundShape shape_;
   std::optional<results::ResultsFile> file_;
+  std::int64_t recorded_ = -1;
 };
 
 }  // namespace comigs::app

@@ -40,9 +40,9 @@ struct Job {
 
 config::Config recorded_configuration(const results::StoredRun& run, const config::Route& options) {
   const results::RunRecord& record = run.record();
-  config::Config config =
-      config::resolve(config::parse_recorded(record.configuration, run.path().string() + ": configuration"),
-                      static_cast<std::int64_t>(record.users.size()));
+  config::Config config = config::resolve(
+      config::parse_recorded(record.identity.configuration, run.path().string() + ": configuration"),
+      static_cast<std::int64_t>(record.identity.users.size()));
   if (!options.model.empty()) config.model.folder = options.model;
   if (!options.data.empty()) config.data.folder = options.data;
   return config;
@@ -85,12 +85,12 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
     throw DataError(
         fmt::format("{}: no such folder; --model says where the run's base model is now", folder.string()));
   const model::Architecture architecture = model::read_architecture(folder);
-  if (model::weights_digest(folder) != run.record().base_digest ||
+  if (model::weights_digest(folder) != run.record().identity.base_digest ||
       architecture.layers != run.record().shape.layers)
     throw DataError(fmt::format(
         "{}: not the base model of {}, the SHA-256 of whose model.safetensors is {}; --model says "
         "where that is",
-        folder.string(), run.path().string(), printable(run.record().base_digest)));
+        folder.string(), run.path().string(), printable(run.record().identity.base_digest)));
   return architecture;
 }
 
@@ -107,11 +107,11 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
   }
   const std::string& folder = job.config.data.folder;
   const data::Manifest manifest = data::read_manifest(folder);
-  if (manifest.digest != run.record().data_digest)
+  if (manifest.digest != run.record().identity.data_digest)
     throw DataError(
         fmt::format("{}: not the data set of {}, the SHA-256 of whose manifest.json is {}; --data says where "
                     "that is, --probes names other texts",
-                    folder, run.path().string(), printable(run.record().data_digest)));
+                    folder, run.path().string(), printable(run.record().identity.data_digest)));
   return data::test_probes(manifest, options.tokens);
 }
 
@@ -205,7 +205,7 @@ std::vector<Routed> route_all(const results::StoredRun& run, Job& job, const mod
     for (Routed& text : texts) {
       text.add(gates(base, parameters, text.tokens.ids, job.config.users[user].context_tokens),
                static_cast<std::int64_t>(user), generalists, shape);
-      bar.advance(1, fmt::format("model of {}", printable(run.record().users[user])));
+      bar.advance(1, fmt::format("model of {}", printable(run.record().identity.users[user])));
     }
   }
   return texts;
@@ -236,7 +236,7 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
   run.write_tokens(tokens);
   fmt::print("comigs route: {}, mean gate weight of generalists over tokens and layers, by whose model\n\n",
              job.method->name);
-  print_table(run.record().users, texts);
+  print_table(run.record().identity.users, texts);
   fmt::print("\ntokens: {} ({})\n", run.path().string(), format_duration(watch.seconds()));
 }
 

@@ -2,13 +2,16 @@
 #include <fmt/chrono.h>
 #include <torch/headeronly/version.h>
 
+#include <algorithm>
 #include <chrono>
-#include <memory>
+#include <optional>
 
+#include "checkpointer.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/version.hpp"
 #include "comigs/comm/agreement.hpp"
+#include "comigs/comm/interruption.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/comm/session.hpp"
 #include "comigs/config/describe.hpp"
@@ -36,9 +39,10 @@ std::filesystem::path results_path(const config::Run& run) {
   if (std::filesystem::exists(output) && !std::filesystem::is_directory(output))
     throw ConfigError(
         fmt::format("--output {}: there is a file of this name, expected a folder", output.string()));
-  if (results::ResultsFile::exists(results))
+  if (run.resume == config::Resume::never && results::ResultsFile::exists(results))
     throw ConfigError(
-        fmt::format("'{}' is there already and would be lost; choose another output folder or remove it",
+        fmt::format("'{}' is there already and would be lost; choose another output folder, remove "
+                    "it, or go on with it by --resume auto",
                     results.string()));
   return results;
 }
@@ -80,7 +84,8 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
       .data_set = job.manifest.name,
       .data_digest = job.manifest.digest,
       .base_model = job.config.model.folder,
-      .base_digest = world.is_first() ? model::weights_digest(job.config.model.folder) : std::string(),
+      .base_digest = world.all_broadcast(world.is_first() ? model::weights_digest(job.config.model.folder)
+                                                          : std::string()),
       .seed = static_cast<std::int64_t>(job.config.run.seed),
       .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), comm::library_version()},
       .train_tokens_evaluated = evaluated > 0
@@ -138,32 +143,70 @@ void print(const comm::Communicator& world, const std::string& text) {
   std::fflush(stdout);
 }
 
-// The rounds, with what a person sees of them.
-void all_run(const comm::Communicator& world, const Job& job, federation::RoundLoop& loop,
-             train::LocalTrainer& trainer, const model::Parameters& parameters, Recorder& recorder,
-             const std::vector<UserDescription>& users) {
-  const config::Run& run = job.config.run;
-  const config::User& user = job.config.users[static_cast<std::size_t>(world.rank())];
-  print(world, round_head(users));
-  const std::vector<UserRound> start =
-      recorder.all_write(loop.all_start(), stores_weights(run, 0) ? &parameters : nullptr);
-  print(world, round_line(0, run.rounds, start, 0));
-  std::int64_t steps = 0, current = 0;
-  for (std::int64_t round = 1; round <= run.rounds; ++round) steps += trainer.steps_in_round(round);
-  ProgressBar bar(steps, world.is_first());
-  trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
-    bar.advance(1, fmt::format("round {}/{}: {}", current, run.rounds,
+// What the rounds are run with.
+struct Run {
+  const comm::Communicator& world;
+  const Job& job;
+  const std::vector<UserDescription>& users;
+  const model::Parameters& parameters;
+  train::LocalTrainer& trainer;
+  federation::RoundLoop& loop;
+  Recorder& recorder;
+  Checkpointer& checkpointer;
+};
+
+std::vector<UserRound> all_write(const Run& run, RoundProgress& progress, const UserRound& start) {
+  const config::Run& options = run.job.config.run;
+  UserRound& record = progress.record;
+  const bool due = record.round > 0 && record.round < options.rounds && options.checkpoint_every > 0 &&
+                   record.round % options.checkpoint_every == 0;
+  if (due) {
+    record.seconds.checkpoint = 0.0;
+    const SecondsInto checkpoint(record.seconds.checkpoint);
+    run.checkpointer.all_write(progress, start);
+  }
+  return run.recorder.all_write(record, stores_weights(options, record.round) ? &run.parameters : nullptr);
+}
+
+// From where `progress` stands to the end, with what a person sees of it.
+void all_run(const Run& run, RoundProgress& progress, UserRound& start) {
+  const std::int64_t rounds = run.job.config.run.rounds;
+  const config::User& user = run.job.config.users[static_cast<std::size_t>(run.world.rank())];
+  print(run.world, round_head(run.users));
+  std::int64_t steps = 0;
+  for (std::int64_t round = std::max<std::int64_t>(progress.record.round, 1); round <= rounds; ++round)
+    steps += run.trainer.steps_in_round(round);
+  ProgressBar bar(steps, run.world.is_first());
+  run.trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
+    bar.advance(1, fmt::format("round {}/{}: {}", progress.record.round, rounds,
                                phase == train::Phase::experts ? "experts" : "routers"));
   });
-  std::vector<UserRound> rows = start;
-  for (current = 1; current <= run.rounds; ++current) {
-    const UserRound record = loop.all_round(current);
-    rows = recorder.all_write(record, stores_weights(run, current) ? &parameters : nullptr);
+  for (;; progress.begin_next()) {
+    const std::int64_t round = progress.record.round;
+    run.loop.all_finish_round(progress);
+    if (round == 0) start = progress.record;
+    const std::vector<UserRound> rows = all_write(run, progress, start);
     bar.clear();
-    const std::int64_t trained = trainer.steps_in_round(current) * user.batch_sequences * user.context_tokens;
-    print(world, round_line(current, run.rounds, rows, world.all_sum(trained)));
+    const std::int64_t sequences = round > 0 ? run.trainer.steps_in_round(round) * user.batch_sequences : 0;
+    print(run.world, round_line(round, rounds, rows, run.world.all_sum(sequences * user.context_tokens)));
+    if (round < rounds) continue;
+    print(run.world, "\n" + summary(run.users, run.recorder.all_gather(start), rows));
+    break;
   }
-  print(world, "\n" + summary(users, start, rows));
+  run.checkpointer.all_remove();
+}
+
+// Writes down where an interrupted run stands, and says how it can go on.
+void all_leave(const Run& run, const RoundProgress& progress, const UserRound& start,
+               const std::string& signal) {
+  const std::int64_t round = progress.record.round;
+  const std::vector<std::string> signals = run.world.all_gather(signal);
+  const auto found = std::ranges::find_if(signals, [](const std::string& name) { return !name.empty(); });
+  const std::string reason = found == signals.end() ? "a signal" : *found;
+  if (round > 0) run.checkpointer.all_write(progress, start);
+  if (run.world.is_first())
+    spdlog::warn("stopped by {} in round {} of {}{}; the same command with --resume auto goes on from there",
+                 reason, round, run.job.config.run.rounds, round > 0 ? ", checkpoint written" : "");
 }
 
 // With the user's micro-batches as they fit its memory on its device.
@@ -179,8 +222,16 @@ comm::Sums sums(const config::Run& run) {
   return run.reproducible ? comm::Sums::rank_order : comm::Sums::any_order;
 }
 
-void all_train(const comm::Communicator& world, const std::vector<std::string>& arguments) {
+std::vector<std::string> names_of_ranks(const results::RunDescription& run) {
+  std::vector<std::string> names;
+  for (const UserDescription& user : run.users)
+    names.push_back(fmt::format("rank {} (user {} on {})", names.size(), user.name, user.host));
+  return names;
+}
+
+void all_train(comm::Communicator& world, const std::vector<std::string>& arguments) {
   const Stopwatch watch;
+  comm::Interruption interruption(world);
   // 1. What is to be done, the same on every rank.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
   const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(job.config.run); });
@@ -202,7 +253,7 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
   train::LocalTrainer trainer(base.model(), parameters, texts,
                               federation::local_plan(*job.method, config, user));
-  const std::unique_ptr<federation::Aggregation> aggregation = federation::all_make_aggregation(
+  federation::Participation participation(
       {.world = world,
        .method = *job.method,
        .averaging = job.config.method.averaging,
@@ -214,18 +265,38 @@ void all_train(const comm::Communicator& world, const std::vector<std::string>& 
        .sums = sums(job.config.run),
        .validation_loss =
            federation::validation_loss(config, base.model(), parameters, shards.validation, user)});
-  trainer.exchange_gradients(aggregation->exchange());
-  federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, *aggregation);
-  // 5. Where it is written.
-  const results::RunDescription run = all_describe(world, job, placement, device);
-  Recorder recorder(world, path, run, job.architecture, job.users);
+  federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, participation,
+                             interruption);
+  // 5. Where it is written, and what is there already.
+  const results::RunDescription description = all_describe(world, job, placement, device);
+  world.name_ranks(names_of_ranks(description));
+  if (job.config.run.patience > 0.0) world.wait_at_most(job.config.run.patience);
+  Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume);
+  if (recorder.recorded() == job.config.run.rounds)
+    return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),
+                                    job.config.run.rounds));
+  Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
+                            results::round_shape(description), parameters, trainer, participation);
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
-  if (world.is_first()) print_plan(job, run, device, trainable);
+  if (world.is_first()) print_plan(job, description, device, trainable);
   // 6. The rounds.
-  all_run(world, job, loop, trainer, parameters, recorder, run.users);
-  print(world,
-        fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));
+  const Run run{world, job, description.users, parameters, trainer, loop, recorder, checkpointer};
+  RoundProgress progress;
+  UserRound start;
+  if (job.config.run.resume == config::Resume::automatic)
+    if (const std::optional<results::UserState> state = checkpointer.all_restore(recorder.recorded())) {
+      progress = state->progress;
+      start = state->start;
+      print(world, fmt::format("going on in round {}\n", progress.record.round));
+    }
+  try {
+    all_run(run, progress, start);
+  } catch (const PeerError& error) {
+    if (error.exit_code() == ExitCode::interrupted) all_leave(run, progress, start, interruption.signal());
+    throw;
+  }
+  print(world, fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));
 }
 
 }  // namespace
@@ -235,7 +306,7 @@ int train(int& argc, char**& argv, const std::vector<std::string>& arguments) {
     fmt::print("{}", config::help());
     return 0;
   }
-  return run_with_mpi(argc, argv, [&](const comm::Communicator& world) { all_train(world, arguments); });
+  return run_with_mpi(argc, argv, [&](comm::Communicator& world) { all_train(world, arguments); });
 }
 
 }  // namespace comigs::app

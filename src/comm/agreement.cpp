@@ -1,6 +1,9 @@
 #include "comigs/comm/agreement.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "comigs/base/log.hpp"
@@ -9,17 +12,36 @@ namespace comigs::comm {
 
 namespace {
 
-// "ranks 0, 2" in front of a message that did not come from everyone.
-void print_failures(const std::vector<std::string>& messages) {
-  std::map<std::string, std::vector<std::size_t>> origins;
+constexpr double patience_of_a_failed_rank_seconds = 5.0;
+
+// Who failed stands in front of a message that did not come from everyone.
+void print_failures(const Communicator& communicator, const std::vector<std::string>& messages) {
+  std::map<std::string, std::vector<std::string>> origins;
   for (std::size_t rank = 0; rank < messages.size(); ++rank)
-    if (!messages[rank].empty()) origins[messages[rank]].push_back(rank);
+    if (!messages[rank].empty())
+      origins[messages[rank]].push_back(communicator.name_of(static_cast<int>(rank)));
   for (const auto& [message, ranks] : origins) {
     if (ranks.size() == messages.size()) {
       spdlog::error("{}", message);
     } else {
-      spdlog::error("rank{} {}: {}", ranks.size() > 1 ? "s" : "", fmt::join(ranks, ", "), message);
+      spdlog::error("{}: {}", fmt::join(ranks, ", "), message);
     }
+  }
+}
+
+// By rising gravity: bad input outranks the failures that it causes elsewhere, and both a request to stop.
+int gravity(std::int64_t code) {
+  constexpr std::array order = {ExitCode::done, ExitCode::interrupted, ExitCode::failed, ExitCode::bad_input};
+  const auto found = std::find(order.begin(), order.end(), static_cast<ExitCode>(code));
+  return static_cast<int>(found - order.begin());
+}
+
+void all_meet(const Communicator& communicator, const std::optional<Failure>& failure) {
+  if (!failure || failure->exit_code == ExitCode::interrupted) return communicator.all_meet();
+  try {
+    communicator.all_meet(patience_of_a_failed_rank_seconds);
+  } catch (const CommError&) {
+    throw Error(failure->exit_code, failure->message);
   }
 }
 
@@ -45,13 +67,14 @@ void all_agree_on(const Communicator& communicator, const std::optional<Failure>
   // A failure counts as one, whatever code it claims: 0 would let this rank go on without a result.
   const std::int64_t code =
       failure ? std::max<std::int64_t>(static_cast<std::int64_t>(failure->exit_code), 1) : 0;
+  all_meet(communicator, failure);
   const std::vector<std::int64_t> codes = communicator.all_gather(std::span(&code, 1));
-  // Bad input outranks the failures that it causes elsewhere.
-  const std::int64_t gravest = *std::max_element(codes.begin(), codes.end());
+  const std::int64_t gravest = *std::max_element(
+      codes.begin(), codes.end(), [](std::int64_t a, std::int64_t b) { return gravity(a) < gravity(b); });
   if (gravest == 0) return;
   const std::vector<std::string> messages =
       communicator.all_gather(failure ? failure->message : std::string());
-  if (communicator.is_first()) print_failures(messages);
+  if (communicator.is_first()) print_failures(communicator, messages);
   throw PeerError(static_cast<ExitCode>(gravest));
 }
 

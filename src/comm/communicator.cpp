@@ -1,8 +1,11 @@
 #include "comigs/comm/communicator.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <limits>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include "comigs/base/error.hpp"
@@ -13,6 +16,30 @@ namespace {
 
 // MPI counts are ints; longer blocks travel in pieces of this many elements.
 constexpr std::size_t largest_message = std::size_t{1} << 28;
+
+constexpr int come_tag = 1, go_tag = 2;  // of `all_meet`
+
+// Waits for the requests, asleep between looks; which of them are still open when the time is up.
+std::vector<std::size_t> open_after(std::vector<MPI_Request>& requests, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::microseconds longest_pause(1000);
+  const Clock::time_point begun = Clock::now();
+  for (std::chrono::microseconds pause(10);; pause = std::min(2 * pause, longest_pause)) {
+    int all = 0;
+    check_mpi(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &all, MPI_STATUSES_IGNORE),
+              "MPI_Testall");
+    if (all != 0) return {};
+    if (std::chrono::duration<double>(Clock::now() - begun).count() > seconds) break;
+    std::this_thread::sleep_for(pause);
+  }
+  std::vector<std::size_t> open;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    int done = 0;
+    check_mpi(MPI_Test(&requests[i], &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (done == 0) open.push_back(i);
+  }
+  return open;
+}
 
 }  // namespace
 
@@ -36,13 +63,17 @@ Communicator::Communicator(Communicator&& other) noexcept
     : handle_(std::exchange(other.handle_, MPI_COMM_NULL)),
       owned_(std::exchange(other.owned_, false)),
       rank_(other.rank_),
-      size_(other.size_) {}
+      size_(other.size_),
+      names_(std::move(other.names_)),
+      patience_seconds_(other.patience_seconds_) {}
 
 Communicator& Communicator::operator=(Communicator&& other) noexcept {
   std::swap(handle_, other.handle_);
   std::swap(owned_, other.owned_);
   std::swap(rank_, other.rank_);
   std::swap(size_, other.size_);
+  std::swap(names_, other.names_);
+  std::swap(patience_seconds_, other.patience_seconds_);
   return *this;
 }
 
@@ -63,6 +94,48 @@ Communicator Communicator::all_split_by_node() const {
   check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
             "MPI_Comm_split_type");
   return {part, true};
+}
+
+std::string Communicator::name_of(int rank) const {
+  const auto index = static_cast<std::size_t>(rank);
+  return index < names_.size() ? names_[index] : fmt::format("rank {}", rank);
+}
+
+// Messages to rank 0 and back instead of a barrier: only so can anyone tell who is missing.
+void Communicator::all_meet(double seconds) const {
+  const auto post = [&](auto&& call, const char* name) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(call(&request), name);
+    return request;
+  };
+  std::vector<MPI_Request> come, go;
+  if (!is_first()) {
+    constexpr double grace_seconds = 2.0;  // rank 0 names the others first
+    come.push_back(
+        post([&](MPI_Request* r) { return MPI_Isend(nullptr, 0, MPI_BYTE, 0, come_tag, handle_, r); },
+             "MPI_Isend"));
+    come.push_back(post(
+        [&](MPI_Request* r) { return MPI_Irecv(nullptr, 0, MPI_BYTE, 0, go_tag, handle_, r); }, "MPI_Irecv"));
+    if (open_after(come, seconds + grace_seconds).empty()) return;
+    throw CommError(fmt::format("{} did not let the others go on within {:g} s", name_of(0), seconds));
+  }
+  for (int rank = 1; rank < size_; ++rank)
+    come.push_back(
+        post([&](MPI_Request* r) { return MPI_Irecv(nullptr, 0, MPI_BYTE, rank, come_tag, handle_, r); },
+             "MPI_Irecv"));
+  std::vector<std::string> missing;
+  for (const std::size_t index : open_after(come, seconds))
+    missing.push_back(name_of(static_cast<int>(index) + 1));
+  if (!missing.empty())
+    throw CommError(
+        fmt::format("after {:g} s {} had not come to where all ranks meet; a longer --patience waits "
+                    "for slower ones",
+                    seconds, fmt::join(missing, ", ")));
+  for (int rank = 1; rank < size_; ++rank)
+    go.push_back(
+        post([&](MPI_Request* r) { return MPI_Isend(nullptr, 0, MPI_BYTE, rank, go_tag, handle_, r); },
+             "MPI_Isend"));
+  (void)open_after(go, seconds);
 }
 
 double Communicator::all_max(double value) const {

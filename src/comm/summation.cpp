@@ -18,8 +18,7 @@ namespace comigs::comm {
 namespace {
 
 constexpr std::size_t largest_message = std::size_t{1} << 28;
-constexpr std::size_t gather_elements = std::size_t{1} << 16;
-constexpr std::size_t piece_elements = std::size_t{1} << 22;  // that ranks divide among them at a time
+constexpr std::size_t piece_elements = std::size_t{1} << 20;  // that ranks divide among them at a time
 
 bool mpi_reads_device_memory() {
 #ifdef MPIX_CUDA_AWARE_SUPPORT
@@ -44,13 +43,65 @@ void all_sum_any_order(const Communicator& communicator, std::span<float> values
   }
 }
 
+// How a number travels.
+struct Whole {
+  using Type = float;
+  static MPI_Datatype mpi() { return MPI_FLOAT; }
+  static float pack(float value) { return value; }
+  static float unpack(float value) { return value; }
+};
+struct Half {
+  using Type = std::uint16_t;
+  static MPI_Datatype mpi() { return MPI_UINT16_T; }
+  static std::uint16_t pack(float value) { return to_bfloat16(value); }
+  static float unpack(std::uint16_t bits) { return from_bfloat16(bits); }
+};
+
+// Sums in rank order: every rank gets all ranks' numbers of its part of a piece, adds them, and sends the
+// sums to all. That is the traffic of a ring's MPI_Allreduce, whose order of adding depends on where ranks
+// run.
+template <class Wire>
+class OrderedSum {
+ public:
+  void all_sum(const Communicator& communicator, std::span<float> values) {
+    for (std::size_t begin = 0; begin < values.size(); begin += piece_elements)
+      all_sum_piece(communicator, values.subspan(begin, std::min(piece_elements, values.size() - begin)));
+  }
+
+ private:
+  void all_sum_piece(const Communicator& communicator, std::span<float> piece) {
+    const auto ranks = static_cast<std::size_t>(communicator.size());
+    const std::size_t part = (piece.size() + ranks - 1) / ranks;
+    const int elements = static_cast<int>(part);
+    sent_.resize(std::max(sent_.size(), ranks * part));
+    received_.resize(sent_.size());
+    const auto end = std::ranges::transform(piece, sent_.begin(), Wire::pack).out;
+    std::fill(end, sent_.begin() + static_cast<std::ptrdiff_t>(ranks * part), typename Wire::Type{});
+    check_mpi(MPI_Alltoall(sent_.data(), elements, Wire::mpi(), received_.data(), elements, Wire::mpi(),
+                           communicator.handle()),
+              "MPI_Alltoall");
+    for (std::size_t i = 0; i < part; ++i) {
+      float sum = Wire::unpack(received_[i]);
+      for (std::size_t rank = 1; rank < ranks; ++rank) sum += Wire::unpack(received_[rank * part + i]);
+      sent_[i] = Wire::pack(sum);
+    }
+    check_mpi(MPI_Allgather(sent_.data(), elements, Wire::mpi(), received_.data(), elements, Wire::mpi(),
+                            communicator.handle()),
+              "MPI_Allgather");
+    std::transform(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(piece.size()),
+                   piece.begin(), Wire::unpack);
+  }
+
+  std::vector<typename Wire::Type> sent_, received_;
+};
+
 }  // namespace
 
 struct Summation::Buffers {
   Memory memory;
   Sums sums;
-  std::vector<float> gathered;
-  std::vector<std::uint16_t> sent, received;
+  OrderedSum<Whole> whole;
+  OrderedSum<Half> half;
   float* pinned = nullptr;
   std::size_t pinned_elements = 0;
 
@@ -63,61 +114,14 @@ struct Summation::Buffers {
 #endif
   }
 
-  void all_sum_in_rank_order(const Communicator& communicator, std::span<float> values) {
-    const auto ranks = static_cast<std::size_t>(communicator.size());
-    gathered.resize(ranks * gather_elements);
-    for (std::size_t begin = 0; begin < values.size(); begin += gather_elements) {
-      const std::size_t count = std::min(gather_elements, values.size() - begin);
-      const int elements = static_cast<int>(count);
-      check_mpi(MPI_Allgather(values.data() + begin, elements, MPI_FLOAT, gathered.data(), elements,
-                              MPI_FLOAT, communicator.handle()),
-                "MPI_Allgather");
-      for (std::size_t i = 0; i < count; ++i) {
-        float sum = gathered[i];
-        for (std::size_t rank = 1; rank < ranks; ++rank) sum += gathered[rank * count + i];
-        values[begin + i] = sum;
-      }
-    }
-  }
-
-  // Every rank gets all ranks' numbers of its part, adds them, and sends the sums to all: MPI has no
-  // bfloat16, and a sum of its own would be rounded at every rank on the way.
-  void all_sum_narrow(const Communicator& communicator, std::span<float> values) {
-    const auto ranks = static_cast<std::size_t>(communicator.size());
-    for (std::size_t begin = 0; begin < values.size(); begin += piece_elements) {
-      const std::span piece = values.subspan(begin, std::min(piece_elements, values.size() - begin));
-      const std::size_t part = (piece.size() + ranks - 1) / ranks;
-      if (sent.size() < ranks * part) {
-        sent.resize(ranks * part);
-        received.resize(ranks * part);
-      }
-      std::fill(sent.begin(), sent.begin() + static_cast<std::ptrdiff_t>(ranks * part), std::uint16_t{0});
-      std::ranges::transform(piece, sent.begin(), to_bfloat16);
-      const int elements = static_cast<int>(part);
-      check_mpi(MPI_Alltoall(sent.data(), elements, MPI_UINT16_T, received.data(), elements, MPI_UINT16_T,
-                             communicator.handle()),
-                "MPI_Alltoall");
-      for (std::size_t i = 0; i < part; ++i) {
-        float sum = 0.0f;
-        for (std::size_t rank = 0; rank < ranks; ++rank) sum += from_bfloat16(received[rank * part + i]);
-        sent[i] = to_bfloat16(sum);
-      }
-      check_mpi(MPI_Allgather(sent.data(), elements, MPI_UINT16_T, received.data(), elements, MPI_UINT16_T,
-                              communicator.handle()),
-                "MPI_Allgather");
-      std::transform(received.begin(), received.begin() + static_cast<std::ptrdiff_t>(piece.size()),
-                     piece.begin(), from_bfloat16);
-    }
-  }
-
   void all_sum_on_host(const Communicator& communicator, std::span<float> values) {
     switch (sums) {
       case Sums::any_order:
         return all_sum_any_order(communicator, values);
       case Sums::rank_order:
-        return all_sum_in_rank_order(communicator, values);
+        return whole.all_sum(communicator, values);
       case Sums::bf16:
-        return all_sum_narrow(communicator, values);
+        return half.all_sum(communicator, values);
     }
   }
 

@@ -79,4 +79,24 @@ std::string digest(const Config& config) {
   return sha256(text);
 }
 
+std::vector<std::string> differences(const Config& there, const Config& here) {
+  if (there.users.size() != here.users.size())
+    return {fmt::format("users: {} there, {} here", there.users.size(), here.users.size())};
+  const std::vector<Job> old_jobs = jobs_of(there), new_jobs = jobs_of(here);
+  std::vector<std::string> found;
+  for (const Option<Job>& option : job_table().options) {
+    if (!option.info.extra.determines_numbers) continue;
+    for (std::size_t user = 0; user < new_jobs.size(); ++user) {
+      const std::string old_value = option.print(old_jobs[user]), new_value = option.print(new_jobs[user]);
+      if (old_value == new_value) continue;
+      const bool by_user = option.info.section == job_table().per_user;
+      found.push_back(fmt::format("[{}{}] {}: {} there, {} here", option.info.section,
+                                  by_user ? fmt::format(".{}", user) : "", option.info.name, old_value,
+                                  new_value));
+      if (!by_user) break;
+    }
+  }
+  return found;
+}
+
 }  // namespace comigs::config

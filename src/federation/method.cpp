@@ -164,6 +164,14 @@ void check_communication(const Method& method, const config::Run& run) {
                                   method.rule == Rule::mean ? "sends nothing" : "sends more than sums"));
 }
 
+void check_failures(const Method& method, const config::Run& run) {
+  if (run.on_user_failure == config::OnUserFailure::go_on && method.rule == Rule::gradients)
+    throw ConfigError(
+        fmt::format("[run] on_user_failure = continue: method '{}' trains one model on all users' "
+                    "gradients at every step, so that nobody can drop out",
+                    method.name));
+}
+
 void check_options(const Method& method, const config::Method& options) {
   if (options.carry_phase_gradients && method.router_training != RouterTraining::alternating)
     throw ConfigError(
@@ -222,6 +230,7 @@ void check_method(const Method& method, const config::Config& config) {
   check_one_model(method, config.users);
   check_options(method, config.method);
   check_communication(method, config.run);
+  check_failures(method, config.run);
 }
 
 }  // namespace comigs::federation

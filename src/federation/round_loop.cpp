@@ -2,13 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
-#include "comigs/comm/agreement.hpp"
 #include "comigs/model/device.hpp"
-#include "comigs/train/evaluation.hpp"
 
 namespace comigs::federation {
 
@@ -17,113 +14,163 @@ namespace {
 constexpr std::int64_t evaluation_sequences = 32;
 
 // Not more at a time than memory allows a training step, which needs more for each.
-train::EvaluationOptions options(const config::User& user, std::int64_t tokens) {
-  const std::int64_t sequences =
-      user.memory > 0.0 ? std::min(evaluation_sequences, user.micro_batch_sequences) : evaluation_sequences;
-  return {.context = user.context_tokens, .sequences = sequences, .tokens = tokens};
+std::int64_t sequences_evaluated(const config::User& user) {
+  return user.memory > 0.0 ? std::min(evaluation_sequences, user.micro_batch_sequences)
+                           : evaluation_sequences;
 }
 
 }  // namespace
 
 RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config,
                      const model::BaseModel& base, const data::UserData& shards,
-                     model::Parameters& parameters, train::LocalTrainer& trainer, Aggregation& aggregation)
+                     model::Parameters& parameters, train::LocalTrainer& trainer,
+                     Participation& participation, comm::Interruption& interruption)
     : world_(world),
       config_(config),
       base_(base),
       shards_(shards),
       parameters_(parameters),
       trainer_(trainer),
-      aggregation_(aggregation),
-      user_(config.users.at(static_cast<std::size_t>(world.rank()))) {}
-
-UserRound RoundLoop::all_start() {
-  UserRound record;
-  const Stopwatch watch;
-  comm::all_agree(world_, [&] {
-    evaluate(record);
-    if (!std::isfinite(record.after.test.loss()))
-      throw DataError(
-          fmt::format("the loss of the untrained base model {} is not finite; are its weights whole?",
-                      config_.model.folder));
+      participation_(participation),
+      interruption_(interruption),
+      user_(config.users.at(static_cast<std::size_t>(world.rank()))) {
+  trainer_.exchange_gradients(participation_.exchange());
+  // Ranks that meet at every step leave the round at the same one.
+  trainer_.stop_when([this] {
+    const bool asked = interruption_.is_asked();
+    return trainer_.exchanges() ? world_.all_max(asked ? 1.0 : 0.0) > 0.0 : asked;
   });
-  record.seconds.round = watch.seconds();
-  return finish(std::move(record));
 }
 
-UserRound RoundLoop::all_round(std::int64_t round) {
-  UserRound record;
-  record.round = round;
-  const Stopwatch whole;
-  all_train(round, record);
-  // What users leave the run with is what the last aggregation gave them: say what it changed.
-  const bool compares = is_last(round) && aggregation_.changes_parameters();
-  if (compares) {
-    const Stopwatch watch;
-    comm::all_agree(world_, [&] { record.before = perplexities(); });
-    record.seconds.evaluation = watch.seconds();
+void RoundLoop::all_finish_round(RoundProgress& progress) {
+  UserRound& record = progress.record;
+  const SecondsInto whole(record.seconds.round);
+  if (progress.stage == Stage::training) {
+    all_train(progress);
+    all_compare(record);
+    all_aggregate(record);
+    progress.stage = Stage::aggregated;
   }
-  all_aggregate(round, record);
-  if (is_evaluated(round)) comm::all_agree(world_, [&] { evaluate(record); });
-  if (is_last(round) && !compares)
-    record.before = {.train = {}, .validation = record.after.validation, .test = record.after.test};
-  record.seconds.round = whole.seconds();
-  return finish(std::move(record));
+  if (progress.stage == Stage::aggregated) {
+    if (is_evaluated(record.round)) all_do([&] { evaluate(record); });
+    if (is_last(record.round) && record.before.test.tokens == 0)
+      record.before = {.train = {}, .validation = record.after.validation, .test = record.after.test};
+    record.participation = takes_part() ? 1 : 0;
+    record.lora_rank = parameters_.user_model().experts > 0 ? parameters_.rank_in_use() : 0;
+    record.peak_memory_bytes = model::peak_memory_bytes(parameters_.values().device());
+    progress.stage = Stage::evaluated;
+  }
 }
 
-void RoundLoop::all_train(std::int64_t round, UserRound& record) {
-  train::RoundSeconds seconds;
-  const auto train = [&] { seconds = trainer_.train_round(round); };
+void RoundLoop::all_train(RoundProgress& progress) {
   std::optional<comm::Failure> failure;
   if (trainer_.exchanges()) {
     // Ranks meet at every step: only what is found after the last one can be agreed on.
     try {
-      train();
+      train(progress);
     } catch (const NumericError& error) {
       failure = comm::Failure{.exit_code = error.exit_code(), .message = error.what()};
+    } catch (const Interrupted& error) {
+      failure = comm::Failure{.exit_code = error.exit_code(), .message = {}};
     }
   } else {
-    failure = comm::capture(train);
+    failure = comm::capture([&] { train(progress); });
   }
-  comm::all_agree_on(world_, failure);
-  record.seconds.experts = seconds.experts;
-  record.seconds.routers = seconds.routers;
+  if (config_.run.on_user_failure == config::OnUserFailure::go_on)
+    all_drop_failed(progress.record.round, failure);
+  all_agree_on(failure);
 }
 
-void RoundLoop::all_aggregate(std::int64_t round, UserRound& record) {
-  const Stopwatch watch;
-  Aggregated done = aggregation_.all_aggregate(round);
+void RoundLoop::train(RoundProgress& progress) {
+  if (!takes_part()) {
+    if (interruption_.is_asked()) throw Interrupted();
+    return;
+  }
+  const train::LocalRound done = trainer_.train_round(progress.record.round, progress.steps);
+  progress.steps = done.steps;
+  progress.record.seconds.experts += done.experts_seconds;
+  progress.record.seconds.routers += done.routers_seconds;
+  if (done.steps < user_.local_steps) throw Interrupted();
+}
+
+void RoundLoop::all_drop_failed(std::int64_t round, std::optional<comm::Failure>& failure) {
+  const bool failed = failure && failure->exit_code != ExitCode::interrupted;
+  const std::int64_t own = failed ? 1 : 0;
+  world_.all_meet();
+  const std::vector<std::int64_t> found = world_.all_gather(std::span(&own, 1));
+  const std::int64_t failures = world_.all_sum(own), left = world_.all_sum(takes_part() ? 1 : 0);
+  if (failures == 0 || failures == left) return;
+  const std::vector<std::string> messages = world_.all_gather(failed ? failure->message : std::string());
+  std::vector<bool> dropped;
+  for (std::size_t user = 0; user < found.size(); ++user) {
+    dropped.push_back(found[user] != 0);
+    if (dropped.back() && world_.is_first())
+      spdlog::warn("{} drops out in round {} and the others go on: {}",
+                   world_.name_of(static_cast<int>(user)), round, messages[user]);
+  }
+  participation_.all_drop(dropped);
+  if (failed) failure.reset();
+}
+
+void RoundLoop::all_compare(UserRound& record) {
+  // What users leave the run with is what the last aggregation gave them: say what it changed.
+  if (!is_last(record.round) || !participation_.changes_parameters()) return;
+  const SecondsInto evaluation(record.seconds.evaluation);
+  all_do([&] { record.before = perplexities(); });
+}
+
+void RoundLoop::all_aggregate(UserRound& record) {
+  const SecondsInto aggregation(record.seconds.aggregation);
+  Aggregated done = participation_.all_aggregate(record.round);
   model::synchronize(parameters_.values().device());
-  record.seconds.aggregation = watch.seconds();
   record.communication_bytes = done.bytes;
   record.aggregation_weight = std::move(done.weights);
 }
 
+void RoundLoop::all_do(const std::function<void()>& work) { all_agree_on(comm::capture(work)); }
+
+void RoundLoop::all_agree_on(const std::optional<comm::Failure>& failure) {
+  if (failure) interruption_.tell_others();
+  comm::all_agree_on(world_, failure);
+}
+
+bool RoundLoop::takes_part() const {
+  return participation_.includes(static_cast<std::size_t>(world_.rank()));
+}
+
 void RoundLoop::evaluate(UserRound& record) const {
-  const Stopwatch watch;
-  const auto run = [&](const data::TokenShard& shard, std::int64_t tokens) {
-    return train::evaluate(base_, parameters_, shard, options(user_, tokens));
-  };
-  record.after.train = run(shards_.train, config_.run.train_evaluation_tokens).evaluation;
-  record.after.validation = run(shards_.validation, 0).evaluation;
-  const train::SplitReport test = run(shards_.test, 0);
+  if (!takes_part()) return;
+  const SecondsInto evaluation(record.seconds.evaluation);
+  record.after.train = evaluated(shards_.train, config_.run.train_evaluation_tokens).evaluation;
+  record.after.validation = evaluated(shards_.validation).evaluation;
+  const train::SplitReport test = evaluated(shards_.test);
   record.after.test = test.evaluation;
   record.routing = with_single_expert(test.routing);
   record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
-  record.seconds.evaluation += watch.seconds();
-  if (record.round > 0 && !std::isfinite(record.after.test.loss()))
-    throw NumericError(
-        fmt::format("round {}: the test loss is not finite after the round's steps; a smaller learning rate "
-                    "may help ([user] expert_learning_rate = {})",
-                    record.round, user_.expert_learning_rate));
+  if (std::isfinite(test.evaluation.loss())) return;
+  if (record.round == 0)
+    throw DataError(
+        fmt::format("the loss of the untrained base model {} is not finite; are its weights whole?",
+                    config_.model.folder));
+  throw NumericError(
+      fmt::format("round {}: the test loss is not finite after the round's steps; a smaller learning rate "
+                  "may help ([user] expert_learning_rate = {})",
+                  record.round, user_.expert_learning_rate));
+}
+
+train::SplitReport RoundLoop::evaluated(const data::TokenShard& shard, std::int64_t tokens) const {
+  return train::evaluate(base_, parameters_, shard,
+                         {.context = user_.context_tokens,
+                          .sequences = sequences_evaluated(user_),
+                          .tokens = tokens,
+                          .stop = [this] { return interruption_.is_asked(); }});
 }
 
 SplitEvaluations RoundLoop::perplexities() const {
-  SplitEvaluations evaluations;
-  evaluations.validation =
-      train::evaluate(base_, parameters_, shards_.validation, options(user_, 0)).evaluation;
-  evaluations.test = train::evaluate(base_, parameters_, shards_.test, options(user_, 0)).evaluation;
-  return evaluations;
+  if (!takes_part()) return {};
+  return {.train = {},
+          .validation = evaluated(shards_.validation).evaluation,
+          .test = evaluated(shards_.test).evaluation};
 }
 
 // The one expert of a user without a router takes every token with gate 1.
@@ -132,12 +179,6 @@ RoutingStatistics RoundLoop::with_single_expert(RoutingStatistics routed) const 
   if (user.gate != model::Gate::top_k || user.experts != 1) return routed;
   const std::vector<float> ones(static_cast<std::size_t>(base_.architecture().layers), 1.0f);
   return {.score = ones, .load = ones, .entropy = std::vector<float>(ones.size(), 0.0f)};
-}
-
-UserRound RoundLoop::finish(UserRound record) const {
-  record.lora_rank = parameters_.user_model().experts > 0 ? parameters_.rank_in_use() : 0;
-  record.peak_memory_bytes = model::peak_memory_bytes(parameters_.values().device());
-  return record;
 }
 
 }  // namespace comigs::federation

@@ -49,6 +49,13 @@ bool is_temporary_of(const std::string& name, const std::string& prefix) {
          name.find_first_not_of(hexadecimal, prefix.size()) == name.size() - suffix.size();
 }
 
+struct Descriptor {
+  int value;
+  ~Descriptor() { ::close(value); }
+};
+
+}  // namespace
+
 void synchronise_folder(const std::filesystem::path& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) {
@@ -63,13 +70,6 @@ void synchronise_folder(const std::filesystem::path& folder) {
     fail("synchronise the folder", folder);
   }
 }
-
-struct Descriptor {
-  int value;
-  ~Descriptor() { ::close(value); }
-};
-
-}  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
   for (int attempt = 0; attempt < name_attempts && descriptor_ < 0; ++attempt) {

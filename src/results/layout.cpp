@@ -100,6 +100,8 @@ void add_costs(std::vector<ArrayDescription>& arrays) {
   for (const auto& [phase, words] : phases) {
     arrays.push_back({"time/" + phase, Type::float64, by_round_and_user, "s", "wall-clock time of " + words});
   }
+  arrays.push_back({"aggregation/participation", Type::int64, by_round_and_user, "1",
+                    "1: the user took part in the round; 0: its training had failed and it had dropped out"});
   arrays.push_back(
       {"communication/bytes", Type::int64, by_round_and_user, "byte", "payload sent in the aggregation"});
   arrays.push_back({"memory/peak", Type::int64, by_round_and_user, "byte",

@@ -14,6 +14,15 @@
 
 namespace comigs::results {
 
+RunIdentity identity(const RunDescription& run) {
+  RunIdentity identity{.configuration = run.configuration,
+                       .data_digest = run.data_digest,
+                       .base_digest = run.base_digest,
+                       .users = {}};
+  for (const UserDescription& user : run.users) identity.users.push_back(user.name);
+  return identity;
+}
+
 RoundShape round_shape(const RunDescription& run) {
   // A run without experts (the base as it is) still has arrays for them, all NaN: a dimension cannot be
   // empty.
@@ -71,13 +80,19 @@ std::uint64_t most_growth_bytes(const RoundShape& shape,
 
 }  // namespace
 
-ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run)
+ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existing existing)
     : path_(std::move(path)),
       lock_(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".")),
       run_(std::move(run)),
       shape_(round_shape(run_)) {
   if (run_.users.empty() || shape_.layers < 1) {
     throw std::invalid_argument("a results file needs at least one user and one layer");
+  }
+  if (exists(path_) && existing == Existing::go_on) {
+    found_ = read_run_record(path_);
+    last_round_ = found_->rounds;
+    io::remove_stale_temporaries(path_);
+    return;
   }
   if (exists(path_)) {
     throw ConfigError(
@@ -92,6 +107,15 @@ ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run)
   next.commit();
 }
 
+void ResultsFile::check_found() const {
+  try {
+    check_laid_out(io::hdf5::File::open_to_read(path_).root(), run_, shape_);
+  } catch (const IoError& error) {
+    throw DataError(
+        fmt::format("{}: not the results of a run that can go on: {}", path_.string(), error.what()));
+  }
+}
+
 bool ResultsFile::exists(const std::filesystem::path& path) {
   return std::filesystem::exists(std::filesystem::symlink_status(path));
 }
@@ -104,10 +128,10 @@ void ResultsFile::check(const std::vector<UserRound>& rows,
                     rows.size(), factors.size(), run_.users.size()));
   }
   for (std::size_t user = 0; user < rows.size(); ++user) {
-    if (rows[user].round != rows[0].round || (last_round_ && rows[user].round <= *last_round_)) {
+    if (rows[user].round != rows[0].round || rows[user].round <= last_round_) {
       throw std::invalid_argument(
           fmt::format("user {} brings round {} beside round {}; the last one written is {}", user,
-                      rows[user].round, rows[0].round, last_round_.value_or(-1)));
+                      rows[user].round, rows[0].round, last_round_));
     }
     check_row(rows[user], user, run_.users[user].experts, shape_);
   }

@@ -43,6 +43,8 @@ void append_costs(const Group& root, const std::vector<UserRound>& rows) {
   append("evaluation", &PhaseSeconds::evaluation);
   append("checkpoint", &PhaseSeconds::checkpoint);
   append("round", &PhaseSeconds::round);
+  append_by_user<std::int64_t>(root, "aggregation/participation", rows,
+                               std::mem_fn(&UserRound::participation));
   append_by_user<std::int64_t>(root, "communication/bytes", rows,
                                std::mem_fn(&UserRound::communication_bytes));
   append_by_user<std::int64_t>(root, "memory/peak", rows, std::mem_fn(&UserRound::peak_memory_bytes));

@@ -26,31 +26,10 @@ fs::path folder_of(const fs::path& file) {
   return file.has_parent_path() ? file.parent_path() : fs::path(".");
 }
 
-RunRecord read_record(const fs::path& path) {
-  try {
-    const io::hdf5::File file = io::hdf5::File::open_to_read(path);
-    const io::hdf5::Group root = file.root();
-    const auto length = [&](const char* name) {
-      const std::vector<std::uint64_t> extent = root.open_dataset(name).extent();
-      if (extent.size() != 1) throw IoError(fmt::format("'/{}' is no list", name));
-      return static_cast<std::int64_t>(extent[0]);
-    };
-    return {
-        .configuration = root.text_attribute("configuration"),
-        .data_digest = root.text_attribute("data_digest"),
-        .base_digest = root.text_attribute("base_digest"),
-        .users = root.open_dataset("user").read_texts(),
-        .rounds = length("round") - 1,
-        .shape = {.layers = length("layer"), .experts = length("routing/expert"), .users = length("user")}};
-  } catch (const IoError& error) {
-    throw DataError(fmt::format("{}: not the results of a run: {}", path.string(), error.what()));
-  }
-}
-
 }  // namespace
 
 StoredRun::StoredRun(const fs::path& place)
-    : path_(results_file(place)), lock_(folder_of(path_)), record_(read_record(path_)) {}
+    : path_(results_file(place)), lock_(folder_of(path_)), record_(read_run_record(path_)) {}
 
 void StoredRun::read_weights(std::int64_t round, std::size_t user,
                              const std::vector<ParameterView>& parameters, std::span<float> block) const {

@@ -86,6 +86,7 @@ void record(Archive& archive, Round& round, const RoundShape& shape) {
                         &round.seconds.evaluation, &round.seconds.checkpoint, &round.seconds.round}) {
     archive.number(*seconds);
   }
+  archive.number(round.participation);
   archive.number(round.lora_rank);
   archive.number(round.communication_bytes);
   archive.number(round.peak_memory_bytes);

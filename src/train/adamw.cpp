@@ -15,8 +15,6 @@ Adamw::Adamw(const at::Tensor& values, const at::Tensor& gradients, const AdamwC
       second_moments_(at::zeros_like(values)),
       constants_(constants) {}
 
-at::Tensor Adamw::second_moment_sum() const { return second_moments_.sum(); }
-
 void Adamw::step(const model::Slice& slice, double learning_rate, std::int64_t step_number,
                  double weight_decay) {
   const auto part = [&](std::int64_t begin, std::int64_t end) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "comigs/base/error.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "tensors.hpp"
@@ -58,6 +59,7 @@ SplitReport evaluate(const model::BaseModel& base, const model::Parameters& para
   RoutingSums routed;
   at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < windows; first += options.sequences) {
+    if (options.stop && options.stop()) throw Interrupted();
     const std::int64_t sequences = std::min(options.sequences, windows - first);
     data::Batch batch = data::evaluation_batch(shard, tokens, options.context, first, sequences);
     const BatchTensors tensors = to_tensors(batch, base.head().device());

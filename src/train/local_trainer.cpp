@@ -50,28 +50,39 @@ std::int64_t rank_after_pruning(std::int64_t rank, double strength) {
                                 static_cast<std::int64_t>(std::floor(strength * static_cast<double>(rank))));
 }
 
-RoundSeconds LocalTrainer::train_round(std::int64_t round) {
-  RoundSeconds seconds;
+LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step) {
+  LocalRound done{.steps = first_step};
   const at::Device device = parameters_.values().device();
   loss_sum_ = at::zeros({}, parameters_.values().options());
-  for (std::int64_t step = 0; step < plan_.user.local_steps; ++step) {
-    const std::int64_t iteration = (round - 1) * plan_.user.local_steps + step;
+  for (; done.steps < plan_.user.local_steps && !(stop_ && stop_()); ++done.steps) {
+    const std::int64_t iteration = (round - 1) * plan_.user.local_steps + done.steps;
     Stopwatch watch;
-    expert_step(round, step, iteration);
+    expert_step(round, done.steps, iteration);
     // Waiting for the device at the end of a phase only, so that the clock reads right.
     if (routers_due(iteration)) {
       model::synchronize(device);
-      seconds.experts += watch.lap();
+      done.experts_seconds += watch.lap();
       router_steps(round, iteration);
       model::synchronize(device);
-      seconds.routers += watch.lap();
+      done.routers_seconds += watch.lap();
     } else {
-      if (step + 1 == plan_.user.local_steps) model::synchronize(device);
-      seconds.experts += watch.lap();
+      if (done.steps + 1 == plan_.user.local_steps) model::synchronize(device);
+      done.experts_seconds += watch.lap();
     }
+    // Ranks that exchange gradients fail together, after the last step; a GPU is not waited for.
+    if (!exchange_ && device.is_cpu() && !std::isfinite(loss_sum_.item<float>())) fail(round);
   }
+  model::synchronize(device);
   check_finite(round);
-  return seconds;
+  return done;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> LocalTrainer::state() const {
+  std::vector<std::pair<std::string, at::Tensor>> blocks = {{"values", parameters_.values()},
+                                                            {"first_moments", optimiser_.first_moments()},
+                                                            {"second_moments", optimiser_.second_moments()}};
+  if (plan_.method.carry_phase_gradients) blocks.emplace_back("gradients", parameters_.gradients());
+  return blocks;
 }
 
 std::int64_t LocalTrainer::steps_in_round(std::int64_t round) const {
@@ -114,15 +125,16 @@ void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
   parameters_.track(carries, true);
   for (std::int64_t s = 0; s < plan_.method.router_steps; ++s) {
     // Several router phases may fall into one round: their steps are numbered over the run.
-    const auto number = static_cast<std::uint32_t>(
-        (iteration + 1) / plan_.method.router_every * plan_.method.router_steps + s);
-    const data::Batch batch = data::sample_batch(
-        texts_.routers, plan_.user.batch_sequences, plan_.user.context_tokens,
-        {plan_.seed, plan_.user_index, Stream::router_batch, static_cast<std::uint32_t>(round), number});
+    const std::int64_t number = (iteration + 1) / plan_.method.router_every * plan_.method.router_steps + s;
+    const data::Batch batch =
+        data::sample_batch(texts_.routers, plan_.user.batch_sequences, plan_.user.context_tokens,
+                           {plan_.seed, plan_.user_index, Stream::router_batch,
+                            static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(number)});
     if (!carries) clear({parameters_.routers()});
     const StepLosses losses = accumulate_gradients(batch);
     if (observer_) observer_(Phase::routers, batch, losses);
-    optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate, ++router_steps_done_);
+    optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate,
+                    number - plan_.method.router_steps + 1);
     if (carries) clear({parameters_.routers()});
   }
 }
@@ -166,12 +178,15 @@ at::Tensor LocalTrainer::regularised(const at::Tensor& loss, double share) const
 
 void LocalTrainer::check_finite(std::int64_t round) {
   // One reduction a block: a sum is not finite if any element is not.
-  if (!(loss_sum_ + parameters_.values().sum() + optimiser_.second_moment_sum()).isfinite().item<bool>())
-    throw NumericError(
-        fmt::format("round {}: the training loss, a gradient or a parameter is not finite; a smaller "
-                    "learning rate may help "
-                    "([user] expert_learning_rate = {}, router_learning_rate = {})",
-                    round, plan_.user.expert_learning_rate, plan_.user.router_learning_rate));
+  if (!(loss_sum_ + parameters_.values().sum() + optimiser_.second_moments().sum()).isfinite().item<bool>())
+    fail(round);
+}
+
+void LocalTrainer::fail(std::int64_t round) const {
+  throw NumericError(fmt::format(
+      "round {}: the training loss, a gradient or a parameter is not finite; a smaller learning rate "
+      "may help ([user] expert_learning_rate = {}, router_learning_rate = {})",
+      round, plan_.user.expert_learning_rate, plan_.user.router_learning_rate));
 }
 
 }  // namespace comigs::train

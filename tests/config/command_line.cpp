@@ -19,9 +19,10 @@ BOOST_AUTO_TEST_CASE(names_take_dashes_or_underscores_and_an_equals_sign) {
 }
 
 BOOST_AUTO_TEST_CASE(a_flag_takes_no_value_or_true_or_false) {
-  BOOST_TEST(!from_words({}).run.reproducible);
-  BOOST_TEST(from_words({"--reproducible"}).run.reproducible);
-  BOOST_TEST(from_words({"--reproducible", "--rounds", "3"}).run.rounds == 3);
+  BOOST_TEST(!from_words({}).method.carry_phase_gradients);
+  BOOST_TEST(from_words({"--carry-phase-gradients"}).method.carry_phase_gradients);
+  BOOST_TEST(from_words({"--carry-phase-gradients", "--rounds", "3"}).run.rounds == 3);
+  BOOST_TEST(from_words({}).run.reproducible);
   BOOST_TEST(!from_words({"--reproducible=false"}).run.reproducible);
   BOOST_TEST(!from_words({"--reproducible", "false"}).run.reproducible);
   BOOST_TEST(words_error({"--reproducible=maybe"}) ==

@@ -144,21 +144,19 @@ def make(folder: Path, executable: Path) -> Place:
         (holder / "tokenizer.json").write_text(json.dumps(TOKENISER), encoding="utf-8")
     place.probes.write_text(json.dumps(PROBES), encoding="utf-8")
     place.write_job()
-    ended = run([executable, "train", place.job], seconds=300, limited=False)
+    ended = run([executable, "train", place.job], folder, seconds=300, limited=False)
     if ended.code != 0:
         raise SystemExit(f"the good inputs do not run (exit code {ended.code}):\n{ended.errors}")
     place.output.rename(folder / "run")
-    import os
-    if 'NO_CHECKPOINTS' not in os.environ:
-        place.write_resuming_job()
-        _stop(place, executable)
+    place.write_resuming_job()
+    _stop(place, executable)
     place.write_job()
     return place
 
 
 def _stop(place: Place, executable: Path) -> None:
     """Runs the job until it has written a checkpoint, and asks it to stop."""
-    process = start([executable, "train", place.job], limited=False)
+    process = start([executable, "train", place.job], place.folder, limited=False)
     manifest = place.stopped / "checkpoints" / "000001" / "manifest.json"
     until = time.monotonic() + 300
     while process.poll() is None and not manifest.exists() and time.monotonic() < until:

@@ -65,9 +65,9 @@ def is_sanitized(executable: Path) -> bool:
     return b"__asan_init" in executable.read_bytes()
 
 
-def run(command: Sequence[object], seconds: float, limited: bool) -> Ended:
-    """`limited`: in an address space that no right run needs (a sanitizer's shadow takes more)."""
-    process = start(command, limited)
+def run(command: Sequence[object], folder: Path, seconds: float, limited: bool) -> Ended:
+    """In `folder`. `limited`: in an address space that no right run needs (a sanitizer's shadow takes more)."""
+    process = start(command, folder, limited)
     try:
         _, errors = process.communicate(timeout=seconds)
         code: int | None = process.returncode
@@ -78,10 +78,11 @@ def run(command: Sequence[object], seconds: float, limited: bool) -> Ended:
     return Ended(code, errors.decode("utf-8", "replace"))
 
 
-def start(command: Sequence[object], limited: bool) -> subprocess.Popen[bytes]:
+def start(command: Sequence[object], folder: Path, limited: bool) -> subprocess.Popen[bytes]:
     limits = ["prlimit", "--core=0", *([f"--as={MOST_ADDRESS_SPACE_BYTES}"] if limited else []), "--"]
     return subprocess.Popen(
         [os.fsencode(str(word)) for word in (*limits, *command)],
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -77,10 +77,10 @@ BOOST_AUTO_TEST_CASE(record_is_read_from_folder_and_file) {
   for (const std::filesystem::path& place : {folder, path}) {
     const StoredRun run(place);
     BOOST_TEST(run.path() == path);
-    BOOST_TEST(run.record().configuration == "[run]\nseed = 3\n");
-    BOOST_TEST(run.record().data_digest == "da7a");
-    BOOST_TEST(run.record().base_digest == "ba5e");
-    BOOST_TEST(run.record().users == (std::vector<std::string>{"German", "日本語"}),
+    BOOST_TEST(run.record().identity.configuration == "[run]\nseed = 3\n");
+    BOOST_TEST(run.record().identity.data_digest == "da7a");
+    BOOST_TEST(run.record().identity.base_digest == "ba5e");
+    BOOST_TEST(run.record().identity.users == (std::vector<std::string>{"German", "日本語"}),
                boost::test_tools::per_element());
     BOOST_TEST(run.record().rounds == 1);
     BOOST_TEST(run.record().shape.layers == 2);

@@ -47,6 +47,11 @@ struct CommError : Error {
   explicit CommError(const std::string& message) : Error(ExitCode::failed, message) {}
 };
 
+/// The run was asked to stop where it can go on later. Without words: who asked knows.
+struct Interrupted : Error {
+  Interrupted() : Error(ExitCode::interrupted, "") {}
+};
+
 /// Another rank failed and has said why; this rank only leaves, with the same code.
 struct PeerError : Error {
   explicit PeerError(ExitCode exit_code) : Error(exit_code, "another rank failed") {}

@@ -59,4 +59,17 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+/// Adds the seconds of its life to a total.
+class SecondsInto {
+ public:
+  explicit SecondsInto(double& total) : total_(total) {}
+  ~SecondsInto() { total_ += watch_.seconds(); }
+  SecondsInto(const SecondsInto&) = delete;
+  SecondsInto& operator=(const SecondsInto&) = delete;
+
+ private:
+  double& total_;
+  Stopwatch watch_;
+};
+
 }  // namespace comigs

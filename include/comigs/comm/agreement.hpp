@@ -23,7 +23,9 @@ struct Failure {
 [[nodiscard]] std::optional<Failure> capture(const std::function<void()>& work);
 
 /// Collective. If any rank brings a failure, rank 0 prints each distinct message once (with the ranks it came
-/// from unless it came from all) and every rank throws PeerError with the gravest exit code.
+/// from unless it came from all) and every rank throws PeerError with the gravest exit code: bad input before
+/// failed before interrupted. A rank that brings a failure does not wait long for the others: where they do
+/// not come, it throws what it brought, as an Error of its own.
 void all_agree_on(const Communicator& communicator, const std::optional<Failure>& failure);
 
 /// Collective. Runs `work`, which must not communicate, on every rank; returns its result if no rank failed,

@@ -5,9 +5,11 @@
 #include <mpi.h>
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace comigs::comm {
@@ -36,6 +38,20 @@ class Communicator {
   /// The ranks that share this rank's memory (its node).
   [[nodiscard]] Communicator all_split_by_node() const;
 
+  /// Every rank together, in their order here.
+  [[nodiscard]] Communicator all_duplicate() const { return std::move(*all_split(true)); }
+
+  /// What messages call the ranks; until then "rank 2".
+  void name_ranks(std::vector<std::string> names) { names_ = std::move(names); }
+  [[nodiscard]] std::string name_of(int rank) const;
+  /// How long `all_meet` waits for a rank; infinite until set.
+  void wait_at_most(double seconds) { patience_seconds_ = seconds; }
+
+  /// Returns when all ranks have come, and sleeps meanwhile: cores of a rank that waits are free for those
+  /// that work. Throws CommError that names the ranks that have not come within `wait_at_most`, or `seconds`.
+  void all_meet() const { all_meet(patience_seconds_); }
+  void all_meet(double seconds) const;
+
   [[nodiscard]] double all_max(double value) const;
   [[nodiscard]] std::int64_t all_sum(std::int64_t value) const;
   /// Rank r's block at index r, on every rank; all blocks have the same length.
@@ -57,6 +73,8 @@ class Communicator {
   bool owned_ = false;
   int rank_ = 0;
   int size_ = 1;
+  std::vector<std::string> names_;
+  double patience_seconds_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace comigs::comm

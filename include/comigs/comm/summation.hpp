@@ -13,9 +13,9 @@ enum class Memory { host, device };
 
 /// How the numbers of the ranks are added, always in float32.
 enum class Sums {
-  any_order,   ///< by MPI_Allreduce, in place
-  rank_order,  ///< rank 0's first, then rank 1's, ...: the bits do not depend on the algorithm that MPI picks
-               ///< for a placement; it costs the traffic of an MPI_Allgather
+  rank_order,  ///< rank 0's first, then rank 1's, ...: the bits do not depend on where ranks run
+  any_order,   ///< by MPI_Allreduce, in place: its algorithm, and so the last bits, may change with the
+               ///< placement
   bf16,        ///< in rank order, with numbers and sums rounded to bfloat16 on their way: half the bytes
 };
 

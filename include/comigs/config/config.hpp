@@ -15,6 +15,11 @@ enum class TrainOn { train, train_and_validation };
 /// With which weights users' shared parameters are averaged.
 enum class Averaging { uniform, tokens };
 
+/// What is done about an interrupted run in the output folder.
+enum class Resume { never, automatic };
+/// What becomes of a run one of whose users cannot go on training.
+enum class OnUserFailure { stop, go_on };
+
 struct Run {
   std::string output;  ///< folder of results.h5
   std::uint64_t seed = 0;
@@ -28,7 +33,11 @@ struct Run {
   std::int64_t threads = 0;  ///< compute threads a rank; 0: its share of the cores it may use
   /// Of what an aggregation sends; sums are float32.
   Precision communication = Precision::float32;
-  bool reproducible = false;  ///< sum in rank order, so that bits do not depend on placement
+  bool reproducible = true;  ///< sum in rank order, so that bits do not depend on placement
+  Resume resume = Resume::never;
+  std::int64_t checkpoint_every = 1;  ///< rounds between checkpoints; 0: only where the run is interrupted
+  OnUserFailure on_user_failure = OnUserFailure::stop;
+  double patience = 3600.0;  ///< seconds that ranks wait for each other where all meet; 0: for ever
 };
 
 struct Data {

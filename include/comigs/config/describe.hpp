@@ -4,6 +4,7 @@
 #include "comigs/config/config.hpp"
 
 #include <string>
+#include <vector>
 
 namespace comigs::config {
 
@@ -14,6 +15,10 @@ namespace comigs::config {
 /// SHA-256 (hex) of every option that determines the numbers, so without output folder, device and threads.
 /// Ranks of a run, and a run and its resumption, must agree on it.
 [[nodiscard]] std::string digest(const Config& config);
+
+/// In what two configurations differ that determines the numbers: "[run] rounds: 20 there, 30 here". Empty
+/// exactly where their digests are equal.
+[[nodiscard]] std::vector<std::string> differences(const Config& there, const Config& here);
 
 /// What `comigs train --help` prints: all options by section with defaults and units, 100 columns.
 [[nodiscard]] std::string help();

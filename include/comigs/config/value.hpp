@@ -70,6 +70,12 @@ inline constexpr auto words<LoadBalancing> =
                                                                {"generalist", LoadBalancing::generalist}});
 
 template <>
+inline constexpr auto words<Resume> = std::to_array<std::pair<std::string_view, Resume>>(
+    {{"never", Resume::never}, {"auto", Resume::automatic}});
+template <>
+inline constexpr auto words<OnUserFailure> = std::to_array<std::pair<std::string_view, OnUserFailure>>(
+    {{"stop", OnUserFailure::stop}, {"continue", OnUserFailure::go_on}});
+template <>
 inline constexpr auto words<TrainOn> = std::to_array<std::pair<std::string_view, TrainOn>>(
     {{"train", TrainOn::train}, {"train+validation", TrainOn::train_and_validation}});
 template <>

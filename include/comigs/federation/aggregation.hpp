@@ -36,6 +36,14 @@ class Aggregation {
   [[nodiscard]] virtual bool changes_parameters() const = 0;
   /// What local training calls at every step, if it is to exchange gradients; collective over the world.
   [[nodiscard]] virtual train::LocalTrainer::Exchange exchange() { return {}; }
+  /// What it keeps between its calls, for a checkpoint; a rule of the same set-up that is given it goes on as
+  /// this one would. Throws DataError where these cannot be its numbers.
+  [[nodiscard]] virtual std::vector<double> state() const { return {}; }
+  void restore(const std::vector<double>& state);
+
+ protected:
+  /// `state` has as many numbers as `state()`.
+  virtual void take(const std::vector<double>&) {}
 };
 
 /// What rules are made from; the references must live as long as the rule.

@@ -32,8 +32,10 @@ class Collaboration : public Aggregation {
 
   Aggregated all_aggregate(std::int64_t round) override;
   [[nodiscard]] bool changes_parameters() const override { return true; }
+  [[nodiscard]] std::vector<double> state() const override { return row_; }
 
  private:
+  void take(const std::vector<double>& row) override { row_ = row; }
   [[nodiscard]] at::Tensor shared() const;
   /// Collective. Throws PeerError on every rank if a rank cannot evaluate.
   [[nodiscard]] std::vector<double> all_perplexities(std::int64_t round) const;

@@ -33,8 +33,10 @@ class PaddedMeans : public Aggregation {
 
   Aggregated all_aggregate(std::int64_t round) override;
   [[nodiscard]] bool changes_parameters() const override { return true; }
+  [[nodiscard]] std::vector<double> state() const override { return {tail_norm_received_}; }
 
  private:
+  void take(const std::vector<double>& state) override { tail_norm_received_ = state.front(); }
   [[nodiscard]] double tail_norm() const;
 
   AggregationSetup setup_;

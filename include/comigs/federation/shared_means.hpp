@@ -59,8 +59,11 @@ class GradientMeans : public Aggregation {
   Aggregated all_aggregate(std::int64_t round) override;
   [[nodiscard]] bool changes_parameters() const override { return false; }
   [[nodiscard]] train::LocalTrainer::Exchange exchange() override;
+  [[nodiscard]] std::vector<double> state() const override { return {static_cast<double>(bytes_)}; }
 
  private:
+  void take(const std::vector<double>& state) override { bytes_ = static_cast<std::int64_t>(state.front()); }
+
   AggregationSetup setup_;
   comm::Summation summation_;
   std::int64_t bytes_ = 0;

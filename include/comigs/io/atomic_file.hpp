@@ -45,6 +45,9 @@ class AtomicFile {
 void write_atomically(const std::filesystem::path& target, std::span<const std::byte> bytes);
 void write_atomically(const std::filesystem::path& target, std::string_view text);
 
+/// The folder's entries reach the disk. Throws IoError.
+void synchronise_folder(const std::filesystem::path& folder);
+
 /// Removes what AtomicFile left beside `target` in processes that were killed. Only for the one writer of
 /// `target`.
 void remove_stale_temporaries(const std::filesystem::path& target);

@@ -9,6 +9,7 @@
 
 #include "comigs/base/records.hpp"
 #include "comigs/io/folder_lock.hpp"
+#include "comigs/results/run_record.hpp"
 #include "comigs/results/user_round.hpp"
 
 namespace comigs::results {
@@ -30,6 +31,8 @@ struct RunDescription {
   std::int64_t layers = 0;
 };
 
+[[nodiscard]] RunIdentity identity(const RunDescription& run);
+
 /// What decides the length of the run's rounds.
 [[nodiscard]] RoundShape round_shape(const RunDescription& run);
 
@@ -39,14 +42,24 @@ struct RunDescription {
 /// xarray, netCDF and others.
 class ResultsFile {
  public:
-  /// Creates the file without rounds. Throws ConfigError where there is one already or another
-  /// process writes into its folder.
-  ResultsFile(std::filesystem::path path, RunDescription run);
+  /// What is done with a file that is there already.
+  enum class Existing { refuse, go_on };
+
+  /// Creates the file without rounds, or goes on with one that is there; whether that is of the same run is
+  /// for the caller to see (`found`). Throws ConfigError where there is one that is refused or another
+  /// process writes into its folder, DataError where one cannot be read.
+  ResultsFile(std::filesystem::path path, RunDescription run, Existing existing = Existing::refuse);
 
   [[nodiscard]] static bool exists(const std::filesystem::path& path);
   /// Of the arrays: at least one expert, even where no user has any.
   [[nodiscard]] const RoundShape& shape() const noexcept { return shape_; }
   [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+  /// What a file said that was there already; nothing where it was created here.
+  [[nodiscard]] const std::optional<RunRecord>& found() const noexcept { return found_; }
+  /// The last round that was written; -1: none yet.
+  [[nodiscard]] std::int64_t rounds() const noexcept { return last_round_; }
+  /// Throws DataError where a file that was there cannot take this run's next rounds.
+  void check_found() const;
 
   /// Adds a round; `rows[i]` is user i's, `factors[i]` what it has trained (`factors` empty: not stored this
   /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
@@ -62,7 +75,8 @@ class ResultsFile {
   io::FolderLock lock_;  ///< of the file's folder: the next version is made from the last one of this run
   RunDescription run_;
   RoundShape shape_;
-  std::optional<std::int64_t> last_round_;
+  std::optional<RunRecord> found_;
+  std::int64_t last_round_ = -1;
 };
 
 }  // namespace comigs::results

@@ -9,17 +9,10 @@
 
 #include "comigs/base/records.hpp"
 #include "comigs/io/folder_lock.hpp"
+#include "comigs/results/run_record.hpp"
 #include "comigs/results/user_round.hpp"
 
 namespace comigs::results {
-
-/// What the file says of the run.
-struct RunRecord {
-  std::string configuration, data_digest, base_digest;
-  std::vector<std::string> users;  ///< their names
-  std::int64_t rounds = 0;         ///< the last that was written; -1: none yet
-  RoundShape shape;
-};
 
 /// How every user's model routed the tokens of a text.
 struct TokenRouting {

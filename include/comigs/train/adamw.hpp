@@ -28,9 +28,10 @@ class Adamw {
     step(slice, learning_rate, step_number, constants_.weight_decay);
   }
 
-  /// Float32 scalar that is not finite if any second moment is not: a gradient whose square overflows stops
-  /// its parameter for good, without a trace in values or losses.
-  [[nodiscard]] at::Tensor second_moment_sum() const;
+  [[nodiscard]] const at::Tensor& first_moments() const noexcept { return first_moments_; }  ///< [P]
+  /// [P]. A gradient whose square overflows stops its parameter for good, without a trace in values or
+  /// losses: only here is it seen.
+  [[nodiscard]] const at::Tensor& second_moments() const noexcept { return second_moments_; }
 
  private:
   at::Tensor values_, gradients_, first_moments_, second_moments_;

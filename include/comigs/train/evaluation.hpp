@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "comigs/base/random.hpp"
 #include "comigs/base/records.hpp"
@@ -15,6 +16,8 @@ struct EvaluationOptions {
   std::int64_t context = 128;   ///< T
   std::int64_t sequences = 32;  ///< run at a time
   std::int64_t tokens = 0;      ///< leading tokens of the split; 0: all
+  /// Asked before each batch; where it says so, `evaluate` throws Interrupted.
+  std::function<bool()> stop = {};
 };
 
 struct SplitReport {

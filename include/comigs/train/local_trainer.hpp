@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "comigs/config/config.hpp"
@@ -51,8 +53,10 @@ enum class Phase { experts, routers };
 /// What HetLoRA's self-pruning leaves of a rank: floor(strength rank), at least 1 (Cho et al. 2023).
 [[nodiscard]] std::int64_t rank_after_pruning(std::int64_t rank, double strength);
 
-struct RoundSeconds {
-  double experts = 0.0, routers = 0.0;
+/// What came of a call of `train_round`.
+struct LocalRound {
+  std::int64_t steps = 0;                               ///< expert steps of the round that are done now
+  double experts_seconds = 0.0, routers_seconds = 0.0;  ///< that the call took
 };
 
 /// Trains a user's parameters in place. Local, unless gradients are exchanged. A phase computes no gradient
@@ -76,10 +80,19 @@ class LocalTrainer {
   /// Whether `train_round` communicates.
   [[nodiscard]] bool exchanges() const { return static_cast<bool>(exchange_); }
 
-  /// The local steps of `round` (from 1). The result depends on the parameters, the optimiser's state, the
-  /// plan and the round. Throws NumericError if a loss or gradient of the round or a parameter after it is
-  /// not finite.
-  RoundSeconds train_round(std::int64_t round);
+  /// Asked before each expert step whether the round is left there, to be gone on with later.
+  using Stop = std::function<bool()>;
+  void stop_when(Stop stop) { stop_ = std::move(stop); }
+
+  /// The local steps of `round` (from 1) from expert step `first_step` on; each router update belongs to the
+  /// expert step before it. The result depends on the parameters, the state, the plan and the steps' numbers.
+  /// Throws NumericError if a loss or gradient or a parameter afterwards is not finite; on the CPU right
+  /// after the step, unless gradients are exchanged.
+  LocalRound train_round(std::int64_t round, std::int64_t first_step = 0);
+
+  /// What steps depend on beside plan and step numbers, [P] each: "values", both moments, and "gradients"
+  /// where they are carried from phase to phase. Whoever sets them back goes on as from there.
+  [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> state() const;
 
   /// Optimiser steps of both phases in a round, for progress bars.
   [[nodiscard]] std::int64_t steps_in_round(std::int64_t round) const;
@@ -93,6 +106,7 @@ class LocalTrainer {
   [[nodiscard]] at::Tensor regularised(const at::Tensor& loss, double share) const;
   [[nodiscard]] bool routers_due(std::int64_t iteration) const;
   void check_finite(std::int64_t round);
+  [[noreturn]] void fail(std::int64_t round) const;
 
   const model::BaseModel& base_;
   model::Parameters& parameters_;
@@ -101,8 +115,8 @@ class LocalTrainer {
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;
-  std::int64_t router_steps_done_ = 0;
   Observer observer_;
+  Stop stop_;
   Exchange exchange_;
 };
 

@@ -1,0 +1,33 @@
+// Being asked to stop: by the batch system, a person, or another rank that was asked or failed.
+#pragma once
+
+#include <string>
+
+#include "comigs/comm/communicator.hpp"
+
+namespace comigs::comm {
+
+/// Takes over SIGTERM and SIGUSR1 for its life; one at a time in a process. Each only leaves a mark, so that
+/// a run can come to a place from which it can go on later.
+class Interruption {
+ public:
+  /// Collective: messages about stopping have a communicator of their own.
+  explicit Interruption(const Communicator& world);
+  ~Interruption();
+  Interruption(const Interruption&) = delete;
+  Interruption& operator=(const Interruption&) = delete;
+
+  /// Local, cheap. Whether this process has been signalled or another rank has told; once true, always true.
+  /// The first time it is found here, the others are told.
+  [[nodiscard]] bool is_asked();
+  /// Local. Other ranks' `is_asked` becomes true soon.
+  void tell_others();
+  /// Name of the signal that came to this process; empty: none did.
+  [[nodiscard]] std::string signal() const;
+
+ private:
+  Communicator messages_;
+  bool asked_ = false, told_ = false;
+};
+
+}  // namespace comigs::comm

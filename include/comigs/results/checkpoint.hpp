@@ -1,0 +1,68 @@
+// Checkpoints: what a run needs to go on as if it had never stopped. A set is a folder with a file of each
+// user and, written last, a manifest; without a manifest it is no set.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "comigs/base/records.hpp"
+#include "comigs/results/run_record.hpp"
+#include "comigs/results/user_round.hpp"
+
+namespace comigs::results {
+
+/// Where one user's run stands, beside its blocks of numbers.
+struct UserState {
+  RoundProgress progress;
+  UserRound start;                  ///< its round 0
+  std::int64_t lora_rank = 0;       ///< in use
+  std::int64_t participates = 1;    ///< 0: it has dropped out
+  std::vector<double> aggregation;  ///< what the aggregation rule keeps
+  std::string computed_on;          ///< device and threads: others may give other last bits
+};
+
+/// One block of float32 numbers, in memory that the caller keeps.
+struct StateBlock {
+  std::string name;
+  std::span<float> values;
+};
+
+/// What the manifest says of a user's file.
+struct CheckpointPart {
+  std::uint64_t bytes = 0;
+  std::string sha256;
+  [[nodiscard]] bool operator==(const CheckpointPart&) const = default;
+};
+
+struct CheckpointManifest {
+  RunIdentity identity;
+  std::int64_t round = 0;             ///< that was under way, or is finished in it
+  std::vector<CheckpointPart> parts;  ///< [user]
+};
+
+/// Writes user `user`'s file of the set, atomically and safely on disk; makes the set's folder. Throws
+/// IoError.
+CheckpointPart write_part(const std::filesystem::path& set, std::size_t user, const UserState& state,
+                          std::span<const StateBlock> blocks, const RoundShape& shape);
+/// Completes the set. Throws IoError.
+void write_manifest(const std::filesystem::path& set, const CheckpointManifest& manifest);
+
+/// The folder for the next set among those in `checkpoints`, complete or not: 000001, 000002, ...
+[[nodiscard]] std::filesystem::path next_set(const std::filesystem::path& checkpoints);
+/// The complete sets, newest first.
+[[nodiscard]] std::vector<std::filesystem::path> complete_sets(const std::filesystem::path& checkpoints);
+/// Removes all sets but the newest `count` complete ones.
+void keep_newest_sets(const std::filesystem::path& checkpoints, std::size_t count);
+
+/// Throws DataError where the manifest is unreadable or not one.
+[[nodiscard]] CheckpointManifest read_manifest(const std::filesystem::path& set);
+/// Reads user `user`'s file into `blocks`. Throws DataError, with the blocks in any state, where the file is
+/// not, byte for byte, the one that the manifest means, or holds other blocks.
+[[nodiscard]] UserState read_part(const std::filesystem::path& set, std::size_t user,
+                                  const CheckpointPart& part, std::span<const StateBlock> blocks,
+                                  const RoundShape& shape);
+
+}  // namespace comigs::results

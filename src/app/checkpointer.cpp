@@ -1,0 +1,180 @@
+#include "checkpointer.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+#include "comigs/base/printable.hpp"
+#include "comigs/comm/agreement.hpp"
+#include "comigs/config/describe.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/config/resolve.hpp"
+#include "comigs/model/device.hpp"
+
+namespace comigs::app {
+
+namespace {
+
+constexpr std::size_t sets_kept = 2;
+
+// Rank 0's text, "" for nothing, split at line ends: a list that all ranks have alike.
+std::vector<std::string> lines(const std::string& text) {
+  std::vector<std::string> found;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = text.find('\n', begin);
+    found.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return found;
+}
+
+std::span<float> numbers(std::vector<float>& values) { return values; }
+
+}  // namespace
+
+std::vector<std::string> differences(const results::RunIdentity& there, const results::RunIdentity& here,
+                                     const std::string& origin) {
+  const auto read = [&](const results::RunIdentity& identity) {
+    return config::resolve(config::parse_recorded(identity.configuration, origin + ": configuration"),
+                           static_cast<std::int64_t>(identity.users.size()));
+  };
+  std::vector<std::string> found;
+  if (there.users != here.users)
+    found.push_back(fmt::format("users: {} there, {} here",
+                                printable(fmt::format("{}", fmt::join(there.users, ", "))),
+                                fmt::join(here.users, ", ")));
+  if (there.users.size() == here.users.size()) found = config::differences(read(there), read(here));
+  const auto compare = [&](std::string_view what, const std::string& old_digest,
+                           const std::string& new_digest) {
+    if (old_digest != new_digest)
+      found.push_back(fmt::format("{}: digest {} there, {} here", what, printable(old_digest, 12),
+                                  printable(new_digest, 12)));
+  };
+  compare("manifest of the data set", there.data_digest, here.data_digest);
+  compare("weights of the base model", there.base_digest, here.base_digest);
+  return found;
+}
+
+Checkpointer::Checkpointer(const comm::Communicator& world, std::filesystem::path folder,
+                           results::RunIdentity identity, results::RoundShape shape,
+                           model::Parameters& parameters, const train::LocalTrainer& trainer,
+                           federation::Participation& participation)
+    : world_(world),
+      folder_(std::move(folder)),
+      identity_(std::move(identity)),
+      shape_(shape),
+      parameters_(parameters),
+      trainer_(trainer),
+      participation_(participation) {}
+
+void Checkpointer::all_write(const RoundProgress& progress, const UserRound& start) {
+  const std::filesystem::path set =
+      world_.all_broadcast(world_.is_first() ? results::next_set(folder_).string() : std::string());
+  const auto user = static_cast<std::size_t>(world_.rank());
+  const results::CheckpointPart own = comm::all_agree(world_, [&] {
+    const results::UserState state{.progress = progress,
+                                   .start = start,
+                                   .lora_rank = parameters_.rank_in_use(),
+                                   .participates = participation_.includes(user) ? 1 : 0,
+                                   .aggregation = participation_.state(),
+                                   .computed_on = computed_on()};
+    std::vector<at::Tensor> host;
+    std::vector<results::StateBlock> blocks;
+    for (const auto& [name, block] : trainer_.state()) {
+      host.push_back(block.to(at::kCPU));
+      blocks.push_back(
+          {name, {host.back().data_ptr<float>(), static_cast<std::size_t>(host.back().numel())}});
+    }
+    return results::write_part(set, user, state, blocks, shape_);
+  });
+  const std::vector<std::string> digests = world_.all_gather(own.sha256);
+  const auto own_bytes = static_cast<std::int64_t>(own.bytes);
+  const std::vector<std::int64_t> bytes = world_.all_gather(std::span(&own_bytes, 1));
+  comm::all_agree(world_, [&] {
+    if (!world_.is_first()) return;
+    results::CheckpointManifest manifest{.identity = identity_, .round = progress.record.round, .parts = {}};
+    for (std::size_t i = 0; i < digests.size(); ++i)
+      manifest.parts.push_back({.bytes = static_cast<std::uint64_t>(bytes[i]), .sha256 = digests[i]});
+    results::write_manifest(set, manifest);
+    results::keep_newest_sets(folder_, sets_kept);
+  });
+}
+
+std::optional<results::UserState> Checkpointer::all_restore(std::int64_t recorded) {
+  std::string names;
+  if (world_.is_first())
+    for (const std::filesystem::path& set : results::complete_sets(folder_)) names += set.string() + "\n";
+  for (const std::string& set : lines(world_.all_broadcast(names)))
+    if (std::optional<results::UserState> state = all_read(set, recorded)) return state;
+  return std::nullopt;
+}
+
+std::optional<results::UserState> Checkpointer::all_read(const std::filesystem::path& set,
+                                                         std::int64_t recorded) {
+  const auto user = static_cast<std::size_t>(world_.rank());
+  results::UserState state;
+  std::vector<std::string> unlike;
+  std::vector<std::vector<float>> blocks;
+  const std::optional<comm::Failure> failure = comm::capture([&] {
+    const results::CheckpointManifest manifest = results::read_manifest(set);
+    unlike = differences(manifest.identity, identity_, set.string());
+    if (!unlike.empty()) return;
+    // Rows that results.h5 lacks could not be made up for.
+    if (manifest.round > recorded + 1)
+      throw DataError(fmt::format("{}: of round {}, but results.h5 ends with round {}", set.string(),
+                                  manifest.round, recorded));
+    std::vector<results::StateBlock> places;
+    for (const auto& [name, block] : trainer_.state()) {
+      blocks.emplace_back(static_cast<std::size_t>(block.numel()));
+      places.push_back({name, numbers(blocks.back())});
+    }
+    state = results::read_part(set, user, manifest.parts.at(user), places, shape_);
+  });
+  comm::all_agree(world_, [&] {
+    if (!unlike.empty())
+      throw ConfigError(
+          fmt::format("checkpoint {} is of another run:\n  - {}", set.string(), fmt::join(unlike, "\n  - ")));
+  });
+  const std::vector<std::string> messages = world_.all_gather(failure ? failure->message : std::string());
+  bool usable = true;
+  for (const std::string& message : messages) {
+    if (message.empty()) continue;
+    if (usable && world_.is_first()) spdlog::warn("checkpoint {} cannot be used: {}", set.string(), message);
+    usable = false;
+  }
+  if (!usable) return std::nullopt;
+  all_take(state, blocks);
+  return state;
+}
+
+void Checkpointer::all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks) {
+  const std::vector<std::pair<std::string, at::Tensor>> own = trainer_.state();
+  for (std::size_t i = 0; i < own.size(); ++i)
+    own[i].second.copy_(
+        at::from_blob(const_cast<float*>(blocks[i].data()), own[i].second.sizes(), at::kFloat));
+  comm::all_agree(world_, [&] { parameters_.restrict_rank(state.lora_rank); });
+  const std::vector<std::int64_t> participate = world_.all_gather(std::span(&state.participates, 1));
+  std::vector<bool> gone;
+  for (const std::int64_t takes_part : participate) gone.push_back(takes_part == 0);
+  if (std::ranges::find(gone, true) != gone.end()) participation_.all_drop(gone);
+  comm::all_agree(world_, [&] { participation_.restore(state.aggregation); });
+  if (state.computed_on != computed_on())
+    spdlog::warn("{} goes on with {} what was computed with {}: the last bits may differ",
+                 world_.name_of(world_.rank()), computed_on(), state.computed_on);
+}
+
+void Checkpointer::all_remove() {
+  comm::all_agree(world_, [&] {
+    if (!world_.is_first()) return;
+    results::keep_newest_sets(folder_, 0);
+    std::error_code not_empty;
+    std::filesystem::remove(folder_, not_empty);
+  });
+}
+
+std::string Checkpointer::computed_on() const { return model::describe(parameters_.values().device()); }
+
+}  // namespace comigs::app

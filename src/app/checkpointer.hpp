@@ -1,0 +1,58 @@
+// Checkpoints of a run, by all its ranks together.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comigs/comm/communicator.hpp"
+#include "comigs/federation/participation.hpp"
+#include "comigs/model/parameters.hpp"
+#include "comigs/results/checkpoint.hpp"
+#include "comigs/train/local_trainer.hpp"
+
+namespace comigs::app {
+
+/// In what a run differs from another one that determines the numbers, in words; empty: in nothing. Throws
+/// ConfigError where the other one's configuration cannot be read; `origin` stands for it in messages.
+[[nodiscard]] std::vector<std::string> differences(const results::RunIdentity& there,
+                                                   const results::RunIdentity& here,
+                                                   const std::string& origin);
+
+/// Writes sets of checkpoints and finds the one to go on from. Keeps references to what it is given.
+class Checkpointer {
+ public:
+  Checkpointer(const comm::Communicator& world, std::filesystem::path folder, results::RunIdentity identity,
+               results::RoundShape shape, model::Parameters& parameters, const train::LocalTrainer& trainer,
+               federation::Participation& participation);
+
+  /// Collective. Writes a complete set and keeps it and the one before. Throws PeerError on every rank where
+  /// a rank cannot write; the sets before it stay.
+  void all_write(const RoundProgress& progress, const UserRound& start);
+
+  /// Collective. Brings parameters, moments, aggregation and participation to where the newest usable set has
+  /// them, and returns the rest; nothing if there is none. A set that is damaged, incomplete or ahead of
+  /// `recorded` rounds of results.h5 is told of and an older one is used. Throws PeerError on every rank
+  /// where a set is of another run.
+  [[nodiscard]] std::optional<results::UserState> all_restore(std::int64_t recorded);
+
+  /// Collective. Removes all sets: the run is complete.
+  void all_remove();
+
+ private:
+  [[nodiscard]] std::optional<results::UserState> all_read(const std::filesystem::path& set,
+                                                           std::int64_t recorded);
+  void all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks);
+  [[nodiscard]] std::string computed_on() const;
+
+  const comm::Communicator& world_;
+  std::filesystem::path folder_;
+  results::RunIdentity identity_;
+  results::RoundShape shape_;
+  model::Parameters& parameters_;
+  const train::LocalTrainer& trainer_;
+  federation::Participation& participation_;
+};
+
+}  // namespace comigs::app

@@ -1,0 +1,211 @@
+#include "comigs/results/checkpoint.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
+#include "comigs/base/sha256.hpp"
+#include "comigs/io/atomic_file.hpp"
+#include "comigs/io/json.hpp"
+#include "comigs/io/mapped_file.hpp"
+#include "comigs/io/safetensors.hpp"
+
+namespace comigs::results {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr std::string_view format_name = "comigs-checkpoint";
+constexpr std::int64_t format_version = 1;
+constexpr std::size_t digits = 6;
+constexpr std::size_t most_manifest_bytes = std::size_t{1} << 26;
+constexpr std::size_t most_reason_bytes = 200;
+constexpr const char* manifest_name = "manifest.json";
+
+fs::path part_path(const fs::path& set, std::size_t user) {
+  return set / fmt::format("user_{}.safetensors", user);
+}
+
+/// A set's number; nothing for any other entry of the folder.
+std::optional<std::int64_t> number_of(const fs::path& entry) {
+  const std::string name = entry.filename().string();
+  const bool numeric = name.size() >= digits && name.size() <= 2 * digits &&
+                       std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (!numeric || !fs::is_directory(fs::symlink_status(entry))) return std::nullopt;
+  return std::stoll(name);
+}
+
+/// All sets, complete or not, newest first.
+std::vector<fs::path> all_sets(const fs::path& checkpoints) {
+  std::vector<fs::path> sets;
+  std::error_code none;
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, none))
+    if (number_of(entry.path())) sets.push_back(entry.path());
+  std::ranges::sort(sets, std::ranges::greater(), [](const fs::path& set) { return *number_of(set); });
+  return sets;
+}
+
+bool is_complete(const fs::path& set) { return fs::is_regular_file(fs::symlink_status(set / manifest_name)); }
+
+template <class Value>
+io::NamedTensor tensor(std::string name, io::Dtype dtype, std::span<const Value> values) {
+  return {std::move(name), {dtype, {static_cast<std::int64_t>(values.size())}, std::as_bytes(values)}};
+}
+
+/// The numbers of a tensor, which must be there, of this type and one-dimensional.
+template <class Value>
+std::span<const Value> values_of(const io::SafetensorsFile& file, const fs::path& path, std::string_view name,
+                                 io::Dtype dtype) {
+  const io::TensorView& found = file.at(name);
+  if (found.dtype != dtype || found.shape.size() != 1 || !found.is_aligned())
+    throw DataError(fmt::format("{}: tensor '{}' is no row of {}", path.string(), name, io::name_of(dtype)));
+  return {reinterpret_cast<const Value*>(found.data()), static_cast<std::size_t>(found.elements())};
+}
+
+UserRound read_record(const io::SafetensorsFile& file, const fs::path& path, std::string_view name,
+                      const RoundShape& shape) {
+  try {
+    return decode(values_of<double>(file, path, name, io::Dtype::float64), shape);
+  } catch (const std::invalid_argument& error) {
+    throw DataError(fmt::format("{}: '{}': {}", path.string(), name, error.what()));
+  }
+}
+
+void check_part(const fs::path& path, const io::MappedFile& file, const CheckpointPart& part) {
+  if (file.size_bytes() != part.bytes)
+    throw DataError(fmt::format("{}: {} bytes, expected {}", path.string(), file.size_bytes(), part.bytes));
+  if (sha256(file.bytes()) != part.sha256)
+    throw DataError(
+        fmt::format("{}: damaged; its digest is not the one in {}", path.string(), manifest_name));
+}
+
+}  // namespace
+
+CheckpointPart write_part(const fs::path& set, std::size_t user, const UserState& state,
+                          std::span<const StateBlock> blocks, const RoundShape& shape) {
+  std::error_code failed;
+  fs::create_directories(set, failed);
+  if (failed) throw IoError(fmt::format("cannot make the folder '{}': {}", set.string(), failed.message()));
+  const std::array<std::int64_t, 4> position = {static_cast<std::int64_t>(state.progress.stage),
+                                                state.progress.steps, state.lora_rank, state.participates};
+  const std::vector<double> record = encode(state.progress.record, shape), start = encode(state.start, shape);
+  std::vector<io::NamedTensor> tensors = {
+      tensor("position", io::Dtype::int64, std::span<const std::int64_t>(position)),
+      tensor("aggregation", io::Dtype::float64, std::span<const double>(state.aggregation)),
+      tensor("record", io::Dtype::float64, std::span<const double>(record)),
+      tensor("start", io::Dtype::float64, std::span<const double>(start))};
+  for (const StateBlock& block : blocks)
+    tensors.push_back(tensor(block.name, io::Dtype::float32, std::span<const float>(block.values)));
+  const fs::path path = part_path(set, user);
+  io::write_safetensors(path, tensors, {{"computed_on", state.computed_on}});
+  const io::MappedFile written(path);
+  return {.bytes = written.size_bytes(), .sha256 = sha256(written.bytes())};
+}
+
+void write_manifest(const fs::path& set, const CheckpointManifest& manifest) {
+  Json users = Json::array();
+  for (std::size_t user = 0; user < manifest.parts.size(); ++user)
+    users.push_back({{"name", manifest.identity.users.at(user)},
+                     {"bytes", manifest.parts[user].bytes},
+                     {"sha256", manifest.parts[user].sha256}});
+  const Json root = {{"format", format_name},
+                     {"version", format_version},
+                     {"round", manifest.round},
+                     {"configuration", manifest.identity.configuration},
+                     {"data_digest", manifest.identity.data_digest},
+                     {"base_digest", manifest.identity.base_digest},
+                     {"users", users}};
+  io::write_atomically(set / manifest_name, root.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  io::synchronise_folder(set.parent_path());
+}
+
+fs::path next_set(const fs::path& checkpoints) {
+  const std::vector<fs::path> sets = all_sets(checkpoints);
+  const std::int64_t number = sets.empty() ? 1 : *number_of(sets.front()) + 1;
+  return checkpoints / fmt::format("{:0{}}", number, digits);
+}
+
+std::vector<fs::path> complete_sets(const fs::path& checkpoints) {
+  std::vector<fs::path> sets = all_sets(checkpoints);
+  std::erase_if(sets, [](const fs::path& set) { return !is_complete(set); });
+  return sets;
+}
+
+void keep_newest_sets(const fs::path& checkpoints, std::size_t count) {
+  const std::vector<fs::path> complete = complete_sets(checkpoints);
+  for (const fs::path& set : all_sets(checkpoints)) {
+    const auto place = std::find(complete.begin(), complete.end(), set) - complete.begin();
+    if (static_cast<std::size_t>(place) < std::min(count, complete.size())) continue;
+    // Without its manifest it is no set any more, however far the rest comes.
+    std::error_code ignored;
+    fs::remove(set / manifest_name, ignored);
+    fs::remove_all(set, ignored);
+  }
+}
+
+CheckpointManifest read_manifest(const fs::path& set) {
+  const fs::path path = set / manifest_name;
+  const io::MappedFile file(path);
+  const auto wrong = [&](std::string_view what) {
+    return DataError(fmt::format("{}: not the manifest of a checkpoint: {}", path.string(), what));
+  };
+  const Json root = io::parse_json(file.bytes(), path.string(), most_manifest_bytes);
+  if (!root.is_object()) throw wrong("no JSON object");
+  try {
+    if (root.at("format").get<std::string>() != format_name) throw wrong("another format");
+    if (root.at("version").get<std::int64_t>() != format_version)
+      throw wrong(
+          fmt::format("version {}, expected {}", printable(root.at("version").dump()), format_version));
+    CheckpointManifest manifest{.identity = {.configuration = root.at("configuration").get<std::string>(),
+                                             .data_digest = root.at("data_digest").get<std::string>(),
+                                             .base_digest = root.at("base_digest").get<std::string>(),
+                                             .users = {}},
+                                .round = root.at("round").get<std::int64_t>(),
+                                .parts = {}};
+    for (const Json& user : root.at("users")) {
+      manifest.identity.users.push_back(user.at("name").get<std::string>());
+      manifest.parts.push_back(
+          {.bytes = user.at("bytes").get<std::uint64_t>(), .sha256 = user.at("sha256").get<std::string>()});
+    }
+    return manifest;
+  } catch (const Json::exception& error) {
+    const std::string_view reason = error.what();  // "[json.exception.type_error.302] type must be ..."
+    throw wrong(printable(reason.substr(std::min(reason.find("] ") + 2, reason.size())), most_reason_bytes));
+  }
+}
+
+UserState read_part(const fs::path& set, std::size_t user, const CheckpointPart& part,
+                    std::span<const StateBlock> blocks, const RoundShape& shape) {
+  const fs::path path = part_path(set, user);
+  check_part(path, io::MappedFile(path), part);
+  const io::SafetensorsFile file(path);
+  const auto position = values_of<std::int64_t>(file, path, "position", io::Dtype::int64);
+  const auto aggregation = values_of<double>(file, path, "aggregation", io::Dtype::float64);
+  constexpr auto last_stage = static_cast<std::int64_t>(Stage::evaluated);
+  if (position.size() != 4 || position[0] < 0 || position[0] > last_stage || position[1] < 0)
+    throw DataError(fmt::format("{}: 'position' is none", path.string()));
+  for (const StateBlock& block : blocks) {
+    const auto values = values_of<float>(file, path, block.name, io::Dtype::float32);
+    if (values.size() != block.values.size())
+      throw DataError(fmt::format("{}: '{}' has {} numbers, expected {}", path.string(), block.name,
+                                  values.size(), block.values.size()));
+    std::memcpy(block.values.data(), values.data(), values.size_bytes());
+  }
+  const auto& metadata = file.metadata();
+  const auto computed_on = metadata.find("computed_on");
+  return {.progress = {.stage = static_cast<Stage>(position[0]),
+                       .steps = position[1],
+                       .record = read_record(file, path, "record", shape)},
+          .start = read_record(file, path, "start", shape),
+          .lora_rank = position[2],
+          .participates = position[3],
+          .aggregation = {aggregation.begin(), aggregation.end()},
+          .computed_on = computed_on == metadata.end() ? std::string() : computed_on->second};
+}
+
+}  // namespace comigs::results

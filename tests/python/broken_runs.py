@@ -1,0 +1,164 @@
+"""Runs that are signalled, killed or stopped on their way, and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tiny import FRAMED, MPI_ENVIRONMENT, Done, comigs, executable
+
+PATIENCE_SECONDS = 120
+# What depends on the clock and the machine, and what says so.
+MEASURED = ("time/", "memory/")
+ABOUT_THE_RUN = ("created", "hosts", "devices", "configuration")
+
+
+class Running:
+    """`mpirun -n RANKS comigs ...`, on its way. What it prints is in `output()`."""
+
+    def __init__(self, *arguments: object, ranks: int = 4, prefix: Sequence[str] = ()) -> None:
+        self._printed = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")
+        self.begun = time.monotonic()
+        self._process = subprocess.Popen(
+            [*prefix, "mpirun", "-n", str(ranks), executable(), *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._printed,
+            stderr=self._errors,
+            env=os.environ | MPI_ENVIRONMENT,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            for pid in self.ranks().values():
+                _send(pid, signal.SIGKILL)
+            self._process.terminate()
+            self._process.wait(30)
+        self._printed.close()
+        self._errors.close()
+
+    def output(self) -> str:
+        return os.pread(self._printed.fileno(), 1 << 24, 0).decode()
+
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    def ranks(self) -> dict[int, int]:
+        """Process ids by rank, of those that are there."""
+        found: dict[int, int] = {}
+        for pid in _descendants(self._process.pid):
+            try:
+                words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            for word in words:
+                if word.startswith(b"OMPI_COMM_WORLD_RANK="):
+                    found[int(word.partition(b"=")[2])] = pid
+        return found
+
+    def signal(self, rank: int, number: signal.Signals) -> bool:
+        """False: there is no such rank (any more)."""
+        pid = self.ranks().get(rank)
+        return pid is not None and _send(pid, number)
+
+    def wait_for_round(self, number: int) -> None:
+        self.wait_until(lambda: any(_round_of(line) >= number for line in self.output().splitlines()))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition() and not self.is_over():
+            assert time.monotonic() - self.begun < PATIENCE_SECONDS, self.output()
+            time.sleep(0.002)
+
+    def end(self) -> Done:
+        self._process.wait(PATIENCE_SECONDS)
+        errors = os.pread(self._errors.fileno(), 1 << 24, 0).decode()
+        epilogue = "".join(FRAMED.findall(errors))
+        return Done(self._process.returncode, self.output(), FRAMED.sub("", errors), epilogue)
+
+
+def arguments(*options: object) -> list[object]:
+    """`train` and these options, each followed by its value; of an option given twice the last value counts."""
+    given = dict(zip(options[::2], options[1::2], strict=True)) | {"--device": "cpu", "--threads": 1}
+    return ["train", *(word for pair in given.items() for word in pair)]
+
+
+def finish(command: Sequence[object], code: int = 0) -> Done:
+    """Lets a command run to its end, with four ranks."""
+    done = comigs(*command, ranks=4)
+    assert done.code == code, done.output + done.errors
+    return done
+
+
+def rounds_in(results: Path) -> int:
+    """The last round that the file holds."""
+    with h5py.File(results) as file:
+        return int(file["round"][-1])
+
+
+def rounds_told(output: str) -> int:
+    """The last round that the output reports as done; -1: none."""
+    return max((_round_of(line) for line in output.splitlines()), default=-1)
+
+
+def contents(results: Path) -> dict[str, np.ndarray]:
+    """All that a results file holds but what was measured by the clock: arrays, and what describes the run."""
+    found: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith(MEASURED):
+            found[name] = item[()]
+
+    with h5py.File(results) as file:
+        file.visititems(visit)
+        for name, value in file.attrs.items():
+            if name not in ABOUT_THE_RUN:
+                found[f"/{name}"] = np.asarray(value)
+    return found
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """Names of what is not the same, bit for bit."""
+    first, second = contents(one), contents(other)
+    return sorted(
+        name
+        for name in first.keys() | second.keys()
+        if name not in first or name not in second or not _same(first[name], second[name])
+    )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return a.tolist() == b.tolist() if a.dtype.hasobject else a.tobytes() == b.tobytes()
+
+
+def _round_of(line: str) -> int:
+    number, slash, _ = line.strip().partition("/")
+    return int(number) if slash and number.isdigit() else -1
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [found for child in map(int, children) for found in (child, *_descendants(child))]
+
+
+def _send(pid: int, number: signal.Signals) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

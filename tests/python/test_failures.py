@@ -1,0 +1,109 @@
+"""Ranks that fail, are killed or do not come: everyone is gone soon, and the log says who and why."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+
+import h5py
+import numpy as np
+import pytest
+from broken_runs import Running, arguments, finish, rounds_in
+from tiny import USERS
+
+OPTIONS = ("--rounds", 4, "--local-steps", 20, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
+OPTIONS += ("--context-tokens", 12, "--lora-rank", 2, "--method", "comigs-1g1s")
+# A rate at which numbers overflow within a few steps.
+DIVERGES = ("--user.1.expert-learning-rate", 1e30)
+SECONDS_TO_LEAVE = 10
+
+
+@pytest.fixture
+def job(tiny_base, tiny_data, tmp_path):
+    def words(*more: object) -> list[object]:
+        given = ("--data", tiny_data, "--model", tiny_base, *OPTIONS, "--output", tmp_path / "run")
+        return arguments(*given, *more)
+
+    return words
+
+
+def test_a_user_that_diverges_is_named_and_ends_the_run(job, tmp_path):
+    done = finish(job(*DIVERGES), code=1)
+    assert f"rank 1 (user {USERS[1]} on {socket.gethostname()}): round 1: the training loss" in done.errors
+    assert "expert_learning_rate = 1e+30" in done.errors
+    assert rounds_in(tmp_path / "run/results.h5") == 0
+
+
+def test_the_others_leave_in_the_middle_of_their_steps(job):
+    """They would train for minutes; the one that fails does so in its first step."""
+    begun = time.monotonic()
+    done = finish(job(*DIVERGES, "--local-steps", "100000,5,100000,100000"), code=1)
+    assert "rank 1 (user" in done.errors
+    assert time.monotonic() - begun < SECONDS_TO_LEAVE
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_killed_rank_takes_the_others_with_it(rank, job, tmp_path):
+    with Running(*job("--local-steps", 100000)) as run:
+        run.wait_for_round(0)
+        assert run.signal(rank, signal.SIGKILL)
+        begun = time.monotonic()
+        done = run.end()
+    assert time.monotonic() - begun < SECONDS_TO_LEAVE
+    assert done.code not in (0, 2, 3)
+    assert f"process rank {rank}" in done.epilogue and "Killed" in done.epilogue
+    assert rounds_in(tmp_path / "run/results.h5") == 0
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_rank_that_does_not_come_is_named(rank, job):
+    with Running(*job("--local-steps", 200, "--patience", 2)) as run:
+        run.wait_for_round(1)
+        assert run.signal(rank, signal.SIGSTOP)
+        done = run.end()
+    assert done.code == 1, done.output + done.errors
+    assert f"rank {rank} (user {USERS[rank]} on" in done.errors
+
+
+def test_with_continue_the_others_go_on(job, tmp_path):
+    done = finish(job(*DIVERGES, "--on-user-failure", "continue"))
+    assert f"rank 1 (user {USERS[1]} on" in done.errors and "drops out in round 1" in done.errors
+    assert done.errors.count("drops out") == 1
+    with h5py.File(tmp_path / "run/results.h5") as file:
+        took_part = file["aggregation/participation"][()]
+        perplexity = file["perplexity/test"][()]
+        weight = file["aggregation/weight"][()]
+        values = file["expert/weights/4/user_0/layer_0/expert_0/up_A"][()]
+        others = file["expert/weights/4/user_3/layer_0/expert_0/up_A"][()]
+    np.testing.assert_array_equal(took_part, [[1, 1, 1, 1]] + 4 * [[1, 0, 1, 1]])
+    assert np.isfinite(perplexity[0]).all() and np.isnan(perplexity[1:, 1]).all()
+    assert np.isfinite(np.delete(perplexity, 1, axis=1)).all()
+    np.testing.assert_allclose(weight[1:, 0], 4 * [[1 / 3, 0, 1 / 3, 1 / 3]], rtol=1e-6)
+    np.testing.assert_array_equal(values, others)
+
+
+def test_a_run_with_a_user_gone_can_be_gone_on_with(job, tmp_path):
+    gone = (*DIVERGES, "--on-user-failure", "continue", "--local-steps", 60)
+    finish(job(*gone))
+    with h5py.File(tmp_path / "run/results.h5") as file:
+        expected = file["perplexity/test"][()]
+    broken = (*gone, "--output", tmp_path / "broken")
+    with Running(*job(*broken)) as run:
+        run.wait_for_round(2)
+        run.signal(1, signal.SIGUSR1)
+        assert run.end().code == 3
+    done = finish(job(*broken, "--resume", "auto"))
+    assert "drops out" not in done.errors
+    with h5py.File(tmp_path / "broken/results.h5") as file:
+        np.testing.assert_array_equal(file["perplexity/test"][()], expected)
+
+
+def test_nobody_left_is_a_failure(job):
+    done = finish(job("--expert-learning-rate", 1e30, "--on-user-failure", "continue"), code=1)
+    assert "is not finite" in done.errors and "drops out" not in done.errors
+
+
+def test_continue_is_refused_where_nobody_can_drop_out(job):
+    done = finish(job("--method", "centralized", "--on-user-failure", "continue"), code=2)
+    assert "on_user_failure = continue" in done.errors and "centralized" in done.errors

@@ -1,0 +1,97 @@
+// A round that is left in the middle and gone on with ends in the same bits as one that was not.
+#include <boost/test/unit_test.hpp>
+
+#include <limits>
+
+#include "comigs/base/error.hpp"
+#include "comigs/train/evaluation.hpp"
+#include "trainer_setup.hpp"
+
+namespace comigs::train {
+
+namespace {
+
+struct Resuming : TrainerSetup {
+  [[nodiscard]] at::Tensor unbroken(std::int64_t rounds) const {
+    model::Parameters parameters = fresh();
+    (void)train(parameters, rounds);
+    return test::copy_of(parameters.values());
+  }
+
+  // Trains `rounds` rounds, but leaves before every step and goes on with a new trainer that is given the old
+  // one's state, as after a restart.
+  [[nodiscard]] at::Tensor broken(std::int64_t rounds) const {
+    std::vector<at::Tensor> kept;
+    std::int64_t round = 1, step = 0;
+    for (;;) {
+      model::Parameters parameters = fresh();
+      LocalTrainer trainer(*base, parameters, texts, plan);
+      const auto state = trainer.state();
+      for (std::size_t i = 0; i < kept.size(); ++i) state[i].second.copy_(kept[i]);
+      if (round > rounds) return test::copy_of(parameters.values());
+      int asked = 0;
+      trainer.stop_when([&] { return asked++ > 0; });
+      const LocalRound done = trainer.train_round(round, step);
+      BOOST_TEST(done.steps == std::min(step + 1, plan.user.local_steps));
+      step = done.steps;
+      if (step == plan.user.local_steps) {
+        ++round;
+        step = 0;
+      }
+      kept.clear();
+      for (const auto& [name, block] : state) kept.push_back(test::copy_of(block));
+    }
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(resuming, Resuming)
+
+BOOST_AUTO_TEST_CASE(from_any_step) { BOOST_TEST(test::same_bits(broken(3), unbroken(3))); }
+
+BOOST_AUTO_TEST_CASE(with_router_updates_that_no_round_divides) {
+  plan.method.router_every = 3;
+  BOOST_TEST(test::same_bits(broken(3), unbroken(3)));
+}
+
+BOOST_AUTO_TEST_CASE(with_gradients_carried_from_phase_to_phase) {
+  plan.method.carry_phase_gradients = true;
+  BOOST_TEST(test::same_bits(broken(3), unbroken(3)));
+}
+
+BOOST_AUTO_TEST_CASE(the_state_names_what_a_checkpoint_needs) {
+  model::Parameters parameters = fresh();
+  const LocalTrainer trainer(*base, parameters, texts, plan);
+  std::string names;
+  for (const auto& [name, block] : trainer.state()) {
+    names += name + " ";
+    BOOST_TEST(block.numel() == parameters.values().numel());
+  }
+  BOOST_TEST(names == "values first_moments second_moments ");
+}
+
+BOOST_AUTO_TEST_CASE(what_is_not_finite_is_found_in_its_step) {
+  model::Parameters parameters = fresh();
+  LocalTrainer trainer(*base, parameters, texts, plan);
+  std::int64_t steps = 0;
+  trainer.observe([&](Phase, const data::Batch&, const StepLosses&) {
+    if (++steps == 2)
+      parameters.layers()[0].experts[0].down.B.detach().fill_(std::numeric_limits<float>::quiet_NaN());
+  });
+  BOOST_CHECK_THROW((void)trainer.train_round(1), NumericError);
+  BOOST_TEST(steps <= 6);
+}
+
+BOOST_AUTO_TEST_CASE(an_evaluation_that_is_interrupted_leaves) {
+  const model::Parameters parameters = fresh();
+  int asked = 0;
+  BOOST_CHECK_THROW((void)evaluate(*base, parameters, shards.train,
+                                   {.context = 6, .sequences = 2, .stop = [&] { return ++asked == 3; }}),
+                    Interrupted);
+  BOOST_TEST(asked == 3);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::train
