@@ -126,6 +126,11 @@ add_packages_of_release() {
     [ "$ID-$VERSION_ID" != ubuntu-22.04 ] || PACKAGES+=(g++-12 python3.11 python3.11-venv)
 }
 
+# The tests start a Slurm of their own. Where there is one already nothing is installed beside it.
+add_slurm_for_tests() {
+    have srun || PACKAGES+=(slurm-wlm munge)
+}
+
 apt_allowed() { # sets AS_ROOT to what goes before apt-get
     AS_ROOT=()
     [ "$(id -u)" -ne 0 ] || return 0
@@ -225,6 +230,7 @@ system_step() { # sets SYSTEM_CHANGED
     local missing=() lacking=() started
     SYSTEM_CHANGED=no
     add_packages_of_release
+    add_slurm_for_tests
     if [ "${COMIGS_NO_APT:-0}" != 1 ] && have apt-get && have dpkg-query; then
         lines_of missing apt_missing
         [ "${#missing[@]}" -gt 0 ] || return 0

@@ -46,7 +46,11 @@ class Run:
 
     def command(self, comigs: str) -> list[str]:
         """`comigs train` and its arguments, without what starts the ranks."""
-        words = [comigs, "train", str(self.data_set.job_file)]
+        return [comigs, "train", *self.arguments()]
+
+    def arguments(self) -> list[str]:
+        """Those of `comigs train`."""
+        words = [str(self.data_set.job_file)]
         for name, value in {**self.options, "seed": str(self.seed), "output": str(self.folder)}.items():
             words += [f"--{name.replace('_', '-')}", value]
         return words

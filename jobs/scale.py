@@ -76,7 +76,7 @@ def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
         found = ", ".join(preparation) or "nothing"
         raise JobError(f"{prepare_file}: [{name}] has {found}; expected data, and perhaps base")
     job_file = folder / f"{name}.ini"
-    settings = _settings(job_file, ())
+    settings = settings_of(job_file)
     for section in ("data", "model"):
         if not settings.get(section):
             raise JobError(f"{job_file}: no 'folder' in [{section}], neither there nor in what it inherits")
@@ -91,8 +91,8 @@ def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
     return DataSet(name, scale, job_file, settings, tuple(arguments), base_file)
 
 
-def _settings(path: Path, heirs: Sequence[Path]) -> dict[str, str]:
-    """As comigs reads them: the inherited file's first, then the file's own."""
+def settings_of(path: Path, heirs: Sequence[Path] = ()) -> dict[str, str]:
+    """A job file's by the name of the option, as comigs reads them: what it inherits first, then its own."""
     if path in heirs:
         raise JobError(f"{path}: inherits itself by way of {heirs[-1]}")
     sections = read_ini(path)
@@ -106,7 +106,7 @@ def _settings(path: Path, heirs: Sequence[Path]) -> dict[str, str]:
             if name in own:
                 raise JobError(f"{path}: [{section}] option '{name}' stands there twice, once as '{key}'")
             own[name] = value
-    return {**(_settings(parent, (*heirs, path)) if parent else {}), **own}
+    return {**(settings_of(parent, (*heirs, path)) if parent else {}), **own}
 
 
 def _parent(path: Path, job: dict[str, str]) -> Path | None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from . import slurm
+from slurm.needs import ask, components, limit, together
+from slurm.script import Job, log_in, script, submit
+from slurm.site import read_site
+
 from .ini import JobError
 from .plan import Plan
 from .process import last_line, run_logged
 from .progress import Progress
-from .runs import DONE, Run, runs_of
+from .runs import DONE, Run, runs_of, users
 from .scale import DataSet
 
 
@@ -63,7 +67,7 @@ def run_missing(plan: Plan, runs: Sequence[Run], means: Means, progress: Progres
             plan.write_index()
 
 
-def array(runs: Sequence[Run], comigs: str, submit: bool) -> str:
+def array(runs: Sequence[Run], comigs: str, to_slurm: bool) -> str:
     """The script of the missing runs, or what sbatch says to it. Its tasks find their folders ready. What a
     task may be working on stays as it is."""
     missing = []
@@ -77,10 +81,30 @@ def array(runs: Sequence[Run], comigs: str, submit: bool) -> str:
             missing.append(run)
     if not missing:
         return f"# {runs[0].data_set.name}: none of {len(runs)} runs is to be started"
+    text = _array_script(missing, comigs)
     for run in missing:
         run.prepare()
-    text = slurm.script(missing[0].data_set, missing, comigs)
-    return slurm.submit(text) if submit else text
+    return submit(text) if to_slurm else text
+
+
+def _array_script(runs: Sequence[Run], comigs: str) -> str:
+    """A task a run, a rank a user; each task gets what the most demanding run needs."""
+    site, data_set = read_site(), runs[0].data_set
+    one_of_each = {
+        tuple(run.options.items()): run for run in runs
+    }.values()  # seeds do not change what is needed
+    needs = together(ask(comigs, run.arguments()) for run in one_of_each)
+    return script(
+        Job(
+            name=f"comigs-{data_set.scale}-{data_set.name}",
+            components=components(needs.users, [users(data_set)], site.cpus_per_task),
+            minutes=limit(needs, site),
+            log=log_in(runs_of(data_set), "slurm-%A_%a.log"),
+            commands=[shlex.join(["federate_in", str(run.folder), *run.command(comigs)]) for run in runs],
+            is_array=True,
+        ),
+        site,
+    )
 
 
 def _make(what: str, data_set: DataSet, command: Sequence[str], means: Means) -> None:

@@ -10,6 +10,7 @@
 namespace comigs::app {
 
 int train(int& argc, char**& argv, const std::vector<std::string>& arguments);
+int plan(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int route(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int methods(int& argc, char**& argv, const std::vector<std::string>& arguments);

@@ -26,6 +26,9 @@ struct Job {
 /// shards or weights. Throws ConfigError, DataError.
 [[nodiscard]] Job read_job(const std::vector<std::string>& arguments, std::int64_t users);
 
+/// The same for as many users as its data set has.
+[[nodiscard]] Job read_job(const std::vector<std::string>& arguments);
+
 /// Collective. Job files are read by every rank, and on a cluster the copies may differ: throws PeerError on
 /// every rank where they do.
 void all_compare(const comm::Communicator& world, const Job& job);

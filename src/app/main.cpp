@@ -19,6 +19,8 @@ struct Command {
 
 constexpr Command commands[] = {
     {"train", "fine-tune with any method of the table; one MPI rank a user", comigs::app::train},
+    {"plan", "what a run of train will take: memory, FLOPs, bytes sent, time; and whether it fits",
+     comigs::app::plan},
     {"pretrain", "make a small base model from scratch, data-parallel over ranks", comigs::app::pretrain},
     {"route", "run texts through a finished run's users and store every token's gate weights",
      comigs::app::route},

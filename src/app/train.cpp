@@ -20,6 +20,7 @@
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
 #include "comigs/federation/round_loop.hpp"
+#include "comigs/federation/traffic.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/precision.hpp"
 #include "command.hpp"
@@ -217,11 +218,6 @@ config::Config fitted(const Job& job, std::size_t user, const c10::Device& devic
   return config;
 }
 
-comm::Sums sums(const config::Run& run) {
-  if (run.communication == config::Precision::bf16) return comm::Sums::bf16;
-  return run.reproducible ? comm::Sums::rank_order : comm::Sums::any_order;
-}
-
 std::vector<std::string> names_of_ranks(const results::RunDescription& run) {
   std::vector<std::string> names;
   for (const UserDescription& user : run.users)
@@ -262,7 +258,7 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
        .tokens = expert_tokens_of_users(job),
        .parameters = parameters,
        .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
-       .sums = sums(job.config.run),
+       .sums = federation::sums(job.config.run),
        .validation_loss =
            federation::validation_loss(config, base.model(), parameters, shards.validation, user)});
   federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, participation,

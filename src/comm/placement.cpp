@@ -85,4 +85,9 @@ Placement all_place(const Communicator& world) {
   return placement;
 }
 
+int share_of_cores(int ranks) {
+  return static_cast<int>(std::min(
+      {allowed_cores().size() / static_cast<std::size_t>(ranks), most_by_quota(ranks), most_per_rank()}));
+}
+
 }  // namespace comigs::comm

@@ -73,6 +73,25 @@ std::string help() {
          "Folders are relative to the working directory.\n";
 }
 
+std::string plan_help() {
+  return "Usage: comigs plan [JOB.ini] [--json] [--OPTION VALUE ...]\n"
+         "\n"
+         "Says what a run of comigs train with the same options will take of each user: trainable "
+         "parameters,\n"
+         "peak memory, FLOPs, bytes sent and time, and what will not fit, with an option that makes it fit.\n"
+         "Needs no mpirun: there are as many users as the data set has. Memory is reckoned from shapes; time "
+         "is\n"
+         "measured in some seconds of steps on this machine, as if all users ran on it at once.\n"
+         "\n"
+         "  --json                              one JSON object instead of tables\n"
+         "\n"
+         "Users with a memory budget are held to it; where any has none, all users together are held to "
+         "this\n"
+         "machine's memory, or each to its GPU's. Exit code 2: something does not fit.\n"
+         "\n"
+         "'comigs train --help' explains all other options.\n";
+}
+
 std::string pretrain_help() {
   return "Usage: mpirun -n RANKS comigs pretrain [JOB.ini] [--OPTION VALUE ...]\n"
          "\n"

@@ -22,6 +22,25 @@ constexpr Group<Job, &Job::common, &Config::method> method{"method"};
 constexpr Group<Job, &Job::common, &Config::optimiser> optimiser{"optimiser"};
 constexpr Group<Job, &Job::user> user{"user"};
 
+constexpr std::string_view automatic = "auto";
+
+/// A number, or the word `auto`, which stands for `automatic_experts`.
+constexpr Option<Job> experts_option(Option<Job> option) {
+  option.info.type = [] { return std::string("auto or an integer"); };
+  option.info.accepts = [](std::string_view text, const Range& range) {
+    std::int64_t number = 0;
+    return text == automatic || (read(text, number) && range.contains(static_cast<double>(number)));
+  };
+  option.set = [](Job& job, std::string_view text) {
+    job.user.experts = automatic_experts;
+    if (text != automatic) (void)read(text, job.user.experts);
+  };
+  option.print = [](const Job& job) {
+    return job.user.experts == automatic_experts ? std::string(automatic) : config::print(job.user.experts);
+  };
+  return option;
+}
+
 constexpr Option<Job> options[] = {
     run.option<&Run::output>("output", "FOLDER", "folder of results.h5", {},
                              {.required = true, .determines_numbers = false}),
@@ -93,7 +112,10 @@ constexpr Option<Job> options[] = {
     optimiser.option<&Optimiser::weight_decay>("weight_decay", "NUMBER", "decoupled, times the learning rate",
                                                at_least(0)),
 
-    user.option<&User::experts>("experts", "N", "experts in every MLP block", between(1, 64)),
+    experts_option(user.option<&User::experts>(
+        "experts", "N",
+        "experts in every MLP block; auto: as many as memory and step_budget allow, 16 at most",
+        between(1, 64))),
     user.option<&User::lora_rank>("lora_rank", "N", "rank of every LoRA", between(1, 4096)),
     user.option<&User::lora_alpha>("lora_alpha", "NUMBER", "LoRA's scale: gamma = alpha / sqrt(rank)",
                                    above(0)),
@@ -106,6 +128,9 @@ constexpr Option<Job> options[] = {
     user.option<&User::memory>("memory", "GIB",
                                "memory for base, training and activations, by smaller micro-batches; 0: any",
                                between(0, most)),
+    user.option<&User::step_budget>(
+        "step_budget", "RATIO", "experts = auto: most FLOPs of a step, those with one expert being 1; 0: any",
+        between(0, most), {.determines_numbers = false}),
     user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
     user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
                                     between(1, most)),

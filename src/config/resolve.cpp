@@ -94,6 +94,12 @@ std::string micro_batch_complaint(const Job& job) {
                      job.user.micro_batch_sequences, job.user.batch_sequences);
 }
 
+std::string step_budget_complaint(const Job& job) {
+  if (job.user.step_budget == 0.0 || job.user.step_budget >= 1.0) return {};
+  return fmt::format("found {}, expected 0, or at least 1: a step with one expert is 1",
+                     job.user.step_budget);
+}
+
 const OptionInfo& row(const Table<Job>& table, std::string_view name) {
   const auto is_it = [&](const Option<Job>& option) { return option.info.name == name; };
   return std::find_if(table.options.begin(), table.options.end(), is_it)->info;
@@ -127,7 +133,12 @@ std::vector<std::string> validate(const Config& config, std::int64_t users) {
   if (config.run.seed > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
     problems.push_back(fmt::format("[run] seed is {}, expected at most 2^63 - 1", config.run.seed));
   check_users(row(table, "micro_batch_sequences"), jobs, micro_batch_complaint, problems);
+  check_users(row(table, "step_budget"), jobs, step_budget_complaint, problems);
   return problems;
+}
+
+std::string data_folder(const Layered& layered) {
+  return applied(job_table(), layered, all_users).common.data.folder;
 }
 
 Config resolve(const Layered& layered, std::int64_t users) {

@@ -9,17 +9,14 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
+#include "comigs/federation/traffic.hpp"
 #include "comigs/train/evaluation.hpp"
 
 namespace comigs::federation {
 
 namespace {
 
-constexpr std::int64_t first_renewal = 5, rounds_between_renewals = 2, batches_judged = 20;
-
-bool renews(std::int64_t round) {
-  return round >= first_renewal && (round - first_renewal) % rounds_between_renewals == 0;
-}
+constexpr std::int64_t first_renewal = 5, rounds_between_renewals = 2;
 
 // Collective. Rank `source`'s values on every rank, in host memory.
 at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values, int source) {
@@ -30,6 +27,10 @@ at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values
 }
 
 }  // namespace
+
+bool renews_collaboration(std::int64_t round) {
+  return round >= first_renewal && (round - first_renewal) % rounds_between_renewals == 0;
+}
 
 std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const config::Config& config,
                                                                        const model::BaseModel& base,
@@ -43,7 +44,8 @@ std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const con
       other =
           std::make_shared<model::Parameters>(base.architecture(), parameters.user_model(), values.device());
     model::view(other->values(), {0, values.numel()}).copy_(values);
-    return train::sampled_loss(base, *other, validation, batches_judged, config.users.at(user),
+    return train::sampled_loss(base, *other, validation, batches_judged_in_collaboration,
+                               config.users.at(user),
                                {.seed = config.run.seed,
                                 .user = static_cast<std::uint32_t>(user),
                                 .stream = Stream::collaboration_batch,
@@ -71,11 +73,9 @@ Collaboration::Collaboration(const AggregationSetup& setup)
     : setup_(setup), row_(setup.users.size(), 1.0 / static_cast<double>(setup.users.size())) {}
 
 Aggregated Collaboration::all_aggregate(std::int64_t round) {
-  const bool renewed = renews(round);
-  if (renewed) row_ = collaboration_weights(all_perplexities(round));
+  if (renews_collaboration(round)) row_ = collaboration_weights(all_perplexities(round));
   all_mix(setup_.world, shared(), row_);
-  const std::int64_t sent = shared().numel() * static_cast<std::int64_t>(sizeof(float));
-  return {.bytes = renewed ? 2 * sent : sent, .weights = row_};
+  return {.bytes = bytes_of_mixing(shared().numel(), round), .weights = row_};
 }
 
 at::Tensor Collaboration::shared() const {

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "comigs/federation/rank_rules.hpp"
+#include "comigs/federation/traffic.hpp"
 
 namespace comigs::federation {
 
@@ -32,11 +33,6 @@ Halves decompose(const Joined& joined, std::int64_t most) {
   return {.left = left * half, .right = half.unsqueeze(1) * right};
 }
 
-// What one LoRA takes in a rank's flat block of factors: A [R, in], then B [out, R].
-std::int64_t count_of(const model::Lora& lora, std::int64_t rank) {
-  return rank * (lora.A.size(1) + lora.B.size(0));
-}
-
 at::Tensor flat(const std::vector<model::Lora>& loras) {
   std::vector<at::Tensor> parts;
   for (const model::Lora& lora : loras) {
@@ -51,8 +47,7 @@ std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::v
                                    const std::vector<std::int64_t>& ranks) {
   std::vector<at::Tensor> blocks;
   for (int source = 0; source < world.size(); ++source) {
-    std::int64_t count = 0;
-    for (const model::Lora& lora : loras) count += count_of(lora, ranks[static_cast<std::size_t>(source)]);
+    const std::int64_t count = padded_count(loras, ranks[static_cast<std::size_t>(source)]);
     blocks.push_back(source == world.rank() ? flat(loras) : at::empty({count}, at::kFloat));
     world.all_broadcast(std::span(blocks.back().data_ptr<float>(), static_cast<std::size_t>(count)), source);
   }
@@ -86,24 +81,22 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<mo
   const std::int64_t most = *std::max_element(ranks.begin(), ranks.end());
   const std::vector<at::Tensor> blocks = all_blocks(world, loras, ranks);
   std::vector<std::int64_t> offsets(ranks.size(), 0);
-  std::int64_t sent = blocks[static_cast<std::size_t>(world.rank())].numel();
   for (std::size_t l = 0; l < loras.size(); ++l) {
     const model::Lora& lora = loras[l];
-    const int owner = static_cast<int>(l % ranks.size());
+    const int owner = static_cast<int>(decomposer(l, ranks.size()));
     at::Tensor result = at::zeros({most, lora.A.size(1) + lora.B.size(0)}, at::kFloat);
     if (owner == world.rank()) {
       const Halves halves = decompose(join(blocks, ranks, offsets, lora, scales), most);
       const std::int64_t kept = halves.right.size(0);
       result.narrow(0, 0, kept).copy_(at::cat({halves.right, halves.left.t()}, 1));
-      sent += result.numel();
     }
     world.all_broadcast(std::span(result.data_ptr<float>(), static_cast<std::size_t>(result.numel())), owner);
     const at::Tensor mine = result.narrow(0, 0, own).div(std::sqrt(gamma));
     lora.A.detach().copy_(mine.narrow(1, 0, lora.A.size(1)));
     lora.B.detach().copy_(mine.narrow(1, lora.A.size(1), lora.B.size(0)).t());
-    for (std::size_t r = 0; r < ranks.size(); ++r) offsets[r] += count_of(lora, ranks[r]);
+    for (std::size_t r = 0; r < ranks.size(); ++r) offsets[r] += padded_count({lora}, ranks[r]);
   }
-  return sent * static_cast<std::int64_t>(sizeof(float));
+  return bytes_of_decomposition(loras, ranks, static_cast<std::size_t>(world.rank()));
 }
 
 Decomposition::Decomposition(const AggregationSetup& setup) : setup_(setup) {

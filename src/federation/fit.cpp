@@ -63,16 +63,15 @@ c10::ScalarType stored_type(config::Precision precision) {
   return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
 }
 
-std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
-                                   const model::Architecture& architecture,
-                                   const model::UserModel& user_model, const c10::Device& device) {
-  const config::User& own = config.users.at(user);
+std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
+                                     const model::Architecture& architecture,
+                                     const model::UserModel& user_model,
+                                     const model::Precisions& precisions) {
   const std::int64_t most = own.sequences_at_a_time();
   if (own.memory == 0.0) return most;
-  constexpr double gib = 1024.0 * 1024.0 * 1024.0;
   const auto needed = [&](std::int64_t sequences) {
-    const model::Footprint taken = model::footprint(
-        architecture, user_model, stored_type(config.run.precision), device, sequences * own.context_tokens);
+    const model::Footprint taken =
+        model::footprint(architecture, user_model, precisions, sequences * own.context_tokens);
     return static_cast<double>(taken.total()) / gib;
   };
   // Parts of one size but for the last, as few as possible.
@@ -84,6 +83,13 @@ std::int64_t micro_batch_sequences(const config::Config& config, std::size_t use
       fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.5f} GiB; "
                   "expected at least that, or a smaller context_tokens",
                   user, own.memory, own.context_tokens, std::ceil(needed(1) * 1e5) / 1e5));
+}
+
+std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
+                                   const model::Architecture& architecture,
+                                   const model::UserModel& user_model, const c10::Device& device) {
+  return sequences_within_memory(config.users.at(user), user, architecture, user_model,
+                                 model::precisions(stored_type(config.run.precision), device));
 }
 
 }  // namespace comigs::federation

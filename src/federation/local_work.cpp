@@ -29,6 +29,11 @@ std::int64_t expert_tokens(const config::Config& config, const data::Manifest& m
          (trains_on_validation(config) ? shards.validation.tokens : 0);
 }
 
+std::int64_t evaluation_sequences(const config::User& user) {
+  constexpr std::int64_t most = 32;
+  return user.memory > 0.0 ? std::min(most, user.micro_batch_sequences) : most;
+}
+
 data::UserData open_user(const config::Config& config, const data::Manifest& manifest, std::size_t user) {
   data::UserData data = data::open_user(manifest, static_cast<std::int64_t>(user));
   data.train = data.train.leading(train_tokens(config.users.at(user), manifest.users.at(user)));

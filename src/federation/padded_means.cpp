@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comigs/federation/rank_rules.hpp"
+#include "comigs/federation/traffic.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/losses.hpp"
 #include "comigs/train/local_trainer.hpp"
@@ -69,10 +70,8 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 PaddedMeans::PaddedMeans(const AggregationSetup& setup)
     : setup_(setup), largest_(0), summation_(setup.memory, setup.sums) {
   for (const model::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
-  std::int64_t count = 0;
-  for (const model::Lora& lora : setup.parameters.loras())
-    count += largest_ * (lora.A.size(1) + lora.B.size(0));
-  padded_ = at::empty({count}, setup.parameters.values().options());
+  padded_ =
+      at::empty({padded_count(setup.parameters.loras(), largest_)}, setup.parameters.values().options());
   tail_norm_received_ = tail_norm();
 }
 
@@ -84,7 +83,7 @@ Aggregated PaddedMeans::all_aggregate(std::int64_t) {
   const std::vector<double> weights = all_pad_and_average(setup_.world, summation_, loras, largest_,
                                                           setup_.parameters.rank_in_use(), padded_);
   tail_norm_received_ = tail_norm();
-  Aggregated done{.bytes = padded_.numel() * static_cast<std::int64_t>(sizeof(float)),
+  Aggregated done{.bytes = bytes_of_sum(padded_.numel(), setup_.sums),
                   .weights = std::vector<double>(setup_.users.size(), 0.0)};
   for (std::size_t i = 0; i < weights.size(); ++i)
     done.weights[i % setup_.users.size()] += weights[i] / static_cast<double>(loras.size());

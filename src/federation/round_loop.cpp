@@ -1,25 +1,13 @@
 #include "comigs/federation/round_loop.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/federation/local_work.hpp"
 #include "comigs/model/device.hpp"
 
 namespace comigs::federation {
-
-namespace {
-
-constexpr std::int64_t evaluation_sequences = 32;
-
-// Not more at a time than memory allows a training step, which needs more for each.
-std::int64_t sequences_evaluated(const config::User& user) {
-  return user.memory > 0.0 ? std::min(evaluation_sequences, user.micro_batch_sequences)
-                           : evaluation_sequences;
-}
-
-}  // namespace
 
 RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config,
                      const model::BaseModel& base, const data::UserData& shards,
@@ -161,7 +149,7 @@ void RoundLoop::evaluate(UserRound& record) const {
 train::SplitReport RoundLoop::evaluated(const data::TokenShard& shard, std::int64_t tokens) const {
   return train::evaluate(base_, parameters_, shard,
                          {.context = user_.context_tokens,
-                          .sequences = sequences_evaluated(user_),
+                          .sequences = evaluation_sequences(user_),
                           .tokens = tokens,
                           .stop = [this] { return interruption_.is_asked(); }});
 }

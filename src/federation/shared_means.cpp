@@ -6,6 +6,7 @@
 #include <set>
 #include <utility>
 
+#include "comigs/federation/traffic.hpp"
 #include "comigs/model/device.hpp"
 
 namespace comigs::federation {
@@ -41,10 +42,6 @@ std::set<Holders> all_groups(const std::vector<model::UserModel>& users) {
 
 bool contains(const Holders& holders, std::int64_t user) {
   return std::binary_search(holders.begin(), holders.end(), user);
-}
-
-std::int64_t bytes_of(std::int64_t count, comm::Sums sums) {
-  return count * (sums == comm::Sums::bf16 ? 2 : static_cast<std::int64_t>(sizeof(float)));
 }
 
 }  // namespace
@@ -93,7 +90,6 @@ SharedMeans::SharedMeans(const AggregationSetup& setup)
 }
 
 Aggregated SharedMeans::all_aggregate(std::int64_t) {
-  Aggregated done{.bytes = 0, .weights = mixing_row()};
   // Groups in the order that all ranks have them in: no two ranks wait for each other in different
   // collectives.
   for (const Group& group : groups_) {
@@ -101,10 +97,9 @@ Aggregated SharedMeans::all_aggregate(std::int64_t) {
       if (shared.holders != group.holders) continue;
       all_weighted_mean(group.communicator, summation_, model::view(setup_.parameters.values(), shared.slice),
                         weight(shared.holders, setup_.world.rank()));
-      done.bytes += bytes_of(shared.slice.count, setup_.sums);
     }
   }
-  return done;
+  return {.bytes = bytes_of_means(slices_, setup_.sums), .weights = mixing_row()};
 }
 
 double SharedMeans::weight(const std::vector<std::int64_t>& holders, std::int64_t user) const {
@@ -139,7 +134,7 @@ Aggregated GradientMeans::all_aggregate(std::int64_t) {
 train::LocalTrainer::Exchange GradientMeans::exchange() {
   return [this](const at::Tensor& gradients) {
     all_weighted_mean(setup_.world, summation_, gradients, 1.0 / static_cast<double>(setup_.world.size()));
-    bytes_ += bytes_of(gradients.numel(), setup_.sums);
+    bytes_ += bytes_of_sum(gradients.numel(), setup_.sums);
   };
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "comigs/base/error.hpp"
 
@@ -75,6 +76,14 @@ void synchronize([[maybe_unused]] const c10::Device& device) {
 #ifdef COMIGS_CUDA
   if (device.is_cuda()) c10::cuda::device_synchronize();
 #endif
+}
+
+std::int64_t memory_bytes([[maybe_unused]] const c10::Device& device) {
+#ifdef COMIGS_CUDA
+  std::size_t unused = 0, all = 0;
+  if (device.is_cuda() && cudaMemGetInfo(&unused, &all) == cudaSuccess) return static_cast<std::int64_t>(all);
+#endif
+  return static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
 std::int64_t peak_memory_bytes([[maybe_unused]] const c10::Device& device) {

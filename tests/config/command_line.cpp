@@ -46,6 +46,22 @@ BOOST_AUTO_TEST_CASE(unknown_options_come_with_a_suggestion) {
   BOOST_TEST(contains(words_error({"-q"}), "unknown option '-q'"));
 }
 
+BOOST_AUTO_TEST_CASE(experts_may_be_automatic) {
+  const Config config = from_words({"--experts", "4,auto,1,auto", "--step-budget", "1.5"});
+  BOOST_TEST(config.users[0].experts == 4);
+  BOOST_TEST(config.users[1].experts == automatic_experts);
+  BOOST_TEST(config.users[3].experts == automatic_experts);
+  BOOST_TEST(words_error({"--experts", "0"}) ==
+             "--experts: found '0', expected auto or an integer from 1 to 64");
+  BOOST_TEST(words_error({"--user.1.step-budget", "0.5"}) ==
+             "[user.1] step_budget: found 0.5, expected 0, or at least 1: a step with one expert is 1");
+}
+
+BOOST_AUTO_TEST_CASE(the_data_folder_is_known_before_the_number_of_users) {
+  BOOST_TEST(data_folder(parse({"--data", "texts", "--experts", "1,2,3"})) == "texts");
+  BOOST_TEST(data_folder(parse({"--output", "out"})).empty());
+}
+
 BOOST_AUTO_TEST_CASE(values_that_cannot_be_are_named) {
   BOOST_TEST(words_error({"--rounds", "five"}) ==
              "--rounds: found 'five', expected an integer from 0 to 1000000");

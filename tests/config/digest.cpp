@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(every_option_that_determines_numbers_changes_it) {
     if (!option.info.extra.determines_numbers) without.insert(std::string(option.info.name));
   }
   BOOST_TEST((without == std::set<std::string>{"output", "device", "threads", "resume", "checkpoint_every",
-                                               "on_user_failure", "patience"}));
+                                               "on_user_failure", "patience", "step_budget"}));
 }
 
 BOOST_AUTO_TEST_CASE(it_is_64_hexadecimal_digits_and_depends_on_the_users) {

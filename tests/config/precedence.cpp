@@ -58,10 +58,10 @@ BOOST_AUTO_TEST_CASE(lists_of_another_length_are_refused) {
 
 BOOST_AUTO_TEST_CASE(junk_in_a_list_is_named) {
   BOOST_TEST(words_error({"--experts", "4,x,2,2"}) ==
-             "--experts: found 'x' in '4,x,2,2', expected an integer from 1 to 64");
+             "--experts: found 'x' in '4,x,2,2', expected auto or an integer from 1 to 64");
   BOOST_TEST(contains(words_error({"--experts", "4,2,2,"}), "found '' in '4,2,2,'"));
   BOOST_TEST(contains(words_error({"--user.0.experts", "4,2"}),
-                      "--user.0.experts: found '4,2', expected an integer"));
+                      "--user.0.experts: found '4,2', expected auto or an integer"));
   BOOST_TEST(contains(words_error({"--rounds", "4,2"}), "--rounds: found '4,2', expected an integer"));
 }
 

@@ -54,7 +54,7 @@ BOOST_AUTO_TEST_CASE(records_made_by_hand_are_checked_too) {
                  "[run] rounds: found '-1', expected an integer from 0 to 1000000",
                  "[method] name: not given; --method is required",
                  "[optimiser] beta1: found 'nan', expected a number from 0 to below 1",
-                 "[user.2] experts: found '65', expected an integer from 1 to 64"}),
+                 "[user.2] experts: found '65', expected auto or an integer from 1 to 64"}),
       boost::test_tools::per_element());
 }
 

@@ -60,7 +60,7 @@ BOOST_AUTO_TEST_CASE(memory_makes_micro_batches_smaller) {
   const auto sequences = [&] { return micro_batch_sequences(config, 1, architecture, user_model, cpu); };
   const auto gib_of = [&](std::int64_t count) {
     const model::Footprint taken =
-        model::footprint(architecture, user_model, at::kFloat, cpu, count * user.context_tokens);
+        model::footprint(architecture, user_model, {}, count * user.context_tokens);
     return static_cast<double>(taken.total()) / (1 << 30);
   };
   BOOST_TEST(sequences() == 12);

@@ -85,16 +85,20 @@ PROGRAMS = {
         printf '%s\n' "$rule" "Primary job terminated normally, but 1 process returned" "$rule" >&2
         exit $code
     """,
-    "srun": 'echo "srun $1" >>calls; shift; exec "$@"',
+    "srun": 'echo "srun $*" >>calls; while [[ $1 = -* ]]; do shift; done; exec "$@"',
+    "scontrol": 'echo "scontrol $*" >>calls; echo "JobId=7 JobState=RUNNING"',
     "sbatch": 'cat >script; echo "Submitted batch job 7"',
     "comigs": """
         echo "$*" >>calls
+        user='{"memory_bytes": {"total": 2e9}, "flops_round": 1e9}'
+        [ "$1" = plan ] && echo "{\\"users\\": [$user, $user, $user], \\"seconds\\": {\\"total\\": 60}}" && exit
         for word; do [ "$last" = --output ] && output=$word; last=$word; done
         [ "$1" = pretrain ] && mkdir -p "$output" && echo w >"$output/model.safetensors" && exit
         [ -e "$output/results.h5" ] && echo "comigs: it would be lost" && exit 2
         echo begun >"$output/results.h5"
         for word; do
-            [ -e "fail-$word" ] && echo "comigs: told to fail" && exit 3
+            [ -e "interrupt-$word" ] && exit 3
+            [ -e "fail-$word" ] && echo "comigs: told to fail" && exit 5
             [ -e "hang-$word" ] && echo $$ >pid && exec sleep 60
         done
         echo complete >"$output/results.h5"
@@ -212,7 +216,7 @@ def test_a_failure_is_told_and_the_others_run(capsys: pytest.CaptureFixture[str]
     assert statuses()["alpha/local-seed0"] == "failed"
     assert list(statuses().values()).count("done") == 2
     told = capsys.readouterr()
-    assert "failed after 0:00:00 with exit code 3: comigs: told to fail\n" in told.out
+    assert "failed after 0:00:00 with exit code 5: comigs: told to fail\n" in told.out
     assert "runs/paper/alpha/local-seed0" in told.err
     Path("fail-local").unlink()
     assert sweep("one", "--dataset", "alpha", "--seeds", "1") == 0
@@ -339,19 +343,38 @@ def test_slurm_script_runs_what_is_missing(capsys: pytest.CaptureFixture[str]) -
     Path("fail-local").unlink()
     text = capsys.readouterr().out
     text = text[text.index("#!/bin/bash") :]
-    assert "#SBATCH --array=0-2\n#SBATCH --ntasks=3\n" in text
-    calls()
+    assert "#SBATCH --array=0-2\n" in text and "#SBATCH --ntasks=3\n" in text
+    assert len(calls("plan ")) == 2  # seeds need the same
     for task in ("0", "1", "2"):
-        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": task}
-        assert subprocess.run(["bash", "-c", text], env=environment, check=False).returncode == 0
-    assert len(calls("srun --mpi=pmix")) == 3
+        assert array_task(text, task) == 0
+    lines = calls("srun --mpi=pmix")
+    assert len(lines) == 3 and all(line.endswith(" --resume auto") for line in lines)
     assert sweep("three", "--dataset", "beta", "--seeds", "2", "--index") == 0
     assert set(statuses().values()) == {"done"}
     assert "4 of 4 runs are done" in capsys.readouterr().out
 
 
+def array_task(text: str, task: str) -> int:
+    """Runs a task of an array script as Slurm would; returns its exit code."""
+    numbers = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": task}
+    return subprocess.run(["bash", "-c", text], env=os.environ | numbers, check=False).returncode
+
+
+def test_an_interrupted_task_is_requeued_and_has_not_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("two", "--seeds", "1", "--slurm") == 0
+    text = capsys.readouterr().out
+    Path("interrupt-other").touch()
+    assert array_task(text, "0") == 3
+    assert calls("scontrol requeue") == ["scontrol requeue 7_0"]
+    assert not Path("runs/paper/alpha/other-seed0/ended.json").exists()
+    Path("fail-local").touch()
+    assert array_task(text, "1") == 5
+    assert calls("scontrol") == []
+    assert json.loads(Path("runs/paper/alpha/local-seed0/ended.json").read_text())["code"] == 5
+
+
 def test_submit_hands_the_script_to_sbatch(capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("two", "--seeds", "1", "--submit") == 0
     assert "Submitted batch job 7" in capsys.readouterr().out
-    assert "1) run runs/paper/alpha/local-seed0 bin/comigs train" in Path("script").read_text()
+    assert "1) federate_in runs/paper/alpha/local-seed0 bin/comigs train" in Path("script").read_text()
     assert calls() == [] and set(statuses().values()) == {"missing"}

@@ -54,7 +54,7 @@ def test_what_an_array_task_works_on_is_not_submitted_again(
     assert f"left out: {OTHER}: begun and not ended" in capsys.readouterr().err
     assert (OTHER / file).read_text() == "half"
     script = Path("script").read_text()
-    assert "--array=0-0\n" in script and "0) run runs/paper/alpha/local-seed0" in script
+    assert "--array=0-0\n" in script and "0) federate_in runs/paper/alpha/local-seed0" in script
 
 
 def test_slurm_takes_odd_names(capsys: pytest.CaptureFixture[str]) -> None:

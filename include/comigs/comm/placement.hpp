@@ -23,6 +23,10 @@ struct Placement {
 /// SLURM_CPUS_PER_TASK, where a batch system sets it, as the most that a rank takes.
 [[nodiscard]] Placement all_place(const Communicator& world);
 
+/// Local. How many cores each of `ranks` ranks on this node could count on, started as this process was; 0:
+/// they are more than the cores. Needs no MPI.
+[[nodiscard]] int share_of_cores(int ranks);
+
 /// How many cores' time the control groups that /proc/self/cgroup lists, and those around them, leave this
 /// process; nothing where there is no limit. `mounted`: where the groups' files are.
 [[nodiscard]] std::optional<double> quota_of_cores(const std::filesystem::path& groups = "/proc/self/cgroup",

@@ -67,16 +67,20 @@ struct Optimiser {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.01;
 };
 
+/// Stands for `experts = auto` until the user's budgets have settled the number.
+inline constexpr std::int64_t automatic_experts = 0;
+
 /// What one user gets: `[user]` for all, `[user.i]` or a list option for one.
 struct User {
-  std::int64_t experts = 2;  ///< in every MLP block
+  std::int64_t experts = 2;  ///< in every MLP block; or `automatic_experts`
   std::int64_t lora_rank = 8;
   double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
   std::int64_t top_k = 2;    ///< experts active for a token
   std::int64_t batch_sequences = 64;
   /// Most sequences that are run at a time; 0: the whole batch.
   std::int64_t micro_batch_sequences = 0;
-  double memory = 0.0;  ///< GiB for the base, its training and activations; 0: no limit
+  double memory = 0.0;       ///< GiB for the base, its training and activations; 0: no limit
+  double step_budget = 0.0;  ///< for automatic experts: most FLOPs of a step, those with one being 1; 0: any
   std::int64_t context_tokens = 128;
   std::int64_t local_steps = 10;       ///< optimiser steps between two aggregations
   double expert_learning_rate = 2e-3;  ///< peak

@@ -22,5 +22,7 @@ namespace comigs::config {
 
 /// What `comigs train --help` prints: all options by section with defaults and units, 100 columns.
 [[nodiscard]] std::string help();
+/// What `comigs plan --help` prints.
+[[nodiscard]] std::string plan_help();
 
 }  // namespace comigs::config

@@ -15,6 +15,9 @@ namespace comigs::config {
 /// users, those of `validate`.
 [[nodiscard]] Config resolve(const Layered& layered, std::int64_t users);
 
+/// The data-set folder alone, which says how many users there are; empty where it is not given.
+[[nodiscard]] std::string data_folder(const Layered& layered);
+
 /// All problems of a configuration however it was made; empty: none. Method names are not looked at:
 /// federation owns them.
 [[nodiscard]] std::vector<std::string> validate(const Config& config, std::int64_t users);

@@ -11,8 +11,14 @@
 
 namespace comigs::federation {
 
-/// How a user judges others' models: on 20 random batches of its own validation data, the same for all models
-/// of a round. Keeps references; makes what it needs at the first call.
+/// On so many random batches of its own validation data a user judges each user's model.
+inline constexpr std::int64_t batches_judged_in_collaboration = 20;
+/// Whether users judge each other's models in this round (from 1): in round 5 and every second one from then
+/// on.
+[[nodiscard]] bool renews_collaboration(std::int64_t round);
+
+/// How a user judges others' models, on batches that are the same for all models of a round. Keeps
+/// references; makes what it needs at the first call.
 [[nodiscard]] std::function<double(const at::Tensor& values, std::int64_t round)> validation_loss(
     const config::Config& config, const model::BaseModel& base, const model::Parameters& parameters,
     const data::TokenShard& validation, std::size_t user);

@@ -5,6 +5,7 @@
 #include "comigs/data/manifest.hpp"
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/parameters.hpp"
+#include "comigs/model/precision.hpp"
 
 namespace comigs::federation {
 
@@ -26,10 +27,18 @@ void check_shards(const config::User& user, const data::UserShards& shards);
 /// The precision that frozen weights are kept in.
 [[nodiscard]] c10::ScalarType stored_type(config::Precision precision);
 
-/// How many sequences of the user's batch run at a time: as configured, or fewer where its `memory` asks for
-/// it. Throws ConfigError if not even one fits. Depends on the configuration, the base model and the kind of
-/// device (for bf16 also on whether the CPU has matrix units) alone, not on how much memory is free: results
-/// do not change from run to run.
+inline constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+
+/// How many sequences of user `user`'s batch run at a time: as configured, or fewer where its `memory` asks
+/// for it. Throws ConfigError if not even one fits.
+[[nodiscard]] std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
+                                                   const model::Architecture& architecture,
+                                                   const model::UserModel& user_model,
+                                                   const model::Precisions& precisions);
+
+/// The same on a device. Depends on the configuration, the base model and the kind of device (for bf16 also
+/// on whether the CPU has matrix units) alone, not on how much memory is free: results do not change from run
+/// to run.
 [[nodiscard]] std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
                                                  const model::Architecture& architecture,
                                                  const model::UserModel& user_model,

@@ -17,6 +17,10 @@ namespace comigs::federation {
 [[nodiscard]] std::int64_t expert_tokens(const config::Config& config, const data::Manifest& manifest,
                                          std::size_t user);
 
+/// How many sequences its evaluations run at a time, with micro-batches as they fit its memory: not more than
+/// memory allows a training step, which needs more for each.
+[[nodiscard]] std::int64_t evaluation_sequences(const config::User& user);
+
 /// The user's three splits, the training split cut to what the user may use. Throws DataError.
 [[nodiscard]] data::UserData open_user(const config::Config& config, const data::Manifest& manifest,
                                        std::size_t user);

@@ -1,13 +1,11 @@
-// The memory that a user's training takes, reckoned from shapes alone.
+// The memory that a user's model takes, reckoned from shapes alone.
 #pragma once
-
-#include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/parameters.hpp"
+#include "comigs/model/precision.hpp"
 
 namespace comigs::model {
 
@@ -20,9 +18,16 @@ struct Footprint {
   [[nodiscard]] std::int64_t total() const { return base + parameters + activations; }
 };
 
-/// Of a training step over `tokens` tokens at a time, with the frozen weights in the precision `stored`. The
-/// program itself (with LibTorch some 0.4 GiB, most of it shared) is not in it.
+/// Of a training step over `tokens` tokens at a time. The program itself is not in it.
 [[nodiscard]] Footprint footprint(const Architecture& architecture, const UserModel& user_model,
-                                  at::ScalarType stored, const at::Device& device, std::int64_t tokens);
+                                  const Precisions& precisions, std::int64_t tokens);
+
+/// Bytes of activations where `tokens` tokens at a time run forward only, as in evaluation.
+[[nodiscard]] std::int64_t evaluation_activations(const Architecture& architecture,
+                                                  const UserModel& user_model, const Precisions& precisions,
+                                                  std::int64_t tokens);
+
+/// Trainable numbers of the user.
+[[nodiscard]] std::int64_t parameter_count(const Architecture& architecture, const UserModel& user_model);
 
 }  // namespace comigs::model

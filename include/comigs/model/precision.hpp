@@ -11,4 +11,13 @@ namespace comigs::model {
 /// weights stay as they are stored and are widened for one product at a time.
 [[nodiscard]] c10::ScalarType activation_type(c10::ScalarType stored, const c10::Device& device);
 
+/// Of frozen weights, and of what is computed beside them.
+struct Precisions {
+  c10::ScalarType stored = c10::ScalarType::Float, computed = c10::ScalarType::Float;
+};
+
+[[nodiscard]] inline Precisions precisions(c10::ScalarType stored, const c10::Device& device) {
+  return {.stored = stored, .computed = activation_type(stored, device)};
+}
+
 }  // namespace comigs::model

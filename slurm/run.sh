@@ -1,0 +1,115 @@
+# The common body of all batch scripts: starts the ranks, and requeues the job when they were interrupted. Sourced:
+#   . slurm/run.sh
+#   federate PROGRAM train JOB.ini [options of comigs train]
+# Outside of a job the script that sources it submits itself, with what the site file says.
+# shellcheck shell=bash disable=SC2154 # the site file's settings
+
+SLURM_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=slurm/site.sh
+. "${COMIGS_SITE:-$SLURM_FOLDER/site.sh}"
+readonly SECONDS_TO_LEAVE=8 # for the other ranks after the first has ended
+readonly INTERRUPTED=3 # comigs' exit code where a checkpoint was written and --resume goes on from it
+
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+    exec sbatch ${partition:+--partition="$partition"} ${account:+--account="$account"} ${qos:+--qos="$qos"} \
+        "${options[@]}" "$0" "$@"
+fi
+
+say() { printf 'slurm: %s\n' "$*"; }
+
+# Runs a command with a rank for every task of the job, all in one MPI_COMM_WORLD, and returns its exit code. What the
+# batch shell is told (time limit, preemption) it tells the launcher, which tells the ranks.
+launch() {
+    local launcher_id told code group cpus words=()
+    # --kill-on-bad-exit=1 would end the others by SIGTERM, which ranks take as a wish, and wait 30 s before SIGKILL; and
+    # it would come between ranks that leave one after another with the same code. --wait kills, and only those left over.
+    local srun=(srun "--mpi=$launcher" --kill-on-bad-exit=0 "--wait=$SECONDS_TO_LEAVE")
+    if [ "$launcher" = mpirun ]; then
+        words=(mpirun "$@")
+    elif [ "${SLURM_HET_SIZE:-1}" -gt 1 ]; then
+        for ((group = 0; group < SLURM_HET_SIZE; ++group)); do
+            cpus=SLURM_CPUS_PER_TASK_HET_GROUP_$group
+            words+=(${words[0]+:} "--het-group=$group" ${!cpus+"--cpus-per-task=${!cpus}"})
+            # srun tells the ranks of all components the cores of the last one.
+            words+=(${!cpus+env "SLURM_CPUS_PER_TASK=${!cpus}"} "$@")
+        done
+        words=("${srun[@]}" "${words[@]}")
+    else
+        words=("${srun[@]}" ${SLURM_CPUS_PER_TASK+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} "$@")
+    fi
+    "${words[@]}" &
+    launcher_id=$!
+    trap 'told=yes; kill -USR1 "$launcher_id" 2>/dev/null' USR1
+    trap 'told=yes; kill -TERM "$launcher_id" 2>/dev/null' TERM
+    while :; do # a signal ends `wait` before the launcher has ended
+        told=no code=0
+        wait "$launcher_id" || code=$?
+        [ "$told" = yes ] || return "$code"
+    done
+}
+
+# The name by which Slurm requeues this job alone: the id of an array's first task would mean the whole array.
+this_job() {
+    if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
+        printf '%s_%s' "$SLURM_ARRAY_JOB_ID" "$SLURM_ARRAY_TASK_ID"
+    else
+        printf '%s' "${SLURM_HET_JOB_ID:-$SLURM_JOB_ID}"
+    fi
+}
+
+# Puts this job back into the queue, unless Slurm is ending it for another reason than its time limit: it was cancelled,
+# or Slurm requeues it by itself (node failure, preemption).
+requeue() {
+    local record state reason
+    record=$(scontrol show job --oneliner "$(this_job)" 2>/dev/null | head -n 1)
+    state=$(sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' <<<"$record")
+    reason=$(sed -n 's/.* Reason=\([A-Za-z_]*\).*/\1/p' <<<"$record")
+    if [ "$state" != RUNNING ] && [ "$reason" != TimeLimit ]; then
+        say "interrupted; Slurm ends the job itself (${state:-unknown state})"
+    elif [ "${SLURM_RESTART_COUNT:-0}" -ge "$restarts" ]; then
+        say "interrupted; not requeued: this was restart ${SLURM_RESTART_COUNT:-0} of $restarts (site file: restarts)"
+    else
+        say "interrupted; the job goes back into the queue"
+        scontrol requeue "$(this_job)"
+    fi
+}
+
+# Slurm's PMIx plugin does not start a step on a node that crashed during a step of the same number, as its socket is
+# there still. A requeued job counts its steps from 0 again, so that empty ones come before that of the ranks.
+pass_old_steps() {
+    local step groups=''
+    [ "${SLURM_HET_SIZE:-1}" -eq 1 ] || groups=$(seq -s , 0 $((SLURM_HET_SIZE - 1)))
+    for ((step = 0; step < ${SLURM_RESTART_COUNT:-0} % 16; ++step)); do
+        srun --quiet --mpi=none --ntasks=1 --nodes=1 ${groups:+--het-group="$groups"} true
+    done
+}
+
+# What every job does before its ranks start.
+begin() {
+    say "job $(this_job), restart ${SLURM_RESTART_COUNT:-0}, on ${SLURM_JOB_NODELIST:-?}"
+    enter
+    [ "$launcher" = mpirun ] || pass_old_steps
+}
+
+# Runs comigs to its end in this job; ends the script with its exit code.
+federate() { # program and arguments
+    local code=0
+    begin
+    launch "$@" --resume auto || code=$?
+    [ "$code" -ne "$INTERRUPTED" ] || requeue
+    exit "$code"
+}
+
+# The same for a run of jobs.sweep: what it prints and how it ended stay in its folder.
+federate_in() { # folder, program and arguments
+    local folder=$1 code=0
+    shift
+    begin
+    launch "$@" --resume auto >>"$folder/run.log" 2>&1 || code=$?
+    if [ "$code" -eq "$INTERRUPTED" ]; then
+        requeue
+    else
+        printf '{"code": %d, "seconds": %d}\n' "$code" "$SECONDS" >"$folder/ended.json"
+    fi
+    exit "$code"
+}

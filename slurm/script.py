@@ -1,0 +1,100 @@
+"""Writes batch scripts; their common body is run.sh. The only place where Slurm's options are chosen."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.ini import JobError
+
+from .needs import Component
+from .site import HERE, Site
+
+
+@dataclass(frozen=True)
+class Job:
+    """`commands`: lines of shell, one for each task of an array; a job that is no array has one. `log`: a
+    file, in which %j, %A and %a stand for Slurm's numbers. `nodes`: None leaves it to Slurm."""
+
+    name: str
+    components: Sequence[Component]
+    minutes: int
+    log: str
+    commands: Sequence[str]
+    is_array: bool = False
+    nodes: int | None = None
+
+
+def script(job: Job, site: Site) -> str:
+    """To be submitted from the working directory by which the commands name their files."""
+    lines = ["#!/bin/bash"]
+    for number, component in enumerate(job.components):
+        if number > 0:
+            lines.append("#SBATCH hetjob")
+        options = (
+            [*_of_job(job), *_of_component(job, component, site)]
+            if number == 0
+            else _of_component(job, component, site)
+        )
+        lines += [f"#SBATCH {option}" for option in options]
+    lines += [
+        "",
+        f"export COMIGS_SITE={shlex.quote(str(site.file))}",
+        f". {shlex.quote(str(HERE / 'run.sh'))}",
+    ]
+    if job.is_array:
+        cases = [f"{task}) {command} ;;" for task, command in enumerate(job.commands)]
+        lines += ["case $SLURM_ARRAY_TASK_ID in", *cases, "esac"]
+    else:
+        lines += job.commands
+    return "\n".join(lines) + "\n"
+
+
+def submit(text: str) -> str:
+    """Hands a script to sbatch and returns what it says."""
+    try:
+        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise JobError("no 'sbatch' on this machine, expected Slurm's") from None
+    if done.returncode != 0:
+        raise JobError(f"sbatch refused the script: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def log_in(folder: Path, name: str) -> str:
+    """A log's name for sbatch, in which '%' begins a pattern."""
+    return f"{folder}/".replace("%", "%%") + name
+
+
+def _of_job(job: Job) -> list[str]:
+    options = [f"--job-name={re.sub(r'[^A-Za-z0-9_.-]', '_', job.name)}"]
+    if job.is_array:
+        options.append(f"--array=0-{len(job.commands) - 1}")
+    return [*options, f"--output={shlex.quote(job.log)}", "--open-mode=append"]
+
+
+def _of_component(job: Job, component: Component, site: Site) -> list[str]:
+    """Slurm asks for these anew in every component of a heterogeneous job."""
+    to_shell = "B:" if site.launcher == "mpirun" else ""  # its ranks are no step of Slurm's
+    options = [f"--ntasks={component.tasks}", f"--cpus-per-task={component.cpus}"]
+    if job.nodes is not None:
+        options.append(f"--nodes={job.nodes}")
+    if site.gpus_per_task > 0:
+        options.append(f"--gpus-per-task={site.gpus_per_task}")
+    options += [
+        f"--mem-per-cpu={math.ceil(component.memory_mebibytes / component.cpus)}M",
+        f"--time={job.minutes}",
+        f"--signal={to_shell}USR1@{site.lead_seconds}",
+        "--requeue",
+    ]
+    named = {"partition": site.partition, "account": site.account, "qos": site.qos}
+    return [
+        *options,
+        *(f"--{name}={value}" for name, value in named.items() if value),
+        *map(shlex.quote, site.options),
+    ]

@@ -1,0 +1,117 @@
+// comigs plan: what a run will take, before it begins. One process, no MPI.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+#include "comigs/comm/placement.hpp"
+#include "comigs/config/describe.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/federation/fit.hpp"
+#include "comigs/federation/local_work.hpp"
+#include "comigs/model/base_model.hpp"
+#include "comigs/model/device.hpp"
+#include "comigs/train/calibration.hpp"
+#include "command.hpp"
+#include "plan_report.hpp"
+#include "reckoning.hpp"
+
+namespace comigs::app {
+
+namespace {
+
+int users_of(const Job& job) { return static_cast<int>(job.users.size()); }
+
+// Of a rank, if all ran here.
+int threads_of_rank(const Job& job) {
+  const std::int64_t asked = job.config.run.threads;
+  return asked > 0 ? static_cast<int>(asked) : std::max(1, comm::share_of_cores(users_of(job)));
+}
+
+// How much longer a step takes where all users share this machine's cores or cards.
+double held_up(const Job& job, int threads, const c10::Device& device) {
+  const int there = device.is_cuda() ? model::visible_gpus() : comm::share_of_cores(1),
+            wanted = device.is_cuda() ? users_of(job) : users_of(job) * threads;
+  return std::max(1.0, static_cast<double>(wanted) / std::max(1, there));
+}
+
+Place find_place(const config::Run& run, int threads) {
+  model::set_up_host(threads);
+  const bool visible = model::visible_gpus() > 0;
+  if (run.device == config::DeviceChoice::cpu || (run.device == config::DeviceChoice::automatic && !visible))
+    return {.memory_bytes = model::memory_bytes(c10::DeviceType::CPU)};
+  if (!visible) return {.device = c10::DeviceType::CUDA, .visible = false};
+  const c10::Device device = model::bind_gpu(0);
+  return {.device = device, .visible = true, .memory_bytes = model::memory_bytes(device)};
+}
+
+// What ranks read at their start, with the checks that they make.
+void check_files(const Job& job) {
+  for (std::size_t user = 0; user < job.users.size(); ++user)
+    (void)federation::open_user(job.config, job.manifest, user);
+}
+
+PlannedTime measure(const Job& job, const Place& place, int threads,
+                    const std::vector<federation::Cost>& costs) {
+  constexpr double seconds_of_launch = 1.5;  // of mpirun and the ranks' libraries
+  const Stopwatch watch;
+  const auto base = model::load_base_model(job.config.model.folder,
+                                           federation::stored_type(job.config.run.precision), place.device);
+  const double loading = watch.seconds();
+  // The user with the most to do decides how long a round takes.
+  const auto slowest = std::ranges::max_element(costs, {}, &federation::Cost::flops) - costs.begin();
+  const auto user = static_cast<std::size_t>(slowest);
+  const train::Speed speed = train::measure_speed(*base, job.users[user], costs[user].micro_batch_sequences,
+                                                  job.config.users[user].context_tokens);
+  PlannedTime time{.start = 0.0,
+                   .rounds = {},
+                   .how = fmt::format("{} thread{} a rank, {:.0f} GFLOP/s measured", threads,
+                                      threads == 1 ? "" : "s", speed.steps / 1e9)};
+  const double longer = held_up(job, threads, place.device);
+  const auto rounds = static_cast<double>(std::max<std::int64_t>(job.config.run.rounds, 1));
+  for (const federation::Cost& cost : costs) {
+    time.start = std::max(time.start, longer * cost.start_flops / speed.evaluation);
+    time.rounds.push_back(
+        longer * (cost.training_flops / speed.steps + cost.evaluation_flops / speed.evaluation) / rounds);
+  }
+  time.start += seconds_of_launch + loading;
+  return time;
+}
+
+int plan(const std::vector<std::string>& arguments, bool as_json) {
+  // 1. What is to be done, with all of train's checks.
+  const Job job = read_job(arguments);
+  check_files(job);
+  // 2. Where: on this machine, as if all users ran here.
+  const int threads = threads_of_rank(job);
+  const Place place = find_place(job.config.run, threads);
+  // 3. What it takes, and whether that is there.
+  const Reckoning reckoning(job, place);
+  Plan plan{.job = job,
+            .place = place.visible ? model::describe(place.device) : "a GPU, of which none is visible here",
+            .costs = reckoning.costs(),
+            .memory_of_node = 0,
+            .memory_of_machine = model::memory_bytes(c10::DeviceType::CPU),
+            .time = {},
+            .problems = reckoning.problems()};
+  plan.memory_of_node = federation::memory_of_node(plan.costs, place.device.is_cuda());
+  // 4. How long it takes, where it can run.
+  if (place.visible && plan.problems.empty()) plan.time = measure(job, place, threads, plan.costs);
+  fmt::print("{}", as_json ? plan_as_json(plan) : plan_as_text(plan));
+  return static_cast<int>(plan.problems.empty() ? ExitCode::done : ExitCode::bad_input);
+}
+
+}  // namespace
+
+int plan(int&, char**&, const std::vector<std::string>& arguments) {
+  if (config::wants_help(arguments)) {
+    fmt::print("{}", config::plan_help());
+    return 0;
+  }
+  std::vector<std::string> options = arguments;
+  const bool as_json = std::erase(options, "--json") > 0;
+  return plan(options, as_json);
+}
+
+}  // namespace comigs::app

@@ -1,0 +1,152 @@
+#include "plan_report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "comigs/base/log.hpp"
+#include "comigs/base/version.hpp"
+#include "comigs/config/value.hpp"
+#include "terminal.hpp"
+
+namespace comigs::app {
+
+namespace {
+
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string plural(std::int64_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
+std::int64_t rounds(const Plan& plan) { return plan.job.config.run.rounds; }
+
+// Of the rounds' sum; 0 where there are none.
+double a_round(const Plan& plan, double sum) {
+  return rounds(plan) > 0 ? sum / static_cast<double>(rounds(plan)) : 0.0;
+}
+
+std::int64_t lora_rank(const model::UserModel& user) { return user.experts > 0 ? user.lora_rank : 0; }
+
+std::string format_operations(double count) {
+  constexpr const char* units[] = {"M", "G", "T", "P", "E"};
+  std::size_t unit = 0;
+  for (count /= 1e6; count >= 1000.0 && unit + 1 < std::size(units); count /= 1000.0) ++unit;
+  return fmt::format("{:.1f} {}", count, units[unit]);
+}
+
+std::string head(const Plan& plan) {
+  const Job& job = plan.job;
+  const config::Run& run = job.config.run;
+  return fmt::format(
+      "comigs {}: {} on {}, {}, {}, seed {}\n"
+      "base {}: {}, {} layers, width {}, vocabulary {}, {}, computed on {}\n",
+      program_version, job.method->name, job.manifest.name,
+      plural(static_cast<std::int64_t>(job.users.size()), "user"), plural(run.rounds, "round"), run.seed,
+      job.config.model.folder, job.architecture.family, job.architecture.layers, job.architecture.width,
+      job.architecture.vocabulary, config::print(run.precision), plan.place);
+}
+
+std::string work(const Plan& plan) {
+  Rows rows;
+  for (std::size_t u = 0; u < plan.costs.size(); ++u) {
+    const model::UserModel& user = plan.job.users[u];
+    const federation::Cost& cost = plan.costs[u];
+    const std::int64_t batch = plan.job.config.users[u].batch_sequences;
+    rows.push_back({plan.job.manifest.users[u].name,
+                    fmt::format("{} ({} shared)", user.experts, user.generalists.size()),
+                    std::to_string(lora_rank(user)), group_digits(cost.parameters),
+                    cost.micro_batch_sequences < batch
+                        ? fmt::format("{}, {} at a time", batch, cost.micro_batch_sequences)
+                        : std::to_string(batch),
+                    format_operations(a_round(plan, cost.flops())),
+                    format_bytes(std::llround(a_round(plan, static_cast<double>(cost.bytes)))),
+                    plan.time ? format_duration(plan.time->rounds[u]) : "-"});
+  }
+  return format_table(
+      {"a round", "experts", "rank", "trainable", "sequences a step", "FLOPs", "sent", "time"}, rows);
+}
+
+std::string memory(const Plan& plan) {
+  Rows rows;
+  for (std::size_t u = 0; u < plan.costs.size(); ++u) {
+    const federation::PeakMemory& memory = plan.costs[u].memory;
+    rows.push_back({plan.job.manifest.users[u].name, format_bytes(memory.base), format_bytes(memory.training),
+                    format_bytes(memory.activations), format_bytes(memory.program),
+                    format_bytes(memory.total())});
+  }
+  return format_table({"peak memory", "base", "training", "activations", "program", "in all"}, rows);
+}
+
+double seconds_of_round(const PlannedTime& time) { return *std::ranges::max_element(time.rounds); }
+
+double seconds_in_all(const Plan& plan) {
+  return plan.time->start + static_cast<double>(rounds(plan)) * seconds_of_round(*plan.time);
+}
+
+std::string totals(const Plan& plan) {
+  std::string text = fmt::format("all users on one node: {} of {}, the base and libraries in it once\n",
+                                 format_bytes(plan.memory_of_node), format_bytes(plan.memory_of_machine));
+  if (!plan.time) return text + "time: not measured\n";
+  return text + fmt::format("time: {} in all: {} to start, then {} of {} ({})\n",
+                            format_duration(seconds_in_all(plan)), format_duration(plan.time->start),
+                            plural(rounds(plan), "round"), format_duration(seconds_of_round(*plan.time)),
+                            plan.time->how);
+}
+
+nlohmann::ordered_json user_as_json(const Plan& plan, std::size_t u) {
+  const model::UserModel& user = plan.job.users[u];
+  const federation::Cost& cost = plan.costs[u];
+  nlohmann::ordered_json json = {
+      {"name", plan.job.manifest.users[u].name},
+      {"experts", user.experts},
+      {"generalists", user.generalists},
+      {"lora_rank", lora_rank(user)},
+      {"top_k", user.top_k},
+      {"micro_batch_sequences", cost.micro_batch_sequences},
+      {"parameters", cost.parameters},
+      {"memory_bytes",
+       {{"base", cost.memory.base},
+        {"training", cost.memory.training},
+        {"activations", cost.memory.activations},
+        {"program", cost.memory.program},
+        {"total", cost.memory.total()}}},
+      {"flops_round", a_round(plan, cost.flops())},
+      {"bytes_round", std::llround(a_round(plan, static_cast<double>(cost.bytes)))}};
+  if (plan.time)
+    json["seconds_round"] = plan.time->rounds[u];
+  else
+    json["seconds_round"] = nullptr;
+  return json;
+}
+
+}  // namespace
+
+std::string plan_as_text(const Plan& plan) {
+  std::string text = fmt::format("{}\n{}\n{}\n{}", head(plan), work(plan), memory(plan), totals(plan));
+  if (!plan.problems.empty()) text += "\ndoes not fit:\n";
+  for (const std::string& problem : plan.problems) text += fmt::format("  - {}\n", problem);
+  return text;
+}
+
+std::string plan_as_json(const Plan& plan) {
+  nlohmann::ordered_json users = nlohmann::ordered_json::array(),
+                         seconds = {{"start", nullptr}, {"round", nullptr}, {"total", nullptr}};
+  for (std::size_t u = 0; u < plan.costs.size(); ++u) users.push_back(user_as_json(plan, u));
+  if (plan.time)
+    seconds = {{"start", plan.time->start},
+               {"round", seconds_of_round(*plan.time)},
+               {"total", seconds_in_all(plan)}};
+  const nlohmann::ordered_json json = {{"method", plan.job.method->name},
+                                       {"rounds", rounds(plan)},
+                                       {"precision", config::print(plan.job.config.run.precision)},
+                                       {"users", users},
+                                       {"seconds", seconds},
+                                       {"memory_bytes_node", plan.memory_of_node},
+                                       {"problems", plan.problems}};
+  return json.dump(1) + "\n";
+}
+
+}  // namespace comigs::app

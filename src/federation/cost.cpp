@@ -1,0 +1,203 @@
+#include "comigs/federation/cost.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "comigs/data/batch.hpp"
+#include "comigs/federation/collaboration.hpp"
+#include "comigs/federation/fit.hpp"
+#include "comigs/federation/local_work.hpp"
+#include "comigs/federation/traffic.hpp"
+#include "comigs/model/flops.hpp"
+#include "comigs/model/footprint.hpp"
+
+namespace comigs::federation {
+
+namespace {
+
+constexpr std::int64_t mib = 1 << 20;
+// Measured: a process that has run a step of a tiny model, and what a further one of the node adds.
+constexpr std::int64_t program_on_cpu = 160 * mib, program_of_a_further_rank = 70 * mib;
+// On the card: its context and the libraries' kernels. On the host: LibTorch's CUDA half and the driver.
+constexpr std::int64_t program_on_gpu = 500 * mib, program_beside_gpu = 3072 * mib;
+
+std::int64_t bytes_of_shard(const data::ShardDescription& shard) {
+  return shard.tokens * (shard.type == data::TokenType::uint16 ? 2 : 4);
+}
+
+class Reckoning {
+ public:
+  Reckoning(const CostSetup& setup, std::size_t user)
+      : setup_(setup),
+        shards_(setup.manifest.users[user]),
+        model_(setup.users[user]),
+        user_(user),
+        own_(setup.config.users[user]),
+        layout_(setup.architecture, model_, at::kMeta) {
+    own_.micro_batch_sequences =
+        sequences_within_memory(own_, user, setup.architecture, model_, setup.precisions);
+  }
+
+  [[nodiscard]] Cost cost() const {
+    const config::Run& run = setup_.config.run;
+    Cost cost{.parameters = layout_.values().numel(),
+              .micro_batch_sequences = own_.micro_batch_sequences,
+              .memory = memory(),
+              .start_flops = evaluation(),
+              .training_flops = training(),
+              .evaluation_flops = evaluations(),
+              .bytes = 0};
+    for (std::int64_t round = 1; round <= run.rounds; ++round)
+      cost.bytes += bytes_in_round(setup_.method, setup_.config, setup_.users, user_, layout_, round);
+    return cost;
+  }
+
+ private:
+  // FLOPs ------------------------------------------------------------------------------------------------
+
+  [[nodiscard]] double flops(model::Pass pass, std::int64_t tokens) const {
+    return model::flops(setup_.architecture, model_, pass, tokens, own_.context_tokens);
+  }
+
+  [[nodiscard]] double training() const {
+    const std::int64_t steps = setup_.config.run.rounds * own_.local_steps;
+    const bool in_turn =
+        setup_.method.router_training == train::RouterTraining::alternating && model_.routed();
+    const std::int64_t router_steps =
+        in_turn ? steps / setup_.config.method.router_every * setup_.config.method.router_steps : 0;
+    const std::int64_t batch = own_.batch_sequences * own_.context_tokens;
+    return static_cast<double>(steps) * flops(model::Pass::experts, batch) +
+           static_cast<double>(router_steps) * flops(model::Pass::routers, batch) + judging(batch);
+  }
+
+  // PCL's evaluation of every user's model.
+  [[nodiscard]] double judging(std::int64_t batch) const {
+    if (setup_.method.rule != Rule::collaboration) return 0.0;
+    std::int64_t renewals = 0;
+    for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
+      renewals += renews_collaboration(round) ? 1 : 0;
+    const auto models = static_cast<std::int64_t>(setup_.users.size());
+    return static_cast<double>(renewals * models * batches_judged_in_collaboration) *
+           flops(model::Pass::evaluation, batch);
+  }
+
+  // The windows of a split that are run, in tokens.
+  [[nodiscard]] std::int64_t evaluated(std::int64_t tokens) const {
+    return data::evaluation_windows(tokens, own_.context_tokens) * own_.context_tokens;
+  }
+
+  [[nodiscard]] std::int64_t evaluated_in_training() const {
+    const std::int64_t leading = setup_.config.run.train_evaluation_tokens, all = train_tokens(own_, shards_);
+    return evaluated(leading > 0 ? std::min(leading, all) : all);
+  }
+
+  [[nodiscard]] double evaluation() const {
+    return flops(model::Pass::evaluation, evaluated_in_training()) + held_out();
+  }
+
+  [[nodiscard]] double held_out() const {
+    return flops(model::Pass::evaluation,
+                 evaluated(shards_.validation.tokens) + evaluated(shards_.test.tokens));
+  }
+
+  // After every so many rounds and the last, and before the last aggregation where there is one.
+  [[nodiscard]] double evaluations() const {
+    const config::Run& run = setup_.config.run;
+    if (run.rounds == 0) return 0.0;
+    const std::int64_t times =
+        run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
+    const bool compares =
+        setup_.method.rule != Rule::gradients &&
+        bytes_in_round(setup_.method, setup_.config, setup_.users, user_, layout_, run.rounds) > 0;
+    return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
+  }
+
+  // Memory -----------------------------------------------------------------------------------------------
+
+  [[nodiscard]] PeakMemory memory() const {
+    const model::Footprint step = model::footprint(setup_.architecture, model_, setup_.precisions,
+                                                   own_.micro_batch_sequences * own_.context_tokens);
+    PeakMemory memory{
+        .base = step.base,
+        .training = step.parameters + kept_by_rule(),
+        .activations = std::max(beside(), model_.gate == model::Gate::none ? 0 : step.activations),
+        .program = program()};
+    // Rank 0 has the base's file and a converted copy before anything else.
+    if (converts())
+      memory.activations = std::max(memory.activations, setup_.weights_converted - memory.training);
+    return memory;
+  }
+
+  [[nodiscard]] bool converts() const { return user_ == 0 && setup_.weights_converted > 0; }
+
+  // What an aggregation rule keeps between rounds.
+  [[nodiscard]] std::int64_t kept_by_rule() const {
+    constexpr auto number = static_cast<std::int64_t>(sizeof(float));
+    switch (setup_.method.rule) {
+      case Rule::collaboration:  // the parameters that other users' models are judged with
+        return 2 * layout_.values().numel() * number;
+      case Rule::padding:
+        return padded_count(layout_.loras(), largest_rank()) * number;
+      default:
+        return 0;
+    }
+  }
+
+  [[nodiscard]] std::int64_t largest_rank() const {
+    return std::ranges::max_element(setup_.users, {}, &model::UserModel::lora_rank)->lora_rank;
+  }
+
+  // What is alive when no step is: an evaluation, or what all users' parameters take where they meet.
+  [[nodiscard]] std::int64_t beside() const {
+    const std::int64_t split = std::max({evaluated_in_training(), evaluated(shards_.validation.tokens),
+                                         evaluated(shards_.test.tokens)}),
+                       at_a_time = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
+    const std::int64_t evaluation =
+        model::evaluation_activations(setup_.architecture, model_, setup_.precisions, at_a_time);
+    const bool gathers = user_ == 0 || setup_.method.rule == Rule::decomposition;
+    std::int64_t everyone = 0;
+    for (const model::UserModel& user : setup_.users)
+      everyone +=
+          model::parameter_count(setup_.architecture, user) * static_cast<std::int64_t>(sizeof(float));
+    return std::max(evaluation, gathers ? everyone : 0);
+  }
+
+  [[nodiscard]] std::int64_t program() const {
+    if (setup_.cuda) return program_on_gpu;
+    std::int64_t texts = 0;
+    for (std::size_t u = 0; u < setup_.manifest.users.size(); ++u) {
+      if (u != user_ && setup_.method.rule != Rule::gradients) continue;
+      const data::UserShards& shards = setup_.manifest.users[u];
+      texts += bytes_of_shard(shards.train) + bytes_of_shard(shards.validation) + bytes_of_shard(shards.test);
+    }
+    return program_on_cpu + texts;
+  }
+
+  const CostSetup& setup_;
+  const data::UserShards& shards_;
+  const model::UserModel& model_;
+  std::size_t user_;
+  config::User own_;  // with its micro-batches as they fit
+  model::Parameters layout_;
+};
+
+}  // namespace
+
+Cost cost(const CostSetup& setup, std::size_t user) { return Reckoning(setup, user).cost(); }
+
+std::int64_t memory_of_node(const std::vector<Cost>& costs, bool cuda) {
+  std::int64_t bytes = costs.front().memory.base;
+  for (std::size_t user = 0; user < costs.size(); ++user) {
+    const PeakMemory& memory = costs[user].memory;
+    if (cuda) {
+      bytes += program_beside_gpu;
+    } else {
+      const std::int64_t shared = user == 0 ? 0 : program_on_cpu - program_of_a_further_rank;
+      bytes += memory.training + memory.activations + memory.program - shared;
+    }
+  }
+  return bytes;
+}
+
+}  // namespace comigs::federation

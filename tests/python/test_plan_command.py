@@ -1,0 +1,292 @@
+"""comigs plan: what it promises of a run beside what the run then does; what does not fit and what helps."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tiny import POSITIONS, USERS, Done, data_set, executable, run, train
+from transformers import GPT2Config, GPT2LMHeadModel
+
+TINY = ("--local-steps", 2, "--batch-sequences", 2, "--context-tokens", 12, "--lora-rank", 4)
+CPU = ("--device", "cpu", "--threads", 1)
+
+
+def plan(*arguments: object, code: int = 0) -> Done:
+    done = run([executable(), "plan", *arguments, *CPU])
+    assert done.code == code, done.output + done.errors
+    return done
+
+
+def planned(*arguments: object, code: int = 0) -> dict:
+    return json.loads(plan(*arguments, "--json", code=code).output)
+
+
+@pytest.fixture(scope="module")
+def job(tiny_base, tiny_data, tmp_path_factory) -> tuple[object, ...]:
+    """What every job must have; nothing is written."""
+    return ("--data", tiny_data, "--model", tiny_base, "--output", tmp_path_factory.mktemp("plan") / "none")
+
+
+# Bytes ------------------------------------------------------------------------------------------------------
+
+METHODS = """pretrained centralized local fedavg ffa-lora fedsa-lora local-moe fedavg-moe pfedmoe local-moe-tr
+fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"""
+CASES: dict[str, dict[str, object]] = {method: {} for method in METHODS.split()} | {
+    "pcl": {"--rounds": 8},  # users judge each other in rounds 5 and 7
+    "comigs-1gxs, unequal": {"--experts": "4,2,1,1", "--top-k": 3},
+    "comigs-mgxs, unequal": {"--experts": "3,2,3,1", "--generalists": "0+1,0+1,1+2,2"},
+    "fedavg, unequal": {"--experts": "3,2,1,1"},
+    "fedavg, bf16": {"--communication": "bf16"},
+    "centralized, bf16": {"--communication": "bf16", "--local-steps": 3},
+    "comigs-1g1s, reproducible": {"--reproducible": "true"},
+    "hetlora, ranks": {"--lora-rank": "2,4,8,3", "--pruning-strength": 0.5},
+    "flexlora, ranks": {"--lora-rank": "2,4,8,3"},
+}
+
+
+def test_every_method_is_compared():
+    table = run([executable(), "methods"]).output.splitlines()[2:]
+    rows = [line for line in table[: table.index("")] if not line.startswith(" ")]
+    assert {row.split()[0] for row in rows} == {name.split(",")[0] for name in CASES}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bytes_are_those_of_the_run(name, tiny_data, tiny_base, tmp_path):
+    options = dict(zip(TINY[::2], TINY[1::2], strict=True)) | {"--rounds": 2, "--method": name.split(",")[0]}
+    options |= {"--data": tiny_data, "--model": tiny_base, "--output": tmp_path} | CASES[name]
+    words = [word for option in options.items() for word in option]
+    found = planned(*words)
+    train(*words)
+    with h5py.File(tmp_path / "results.h5") as file:
+        sent = file["communication/bytes"][1:].sum(axis=0)
+        assert file["users/experts"][()].tolist() == [user["experts"] for user in found["users"]]
+    assert [user["bytes_round"] * found["rounds"] for user in found["users"]] == sent.tolist()
+
+
+# The text and the JSON --------------------------------------------------------------------------------------
+
+
+def test_json_has_what_programs_need(job):
+    found = planned(*job, "--method", "comigs-1gxs", "--experts", "3,2,1,1", *TINY, "--rounds", 3)
+    top = "method rounds precision users seconds memory_bytes_node problems"
+    assert list(found) == top.split()
+    assert (found["method"], found["rounds"], found["precision"]) == ("comigs-1gxs", 3, "float32")
+    assert [user["name"] for user in found["users"]] == list(USERS)
+    first = found["users"][0]
+    assert list(first) == [
+        "name", "experts", "generalists", "lora_rank", "top_k", "micro_batch_sequences", "parameters",
+        "memory_bytes", "flops_round", "bytes_round", "seconds_round",
+    ]  # fmt: skip
+    assert (first["experts"], first["generalists"], first["lora_rank"], first["top_k"]) == (3, [0], 4, 2)
+    # Two layers of width 32: rank 4 on qkv, projection, and of three experts up and down; routers.
+    assert first["parameters"] == 2 * (4 * (32 + 96 + 32 + 32) + 3 * 4 * 2 * (32 + 128) + 3 * 32)
+    memory = first["memory_bytes"]
+    assert list(memory) == ["base", "training", "activations", "program", "total"]
+    assert memory["total"] == sum(memory[part] for part in list(memory)[:4])
+    assert memory["training"] == 16 * first["parameters"]
+    slowest = max(user["seconds_round"] for user in found["users"])
+    assert found["seconds"]["round"] == slowest > 0
+    assert found["seconds"]["total"] == pytest.approx(found["seconds"]["start"] + 3 * slowest)
+    assert found["memory_bytes_node"] > memory["total"]
+    assert found["problems"] == []
+
+
+def test_the_base_model_alone_sends_and_trains_nothing(job):
+    found = planned(*job, "--method", "pretrained", *TINY)
+    assert found["rounds"] == 0
+    for user in found["users"]:
+        assert (user["experts"], user["parameters"], user["flops_round"], user["bytes_round"]) == (0, 0, 0, 0)
+
+
+def test_the_table_names_users_and_totals(job):
+    text = plan(*job, "--method", "comigs-1g1s", *TINY).output
+    for words in ("2 (1 shared)", "sequences a step", "peak memory", "activations", "all users on one node"):
+        assert words in text
+    for user in USERS:
+        assert len(re.findall(rf"^  {user} ", text, re.M)) == 2
+    assert re.search(r"time: .* in all: .* to start, then 20 rounds of .*\(1 thread a rank", text)
+    assert max(map(len, text.splitlines())) <= 120 + len(str(job[3]))
+
+
+def test_a_job_file_is_enough_and_mpirun_is_not_needed(job, tmp_path):
+    options = dict(zip(("data", "model", "output"), job[1::2], strict=True))
+    file = tmp_path / "job.ini"
+    file.write_text(
+        f"[run]\noutput = {options['output']}\nrounds = 4\n[data]\nfolder = {options['data']}\n"
+        f"[model]\nfolder = {options['model']}\n[user]\ncontext_tokens = 8\n[user.2]\nlocal_steps = 3\n"
+    )
+    found = planned(file, "--batch-sequences", 4)
+    assert (found["rounds"], len(found["users"])) == (4, 4)
+    assert not Path(str(options["output"])).exists()
+
+
+# Memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mid(tmp_path_factory) -> Path:
+    """A base of 8 layers, width 384 and 12,000 entries: 19 million weights."""
+    folder = tmp_path_factory.mktemp("mid") / "base"
+    config = GPT2Config(n_layer=8, n_embd=384, n_head=6, vocab_size=12_000, n_positions=128)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> Path:
+    lengths = {"train": 600, "validation": 200, "test": 1000}
+    return data_set(tmp_path_factory.mktemp("texts") / "data", USERS[:2], lengths, vocabulary=12_000)
+
+
+SHAPES = {
+    "one expert": ("--experts", 1),
+    "two users unlike": ("--experts", "2,8", "--batch-sequences", "16,8"),
+    "eight experts of high rank": ("--experts", 8, "--lora-rank", 64),
+    "micro-batches": ("--batch-sequences", 16, "--micro-batch-sequences", 2, "--experts", 2),
+    "within a budget": ("--batch-sequences", 16, "--memory", 0.35, "--experts", 2),
+    "bf16": ("--precision", "bf16", "--experts", 2),
+    "bf16, micro-batches": ("--precision", "bf16", "--micro-batch-sequences", 2, "--experts", 4),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_peak_memory_is_within_15_percent_of_the_run_s(shape, mid, texts, tmp_path):
+    where = ("--data", texts, "--model", mid, "--output", tmp_path)
+    options = (*where, "--method", "comigs-1gxs", *SHAPES[shape])
+    batch = () if "--batch-sequences" in SHAPES[shape] else ("--batch-sequences", 12)
+    steps = ("--rounds", 1, "--local-steps", 1, "--router-every", 1, "--router-steps", 1)
+    options = (*options, *batch, *steps, "--context-tokens", 128)
+    found = planned(*options)
+    train(*options, ranks=2)
+    with h5py.File(tmp_path / "results.h5") as file:
+        seen = file["memory/peak"][()].max(axis=0)
+    promised = np.array([user["memory_bytes"]["total"] for user in found["users"]])
+    ratios = promised / seen
+    assert ratios.min() > 0.85 and ratios.max() < 1.15, (shape, ratios, seen / 2**20)
+
+
+def test_a_tiny_model_is_the_program_itself(job, tmp_path):
+    """Where the model takes next to nothing, what is compared is the measured size of the libraries."""
+    options = (*job[:4], "--output", tmp_path, "--method", "comigs-1g1s", *TINY, "--rounds", 1)
+    found = planned(*options)
+    train(*options)
+    with h5py.File(tmp_path / "results.h5") as file:
+        seen = file["memory/peak"][()].max(axis=0)
+    for user, peak in zip(found["users"], seen, strict=True):
+        assert user["memory_bytes"]["program"] > 0.95 * user["memory_bytes"]["total"]
+        assert user["memory_bytes"]["total"] == pytest.approx(peak, rel=0.25)
+
+
+# What does not fit ------------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_cannot_be_met_comes_with_an_option_that_meets_it(mid, texts):
+    options = ("--data", texts, "--model", mid, "--output", "none", "--method", "comigs-1gxs", "--experts", 8)
+    options += ("--lora-rank", 32, "--context-tokens", 128, "--memory", "8,0.2")
+    found = planned(*options, code=2)
+    assert len(found["problems"]) == 1
+    (problem,) = found["problems"]
+    assert problem.startswith("user Français needs 0.")
+    assert "of the 0.20 GiB of its memory budget ([user.1] memory)" in problem
+    assert found["seconds"]["total"] is None
+    remedy = re.search(r": ((?:--\S+ \S+ ?)+) makes it (\d\.\d+) GiB", problem)
+    assert remedy is not None
+    assert float(remedy[2]) <= 0.2
+    again = planned(*options, *remedy[1].split())
+    assert again["problems"] == []
+    assert plan(*options, code=2).output.count("\ndoes not fit:\n  - user Français needs") == 1
+
+
+def test_all_users_are_held_to_this_machine_s_memory(mid, texts):
+    options = ("--data", texts, "--model", mid, "--output", "none", "--method", "comigs-1g1s")
+    options += ("--context-tokens", 128, "--batch-sequences", 1_000_000)
+    (problem,) = planned(*options, code=2)["problems"]
+    assert problem.startswith("all 2 users need ")
+    remedy = re.search(r"this machine: (--micro-batch-sequences \d+) makes it", problem)
+    assert remedy is not None
+    assert planned(*options, *remedy[1].split())["problems"] == []
+
+
+# Automatic numbers of experts -------------------------------------------------------------------------------
+
+
+def experts(*arguments: object) -> list[int]:
+    return [user["experts"] for user in planned(*arguments)["users"]]
+
+
+def test_automatic_experts_follow_the_budgets_and_are_recorded(job, tmp_path):
+    one = planned(*job, "--method", "comigs-1gxs", "--experts", 1, *TINY)["users"][0]
+    three = planned(*job, "--method", "comigs-1gxs", "--experts", 3, *TINY)["users"][0]
+    parts = ("base", "training", "activations")
+    memory = sum(three["memory_bytes"][part] for part in parts)
+    assert memory > sum(one["memory_bytes"][part] for part in parts)
+    options = (*job[:4], "--method", "comigs-1gxs", *TINY, "--rounds", 1, "--experts", "4,auto,auto,1")
+    options += ("--memory", f"0,{(memory + 5000) / 2**30},0,0", "--step-budget", "0,0,1.0,0")
+    assert experts(*options, "--output", tmp_path) == [4, 3, 1, 1]
+    train(*options, "--output", tmp_path)
+    with h5py.File(tmp_path / "results.h5") as file:
+        assert list(file["users/experts"][()]) == [4, 3, 1, 1]
+        echo = file.attrs["configuration"]
+    assert re.search(r"\[user.1\]\nexperts = 3\n", echo)
+    assert "auto\n" not in echo.replace("device = auto\n", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--method", "comigs-1gxs"), ["[user.0] experts = auto", "memory", "step_budget"]),
+        (("--method", "comigs-1g1s", "--memory", 1), ["'comigs-1g1s' has 2 for every user", "comigs-1gxs"]),
+        (("--method", "comigs-1gxs", "--step-budget", 0.5), ["step_budget", "found 0.5", "at least 1"]),
+        (("--method", "comigs-1gxs", "--memory", 1e-5), ["[user.0] memory", "one sequence of 12 tokens"]),
+    ],
+    ids=["no budget", "a fixed number", "less than one expert", "no room"],
+)  # fmt: skip
+def test_automatic_experts_that_cannot_be_are_refused(options, words, job):
+    done = plan(*job, *TINY, "--experts", "auto", *options, code=2)
+    for word in words:
+        assert word in done.errors
+    assert done.output == ""
+
+
+# Mistakes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"--ruonds": 5}, ["--ruonds", "--rounds"]),
+        ({"--context-tokens": POSITIONS + 1}, ["context_tokens = 17", "16 positions"]),
+        ({"--experts": "1,2"}, ["found 2 values", "4 users"]),
+        ({"--method": "comigs"}, ["unknown method 'comigs'"]),
+        ({"--data": "absent"}, ["absent"]),
+    ],
+    ids=["an option", "a context", "a list", "a method", "a data set"],
+)  # fmt: skip
+def test_mistakes_are_those_of_train(options, words, tiny_base, tiny_data):
+    given = {"--data": tiny_data, "--model": tiny_base, "--output": "none"}
+    given |= {"--method": "comigs-1gxs"} | options
+    done = plan(*[word for option in given.items() for word in option], code=2)
+    for word in words:
+        assert word in done.errors
+
+
+def test_a_job_without_data_is_told_so():
+    assert "[data] folder: not given" in plan(code=2).errors
+
+
+def test_damaged_data_is_found(job, tmp_path):
+    folder = data_set(tmp_path / "data")
+    file = folder / "user2" / "test.bin"
+    file.write_bytes(file.read_bytes()[:-2])
+    done = plan("--data", folder, *job[2:], "--method", "comigs-1g1s", *TINY, code=2)
+    assert str(file) in done.errors
+
+
+def test_help_says_what_it_does():
+    text = run([executable(), "plan", "--help"]).output
+    assert "--json" in text and "Exit code 2" in text
