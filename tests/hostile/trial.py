@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "OMPI_MCA_btl": "self",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
-    **({"LD_PRELOAD": os.environ["HOSTILE_PRELOAD"]} if "HOSTILE_PRELOAD" in os.environ else {}),
 }
 REPORTS = (
     "ERROR: AddressSanitizer",
