@@ -7,6 +7,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
@@ -37,18 +38,20 @@ std::span<float> numbers(std::vector<float>& values) { return values; }
 std::vector<std::string> differences(const results::RunIdentity& there, const results::RunIdentity& here,
                                      const std::string& origin) {
   const auto read = [&](const results::RunIdentity& identity) {
-    return config::resolve(config::parse_text(identity.configuration, origin + ": configuration"),
+    return config::resolve(config::parse_recorded(identity.configuration, origin + ": configuration"),
                            static_cast<std::int64_t>(identity.users.size()));
   };
   std::vector<std::string> found;
   if (there.users != here.users)
-    found.push_back(
-        fmt::format("users: {} there, {} here", fmt::join(there.users, ", "), fmt::join(here.users, ", ")));
+    found.push_back(fmt::format("users: {} there, {} here",
+                                printable(fmt::format("{}", fmt::join(there.users, ", "))),
+                                fmt::join(here.users, ", ")));
   if (there.users.size() == here.users.size()) found = config::differences(read(there), read(here));
   const auto compare = [&](std::string_view what, const std::string& old_digest,
                            const std::string& new_digest) {
     if (old_digest != new_digest)
-      found.push_back(fmt::format("{}: digest {:.12} there, {:.12} here", what, old_digest, new_digest));
+      found.push_back(fmt::format("{}: digest {} there, {} here", what, printable(old_digest, 12),
+                                  printable(new_digest, 12)));
   };
   compare("manifest of the data set", there.data_digest, here.data_digest);
   compare("weights of the base model", there.base_digest, here.base_digest);

@@ -28,6 +28,7 @@ Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path&
     if (!unlike.empty())
       throw ConfigError(fmt::format("'{}' is of another run, which cannot be gone on with:\n  - {}",
                                     path.string(), fmt::join(unlike, "\n  - ")));
+    file_->check_found();
   });
   recorded_ = static_cast<std::int64_t>(world_.all_max(file_ ? static_cast<double>(file_->rounds()) : -1.0));
 }

@@ -7,8 +7,10 @@
 #include <optional>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/printable.hpp"
 #include "comigs/base/sha256.hpp"
 #include "comigs/io/atomic_file.hpp"
+#include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "comigs/io/safetensors.hpp"
 
@@ -22,6 +24,7 @@ constexpr std::string_view format_name = "comigs-checkpoint";
 constexpr std::int64_t format_version = 1;
 constexpr std::size_t digits = 6;
 constexpr std::size_t most_manifest_bytes = std::size_t{1} << 26;
+constexpr std::size_t most_reason_bytes = 200;
 constexpr const char* manifest_name = "manifest.json";
 
 fs::path part_path(const fs::path& set, std::size_t user) {
@@ -151,14 +154,13 @@ CheckpointManifest read_manifest(const fs::path& set) {
   const auto wrong = [&](std::string_view what) {
     return DataError(fmt::format("{}: not the manifest of a checkpoint: {}", path.string(), what));
   };
-  if (file.size_bytes() > most_manifest_bytes) throw wrong("too long");
-  const Json root = Json::parse(
-      std::string_view(reinterpret_cast<const char*>(file.data()), file.size_bytes()), nullptr, false);
-  if (root.is_discarded() || !root.is_object()) throw wrong("no JSON object");
+  const Json root = io::parse_json(file.bytes(), path.string(), most_manifest_bytes);
+  if (!root.is_object()) throw wrong("no JSON object");
   try {
     if (root.at("format").get<std::string>() != format_name) throw wrong("another format");
     if (root.at("version").get<std::int64_t>() != format_version)
-      throw wrong(fmt::format("version {}, expected {}", root.at("version").dump(), format_version));
+      throw wrong(
+          fmt::format("version {}, expected {}", printable(root.at("version").dump()), format_version));
     CheckpointManifest manifest{.identity = {.configuration = root.at("configuration").get<std::string>(),
                                              .data_digest = root.at("data_digest").get<std::string>(),
                                              .base_digest = root.at("base_digest").get<std::string>(),
@@ -172,7 +174,8 @@ CheckpointManifest read_manifest(const fs::path& set) {
     }
     return manifest;
   } catch (const Json::exception& error) {
-    throw wrong(error.what());
+    const std::string_view reason = error.what();  // "[json.exception.type_error.302] type must be ..."
+    throw wrong(printable(reason.substr(std::min(reason.find("] ") + 2, reason.size())), most_reason_bytes));
   }
 }
 

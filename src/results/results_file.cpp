@@ -107,6 +107,15 @@ ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existin
   next.commit();
 }
 
+void ResultsFile::check_found() const {
+  try {
+    check_laid_out(io::hdf5::File::open_to_read(path_).root(), run_, shape_);
+  } catch (const IoError& error) {
+    throw DataError(
+        fmt::format("{}: not the results of a run that can go on: {}", path_.string(), error.what()));
+  }
+}
+
 bool ResultsFile::exists(const std::filesystem::path& path) {
   return std::filesystem::exists(std::filesystem::symlink_status(path));
 }

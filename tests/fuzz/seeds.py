@@ -51,6 +51,19 @@ def _tokenisers(folder: Path) -> list[bytes]:
     ]
 
 
+def _checkpoints(folder: Path) -> list[bytes]:
+    content = {
+        "format": "comigs-checkpoint",
+        "version": 1,
+        "round": 3,
+        "configuration": JOB.format(place="."),
+        "data_digest": "da7a" * 16,
+        "base_digest": "ba5e" * 16,
+        "users": [{"name": name, "bytes": 4096, "sha256": "f00d" * 16} for name in tiny.USERS],
+    }
+    return [json.dumps(content).encode()]
+
+
 def _probes(folder: Path) -> list[bytes]:
     return [json.dumps(PROBES).encode()]
 
@@ -65,6 +78,7 @@ def _configurations(folder: Path) -> list[bytes]:
 
 
 TARGETS: dict[str, tuple[Callable[[Path], list[bytes]], str]] = {
+    "checkpoint": (_checkpoints, "json.dict"),
     "configuration": (_configurations, "ini.dict"),
     "manifest": (_manifests, "json.dict"),
     "probes": (_probes, "json.dict"),

@@ -88,7 +88,7 @@ def attempt(case: Case, good: Place, folder: Path, wanted: argparse.Namespace) -
     is_program = not case.kind.module
     limited = is_program and not trial.is_sanitized(wanted.executable)
     command = command_of(case.kind, broken, wanted.executable.resolve())
-    ended = trial.run(command, wanted.seconds, limited)
+    ended = trial.run(command, place.folder, wanted.seconds, limited)
     verdict = trial.judge(ended, broken.names, "comigs: " if is_program else "error: ", broken.may_run)
     left = [path for path in place.folder.rglob(".*") if path.name.startswith(".")]
     if verdict.kind != trial.OTHER and left:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,26 +145,26 @@ def make(folder: Path, executable: Path) -> Place:
         (holder / "tokenizer.json").write_text(json.dumps(TOKENISER), encoding="utf-8")
     place.probes.write_text(json.dumps(PROBES), encoding="utf-8")
     place.write_job()
-    ended = run([executable, "train", place.job], seconds=300, limited=False)
+    ended = run([executable, "train", place.job], folder, seconds=300, limited=False)
     if ended.code != 0:
         raise SystemExit(f"the good inputs do not run (exit code {ended.code}):\n{ended.errors}")
     place.output.rename(folder / "run")
-    import os
-    if 'NO_CHECKPOINTS' not in os.environ:
-        place.write_resuming_job()
-        _stop(place, executable)
+    place.write_resuming_job()
+    _stop(place, executable)
     place.write_job()
     return place
 
 
 def _stop(place: Place, executable: Path) -> None:
     """Runs the job until it has written a checkpoint, and asks it to stop."""
-    process = start([executable, "train", place.job], limited=False)
     manifest = place.stopped / "checkpoints" / "000001" / "manifest.json"
     until = time.monotonic() + 300
-    while process.poll() is None and not manifest.exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    process.terminate()
-    _, errors = process.communicate(timeout=300)
-    if process.returncode != 3 or not manifest.exists():
-        raise SystemExit(f"no run was interrupted (exit code {process.returncode}):\n{errors.decode()}")
+    with tempfile.TemporaryFile() as errors:
+        process = start([executable, "train", place.job], place.folder, False, errors)
+        while process.poll() is None and not manifest.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        process.terminate()
+        code = process.wait(timeout=300)
+        errors.seek(0)
+        if code != 3 or not manifest.exists():
+            raise SystemExit(f"no run was interrupted (exit code {code}):\n{errors.read().decode()}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPRESSIONS = ROOT / "tests" / "sanitizers"
@@ -31,7 +33,6 @@ ENVIRONMENT = {
     "OMPI_MCA_btl": "self",
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
-    **({"LD_PRELOAD": os.environ["HOSTILE_PRELOAD"]} if "HOSTILE_PRELOAD" in os.environ else {}),
 }
 REPORTS = (
     "ERROR: AddressSanitizer",
@@ -65,26 +66,31 @@ def is_sanitized(executable: Path) -> bool:
     return b"__asan_init" in executable.read_bytes()
 
 
-def run(command: Sequence[object], seconds: float, limited: bool) -> Ended:
-    """`limited`: in an address space that no right run needs (a sanitizer's shadow takes more)."""
-    process = start(command, limited)
-    try:
-        _, errors = process.communicate(timeout=seconds)
-        code: int | None = process.returncode
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        _, errors = process.communicate()
-        code = None
-    return Ended(code, errors.decode("utf-8", "replace"))
+def run(command: Sequence[object], folder: Path, seconds: float, limited: bool) -> Ended:
+    """In `folder`. `limited`: in an address space that no right run needs (a sanitizer's shadow takes more)."""
+    # A file: Open MPI's daemon may hold a pipe for longer than the program itself runs.
+    with tempfile.TemporaryFile() as errors:
+        process = start(command, folder, limited, errors)
+        try:
+            code: int | None = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            code = None
+        errors.seek(0)
+        return Ended(code, errors.read().decode("utf-8", "replace"))
 
 
-def start(command: Sequence[object], limited: bool) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[object], folder: Path, limited: bool, errors: IO[bytes]
+) -> subprocess.Popen[bytes]:
     limits = ["prlimit", "--core=0", *([f"--as={MOST_ADDRESS_SPACE_BYTES}"] if limited else []), "--"]
     return subprocess.Popen(
         [os.fsencode(str(word)) for word in (*limits, *command)],
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         env=os.environ | ENVIRONMENT | SANITIZERS,
         start_new_session=True,
     )

@@ -58,6 +58,8 @@ class ResultsFile {
   [[nodiscard]] const std::optional<RunRecord>& found() const noexcept { return found_; }
   /// The last round that was written; -1: none yet.
   [[nodiscard]] std::int64_t rounds() const noexcept { return last_round_; }
+  /// Throws DataError where a file that was there cannot take this run's next rounds.
+  void check_found() const;
 
   /// Adds a round; `rows[i]` is user i's, `factors[i]` what it has trained (`factors` empty: not stored this
   /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
