@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent / "python"))
 from broken_runs import Running, arguments, contents, differing, finish, rounds_in, rounds_told  # noqa: E402
 from tiny import data_set, gpt2_folder  # noqa: E402
 
-RANKS, MOST_KILLS_A_RUN = 4, 6
-OPTIONS = ("--rounds", 8, "--local-steps", 30, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
+RANKS, ROUNDS, MOST_KILLS_A_RUN = 4, 8, 6
+SECONDS_A_ROUND = 0.3
+OPTIONS = ("--rounds", ROUNDS, "--local-steps", 30, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
 OPTIONS += ("--context-tokens", 12, "--experts", "4,2,1,1", "--method", "comigs-1gxs", "--resume", "auto")
 
 
@@ -39,12 +40,11 @@ def soak(folder: Path, kills: int, chance: random.Random) -> int:
     unbroken = folder / "unbroken"
     begun = time.monotonic()
     finish(arguments(*given, "--output", unbroken))
-    seconds = time.monotonic() - begun
     done = runs = equal = lost = 0
     while done < kills:
         output = folder / "broken"
         command = arguments(*given, "--output", output)
-        killed, lost_here = kill_until_done(command, output, min(kills - done, MOST_KILLS_A_RUN), seconds, chance)
+        killed, lost_here = kill_until_done(command, output, min(kills - done, MOST_KILLS_A_RUN), chance)
         finish(command)
         unlike = differing(unbroken / "results.h5", output / "results.h5")
         done, runs, lost = done + killed, runs + 1, lost + lost_here
@@ -60,14 +60,16 @@ def soak(folder: Path, kills: int, chance: random.Random) -> int:
 
 
 def kill_until_done(
-    command: list[object], output: Path, most: int, seconds: float, chance: random.Random
+    command: list[object], output: Path, most: int, chance: random.Random
 ) -> tuple[int, int]:
     """How many kills met a run that was still on its way, and how many rounds that were told are not in the file."""
     killed = lost = 0
     while killed < most:
         with Running(*command, ranks=RANKS) as run:
+            # Moments follow the run's own progress, not the clock: a busy machine is slower.
             run.wait_until(lambda run=run: len(run.ranks()) == RANKS)
-            moment = time.monotonic() + chance.uniform(0, seconds)
+            run.wait_for_round(chance.randrange(-1, ROUNDS))
+            moment = time.monotonic() + chance.uniform(0, SECONDS_A_ROUND)
             run.wait_until(lambda moment=moment: time.monotonic() > moment)
             met = run.signal(chance.randrange(RANKS), signal.SIGKILL)
             told = rounds_told(run.end().output)

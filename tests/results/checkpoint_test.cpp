@@ -135,12 +135,14 @@ BOOST_AUTO_TEST_CASE(a_manifest_that_is_none_is_refused) {
     std::ofstream(set / "manifest.json") << text;
     return message_of<DataError>([&] { (void)read_manifest(set); });
   };
-  check_contains(with(""), {(set / "manifest.json").string(), "empty"});
+  const std::string path = (set / "manifest.json").string();
+  check_contains(with(""), {path, "empty"});
+  check_contains(with("{"), {path, "not valid JSON"});
   for (const char* text :
-       {"{", "[]", "7", "{}", R"({"format": "comigs-checkpoint"})", R"({"format": "other", "version": 1})",
+       {"[]", "7", "{}", R"({"format": "comigs-checkpoint"})", R"({"format": "other", "version": 1})",
         R"({"format": "comigs-checkpoint", "version": 2})",
         R"({"format": "comigs-checkpoint", "version": 1, "round": "x"})"})
-    check_contains(with(text), {(set / "manifest.json").string(), "not the manifest"});
+    check_contains(with(text), {path, "not the manifest"});
 }
 
 BOOST_AUTO_TEST_CASE(sets_are_complete_with_their_manifest_and_old_ones_go) {
