@@ -136,8 +136,9 @@ BOOST_AUTO_TEST_CASE(a_manifest_that_is_none_is_refused) {
     return message_of<DataError>([&] { (void)read_manifest(set); });
   };
   check_contains(with(""), {(set / "manifest.json").string(), "empty"});
+  check_contains(with("{"), {(set / "manifest.json").string(), "not valid JSON"});
   for (const char* text :
-       {"{", "[]", "7", "{}", R"({"format": "comigs-checkpoint"})", R"({"format": "other", "version": 1})",
+       {"[]", "7", "{}", R"({"format": "comigs-checkpoint"})", R"({"format": "other", "version": 1})",
         R"({"format": "comigs-checkpoint", "version": 2})",
         R"({"format": "comigs-checkpoint", "version": 1, "round": "x"})"})
     check_contains(with(text), {(set / "manifest.json").string(), "not the manifest"});
