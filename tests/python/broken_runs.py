@@ -101,9 +101,9 @@ def finish(command: Sequence[object], code: int = 0) -> Done:
 
 
 def rounds_in(results: Path) -> int:
-    """The last round that the file holds."""
+    """The last round that the file holds; -1: none yet."""
     with h5py.File(results) as file:
-        return int(file["round"][-1])
+        return len(file["round"]) - 1
 
 
 def rounds_told(output: str) -> int:
