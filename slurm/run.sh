@@ -40,7 +40,9 @@ launch() {
     "${words[@]}" &
     launcher_id=$!
     trap 'told=yes; kill -USR1 "$launcher_id" 2>/dev/null' USR1
-    trap 'told=yes; kill -TERM "$launcher_id" 2>/dev/null' TERM
+    # mpirun would end its ranks on SIGTERM; SIGUSR1 it passes on.
+    [ "$launcher" = mpirun ] && local term=USR1 || local term=TERM
+    trap 'told=yes; kill "-$term" "$launcher_id" 2>/dev/null' TERM
     while :; do # a signal ends `wait` before the launcher has ended
         told=no code=0
         wait "$launcher_id" || code=$?

@@ -37,11 +37,12 @@ thread() {
 }
 
 valgrind() {
-    command -v valgrind >/dev/null || fail "valgrind is not here (apt install valgrind)"
+    local program
+    program=$(type -P valgrind) || fail "valgrind is not here (apt install valgrind)"
     # shellcheck disable=SC2046
     configure_and_build dev $(targets)
     local memcheck room failed=()
-    memcheck=(valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
+    memcheck=("$program" -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
         --show-leak-kinds=definite "--suppressions=$SUPPRESSIONS/memcheck.supp")
     [ ! -r /usr/share/openmpi/openmpi-valgrind.supp ] ||
         memcheck+=(--suppressions=/usr/share/openmpi/openmpi-valgrind.supp)

@@ -31,8 +31,6 @@ std::vector<std::string> lines(const std::string& text) {
   return found;
 }
 
-std::span<float> numbers(std::vector<float>& values) { return values; }
-
 }  // namespace
 
 std::vector<std::string> differences(const results::RunIdentity& there, const results::RunIdentity& here,
@@ -46,7 +44,9 @@ std::vector<std::string> differences(const results::RunIdentity& there, const re
     found.push_back(fmt::format("users: {} there, {} here",
                                 printable(fmt::format("{}", fmt::join(there.users, ", "))),
                                 fmt::join(here.users, ", ")));
-  if (there.users.size() == here.users.size()) found = config::differences(read(there), read(here));
+  if (there.users.size() == here.users.size())
+    for (std::string& difference : config::differences(read(there), read(here)))
+      found.push_back(std::move(difference));
   const auto compare = [&](std::string_view what, const std::string& old_digest,
                            const std::string& new_digest) {
     if (old_digest != new_digest)
@@ -107,8 +107,16 @@ std::optional<results::UserState> Checkpointer::all_restore(std::int64_t recorde
   std::string names;
   if (world_.is_first())
     for (const std::filesystem::path& set : results::complete_sets(folder_)) names += set.string() + "\n";
-  for (const std::string& set : lines(world_.all_broadcast(names)))
-    if (std::optional<results::UserState> state = all_read(set, recorded)) return state;
+  std::vector<std::string> unusable;
+  for (const std::string& set : lines(world_.all_broadcast(names))) {
+    if (std::optional<results::UserState> state = all_read(set, recorded)) {
+      // They would count among those kept.
+      if (world_.is_first())
+        for (const std::string& newer : unusable) results::remove_set(newer);
+      return state;
+    }
+    unusable.push_back(set);
+  }
   return std::nullopt;
 }
 
@@ -129,25 +137,46 @@ std::optional<results::UserState> Checkpointer::all_read(const std::filesystem::
     std::vector<results::StateBlock> places;
     for (const auto& [name, block] : trainer_.state()) {
       blocks.emplace_back(static_cast<std::size_t>(block.numel()));
-      places.push_back({name, numbers(blocks.back())});
+      places.push_back({name, blocks.back()});
     }
     state = results::read_part(set, user, manifest.parts.at(user), places, shape_);
+    check(set, manifest.round, state);
   });
   comm::all_agree(world_, [&] {
     if (!unlike.empty())
       throw ConfigError(
           fmt::format("checkpoint {} is of another run:\n  - {}", set.string(), fmt::join(unlike, "\n  - ")));
   });
-  const std::vector<std::string> messages = world_.all_gather(failure ? failure->message : std::string());
-  bool usable = true;
-  for (const std::string& message : messages) {
-    if (message.empty()) continue;
-    if (usable && world_.is_first()) spdlog::warn("checkpoint {} cannot be used: {}", set.string(), message);
-    usable = false;
+  std::vector<std::string> messages = world_.all_gather(failure ? failure->message : std::string());
+  messages.push_back(all_compare(state));
+  const auto found = std::ranges::find_if(messages, [](const std::string& text) { return !text.empty(); });
+  if (found != messages.end()) {
+    if (world_.is_first()) spdlog::warn("checkpoint {} cannot be used: {}", set.string(), *found);
+    return std::nullopt;
   }
-  if (!usable) return std::nullopt;
   all_take(state, blocks);
   return state;
+}
+
+void Checkpointer::check(const std::filesystem::path& set, std::int64_t round,
+                         const results::UserState& state) const {
+  const train::LocalPlan& plan = trainer_.plan();
+  const RoundProgress& progress = state.progress;
+  const bool possible = progress.record.round == round && round >= 0 && round <= plan.rounds &&
+                        progress.steps <= plan.user.local_steps && state.start.round == 0 &&
+                        state.lora_rank >= 1 && state.lora_rank <= parameters_.user_model().lora_rank &&
+                        (state.participates == 1 || (state.participates == 0 && !trainer_.exchanges()));
+  if (!possible)
+    throw DataError(fmt::format("{}: round {}, step {}, LoRA rank {} is no place in this run", set.string(),
+                                progress.record.round, progress.steps, state.lora_rank));
+}
+
+std::string Checkpointer::all_compare(const results::UserState& state) const {
+  const std::int64_t stage = static_cast<std::int64_t>(state.progress.stage);
+  const std::vector<std::int64_t> stages = world_.all_gather(std::span(&stage, 1));
+  if (std::ranges::count(stages, stage) != std::ssize(stages)) return "users are at unlike places";
+  if (world_.all_sum(state.participates) == 0) return "no user takes part";
+  return {};
 }
 
 void Checkpointer::all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks) {

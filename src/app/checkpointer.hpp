@@ -43,6 +43,10 @@ class Checkpointer {
  private:
   [[nodiscard]] std::optional<results::UserState> all_read(const std::filesystem::path& set,
                                                            std::int64_t recorded);
+  /// Throws DataError where the run cannot be at such a place.
+  void check(const std::filesystem::path& set, std::int64_t round, const results::UserState& state) const;
+  /// Collective. What is wrong with users' states beside each other, on every rank; empty: nothing.
+  [[nodiscard]] std::string all_compare(const results::UserState& state) const;
   void all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks);
   [[nodiscard]] std::string computed_on() const;
 

@@ -218,11 +218,31 @@ config::Config fitted(const Job& job, std::size_t user, const c10::Device& devic
   return config;
 }
 
-std::vector<std::string> names_of_ranks(const results::RunDescription& run) {
-  std::vector<std::string> names;
-  for (const UserDescription& user : run.users)
-    names.push_back(fmt::format("rank {} (user {} on {})", names.size(), user.name, user.host));
-  return names;
+// Collective. Names for messages, and how long ranks wait for each other.
+void all_introduce(comm::Communicator& world, const Job& job, const comm::Placement& placement) {
+  const std::string& user = job.manifest.users[static_cast<std::size_t>(world.rank())].name;
+  world.name_ranks(
+      world.all_gather(fmt::format("rank {} (user {} on {})", world.rank(), user, placement.host)));
+  if (job.config.run.patience > 0.0) world.wait_at_most(job.config.run.patience);
+}
+
+// The rounds, from where an interrupted run stands or from the first, to the end or to where this one is.
+void all_go_on(const Run& run, const comm::Interruption& interruption) {
+  RoundProgress progress;
+  UserRound start;
+  if (run.job.config.run.resume == config::Resume::automatic)
+    if (const std::optional<results::UserState> state =
+            run.checkpointer.all_restore(run.recorder.recorded())) {
+      progress = state->progress;
+      start = state->start;
+      print(run.world, fmt::format("going on in round {}\n", progress.record.round));
+    }
+  try {
+    all_run(run, progress, start);
+  } catch (const PeerError& error) {
+    if (error.exit_code() == ExitCode::interrupted) all_leave(run, progress, start, interruption.signal());
+    throw;
+  }
 }
 
 void all_train(comm::Communicator& world, const std::vector<std::string>& arguments) {
@@ -235,6 +255,7 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
   const auto user = static_cast<std::size_t>(world.rank());
   // 2. Where it is done.
   const comm::Placement placement = comm::all_place(world);
+  all_introduce(world, job, placement);
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   const config::Config config = comm::all_agree(world, [&] { return fitted(job, user, device); });
@@ -265,33 +286,19 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
                              interruption);
   // 5. Where it is written, and what is there already.
   const results::RunDescription description = all_describe(world, job, placement, device);
-  world.name_ranks(names_of_ranks(description));
-  if (job.config.run.patience > 0.0) world.wait_at_most(job.config.run.patience);
   Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume);
-  if (recorder.recorded() == job.config.run.rounds)
-    return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),
-                                    job.config.run.rounds));
   Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
                             results::round_shape(description), parameters, trainer, participation);
+  if (recorder.recorded() == job.config.run.rounds) {
+    checkpointer.all_remove();
+    return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),
+                                    job.config.run.rounds));
+  }
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
   if (world.is_first()) print_plan(job, description, device, trainable);
   // 6. The rounds.
-  const Run run{world, job, description.users, parameters, trainer, loop, recorder, checkpointer};
-  RoundProgress progress;
-  UserRound start;
-  if (job.config.run.resume == config::Resume::automatic)
-    if (const std::optional<results::UserState> state = checkpointer.all_restore(recorder.recorded())) {
-      progress = state->progress;
-      start = state->start;
-      print(world, fmt::format("going on in round {}\n", progress.record.round));
-    }
-  try {
-    all_run(run, progress, start);
-  } catch (const PeerError& error) {
-    if (error.exit_code() == ExitCode::interrupted) all_leave(run, progress, start, interruption.signal());
-    throw;
-  }
+  all_go_on({world, job, description.users, parameters, trainer, loop, recorder, checkpointer}, interruption);
   print(world, fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));
 }
 
@@ -302,6 +309,7 @@ int train(int& argc, char**& argv, const std::vector<std::string>& arguments) {
     fmt::print("{}", config::help());
     return 0;
   }
+  comm::Interruption::hold_signals();
   return run_with_mpi(argc, argv, [&](comm::Communicator& world) { all_train(world, arguments); });
 }
 

@@ -86,7 +86,10 @@ std::optional<Communicator> Communicator::all_split(bool member) const {
   MPI_Comm part = MPI_COMM_NULL;
   check_mpi(MPI_Comm_split(handle_, member ? 0 : MPI_UNDEFINED, rank_, &part), "MPI_Comm_split");
   if (!member) return std::nullopt;
-  return Communicator(part, true);
+  Communicator group(part, true);
+  group.patience_seconds_ = patience_seconds_;
+  if (!names_.empty()) group.names_ = group.all_gather(name_of(rank_));
+  return group;
 }
 
 Communicator Communicator::all_split_by_node() const {

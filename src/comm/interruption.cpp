@@ -22,14 +22,24 @@ void install(void (*handler)(int)) {
   for (const int signal : handled) sigaction(signal, &action, nullptr);
 }
 
+void mask(int how) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : handled) sigaddset(&signals, signal);
+  pthread_sigmask(how, &signals, nullptr);
+}
+
 }  // namespace
+
+void Interruption::hold_signals() { mask(SIG_BLOCK); }
 
 Interruption::Interruption(const Communicator& world) : messages_(world.all_duplicate()) {
   last_signal = 0;
   install(&remember);
+  mask(SIG_UNBLOCK);
 }
 
-Interruption::~Interruption() { install(SIG_DFL); }
+Interruption::~Interruption() { install(SIG_IGN); }
 
 bool Interruption::is_asked() {
   if (asked_) return true;

@@ -16,7 +16,7 @@ namespace comigs::federation {
 
 namespace {
 
-constexpr std::int64_t first_renewal = 5, rounds_between_renewals = 2;
+constexpr std::int64_t rounds_between_renewals = 2;
 
 // Collective. Rank `source`'s values on every rank, in host memory.
 at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values, int source) {
@@ -29,7 +29,8 @@ at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values
 }  // namespace
 
 bool renews_collaboration(std::int64_t round) {
-  return round >= first_renewal && (round - first_renewal) % rounds_between_renewals == 0;
+  return round >= first_renewal_of_collaboration &&
+         (round - first_renewal_of_collaboration) % rounds_between_renewals == 0;
 }
 
 std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const config::Config& config,
@@ -86,6 +87,7 @@ std::vector<double> Collaboration::all_perplexities(std::int64_t round) const {
   std::vector<double> perplexities;
   std::optional<comm::Failure> failure;
   for (int source = 0; source < setup_.world.size(); ++source) {
+    setup_.world.all_meet();
     const at::Tensor values = all_receive(setup_.world, shared(), source);
     if (failure) continue;
     failure = comm::capture([&] {

@@ -49,8 +49,9 @@ class Reckoning {
               .training_flops = training(),
               .evaluation_flops = evaluations(),
               .bytes = 0};
-    for (std::int64_t round = 1; round <= run.rounds; ++round)
-      cost.bytes += bytes_in_round(setup_.method, setup_.config, setup_.users, user_, layout_, round);
+    // Rounds are of two kinds: those in which PCL judges all models, and the others.
+    const std::int64_t renewals = renewals_of_collaboration();
+    cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);
     return cost;
   }
 
@@ -72,14 +73,23 @@ class Reckoning {
            static_cast<double>(router_steps) * flops(model::Pass::routers, batch) + judging(batch);
   }
 
-  // PCL's evaluation of every user's model.
-  [[nodiscard]] double judging(std::int64_t batch) const {
-    if (setup_.method.rule != Rule::collaboration) return 0.0;
+  [[nodiscard]] std::int64_t renewals_of_collaboration() const {
+    if (setup_.method.rule != Rule::collaboration) return 0;
     std::int64_t renewals = 0;
     for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
       renewals += renews_collaboration(round) ? 1 : 0;
+    return renewals;
+  }
+
+  [[nodiscard]] std::int64_t bytes_in(std::int64_t round) const {
+    return bytes_in_round(setup_.method, setup_.config, setup_.users, user_, layout_, round);
+  }
+
+  // PCL's evaluation of every user's model.
+  [[nodiscard]] double judging(std::int64_t batch) const {
+    if (setup_.method.rule != Rule::collaboration) return 0.0;
     const auto models = static_cast<std::int64_t>(setup_.users.size());
-    return static_cast<double>(renewals * models * batches_judged_in_collaboration) *
+    return static_cast<double>(renewals_of_collaboration() * models * batches_judged_in_collaboration) *
            flops(model::Pass::evaluation, batch);
   }
 

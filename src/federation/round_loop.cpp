@@ -109,7 +109,15 @@ void RoundLoop::all_compare(UserRound& record) {
 
 void RoundLoop::all_aggregate(UserRound& record) {
   const SecondsInto aggregation(record.seconds.aggregation);
-  Aggregated done = participation_.all_aggregate(record.round);
+  Aggregated done;
+  // What users who take part agreed on, those who have gone must learn of too.
+  std::optional<comm::Failure> failure;
+  try {
+    done = participation_.all_aggregate(record.round);
+  } catch (const PeerError& error) {
+    failure = comm::Failure{.exit_code = error.exit_code(), .message = {}};
+  }
+  all_agree_on(failure);
   model::synchronize(parameters_.values().device());
   record.communication_bytes = done.bytes;
   record.aggregation_weight = std::move(done.weights);

@@ -52,6 +52,16 @@ std::vector<fs::path> all_sets(const fs::path& checkpoints) {
 
 bool is_complete(const fs::path& set) { return fs::is_regular_file(fs::symlink_status(set / manifest_name)); }
 
+std::string text_of(const Json& root) {
+  return root.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+/// Of all entries but the digest itself, which come in the order of their names.
+std::string digest_of(Json root) {
+  root.erase("sha256");
+  return sha256(text_of(root));
+}
+
 template <class Value>
 io::NamedTensor tensor(std::string name, io::Dtype dtype, std::span<const Value> values) {
   return {std::move(name), {dtype, {static_cast<std::int64_t>(values.size())}, std::as_bytes(values)}};
@@ -113,14 +123,15 @@ void write_manifest(const fs::path& set, const CheckpointManifest& manifest) {
     users.push_back({{"name", manifest.identity.users.at(user)},
                      {"bytes", manifest.parts[user].bytes},
                      {"sha256", manifest.parts[user].sha256}});
-  const Json root = {{"format", format_name},
-                     {"version", format_version},
-                     {"round", manifest.round},
-                     {"configuration", manifest.identity.configuration},
-                     {"data_digest", manifest.identity.data_digest},
-                     {"base_digest", manifest.identity.base_digest},
-                     {"users", users}};
-  io::write_atomically(set / manifest_name, root.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
+  Json root = {{"format", format_name},
+               {"version", format_version},
+               {"round", manifest.round},
+               {"configuration", manifest.identity.configuration},
+               {"data_digest", manifest.identity.data_digest},
+               {"base_digest", manifest.identity.base_digest},
+               {"users", users}};
+  root["sha256"] = digest_of(root);
+  io::write_atomically(set / manifest_name, text_of(root));
   io::synchronise_folder(set.parent_path());
 }
 
@@ -136,15 +147,19 @@ std::vector<fs::path> complete_sets(const fs::path& checkpoints) {
   return sets;
 }
 
+void remove_set(const fs::path& set) {
+  // Without its manifest it is no set any more, however far the rest comes.
+  std::error_code ignored;
+  fs::remove(set / manifest_name, ignored);
+  fs::remove_all(set, ignored);
+}
+
 void keep_newest_sets(const fs::path& checkpoints, std::size_t count) {
   const std::vector<fs::path> complete = complete_sets(checkpoints);
   for (const fs::path& set : all_sets(checkpoints)) {
     const auto place = std::find(complete.begin(), complete.end(), set) - complete.begin();
     if (static_cast<std::size_t>(place) < std::min(count, complete.size())) continue;
-    // Without its manifest it is no set any more, however far the rest comes.
-    std::error_code ignored;
-    fs::remove(set / manifest_name, ignored);
-    fs::remove_all(set, ignored);
+    remove_set(set);
   }
 }
 
@@ -172,6 +187,7 @@ CheckpointManifest read_manifest(const fs::path& set) {
       manifest.parts.push_back(
           {.bytes = user.at("bytes").get<std::uint64_t>(), .sha256 = user.at("sha256").get<std::string>()});
     }
+    if (root.at("sha256").get<std::string>() != digest_of(root)) throw wrong("its own digest is another one");
     return manifest;
   } catch (const Json::exception& error) {
     const std::string_view reason = error.what();  // "[json.exception.type_error.302] type must be ..."

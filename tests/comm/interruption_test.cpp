@@ -57,11 +57,16 @@ BOOST_AUTO_TEST_CASE(a_rank_can_stop_the_others) {
   world.all_meet();
 }
 
-BOOST_AUTO_TEST_CASE(afterwards_signals_mean_what_they_did) {
-  { const Interruption interruption(world); }
-  struct sigaction action = {};
-  sigaction(SIGTERM, nullptr, &action);
-  BOOST_TEST((action.sa_handler == SIG_DFL));
+BOOST_AUTO_TEST_CASE(a_signal_before_and_one_after_end_nothing) {
+  Interruption::hold_signals();
+  std::raise(SIGUSR1);
+  {
+    Interruption interruption(world);
+    BOOST_TEST(interruption.is_asked());
+    world.all_meet();
+  }
+  std::raise(SIGTERM);
+  BOOST_TEST(world.all_sum(std::int64_t{1}) == world.size());
 }
 
 BOOST_AUTO_TEST_CASE(who_does_not_come_is_named) {

@@ -61,7 +61,7 @@ def _checkpoints(folder: Path) -> list[bytes]:
         "base_digest": "ba5e" * 16,
         "users": [{"name": name, "bytes": 4096, "sha256": "f00d" * 16} for name in tiny.USERS],
     }
-    return [json.dumps(content).encode()]
+    return [tiny.signed(content).encode()]
 
 
 def _probes(folder: Path) -> list[bytes]:

@@ -25,6 +25,8 @@ from .damage import (
 from .material import Place
 from .results import damaged_results
 
+import tiny  # isort: skip  # which .material has put on the path
+
 
 @dataclass
 class Broken:
@@ -344,7 +346,7 @@ def _promise_part(manifest: Path, part: Path) -> None:
     content = json.loads(manifest.read_text(encoding="utf-8"))
     data = part.read_bytes()
     content["users"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest.write_text(json.dumps(content), encoding="utf-8")
+    manifest.write_text(tiny.signed(content), encoding="utf-8")
 
 
 # Results ----------------------------------------------------------------------------------------------------

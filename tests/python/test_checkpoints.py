@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from broken_runs import Running, arguments, differing, finish, rounds_in, rounds_told
+from tiny import signed
 
 ROUNDS = 5
 OPTIONS = ("--rounds", ROUNDS, "--local-steps", 40, "--router-every", 7, "--router-steps", 2, "--seed", 3)
@@ -152,6 +154,20 @@ def test_another_base_is_refused(job, tmp_path, tiny_base):
     (base / "model.safetensors").write_bytes(weights)
     done = finish(job("comigs-1g1s", output, "--resume", "auto", "--model", base), code=2)
     assert "weights of the base model" in done.errors
+
+
+def test_a_manifest_says_of_itself_whether_it_is_whole(job, unbroken, tmp_path):
+    """Its digest is that of its other entries; one flipped bit of another digest is no other run."""
+    output = tmp_path / "run"
+    interrupted(job, "comigs-1g1s", output, 2)
+    newest = sets(output)[-1]
+    text = newest.read_text(encoding="utf-8")
+    assert signed(json.loads(text)) == text
+    content = json.loads(text)
+    newest.write_text(text.replace(content["base_digest"], content["base_digest"][::-1]), encoding="utf-8")
+    done = finish(job("comigs-1g1s", output, "--resume", "auto"))
+    assert "its own digest is another one" in done.errors
+    assert differing(unbroken("comigs-1g1s"), output / "results.h5") == []
 
 
 def _flip(path: Path, place: int) -> None:

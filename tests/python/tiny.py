@@ -136,6 +136,17 @@ def data_set(
     return folder
 
 
+def signed(checkpoint_manifest: Mapping[str, object]) -> str:
+    """A checkpoint's manifest as text, with the digest of what it says: SHA-256 of all other entries, sorted."""
+    content = {name: value for name, value in checkpoint_manifest.items() if name != "sha256"}
+
+    def text() -> str:
+        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    content["sha256"] = hashlib.sha256(text().encode()).hexdigest()
+    return text()
+
+
 def tokens_of(folder: Path, user: int, split: str) -> np.ndarray:
     return np.fromfile(folder / f"user{user}/{split}.bin", dtype="<u2").astype(np.int64)
 

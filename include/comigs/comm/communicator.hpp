@@ -33,7 +33,8 @@ class Communicator {
   [[nodiscard]] bool is_first() const noexcept { return rank_ == 0; }
   [[nodiscard]] MPI_Comm handle() const noexcept { return handle_; }
 
-  /// The ranks that pass `member == true`, in their order here; nothing for the others.
+  /// The ranks that pass `member == true`, in their order here, with their names and patience; nothing for
+  /// the others.
   [[nodiscard]] std::optional<Communicator> all_split(bool member) const;
   /// The ranks that share this rank's memory (its node).
   [[nodiscard]] Communicator all_split_by_node() const;

@@ -7,8 +7,9 @@
 
 namespace comigs::comm {
 
-/// Takes over SIGTERM and SIGUSR1 for its life; one at a time in a process. Each only leaves a mark, so that
-/// a run can come to a place from which it can go on later.
+/// Takes over SIGTERM and SIGUSR1; one at a time in a process. Each only leaves a mark, so that a run can
+/// come to a place from which it can go on later. After its life they are ignored: the run is over, and its
+/// exit code is to be that of the run.
 class Interruption {
  public:
   /// Collective: messages about stopping have a communicator of their own.
@@ -16,6 +17,9 @@ class Interruption {
   ~Interruption();
   Interruption(const Interruption&) = delete;
   Interruption& operator=(const Interruption&) = delete;
+
+  /// Local. Keeps both signals waiting until there is an Interruption: before MPI starts, in the main thread.
+  static void hold_signals();
 
   /// Local, cheap. Whether this process has been signalled or another rank has told; once true, always true.
   /// The first time it is found here, the others are told.

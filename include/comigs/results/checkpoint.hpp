@@ -54,10 +54,11 @@ void write_manifest(const std::filesystem::path& set, const CheckpointManifest& 
 [[nodiscard]] std::filesystem::path next_set(const std::filesystem::path& checkpoints);
 /// The complete sets, newest first.
 [[nodiscard]] std::vector<std::filesystem::path> complete_sets(const std::filesystem::path& checkpoints);
+void remove_set(const std::filesystem::path& set);
 /// Removes all sets but the newest `count` complete ones.
 void keep_newest_sets(const std::filesystem::path& checkpoints, std::size_t count);
 
-/// Throws DataError where the manifest is unreadable or not one.
+/// Throws DataError where the manifest is unreadable, damaged or not one.
 [[nodiscard]] CheckpointManifest read_manifest(const std::filesystem::path& set);
 /// Reads user `user`'s file into `blocks`. Throws DataError, with the blocks in any state, where the file is
 /// not, byte for byte, the one that the manifest means, or holds other blocks.

@@ -94,6 +94,7 @@ class LocalTrainer {
   /// where they are carried from phase to phase. Whoever sets them back goes on as from there.
   [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> state() const;
 
+  [[nodiscard]] const LocalPlan& plan() const { return plan_; }
   /// Optimiser steps of both phases in a round, for progress bars.
   [[nodiscard]] std::int64_t steps_in_round(std::int64_t round) const;
 
