@@ -70,6 +70,26 @@ Checkpointer::Checkpointer(const comm::Communicator& world, std::filesystem::pat
       trainer_(trainer),
       participation_(participation) {}
 
+void Checkpointer::all_refuse_others(config::Resume resume) const {
+  comm::all_agree(world_, [&] {
+    if (!world_.is_first()) return;
+    for (const std::filesystem::path& set : results::complete_sets(folder_)) {
+      if (resume == config::Resume::never)
+        throw ConfigError(
+            fmt::format("'{}' holds checkpoints of an interrupted run; choose another output folder, "
+                        "remove it, or go on with it by --resume auto",
+                        folder_.string()));
+      std::optional<results::CheckpointManifest> manifest;
+      // One that is damaged is told of where it is to be used.
+      if (comm::capture([&] { manifest = results::read_manifest(set); })) continue;
+      const std::vector<std::string> unlike = differences(manifest->identity, identity_, set.string());
+      if (!unlike.empty())
+        throw ConfigError(fmt::format("checkpoint {} is of another run:\n  - {}", set.string(),
+                                      fmt::join(unlike, "\n  - ")));
+    }
+  });
+}
+
 void Checkpointer::all_write(const RoundProgress& progress, const UserRound& start) {
   const std::filesystem::path set =
       world_.all_broadcast(world_.is_first() ? results::next_set(folder_).string() : std::string());
@@ -124,16 +144,14 @@ std::optional<results::UserState> Checkpointer::all_read(const std::filesystem::
                                                          std::int64_t recorded) {
   const auto user = static_cast<std::size_t>(world_.rank());
   results::UserState state;
-  std::vector<std::string> unlike;
   std::vector<std::vector<float>> blocks;
   const std::optional<comm::Failure> failure = comm::capture([&] {
     const results::CheckpointManifest manifest = results::read_manifest(set);
-    unlike = differences(manifest.identity, identity_, set.string());
-    if (!unlike.empty()) return;
     // Rows that results.h5 lacks could not be made up for.
     if (manifest.round > recorded + 1)
-      throw DataError(fmt::format("{}: of round {}, but results.h5 ends with round {}", set.string(),
-                                  manifest.round, recorded));
+      throw DataError(fmt::format(
+          "it is of round {}, but results.h5 {}", manifest.round,
+          recorded < 0 ? std::string("has no rounds") : fmt::format("ends with round {}", recorded)));
     std::vector<results::StateBlock> places;
     for (const auto& [name, block] : trainer_.state()) {
       blocks.emplace_back(static_cast<std::size_t>(block.numel()));
@@ -141,11 +159,6 @@ std::optional<results::UserState> Checkpointer::all_read(const std::filesystem::
     }
     state = results::read_part(set, user, manifest.parts.at(user), places, shape_);
     check(set, manifest.round, state);
-  });
-  comm::all_agree(world_, [&] {
-    if (!unlike.empty())
-      throw ConfigError(
-          fmt::format("checkpoint {} is of another run:\n  - {}", set.string(), fmt::join(unlike, "\n  - ")));
   });
   std::vector<std::string> messages = world_.all_gather(failure ? failure->message : std::string());
   messages.push_back(all_compare(state));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comigs/comm/communicator.hpp"
+#include "comigs/config/config.hpp"
 #include "comigs/federation/participation.hpp"
 #include "comigs/model/parameters.hpp"
 #include "comigs/results/checkpoint.hpp"
@@ -27,14 +28,17 @@ class Checkpointer {
                results::RoundShape shape, model::Parameters& parameters, const train::LocalTrainer& trainer,
                federation::Participation& participation);
 
+  /// Collective. Before anything is written: throws PeerError on every rank where sets lie there that are of
+  /// another run or, unless the run resumes, of any.
+  void all_refuse_others(config::Resume resume) const;
+
   /// Collective. Writes a complete set and keeps it and the one before. Throws PeerError on every rank where
   /// a rank cannot write; the sets before it stay.
   void all_write(const RoundProgress& progress, const UserRound& start);
 
   /// Collective. Brings parameters, moments, aggregation and participation to where the newest usable set has
   /// them, and returns the rest; nothing if there is none. A set that is damaged, incomplete or ahead of
-  /// `recorded` rounds of results.h5 is told of and an older one is used. Throws PeerError on every rank
-  /// where a set is of another run.
+  /// `recorded` rounds of results.h5 is told of and an older one is used.
   [[nodiscard]] std::optional<results::UserState> all_restore(std::int64_t recorded);
 
   /// Collective. Removes all sets: the run is complete.

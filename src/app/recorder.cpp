@@ -33,6 +33,12 @@ Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path&
   recorded_ = static_cast<std::int64_t>(world_.all_max(file_ ? static_cast<double>(file_->rounds()) : -1.0));
 }
 
+void Recorder::discard_empty() {
+  if (!file_ || file_->rounds() >= 0) return;
+  std::error_code ignored;
+  std::filesystem::remove(file_->path(), ignored);
+}
+
 std::vector<UserRound> Recorder::all_gather(const UserRound& record) const {
   const std::vector<double> block = results::encode(record, shape_);
   const std::vector<double> blocks = world_.all_gather(block);

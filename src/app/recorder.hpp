@@ -24,6 +24,10 @@ class Recorder {
   /// The last round that the file had from the start; -1: none. The same on every rank.
   [[nodiscard]] std::int64_t recorded() const { return recorded_; }
 
+  /// Local. Removes a file that this run has made and written nothing into: a run that failed before its
+  /// first evaluation leaves nothing behind.
+  void discard_empty();
+
   /// Collective. All users' records, on every rank.
   [[nodiscard]] std::vector<UserRound> all_gather(const UserRound& record) const;
   /// Collective. Writes a round's row, with all trained numbers if `parameters` is given, and returns all

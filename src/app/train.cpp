@@ -240,7 +240,11 @@ void all_go_on(const Run& run, const comm::Interruption& interruption) {
   try {
     all_run(run, progress, start);
   } catch (const PeerError& error) {
-    if (error.exit_code() == ExitCode::interrupted) all_leave(run, progress, start, interruption.signal());
+    if (error.exit_code() == ExitCode::interrupted) {
+      all_leave(run, progress, start, interruption.signal());
+    } else {
+      run.recorder.discard_empty();
+    }
     throw;
   }
 }
@@ -248,6 +252,8 @@ void all_go_on(const Run& run, const comm::Interruption& interruption) {
 void all_train(comm::Communicator& world, const std::vector<std::string>& arguments) {
   const Stopwatch watch;
   comm::Interruption interruption(world);
+  // A rank that waits passes a signal on to those it waits for.
+  world.while_waiting([&] { (void)interruption.is_asked(); });
   // 1. What is to be done, the same on every rank.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
   const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(job.config.run); });
@@ -286,9 +292,10 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
                              interruption);
   // 5. Where it is written, and what is there already.
   const results::RunDescription description = all_describe(world, job, placement, device);
-  Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume);
   Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
                             results::round_shape(description), parameters, trainer, participation);
+  checkpointer.all_refuse_others(job.config.run.resume);
+  Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume);
   if (recorder.recorded() == job.config.run.rounds) {
     checkpointer.all_remove();
     return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),

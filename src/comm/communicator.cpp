@@ -20,7 +20,8 @@ constexpr std::size_t largest_message = std::size_t{1} << 28;
 constexpr int come_tag = 1, go_tag = 2;  // of `all_meet`
 
 // Waits for the requests, asleep between looks; which of them are still open when the time is up.
-std::vector<std::size_t> open_after(std::vector<MPI_Request>& requests, double seconds) {
+std::vector<std::size_t> open_after(std::vector<MPI_Request>& requests, double seconds,
+                                    const std::function<void()>& look) {
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::microseconds longest_pause(1000);
   const Clock::time_point begun = Clock::now();
@@ -29,6 +30,7 @@ std::vector<std::size_t> open_after(std::vector<MPI_Request>& requests, double s
     check_mpi(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &all, MPI_STATUSES_IGNORE),
               "MPI_Testall");
     if (all != 0) return {};
+    if (look) look();
     if (std::chrono::duration<double>(Clock::now() - begun).count() > seconds) break;
     std::this_thread::sleep_for(pause);
   }
@@ -65,6 +67,7 @@ Communicator::Communicator(Communicator&& other) noexcept
       rank_(other.rank_),
       size_(other.size_),
       names_(std::move(other.names_)),
+      look_(std::move(other.look_)),
       patience_seconds_(other.patience_seconds_) {}
 
 Communicator& Communicator::operator=(Communicator&& other) noexcept {
@@ -73,6 +76,7 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
   std::swap(rank_, other.rank_);
   std::swap(size_, other.size_);
   std::swap(names_, other.names_);
+  std::swap(look_, other.look_);
   std::swap(patience_seconds_, other.patience_seconds_);
   return *this;
 }
@@ -119,7 +123,7 @@ void Communicator::all_meet(double seconds) const {
              "MPI_Isend"));
     come.push_back(post(
         [&](MPI_Request* r) { return MPI_Irecv(nullptr, 0, MPI_BYTE, 0, go_tag, handle_, r); }, "MPI_Irecv"));
-    if (open_after(come, seconds + grace_seconds).empty()) return;
+    if (open_after(come, seconds + grace_seconds, look_).empty()) return;
     throw CommError(fmt::format("{} did not let the others go on within {:g} s", name_of(0), seconds));
   }
   for (int rank = 1; rank < size_; ++rank)
@@ -127,7 +131,7 @@ void Communicator::all_meet(double seconds) const {
         post([&](MPI_Request* r) { return MPI_Irecv(nullptr, 0, MPI_BYTE, rank, come_tag, handle_, r); },
              "MPI_Irecv"));
   std::vector<std::string> missing;
-  for (const std::size_t index : open_after(come, seconds))
+  for (const std::size_t index : open_after(come, seconds, look_))
     missing.push_back(name_of(static_cast<int>(index) + 1));
   if (!missing.empty())
     throw CommError(
@@ -138,7 +142,7 @@ void Communicator::all_meet(double seconds) const {
     go.push_back(
         post([&](MPI_Request* r) { return MPI_Isend(nullptr, 0, MPI_BYTE, rank, go_tag, handle_, r); },
              "MPI_Isend"));
-  (void)open_after(go, seconds);
+  (void)open_after(go, seconds, look_);
 }
 
 double Communicator::all_max(double value) const {

@@ -145,6 +145,36 @@ def test_another_configuration_is_refused_with_the_differences(job, tmp_path, ti
     finish(job("comigs-1g1s", output, *allowed))
 
 
+def test_a_refusal_changes_nothing(job, unbroken, tmp_path):
+    output = tmp_path / "run"
+    interrupted(job, "comigs-1g1s", output, 1)
+    (output / "results.h5").unlink()
+    for more, words in (
+        (("--resume", "auto", "--seed", 4), "[run] seed: 3 there, 4 here"),
+        ((), "holds checkpoints of an interrupted run"),
+    ):
+        done = finish(job("comigs-1g1s", output, *more), code=2)
+        assert words in done.errors and not (output / "results.h5").exists()
+    finish(job("comigs-1g1s", output, "--resume", "auto"))
+    assert differing(unbroken("comigs-1g1s"), output / "results.h5") == []
+
+
+def test_a_signal_to_a_rank_that_waits_reaches_those_it_waits_for(job, tmp_path):
+    with Running(*job("comigs-1g1s", tmp_path / "run", "--local-steps", "50000,1,1,1")) as run:
+        run.wait_for_round(0)
+        assert run.signal(3, signal.SIGUSR1)
+        done = run.end()
+    assert done.code == 3, done.output + done.errors
+
+
+def test_a_signal_after_the_last_round_does_not_change_the_exit_code(job, tmp_path):
+    with Running(*job("comigs-1g1s", tmp_path / "run", "--rounds", 1)) as run:
+        run.wait_until(lambda: "results:" in run.output())
+        run.signal(1, signal.SIGTERM)
+        done = run.end()
+    assert done.code == 0, done.output + done.errors
+
+
 def test_another_base_is_refused(job, tmp_path, tiny_base):
     output, base = tmp_path / "run", tmp_path / "base"
     interrupted(job, "comigs-1g1s", output, 1)

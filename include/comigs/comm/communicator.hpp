@@ -5,6 +5,7 @@
 #include <mpi.h>
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <span>
@@ -48,6 +49,9 @@ class Communicator {
   /// How long `all_meet` waits for a rank; infinite until set.
   void wait_at_most(double seconds) { patience_seconds_ = seconds; }
 
+  /// What a rank that waits in `all_meet` does now and then; must not communicate here.
+  void while_waiting(std::function<void()> look) { look_ = std::move(look); }
+
   /// Returns when all ranks have come, and sleeps meanwhile: cores of a rank that waits are free for those
   /// that work. Throws CommError that names the ranks that have not come within `wait_at_most`, or `seconds`.
   void all_meet() const { all_meet(patience_seconds_); }
@@ -75,6 +79,7 @@ class Communicator {
   int rank_ = 0;
   int size_ = 1;
   std::vector<std::string> names_;
+  std::function<void()> look_;
   double patience_seconds_ = std::numeric_limits<double>::infinity();
 };
 
