@@ -271,6 +271,6 @@ def test_numbers_of_one_user_that_are_not_finite_end_all(tmp_path, tiny_base):
     job = make_job(tmp_path, tiny_base, 4)
     # A LoRA scale that makes this user's activations overflow; methods that average insist on one scale.
     job.options |= {"--method": "local", "--user.2.lora-alpha": 1e20}
-    assert_refused(job.run(), "rank 2: ", "round 1", "not finite", code=1)
+    assert_refused(job.run(), "rank 2 (user", "round 1", "not finite", code=1)
     with h5py.File(job.results) as file:
         assert file["round"][()].tolist() == [0]
