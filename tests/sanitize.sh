@@ -42,7 +42,8 @@ valgrind() {
     # shellcheck disable=SC2046
     configure_and_build dev $(targets)
     local memcheck room failed=()
-    memcheck=("$program" -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
+    # With names for what Open MPI unloads at its end.
+    memcheck=("$program" -q --keep-debuginfo=yes --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite
         --show-leak-kinds=definite "--suppressions=$SUPPRESSIONS/memcheck.supp")
     [ ! -r /usr/share/openmpi/openmpi-valgrind.supp ] ||
         memcheck+=(--suppressions=/usr/share/openmpi/openmpi-valgrind.supp)
