@@ -163,7 +163,8 @@ def token_out_of_range_for_one_user(job: Job) -> list[object]:
     tokens = np.fromfile(file, dtype="<u2")
     tokens[33] = 97
     tokens.tofile(file)
-    return [f"rank {user}: " if job.ranks > 1 else "", f"{file}: token 97 at position 33", "vocabulary of 97"]
+    who = f"rank {user} (user {USERS[user]} on " if job.ranks > 1 else ""
+    return [who, f"{file}: token 97 at position 33", "vocabulary of 97"]
 
 
 def truncated_shard(job: Job) -> list[object]:
