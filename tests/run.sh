@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly PRESET=dev
 readonly CTEST_LOG=build/$PRESET-ctest.log PYTEST_LOG=build/$PRESET-pytest.log
-readonly HOSTILE_COUNT=20 # of each class of input
+readonly HOSTILE_COUNT=17 # of each class of input
 TIMES=() SKIPPED=()
 
 say() { printf '\ntests: %s\n' "$*"; }
