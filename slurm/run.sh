@@ -20,18 +20,19 @@ say() { printf 'slurm: %s\n' "$*"; }
 # Runs a command with a rank for every task of the job, all in one MPI_COMM_WORLD, and returns its exit code. What the
 # batch shell is told (time limit, preemption) it tells the launcher, which tells the ranks.
 launch() {
-    local launcher_id told code group cpus words=()
+    local launcher_id told code group cpus words=() codes=
     # --kill-on-bad-exit=1 would end the others by SIGTERM, which ranks take as a wish, and wait 30 s before SIGKILL; and
     # it would come between ranks that leave one after another with the same code. --wait kills, and only those left over.
     local srun=(srun "--mpi=$launcher" --kill-on-bad-exit=0 "--wait=$SECONDS_TO_LEAVE")
     if [ "$launcher" = mpirun ]; then
         words=(mpirun "$@")
     elif [ "${SLURM_HET_SIZE:-1}" -gt 1 ]; then
+        codes=$(mktemp -d "$PWD/.slurm-$SLURM_JOB_ID-XXXXXX") || return 1
         for ((group = 0; group < SLURM_HET_SIZE; ++group)); do
             cpus=SLURM_CPUS_PER_TASK_HET_GROUP_$group
             words+=(${words[0]+:} "--het-group=$group" ${!cpus+"--cpus-per-task=${!cpus}"})
             # srun tells the ranks of all components the cores of the last one.
-            words+=(${!cpus+env "SLURM_CPUS_PER_TASK=${!cpus}"} "$@")
+            words+=(${!cpus+env "SLURM_CPUS_PER_TASK=${!cpus}"} "$SLURM_FOLDER/rank.sh" "$codes" "$@")
         done
         words=("${srun[@]}" "${words[@]}")
     else
@@ -39,6 +40,7 @@ launch() {
     fi
     "${words[@]}" &
     launcher_id=$!
+    [ -z "$codes" ] || release "$launcher_id" "$codes" &
     trap 'told=yes; kill -USR1 "$launcher_id" 2>/dev/null' USR1
     # mpirun would end its ranks on SIGTERM; SIGUSR1 it passes on.
     [ "$launcher" = mpirun ] && local term=USR1 || local term=TERM
@@ -46,7 +48,38 @@ launch() {
     while :; do # a signal ends `wait` before the launcher has ended
         told=no code=0
         wait "$launcher_id" || code=$?
-        [ "$told" = yes ] || return "$code"
+        [ "$told" = yes ] || break
+    done
+    if [ -n "$codes" ]; then
+        ! all_left "$codes" || code=$(sort -n "$codes"/* | tail -n 1)
+        rm -rf "$codes"
+    fi
+    return "$code"
+}
+
+# srun of a heterogeneous job may stay for ever after its last rank has left: its PMIx plugin has one agent for all
+# components, and their threads race for it (seen in Slurm 22.05). Ranks leave their exit codes in a folder, so that such
+# an srun can be ended and the code of the run is known.
+all_left() { # folder
+    local name tasks=0
+    for name in "${!SLURM_NTASKS_HET_GROUP_@}"; do tasks=$((tasks + ${!name})); done
+    [ "$(find "$1" -name 'rank-*' | wc -l)" -eq "$tasks" ]
+}
+has_steps() { # some components of this job run ranks, as far as the controller tells
+    local name jobs='' steps
+    for name in "${!SLURM_JOB_ID_HET_GROUP_@}"; do jobs+=${!name},; done
+    steps=$(squeue --noheader --steps --jobs="$jobs" --format=%i) || return 0
+    grep -q '\.[0-9]' <<<"$steps"
+} 2>/dev/null
+release() { # launcher's process, folder
+    while kill -0 "$1" 2>/dev/null; do
+        sleep 5
+        compgen -G "$2/rank-*" >/dev/null || continue
+        sleep "$SECONDS_TO_LEAVE"
+        if all_left "$2" || ! has_steps; then
+            kill -KILL "$1" 2>/dev/null && say "all ranks have left, but srun had not"
+            return
+        fi
     done
 }
 

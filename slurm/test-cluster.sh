@@ -7,7 +7,7 @@ ROOT=$(dirname "$(dirname "$SELF")")
 readonly SELF ROOT
 PATH=$PATH:/usr/sbin:/sbin
 readonly NODES=(n1 n2)
-readonly SECONDS_TO_START=60
+readonly SECONDS_TO_START=120
 # Ports are looked for here, below those that the kernel hands out by itself.
 readonly FIRST_PORT=20000 LAST_PORT=31000
 

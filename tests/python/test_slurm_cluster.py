@@ -110,8 +110,8 @@ class Job:
         }
         return self.cluster.submit(command, **variables)
 
-    def wait(self, number: str, seconds: float = 60) -> Ended:
-        return self.cluster.wait(number, seconds)[0]
+    def wait(self, number: str) -> Ended:
+        return self.cluster.wait(number)[0]
 
     def wait_until_held(self, number: str, output: Path | None = None) -> None:
         def is_held() -> bool:
@@ -119,7 +119,7 @@ class Job:
             assert states <= {"PENDING", "RUNNING", "CONFIGURING"}, self.log()
             return ((output or self.output) / "held").exists()
 
-        self.cluster.wait_for("the first checkpoint", is_held, 60)
+        self.cluster.wait_for("the first checkpoint", is_held)
 
     def restarts(self, number: str) -> list[str]:
         """Of an array's tasks, in their order."""
@@ -235,7 +235,7 @@ def test_a_gpu_for_every_rank(job: Job) -> None:
 def test_big_and_small_allocations_in_one_run(job: Job) -> None:
     users = ("--method", "comigs-1gxs", "--experts", "4,2,1,1")
     number = job.submit("--components", "2,2", *users, "--rounds", 2)
-    components = job.cluster.wait(number, 60)
+    components = job.cluster.wait(number)
     assert [part.state for part in components] == ["COMPLETED"] * 2, job.log()
     with h5py.File(job.output / "results.h5") as file:
         assert list(file["users/experts"]) == [4, 2, 1, 1]
@@ -245,13 +245,25 @@ def test_big_and_small_allocations_in_one_run(job: Job) -> None:
 
 def test_ranks_know_the_cores_of_their_component(job: Job) -> None:
     number = job.sbatch("heterogeneous.sh", "--rounds", 1)
-    assert [part.state for part in job.cluster.wait(number, 60)] == ["COMPLETED"] * 2, job.log()
+    assert [part.state for part in job.cluster.wait(number)] == ["COMPLETED"] * 2, job.log()
     assert [(place.rank, place.cpus) for place in job.places()] == [(0, "4"), (1, "4"), (2, "1"), (3, "1")]
+
+
+@pytest.mark.parametrize("rounds, state, code", [("1", "COMPLETED", 0), ("-1", "FAILED", 2)])
+def test_an_srun_that_stays_does_not_hold_the_job(job: Job, rounds: str, state: str, code: int) -> None:
+    stays = job.folder / "srun"  # as Slurm's own sometimes does after the ranks of a heterogeneous job
+    stays.write_text(f'#!/bin/bash\n{shutil.which("srun")} "$@"\nexec sleep 600\n')
+    stays.chmod(0o755)
+    (job.folder / "site.sh").write_text(SITE + f"enter() {{ PATH={job.folder}:$PATH; }}\n")
+    options = ("--cpus-per-task=1", ":", "--cpus-per-task=1")
+    leader = job.cluster.wait(job.sbatch("heterogeneous.sh", "--rounds", rounds, options=options))[0]
+    assert (leader.state, leader.code) == (state, code), job.log()
+    assert "all ranks have left, but srun had not" in job.log()
 
 
 def test_an_array_of_methods_and_seeds(job: Job) -> None:
     number = job.submit("--methods", "comigs-1g1s,fedavg", "--seeds", 2, "--rounds", 1)
-    tasks = job.cluster.wait(number, 90)
+    tasks = job.cluster.wait(number)
     assert [task.state for task in tasks] == ["COMPLETED"] * 4, job.log()
     for method in ("comigs-1g1s", "fedavg"):
         for seed in (0, 1):
@@ -263,7 +275,7 @@ def test_a_component_that_is_told_to_leave_requeues_all(job: Job) -> None:
     number = job.submit("--components", "2,2", hold="3")
     job.wait_until_held(number)
     job.cluster.run("scancel", "--signal=USR1", number)
-    assert [part.state for part in job.cluster.wait(number, 60)] == ["COMPLETED"] * 2, job.log()
+    assert [part.state for part in job.cluster.wait(number)] == ["COMPLETED"] * 2, job.log()
     assert [place.restart for place in job.places()] == [0] * 4 + [1] * 4
 
 
@@ -273,8 +285,8 @@ def test_a_task_of_an_array_is_requeued_alone(job: Job) -> None:
         job.wait_until_held(number, job.output / f"comigs-1g1s-seed{seed}")
     for task, restarts in (("1", ["0", "1"]), ("0", ["1", "1"])):
         job.cluster.run("scancel", "--signal=USR1", f"{number}_{task}")
-        job.cluster.wait_for("its requeue", lambda: job.restarts(number) == restarts, 30)  # noqa: B023
-    assert [task.state for task in job.cluster.wait(number, 60)] == ["COMPLETED"] * 2, job.log()
+        job.cluster.wait_for("its requeue", lambda: job.restarts(number) == restarts)  # noqa: B023
+    assert [task.state for task in job.cluster.wait(number)] == ["COMPLETED"] * 2, job.log()
 
 
 def test_a_killed_rank_ends_the_job_within_ten_seconds(job: Job) -> None:
@@ -328,7 +340,7 @@ def test_a_time_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
     limited: tuple[Job, str], unbroken: Path
 ) -> None:
     job, number = limited
-    ended = job.wait(number, 120)
+    ended = job.wait(number)
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
     assert "slurm: interrupted; the job goes back into the queue" in job.log()
     assert [place.restart for place in job.places()] == [0] * 4 + [1] * 4
@@ -340,11 +352,11 @@ def test_a_failed_node_is_left_and_the_end_is_that_of_an_unbroken_run(job: Job, 
     job.wait_until_held(number)
     assert job.cluster.control("fail", "n2").returncode == 0
     job.cluster.wait_for(
-        "Slurm to see it", lambda: job.cluster.records(number)[0]["JobState"] == "PENDING", 90
+        "Slurm to see it", lambda: job.cluster.records(number)[0]["JobState"] == "PENDING"
     )
     repaired = job.cluster.control("repair", "n2")
     assert repaired.returncode == 0, repaired.stderr
-    ended = job.wait(number, 90)
+    ended = job.wait(number)
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
     assert {(place.restart, place.node) for place in job.places()} >= {(1, "n1"), (1, "n2")}
     check_equal(job.output / "results.h5", unbroken)
@@ -362,7 +374,7 @@ def test_stop_ends_what_a_failure_left_and_nobody_else(cluster: Cluster, tmp_pat
     other = Cluster(state, tmp_path)
     other.start()
     job = other.submit(["sbatch", "--wrap", "sleep 300", "--output", "/dev/null"])
-    other.wait_for("the job", lambda: other.records(job)[0]["JobState"] == "RUNNING", 30)
+    other.wait_for("the job", lambda: other.records(job)[0]["JobState"] == "RUNNING")
     bystander = subprocess.Popen(["sleep", "300"])
     try:
         os.kill(process_in(state, "slurmctld"), signal.SIGKILL)

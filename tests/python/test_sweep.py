@@ -242,7 +242,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
         # A shell in the background has its children ignore Ctrl-C, and they hand that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not (Path("pid").exists() and Path("pid").read_text().strip()):
         assert process.poll() is None and time.monotonic() < until, process.communicate()
         time.sleep(0.02)
@@ -256,16 +256,23 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def wait_until_gone(*pids: int) -> None:
+    until = time.monotonic() + 60
+    while any(map(is_running, pids)):
+        assert time.monotonic() < until, f"one of {pids} still runs"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_the_run_and_keeps_the_rest(number: int) -> None:
     Path("hang-other").touch()
     assert sweep("three", "--dataset", "alpha", "--seeds", "1") == 0
     process = started("one", "two", "--dataset", "alpha", "--seeds", "1")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted; the same command goes on from here"
-    assert not is_running(int(Path("pid").read_text()))
+    wait_until_gone(int(Path("pid").read_text()))
     assert statuses()["alpha/local-seed0"] == "done" and statuses()["alpha/other-seed0"] == "missing"
     Path("hang-other").unlink()
     calls()
@@ -285,8 +292,7 @@ def test_after_a_kill_nothing_runs_beside_what_is_left(capsys: pytest.CaptureFix
     assert "another sweep" in capsys.readouterr().err
     rank = int(Path("pid").read_text())
     os.killpg(left, signal.SIGKILL)
-    while is_running(left) or is_running(rank):
-        time.sleep(0.02)
+    wait_until_gone(left, rank)
     Path("hang-other").unlink()
     assert sweep("two", "--seeds", "1") == 0
     assert set(statuses().values()) == {"done"}
