@@ -20,6 +20,8 @@ _UNLIKE = 1.5  # users whose memory or work differs by more than this factor are
 
 @dataclass(frozen=True)
 class UserNeeds:
+    """`memory_bytes`: of the host, also where a GPU computes. Slurm has no limit for the GPU's own."""
+
     memory_bytes: float
     flops_round: float
 
@@ -66,7 +68,7 @@ def ask(comigs: str, arguments: Sequence[str], must_fit: bool = True) -> Needs:
         said = done.stderr.strip() or f"exit code {done.returncode}, no JSON"
         raise JobError(f"comigs plan: {said.removeprefix('comigs: ')}")
     return Needs(
-        tuple(UserNeeds(user["memory_bytes"]["total"], user["flops_round"]) for user in plan["users"]),
+        tuple(UserNeeds(user["host_memory_bytes"], user["flops_round"]) for user in plan["users"]),
         plan["seconds"]["total"],
     )
 

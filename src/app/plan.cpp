@@ -42,10 +42,10 @@ Place find_place(const config::Run& run, int threads) {
   model::set_up_host(threads);
   const bool visible = model::visible_gpus() > 0;
   if (run.device == config::DeviceChoice::cpu || (run.device == config::DeviceChoice::automatic && !visible))
-    return {.memory_bytes = model::memory_bytes(c10::DeviceType::CPU)};
+    return {.memory_bytes = comm::memory_bytes()};
   if (!visible) return {.device = c10::DeviceType::CUDA, .visible = false};
   const c10::Device device = model::bind_gpu(0);
-  return {.device = device, .visible = true, .memory_bytes = model::memory_bytes(device)};
+  return {.device = device, .visible = true, .memory_bytes = model::gpu_memory_bytes(device)};
 }
 
 // What ranks read at their start, with the checks that they make.
@@ -94,7 +94,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
             .place = place.visible ? model::describe(place.device) : "a GPU, of which none is visible here",
             .costs = reckoning.costs(),
             .memory_of_node = 0,
-            .memory_of_machine = model::memory_bytes(c10::DeviceType::CPU),
+            .memory_of_machine = comm::memory_bytes(),
             .time = {},
             .problems = reckoning.problems()};
   plan.memory_of_node = federation::memory_of_node(plan.costs, place.device.is_cuda());

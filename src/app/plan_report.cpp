@@ -113,6 +113,7 @@ nlohmann::ordered_json user_as_json(const Plan& plan, std::size_t u) {
         {"activations", cost.memory.activations},
         {"program", cost.memory.program},
         {"total", cost.memory.total()}}},
+      {"host_memory_bytes", cost.host_memory},
       {"flops_round", a_round(plan, cost.flops())},
       {"bytes_round", std::llround(a_round(plan, static_cast<double>(cost.bytes)))}};
   if (plan.time)

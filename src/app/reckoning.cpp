@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "comigs/base/error.hpp"
@@ -10,6 +11,7 @@
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/footprint.hpp"
 #include "comigs/model/weights.hpp"
+#include "terminal.hpp"
 
 namespace comigs::app {
 
@@ -25,8 +27,6 @@ std::int64_t weights_converted(const Job& job, const config::Config& config, boo
 }
 
 constexpr double unlimited = 1e6;  // GiB
-
-std::string gibibytes(double bytes) { return fmt::format("{:.2f} GiB", bytes / federation::gib); }
 
 // Smaller micro-batches than `sequences`, falling, of a batch in parts of one size; not all of the many small
 // ones.
@@ -90,7 +90,8 @@ std::vector<Reckoning::Demand> Reckoning::demands() const {
     const double memory = job_.config.users[user].memory;
     if (memory > 0.0) {
       demands.push_back({.who = fmt::format("user {} needs", name),
-                         .limit_is = fmt::format("its memory budget ([user.{}] memory)", user),
+                         .limit_is = fmt::format(
+                             "its memory budget ([user.{}] memory), the program itself not counted", user),
                          .limit_bytes = memory * federation::gib,
                          .user = user,
                          .by_budget = true});
@@ -182,7 +183,7 @@ std::vector<Reckoning::Change> Reckoning::changes(const Demand& demand) const {
 std::string Reckoning::remedy(const Demand& demand) const {
   for (const Change& change : changes(demand))
     if (const double needed = bytes(demand, change.config); needed <= demand.limit_bytes)
-      return fmt::format("{} makes it {}", change.options, gibibytes(needed));
+      return fmt::format("{} makes it {}", change.options, format_bytes(std::llround(needed)));
   return "no option alone makes it fit; take a smaller base model or more memory";
 }
 
@@ -210,8 +211,8 @@ std::vector<std::string> Reckoning::problems() const {
     if (needed <= demand.limit_bytes) continue;
     const std::size_t enough = demand.user ? 0 : nodes(demand);
     problems.push_back(
-        fmt::format("{} {} of the {} of {}: {}{}", demand.who, gibibytes(needed),
-                    gibibytes(demand.limit_bytes), demand.limit_is, remedy(demand),
+        fmt::format("{} {} of the {} of {}: {}{}", demand.who, format_bytes(std::llround(needed)),
+                    format_bytes(std::llround(demand.limit_bytes)), demand.limit_is, remedy(demand),
                     enough > 0 ? fmt::format("; {} such nodes have room for it", enough) : ""));
   }
   return problems;

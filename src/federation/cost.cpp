@@ -48,7 +48,9 @@ class Reckoning {
               .start_flops = evaluation(),
               .training_flops = training(),
               .evaluation_flops = evaluations(),
-              .bytes = 0};
+              .bytes = 0,
+              .host_memory = 0};
+    cost.host_memory = setup_.cuda ? program_beside_gpu + cost.memory.base : cost.memory.total();
     // Rounds are of two kinds: those in which PCL judges all models, and the others.
     const std::int64_t renewals = renewals_of_collaboration();
     cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);
@@ -118,9 +120,7 @@ class Reckoning {
     if (run.rounds == 0) return 0.0;
     const std::int64_t times =
         run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
-    const bool compares =
-        setup_.method.rule != Rule::gradients &&
-        bytes_in_round(setup_.method, setup_.config, setup_.users, user_, layout_, run.rounds) > 0;
+    const bool compares = setup_.method.rule != Rule::gradients && bytes_in(run.rounds) > 0;
     return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
   }
 

@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 #include <malloc.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "comigs/base/error.hpp"
 
@@ -78,12 +77,12 @@ void synchronize([[maybe_unused]] const c10::Device& device) {
 #endif
 }
 
-std::int64_t memory_bytes([[maybe_unused]] const c10::Device& device) {
+std::int64_t gpu_memory_bytes([[maybe_unused]] const c10::Device& device) {
 #ifdef COMIGS_CUDA
   std::size_t unused = 0, all = 0;
-  if (device.is_cuda() && cudaMemGetInfo(&unused, &all) == cudaSuccess) return static_cast<std::int64_t>(all);
+  if (cudaMemGetInfo(&unused, &all) == cudaSuccess) return static_cast<std::int64_t>(all);
 #endif
-  return static_cast<std::int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  return 0;
 }
 
 std::int64_t peak_memory_bytes([[maybe_unused]] const c10::Device& device) {

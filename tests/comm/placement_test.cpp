@@ -80,17 +80,22 @@ BOOST_AUTO_TEST_CASE(a_batch_system_s_count_is_the_most_a_rank_takes) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-BOOST_FIXTURE_TEST_SUITE(core_quota, TemporaryFolder)
-
-BOOST_AUTO_TEST_CASE(of_either_version_and_the_least_on_the_way_up) {
-  const auto write = [&](const std::string& name, const std::string& text) {
+struct Groups : TemporaryFolder {
+  void write(const std::string& name, const std::string& text) const {
     std::filesystem::create_directories((folder / name).parent_path());
     std::ofstream(folder / name) << text;
-  };
-  const auto quota = [&](const std::string& groups) {
+  }
+  // As /proc/self/cgroup lists them.
+  [[nodiscard]] ControlGroups listed(const std::string& groups) const {
     write("groups", groups);
-    return quota_of_cores(folder / "groups", folder / "mounted");
-  };
+    return {.groups = folder / "groups", .mounted = folder / "mounted"};
+  }
+};
+
+BOOST_FIXTURE_TEST_SUITE(control_groups, Groups)
+
+BOOST_AUTO_TEST_CASE(cores_of_either_version_and_the_least_on_the_way_up) {
+  const auto quota = [&](const std::string& groups) { return quota_of_cores(listed(groups)); };
   write("mounted/slice/job/cpu.max", "max 100000\n");
   write("mounted/slice/cpu.max", "250000 100000\n");
   BOOST_TEST(quota("0::/slice/job\n").value() == 2.5);
@@ -103,6 +108,19 @@ BOOST_AUTO_TEST_CASE(of_either_version_and_the_least_on_the_way_up) {
   BOOST_TEST(quota("5:memory:/docker\n4:cpu,cpuacct:/docker\n").value() == 4.0);
   write("mounted/cpu,cpuacct/docker/cpu.cfs_quota_us", "-1\n");
   BOOST_TEST(!quota("4:cpu,cpuacct:/docker\n").has_value());
+}
+
+BOOST_AUTO_TEST_CASE(memory_is_the_least_of_the_limits_and_the_machine) {
+  const std::int64_t machine = memory_bytes(listed(""));
+  BOOST_TEST(machine > 0);
+  write("mounted/slice/job/memory.max", "max\n");
+  BOOST_TEST(memory_bytes(listed("0::/slice/job\n")) == machine);
+  write("mounted/slice/memory.max", "1048576\n");
+  BOOST_TEST(memory_bytes(listed("0::/slice/job\n")) == 1048576);
+  write("mounted/memory/docker/memory.limit_in_bytes", "2097152\n");
+  BOOST_TEST(memory_bytes(listed("5:memory:/docker\n4:cpu,cpuacct:/docker\n")) == 2097152);
+  write("mounted/memory/docker/memory.limit_in_bytes", "9223372036854771712\n");  // version 1's "no limit"
+  BOOST_TEST(memory_bytes(listed("5:memory:/docker\n")) == machine);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

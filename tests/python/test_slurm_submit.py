@@ -25,7 +25,7 @@ enter() { :; }
 def plan(memory: Sequence[float], flops: Sequence[float] = (), seconds: float = 600.0) -> dict:
     """What `comigs plan --json` prints, as far as it is read."""
     users = [
-        {"name": f"user {i}", "memory_bytes": {"total": total}, "flops_round": work}
+        {"name": f"user {i}", "host_memory_bytes": total, "flops_round": work}
         for i, (total, work) in enumerate(zip(memory, flops or [1e12] * len(memory), strict=True))
     ]
     return {"users": users, "seconds": {"total": seconds}, "problems": []}

@@ -90,7 +90,7 @@ PROGRAMS = {
     "sbatch": 'cat >script; echo "Submitted batch job 7"',
     "comigs": """
         echo "$*" >>calls
-        user='{"memory_bytes": {"total": 2e9}, "flops_round": 1e9}'
+        user='{"host_memory_bytes": 2e9, "flops_round": 1e9}'
         [ "$1" = plan ] && echo "{\\"users\\": [$user, $user, $user], \\"seconds\\": {\\"total\\": 60}}" && exit
         for word; do [ "$last" = --output ] && output=$word; last=$word; done
         [ "$1" = pretrain ] && mkdir -p "$output" && echo w >"$output/model.safetensors" && exit

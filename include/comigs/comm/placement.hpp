@@ -1,6 +1,7 @@
 // Where a rank runs and which cores are its own.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -27,9 +28,14 @@ struct Placement {
 /// they are more than the cores. Needs no MPI.
 [[nodiscard]] int share_of_cores(int ranks);
 
-/// How many cores' time the control groups that /proc/self/cgroup lists, and those around them, leave this
-/// process; nothing where there is no limit. `mounted`: where the groups' files are.
-[[nodiscard]] std::optional<double> quota_of_cores(const std::filesystem::path& groups = "/proc/self/cgroup",
-                                                   const std::filesystem::path& mounted = "/sys/fs/cgroup");
+/// Where the control groups of this process are listed, and where their files are.
+struct ControlGroups {
+  std::filesystem::path groups = "/proc/self/cgroup", mounted = "/sys/fs/cgroup";
+};
+/// How many cores' time its control groups, and those around them, leave this process; nothing where there is
+/// no limit.
+[[nodiscard]] std::optional<double> quota_of_cores(const ControlGroups& where = {});
+/// Bytes of memory that this machine has, and no more than the control groups leave this process.
+[[nodiscard]] std::int64_t memory_bytes(const ControlGroups& where = {});
 
 }  // namespace comigs::comm
