@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ _RULE = re.compile(r"-{60,}")  # mpirun frames what it has to say with two of th
 
 
 def run_logged(command: Sequence[str], log: Path, environment: Mapping[str, str], lock: int) -> int:
-    """Returns the exit code. The command holds the lock too: what a killed sweep leaves keeps others away."""
-    with log.open("wb") as output:
+    """Appends to the log; returns the exit code. The command holds the lock too: what a killed sweep leaves
+    keeps others away."""
+    with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -49,10 +51,16 @@ def last_line(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """mpirun ends its ranks when it is asked to; one that does not end, or a second Ctrl-C, kills it."""
-    process.terminate()
-    try:
-        process.wait(_SECONDS_TO_STOP)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.kill()
-        process.wait()
+    """mpirun hands SIGUSR1 to its ranks, which write a checkpoint and leave; on SIGTERM it would kill them a
+    second later. What does not end, or a second Ctrl-C, is killed."""
+    for request in (signal.SIGUSR1, signal.SIGTERM):
+        process.send_signal(request)
+        try:
+            process.wait(_SECONDS_TO_STOP)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        except KeyboardInterrupt:
+            break
+    process.kill()
+    process.wait()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from .process import last_line
-from .runs import DONE, Run
+from .runs import DONE, INTERRUPTED, Run
 
 
 class Progress:
@@ -33,6 +33,9 @@ class Progress:
         took = _duration(run.seconds() or 0.0)
         if run.status() == DONE:
             print(f"    done in {took}", flush=True)
+        elif code == INTERRUPTED:
+            self.failed.append((run, "interrupted; the same command goes on from its checkpoint"))
+            print("    interrupted, checkpoint written", flush=True)
         else:
             self.failed.append((run, "see run.log there"))
             said = last_line(run.folder / "run.log") if code else "no results.h5"

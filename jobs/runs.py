@@ -2,8 +2,9 @@
 
 * run.json: what is run: options, job file's settings, digests of data and base; written before it begins
 * run.log: what comigs printed
-* results.h5: what comigs measured
+* results.h5, checkpoints: what comigs measured, and where it goes on after an interruption
 * ended.json: exit code and seconds; not there while it runs, nor after an interruption
+* slurm-job: the job, or task of an array, that was last given the run
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from slurm.script import in_queue
+
 from .ini import JobError
 from .items import Case
 from .process import run_logged
@@ -29,6 +32,7 @@ from .scale import DataSet
 
 FOLDER = Path("runs")
 DONE, FAILED, MISSING = "done", "failed", "missing"
+INTERRUPTED = 3  # comigs' exit code where a checkpoint was written
 _LONGEST_NAME = 120
 
 
@@ -97,11 +101,23 @@ class Run:
             os.close(folder)
         return False
 
-    def has_begun(self) -> bool:
-        """Begun and not ended: it is at work, perhaps on another machine, or was interrupted."""
+    def may_be_at_work(self) -> bool:
+        """Begun and not ended, and not known to be interrupted: perhaps another machine is at work there."""
         ended = (self.folder / "ended.json").exists()
         begun = any((self.folder / name).exists() for name in ("run.log", "results.h5"))
-        return self.is_held() or (begun and not ended)
+        job = self.slurm_job()
+        if self.is_held() or (job is not None and not ended and in_queue(job)):
+            return True
+        return begun and not ended and job is None
+
+    def slurm_job(self) -> str | None:
+        try:
+            return (self.folder / "slurm-job").read_text(encoding="utf-8").strip() or None
+        except OSError:
+            return None
+
+    def given_to(self, job: str) -> None:
+        (self.folder / "slurm-job").write_text(job + "\n", encoding="utf-8")
 
     def differences(self) -> list[str]:
         """In what a run that is done here differs from this one."""
@@ -118,19 +134,24 @@ class Run:
         return found
 
     def prepare(self) -> None:
-        """An empty folder but for run.json: what a failed or interrupted run left goes."""
+        """A folder with run.json. What an interruption left stays; what failed or was another run goes."""
+        if self._end() is None and self._read("run.json") == self.identity():
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         write_json(self.folder / "run.json", self.identity())
 
     def execute(self, comigs: str, environment: Mapping[str, str], lock: int) -> int:
-        """Runs it through mpirun and returns the exit code. An interruption leaves no ended.json."""
+        """Runs it through mpirun, goes on where it was interrupted, and returns the exit code. Another
+        interruption leaves no ended.json."""
         self.prepare()
         begun = time.monotonic()
-        command = ["mpirun", "-n", str(users(self.data_set)), *self.command(comigs)]
+        ranks = str(users(self.data_set))
+        command = ["mpirun", "-n", ranks, *self.command(comigs), "--resume", "auto"]
         code = run_logged(command, self.folder / "run.log", environment, lock)
         seconds = round(time.monotonic() - begun, 1)
-        write_json(self.folder / "ended.json", {"code": code, "seconds": seconds})
+        if code != INTERRUPTED:
+            write_json(self.folder / "ended.json", {"code": code, "seconds": seconds})
         return code
 
     def _is_finished(self) -> bool:

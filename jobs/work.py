@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slurm.needs import ask, components, limit, together
-from slurm.script import Job, log_in, script, submit
+from slurm.script import Job, log_in, number_in, script, submit
 from slurm.site import read_site
 
 from .ini import JobError
@@ -68,14 +68,19 @@ def run_missing(plan: Plan, runs: Sequence[Run], means: Means, progress: Progres
 
 
 def array(runs: Sequence[Run], comigs: str, to_slurm: bool) -> str:
-    """The script of the missing runs, or what sbatch says to it. Its tasks find their folders ready. What a
-    task may be working on stays as it is."""
+    """The script of the missing runs, or what sbatch says to it. Its tasks find their folders ready, and go on
+    where they were interrupted. What waits in the queue or may be at work stays as it is."""
     missing = []
     for run in runs:
         if run.status() == DONE:
             continue
-        if run.has_begun():
-            why = "begun and not ended; if nothing is at work there, delete the folder"
+        if run.may_be_at_work():
+            why = (
+                "begun and not ended; if nothing is at work there, go on with it here, without Slurm, "
+                "or delete the folder"
+            )
+            if job := run.slurm_job():
+                why = f"Slurm's job {job} has it"
             print(f"left out: {run.folder}: {why}", file=sys.stderr)
         else:
             missing.append(run)
@@ -84,7 +89,12 @@ def array(runs: Sequence[Run], comigs: str, to_slurm: bool) -> str:
     text = _array_script(missing, comigs)
     for run in missing:
         run.prepare()
-    return submit(text) if to_slurm else text
+    if not to_slurm:
+        return text
+    said = submit(text)
+    for task, run in enumerate(missing):
+        run.given_to(f"{number_in(said)}_{task}")
+    return said
 
 
 def _array_script(runs: Sequence[Run], comigs: str) -> str:
@@ -93,7 +103,7 @@ def _array_script(runs: Sequence[Run], comigs: str) -> str:
     one_of_each = {
         tuple(run.options.items()): run for run in runs
     }.values()  # seeds do not change what is needed
-    needs = together(ask(comigs, run.arguments()) for run in one_of_each)
+    needs = together(ask(comigs, run.arguments(), site) for run in one_of_each)
     return script(
         Job(
             name=f"comigs-{data_set.scale}-{data_set.name}",
@@ -110,6 +120,7 @@ def _array_script(runs: Sequence[Run], comigs: str) -> str:
 def _make(what: str, data_set: DataSet, command: Sequence[str], means: Means) -> None:
     log = runs_of(data_set) / f"{what}.log"
     print(f"{data_set.name}: {what}, log in {log}", file=sys.stderr, flush=True)
+    log.unlink(missing_ok=True)
     code = run_logged(command, log, means.environment, means.lock)
     if code != 0:
         raise JobError(f"{data_set.name}: {what} cannot be made (exit code {code}): {last_line(log)}")

@@ -44,12 +44,15 @@ class Component:
     memory_mebibytes: int
 
 
-def ask(comigs: str, arguments: Sequence[str], must_fit: bool = True) -> Needs:
-    """`arguments`: of `comigs train`. Raises JobError with what comigs says where the run is wrong, or
-    `must_fit` and is too large for this machine."""
+def ask(comigs: str, arguments: Sequence[str], site: Site, must_fit: bool = True) -> Needs:
+    """`arguments`: of `comigs train`. Where the site gives ranks GPUs, needs are those on GPUs, also if this
+    machine has none. Raises JobError with what comigs says where the run is wrong, or `must_fit` and is too
+    large for this machine."""
+    on_gpus = site.gpus_per_task > 0 and not any(word.partition("=")[0] == "--device" for word in arguments)
+    device = ["--device", "cuda"] if on_gpus else []
     try:
         done = subprocess.run(
-            [comigs, "plan", *arguments, "--json"],
+            [comigs, "plan", *arguments, *device, "--json"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -140,6 +140,7 @@ federate_in() { # folder, program and arguments
     local folder=$1 code=0
     shift
     begin
+    this_job >"$folder/slurm-job"
     launch "$@" --resume auto >>"$folder/run.log" 2>&1 || code=$?
     if [ "$code" -eq "$INTERRUPTED" ]; then
         requeue

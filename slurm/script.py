@@ -31,7 +31,13 @@ class Job:
 
 
 def script(job: Job, site: Site) -> str:
-    """To be submitted from the working directory by which the commands name their files."""
+    """To be submitted from the working directory by which the commands name their files. Raises JobError
+    where the ranks would be told to leave before they begin."""
+    if job.minutes * 60 <= site.lead_seconds:
+        raise JobError(
+            f"a time limit of {job.minutes} minutes: {site.file} has lead={site.lead_seconds}, the seconds before"
+            " the limit at which ranks leave; expected a longer limit or a shorter lead"
+        )
     lines = ["#!/bin/bash"]
     for number, component in enumerate(job.components):
         if number > 0:
@@ -66,6 +72,27 @@ def submit(text: str) -> str:
     return done.stdout.strip()
 
 
+def number_in(said: str) -> str:
+    """The job's number in what sbatch says."""
+    found = re.search(r"\d+", said)
+    if found is None:
+        raise JobError(f"sbatch said {said!r}, expected the job's number")
+    return found[0]
+
+
+def in_queue(job: str) -> bool:
+    """Whether a job, or a task of an array, waits or runs. True where Slurm does not tell."""
+    try:
+        done = subprocess.run(
+            ["squeue", "--noheader", f"--jobs={job}"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return True
+    if done.returncode != 0:
+        return "Invalid job id" not in done.stderr
+    return done.stdout.strip() != ""
+
+
 def log_in(folder: Path, name: str) -> str:
     """A log's name for sbatch, in which '%' begins a pattern."""
     return f"{folder}/".replace("%", "%%") + name
@@ -84,6 +111,7 @@ def _of_component(job: Job, component: Component, site: Site) -> list[str]:
     options = [f"--ntasks={component.tasks}", f"--cpus-per-task={component.cpus}"]
     if job.nodes is not None:
         options.append(f"--nodes={job.nodes}")
+        options.append(f"--ntasks-per-node={math.ceil(component.tasks / job.nodes)}")
     if site.gpus_per_task > 0:
         options.append(f"--gpus-per-task={site.gpus_per_task}")
     options += [

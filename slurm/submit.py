@@ -79,8 +79,10 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
     output = _output(options.job, others)
     runs = _runs(options, others, output)
     is_array = options.methods is not None or options.seeds is not None
+    if sys.stderr.isatty():  # it takes a while
+        print("comigs plan works out what the job needs ...", file=sys.stderr)
     needs = together(
-        ask(options.comigs, run.arguments, not options.force) for run in _one_of_each_method(runs)
+        ask(options.comigs, run.arguments, site, not options.force) for run in _one_of_each_method(runs)
     )
     sizes = _sizes(options.components, needs, site, is_array)
     text = script(

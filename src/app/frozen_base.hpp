@@ -5,9 +5,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
+#include "comigs/io/folder_lock.hpp"
 #include "comigs/model/base_model.hpp"
 
 namespace comigs::app {
@@ -24,15 +26,20 @@ class FrozenBase {
   [[nodiscard]] const model::BaseModel& model() const { return *model_; }
 
  private:
-  /// Removes a folder at the end of its life, also where the constructor around it fails.
-  struct TemporaryFolder {
-    std::filesystem::path path;  ///< empty: nothing to remove
-    TemporaryFolder() = default;
+  /// Removes a folder at the end of its life, also where the constructor around it fails. Locked, so that
+  /// what a killed run left can be told from it.
+  class TemporaryFolder {
+   public:
+    explicit TemporaryFolder(std::filesystem::path path);
     TemporaryFolder(const TemporaryFolder&) = delete;
     TemporaryFolder& operator=(const TemporaryFolder&) = delete;
     ~TemporaryFolder();
+
+   private:
+    std::filesystem::path path_;
+    io::FolderLock lock_;
   };
-  TemporaryFolder converted_;
+  std::optional<TemporaryFolder> converted_;
   std::unique_ptr<model::BaseModel> model_;
 };
 

@@ -64,8 +64,9 @@ def _lines(axes: Axes, curves: Curves) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(curves.places, [f"{place:.3g}" for place in curves.places])
     axes.minorticks_off()
+    axes.margins(x=0.09)  # for the numbers beside the first and the last place
     if len(curves.values) > 1:
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right", ncols=2)
 
 
 @styled

@@ -9,7 +9,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const fuzz::Folder folder;
   folder.write("manifest.json", fuzz::input(data, size));
   fuzz::accept_or_refuse([&] {
-    const results::CheckpointManifest manifest = results::read_manifest(folder.path());
+    const results::CheckpointManifest manifest = results::read_manifest(folder.folder);
     fuzz::require(manifest.parts.size() == manifest.identity.users.size());
   });
   return 0;

@@ -1,8 +1,6 @@
 // What the fuzz targets share: the input as text or as a file, and the only way in which it may be refused.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +10,7 @@
 #include <string>
 
 #include "comigs/base/error.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace comigs::fuzz {
 
@@ -30,30 +29,13 @@ inline void require(bool holds) {
   if (!holds) std::abort();
 }
 
-/// A folder of this process's own, removed at its end.
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "comigs-fuzz-XXXXXX").string();
-    require(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-  }
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+/// The input as a file of a folder that is gone at the end of the process.
+struct Folder : TemporaryFolder {
   std::filesystem::path write(const char* name, Input content) const {
-    std::ofstream stream(path_ / name, std::ios::binary | std::ios::trunc);
+    std::ofstream stream(folder / name, std::ios::binary | std::ios::trunc);
     stream.write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
-    return path_ / name;
+    return folder / name;
   }
-
- private:
-  std::filesystem::path path_;
 };
 
 /// Refused is well, in one readable message; any other exception ends the fuzzer.

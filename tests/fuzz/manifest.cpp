@@ -18,15 +18,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const fuzz::Folder folder;
   folder.write("manifest.json", fuzz::input(data, size));
   fuzz::accept_or_refuse([&] {
-    const data::Manifest manifest = data::read_manifest(folder.path());
+    const data::Manifest manifest = data::read_manifest(folder.folder);
     fuzz::require(!manifest.users.empty() && manifest.digest.size() == 64);
-    check_inside(folder.path(), manifest.tokeniser);
+    check_inside(folder.folder, manifest.tokeniser);
     for (const data::UserShards& user : manifest.users)
       for (const data::ShardDescription& shard : {user.train, user.validation, user.test}) {
         fuzz::require(shard.tokens >= 0);
-        check_inside(folder.path(), shard.file);
+        check_inside(folder.folder, shard.file);
       }
-    if (manifest.base) check_inside(folder.path(), manifest.base->train.file);
+    if (manifest.base) check_inside(folder.folder, manifest.base->train.file);
   });
   return 0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -283,3 +284,17 @@ def test_a_folder_that_cannot_be_written_is_said(job, tmp_path):
     (output / "checkpoints").write_text("a file")
     done = finish(job("comigs-1g1s", output), code=1)
     assert f"{output}/checkpoints" in done.errors
+
+
+def test_the_converted_base_of_a_killed_run_goes(job, tmp_path):
+    left, held = tmp_path / ".base-1-1", tmp_path / ".base-2-2"
+    for folder in (left, held):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"weights")
+    lock = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        finish(job("comigs-1g1s", tmp_path, "--precision", "bf16", "--rounds", 1))
+    finally:
+        os.close(lock)
+    assert list(tmp_path.glob(".base-*")) == [held]

@@ -115,8 +115,10 @@ def test_components_as_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert [entry for part in found for entry in part if entry.startswith(("--ntasks", "--nodes"))] == [
         "--ntasks=1",
         "--nodes=1",
+        "--ntasks-per-node=1",
         "--ntasks=3",
         "--nodes=1",
+        "--ntasks-per-node=3",
     ]
 
 
@@ -125,6 +127,17 @@ def test_a_gpu_for_every_rank(capsys: pytest.CaptureFixture[str]) -> None:
     (found,) = options(dry(capsys))
     assert "--gpus-per-task=1" in found
     assert found[-2:] == ["'--constraint=a100|h100'", "--exclusive"]
+    assert Path("calls").read_text().split()[-3:] == ["--device", "cuda", "--json"]
+    dry(capsys, "--device=cpu")
+    assert Path("calls").read_text().split()[-2:] == ["--device=cpu", "--json"]
+
+
+@pytest.mark.parametrize("limit", ["--time=2", "longest"])
+def test_a_limit_within_the_lead_gets_nowhere(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("site.sh").write_text(SITE + ("longest=2\n" if limit == "longest" else ""))
+    assert submit(*([] if limit == "longest" else [limit])) == 2
+    assert "a time limit of 2 minutes: " in capsys.readouterr().err
+    assert not Path("submitted").exists()
 
 
 def test_an_array_of_methods_and_seeds(capsys: pytest.CaptureFixture[str]) -> None:

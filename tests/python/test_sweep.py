@@ -77,7 +77,7 @@ PROGRAMS = {
         [ "$FROM_SETUP" = yes ] || exit 9
         echo "$2 ranks" >>calls
         shift 2
-        trap 'kill $!; wait $!' TERM
+        trap 'kill -USR1 $!; wait $!' USR1
         "$@" &
         wait $! && exit
         code=$?
@@ -88,13 +88,20 @@ PROGRAMS = {
     "srun": 'echo "srun $*" >>calls; while [[ $1 = -* ]]; do shift; done; exec "$@"',
     "scontrol": 'echo "scontrol $*" >>calls; echo "JobId=7 JobState=RUNNING"',
     "sbatch": 'cat >script; echo "Submitted batch job 7"',
+    "squeue": """
+        [ -e queued ] && echo "job $*" && exit
+        echo "slurm_load_jobs error: Invalid job id specified" >&2
+        exit 1
+    """,
     "comigs": """
-        echo "$*" >>calls
+        words=$*
+        echo "${words% --resume auto}" >>calls
         user='{"host_memory_bytes": 2e9, "flops_round": 1e9}'
         [ "$1" = plan ] && echo "{\\"users\\": [$user, $user, $user], \\"seconds\\": {\\"total\\": 60}}" && exit
         for word; do [ "$last" = --output ] && output=$word; last=$word; done
         [ "$1" = pretrain ] && mkdir -p "$output" && echo w >"$output/model.safetensors" && exit
-        [ -e "$output/results.h5" ] && echo "comigs: it would be lost" && exit 2
+        [[ $* = *"--resume auto" ]] || exit 2
+        [ -e "$output/results.h5" ] && echo "$output goes on" >>calls
         echo begun >"$output/results.h5"
         for word; do
             [ -e "interrupt-$word" ] && exit 3
@@ -225,7 +232,7 @@ def test_a_failure_is_told_and_the_others_run(capsys: pytest.CaptureFixture[str]
 
 def test_the_index_is_there_from_the_first_run_on() -> None:
     Path("bin/comigs").write_text(
-        "#!/bin/bash\ncp runs/paper/index.json seen-$RANDOM$RANDOM.json\ntouch ${@: -1}/results.h5\n"
+        "#!/bin/bash\ncp runs/paper/index.json seen-$RANDOM$RANDOM.json\ntouch ${@: -3:1}/results.h5\n"
     )
     assert sweep("two", "--seeds", "1") == 0
     seen = [json.loads(path.read_text())["runs"] for path in Path().glob("seen-*.json")]
@@ -275,10 +282,37 @@ def test_an_interruption_ends_the_run_and_keeps_the_rest(number: int) -> None:
     wait_until_gone(int(Path("pid").read_text()))
     assert statuses()["alpha/local-seed0"] == "done" and statuses()["alpha/other-seed0"] == "missing"
     Path("hang-other").unlink()
-    calls()
+    calls("")
     assert sweep("two", "--seeds", "1") == 0
-    assert ["--method other" in line for line in calls()] == [True]
+    lines = calls("")
+    assert [line for line in lines if "--method" in line] == [
+        "train jobs/datasets/alpha.ini --method other --seed 0 --output runs/paper/alpha/other-seed0"
+    ]
+    assert "runs/paper/alpha/other-seed0 goes on" in lines
     assert Path("runs/paper/alpha/other-seed0/results.h5").read_text() == "complete\n"
+
+
+def test_a_run_that_left_with_a_checkpoint_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("interrupt-other").touch()
+    assert sweep("two", "--seeds", "1") == 1
+    told = capsys.readouterr()
+    assert "    interrupted, checkpoint written\n" in told.out
+    assert "other-seed0, interrupted; the same command goes on from its checkpoint" in told.err
+    Path("interrupt-other").unlink()
+    calls("")
+    assert sweep("two", "--seeds", "1") == 0
+    assert "runs/paper/alpha/other-seed0 goes on" in calls("")
+    assert set(statuses().values()) == {"done"}
+
+
+def test_what_was_interrupted_with_other_settings_is_made_anew() -> None:
+    Path("interrupt-other").touch()
+    assert sweep("two", "--seeds", "1") == 1
+    Path("interrupt-other").unlink()
+    Path("jobs/datasets/common.ini").write_text("[method]\nload_balancing = none\n[run]\nrounds = 3\n")
+    calls("")
+    assert sweep("two", "--seeds", "1", "--replace") == 0
+    assert not [line for line in calls("") if line.endswith("goes on")]
 
 
 def test_after_a_kill_nothing_runs_beside_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
