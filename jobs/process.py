@@ -6,16 +6,23 @@ import itertools
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_SECONDS_TO_STOP = 20.0
+_SECONDS_TO_STOP = 120.0  # a long step, then a checkpoint
 _RULE = re.compile(r"-{60,}")  # mpirun frames what it has to say with two of them
 
 
-def run_logged(command: Sequence[str], log: Path, environment: Mapping[str, str], lock: int) -> int:
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    lock: int,
+    stop: signal.Signals = signal.SIGTERM,
+) -> int:
     """Appends to the log; returns the exit code. The command holds the lock too: what a killed sweep leaves
-    keeps others away."""
+    keeps others away. `stop`: what asks the command to end in order."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -29,7 +36,7 @@ def run_logged(command: Sequence[str], log: Path, environment: Mapping[str, str]
         try:
             return process.wait()
         except KeyboardInterrupt:
-            _stop(process)
+            _stop(process, stop)
             raise
 
 
@@ -50,17 +57,12 @@ def last_line(log: Path) -> str:
     return (others or framed or ["no message"])[-1].strip()
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """mpirun hands SIGUSR1 to its ranks, which write a checkpoint and leave; on SIGTERM it would kill them a
-    second later. What does not end, or a second Ctrl-C, is killed."""
-    for request in (signal.SIGUSR1, signal.SIGTERM):
-        process.send_signal(request)
-        try:
-            process.wait(_SECONDS_TO_STOP)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        except KeyboardInterrupt:
-            break
-    process.kill()
-    process.wait()
+def _stop(process: subprocess.Popen[bytes], request: signal.Signals) -> None:
+    """What does not end, or a second Ctrl-C, kills it."""
+    print("waiting until the command has ended; a second Ctrl-C kills it", file=sys.stderr, flush=True)
+    process.send_signal(request)
+    try:
+        process.wait(_SECONDS_TO_STOP)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()

@@ -26,16 +26,16 @@ class Progress:
         times = f"{self.elapsed()} elapsed, {self._left(number - 1)}"
         print(f"run {number}/{len(self._runs)}  {run.folder}  ({times})", flush=True)
 
-    def held(self, run: Run) -> None:
-        self.failed.append((run, "another process is at work there"))
+    def at_work(self, run: Run) -> None:
+        self.failed.append((run, "another process is at work there, or it is in Slurm's queue"))
 
     def ended(self, run: Run, code: int) -> None:
         took = _duration(run.seconds() or 0.0)
         if run.status() == DONE:
             print(f"    done in {took}", flush=True)
         elif code == INTERRUPTED:
-            self.failed.append((run, "interrupted; the same command goes on from its checkpoint"))
-            print("    interrupted, checkpoint written", flush=True)
+            self.failed.append((run, "interrupted; the same command goes on with it"))
+            print("    interrupted", flush=True)
         else:
             self.failed.append((run, "see run.log there"))
             said = last_line(run.folder / "run.log") if code else "no results.h5"

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from .scale import DataSet
 
 FOLDER = Path("runs")
 DONE, FAILED, MISSING = "done", "failed", "missing"
-INTERRUPTED = 3  # comigs' exit code where a checkpoint was written
+BAD_INPUT, INTERRUPTED = 2, 3  # comigs' exit codes
 _LONGEST_NAME = 120
 
 
@@ -101,14 +102,16 @@ class Run:
             os.close(folder)
         return False
 
+    def is_at_work(self) -> bool:
+        """A process writes there, or Slurm has it in its queue."""
+        job = self.slurm_job()
+        return self.is_held() or (job is not None and in_queue(job))
+
     def may_be_at_work(self) -> bool:
-        """Begun and not ended, and not known to be interrupted: perhaps another machine is at work there."""
+        """The same, or begun by nobody knows whom and not ended: perhaps another machine is at work there."""
         ended = (self.folder / "ended.json").exists()
         begun = any((self.folder / name).exists() for name in ("run.log", "results.h5"))
-        job = self.slurm_job()
-        if self.is_held() or (job is not None and not ended and in_queue(job)):
-            return True
-        return begun and not ended and job is None
+        return self.is_at_work() or (begun and not ended and self.slurm_job() is None)
 
     def slurm_job(self) -> str | None:
         try:
@@ -120,9 +123,10 @@ class Run:
         (self.folder / "slurm-job").write_text(job + "\n", encoding="utf-8")
 
     def differences(self) -> list[str]:
-        """In what a run that is done here differs from this one."""
+        """In what a run that is done here, or has checkpoints here, differs from this one."""
         there, here = self._read("run.json"), self.identity()
-        if there == here or not self._is_finished():
+        has_checkpoints = any(self.folder.glob("checkpoints/*/manifest.json"))
+        if there == here or not (self._is_finished() or has_checkpoints):
             return []
         if there.keys() != here.keys() or not isinstance(there["settings"], dict):
             return ["unknown settings (run.json there is damaged or missing)"]
@@ -134,21 +138,26 @@ class Run:
         return found
 
     def prepare(self) -> None:
-        """A folder with run.json. What an interruption left stays; what failed or was another run goes."""
-        if self._end() is None and self._read("run.json") == self.identity():
+        """A folder with run.json, for `--resume auto`. What a run that was stopped or killed has left stays;
+        what bad input or another run has left goes."""
+        end = self._end()
+        if (end is None or end[0] not in (0, BAD_INPUT)) and self._read("run.json") == self.identity():
+            (self.folder / "ended.json").unlink(missing_ok=True)
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         write_json(self.folder / "run.json", self.identity())
 
     def execute(self, comigs: str, environment: Mapping[str, str], lock: int) -> int:
-        """Runs it through mpirun, goes on where it was interrupted, and returns the exit code. Another
-        interruption leaves no ended.json."""
+        """Runs it through mpirun, goes on where it was stopped, and returns the exit code. An interruption
+        leaves no ended.json, which otherwise has the seconds since the last start."""
         self.prepare()
+        (self.folder / "slurm-job").unlink(missing_ok=True)
         begun = time.monotonic()
         ranks = str(users(self.data_set))
         command = ["mpirun", "-n", ranks, *self.command(comigs), "--resume", "auto"]
-        code = run_logged(command, self.folder / "run.log", environment, lock)
+        # On SIGTERM mpirun would kill the ranks a second later; SIGUSR1 it hands to them.
+        code = run_logged(command, self.folder / "run.log", environment, lock, stop=signal.SIGUSR1)
         seconds = round(time.monotonic() - begun, 1)
         if code != INTERRUPTED:
             write_json(self.folder / "ended.json", {"code": code, "seconds": seconds})

@@ -58,8 +58,8 @@ def run_missing(plan: Plan, runs: Sequence[Run], means: Means, progress: Progres
     for run in runs:
         if run.status() == DONE:
             continue
-        if run.is_held():
-            progress.held(run)
+        if run.is_at_work():
+            progress.at_work(run)
         else:
             progress.begins(run)
             code = run.execute(means.comigs, means.environment, means.lock)
@@ -75,12 +75,9 @@ def array(runs: Sequence[Run], comigs: str, to_slurm: bool) -> str:
         if run.status() == DONE:
             continue
         if run.may_be_at_work():
-            why = (
-                "begun and not ended; if nothing is at work there, go on with it here, without Slurm, "
-                "or delete the folder"
-            )
-            if job := run.slurm_job():
-                why = f"Slurm's job {job} has it"
+            why = "begun and not ended; if nothing is at work there, go on with it here, without Slurm"
+            if run.is_at_work():
+                why = "at work, or in Slurm's queue"
             print(f"left out: {run.folder}: {why}", file=sys.stderr)
         else:
             missing.append(run)

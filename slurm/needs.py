@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.ini import JobError
+from jobs.scale import settings_of
 
 from .site import Site
 
@@ -45,11 +47,12 @@ class Component:
 
 
 def ask(comigs: str, arguments: Sequence[str], site: Site, must_fit: bool = True) -> Needs:
-    """`arguments`: of `comigs train`. Where the site gives ranks GPUs, needs are those on GPUs, also if this
+    """`arguments`: of `comigs train`, the job file first. Where the site gives ranks GPUs, needs are those on GPUs, also if this
     machine has none. Raises JobError with what comigs says where the run is wrong, or `must_fit` and is too
     large for this machine."""
-    on_gpus = site.gpus_per_task > 0 and not any(word.partition("=")[0] == "--device" for word in arguments)
-    device = ["--device", "cuda"] if on_gpus else []
+    chosen = settings_of(Path(arguments[0])).get("device", "auto") != "auto"
+    chosen = chosen or any(word.partition("=")[0] == "--device" for word in arguments)
+    device = ["--device", "cuda"] if site.gpus_per_task > 0 and not chosen else []
     try:
         done = subprocess.run(
             [comigs, "plan", *arguments, *device, "--json"],
@@ -100,7 +103,8 @@ def limit(needs: Needs, site: Site) -> int:
     wanted = minutes_of(needs, site.lead_seconds)
     if wanted is None and site.longest_minutes is None:
         raise JobError(
-            f"comigs plan measures no time here, and {site.file} sets no longest=: expected --time"
+            f"comigs plan measures no time here, and {site.file} sets no longest=: expected that, or the"
+            " --time of slurm/submit"
         )
     if wanted is None or site.longest_minutes is None:
         return wanted or site.longest_minutes or 0

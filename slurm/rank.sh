@@ -3,10 +3,16 @@
 # usage: slurm/rank.sh FOLDER COMMAND...   (slurm/run.sh says what for)
 folder=$1
 shift
-# Slurm signals the command as well: this shell only has to outlive it.
-trap : USR1 TERM
-"$@"
-code=$?
+# Slurm may signal this shell alone: where it tracks processes by control groups, children get nothing but SIGKILL.
+trap 'told=yes; kill -USR1 $!' USR1
+trap 'told=yes; kill -TERM $!' TERM
+"$@" &
+while :; do # a signal ends `wait` before the command has ended
+    told=no
+    wait $!
+    code=$?
+    [ "$told" = yes ] || break
+done
 # By another name first: a file that is there is whole.
 echo "$code" >"$folder/.$SLURM_PROCID" && mv "$folder/.$SLURM_PROCID" "$folder/rank-$SLURM_PROCID"
 exit "$code"

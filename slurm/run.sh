@@ -27,6 +27,7 @@ launch() {
     if [ "$launcher" = mpirun ]; then
         words=(mpirun "$@")
     elif [ "${SLURM_HET_SIZE:-1}" -gt 1 ]; then
+        rm -rf "$PWD/.slurm-$SLURM_JOB_ID"-* # of a start that was killed
         codes=$(mktemp -d "$PWD/.slurm-$SLURM_JOB_ID-XXXXXX") || return 1
         for ((group = 0; group < SLURM_HET_SIZE; ++group)); do
             cpus=SLURM_CPUS_PER_TASK_HET_GROUP_$group
@@ -40,7 +41,7 @@ launch() {
     fi
     "${words[@]}" &
     launcher_id=$!
-    [ -z "$codes" ] || release "$launcher_id" "$codes" &
+    [ -z "$codes" ] || { release "$launcher_id" "$codes" & }
     trap 'told=yes; kill -USR1 "$launcher_id" 2>/dev/null' USR1
     # mpirun would end its ranks on SIGTERM; SIGUSR1 it passes on.
     [ "$launcher" = mpirun ] && local term=USR1 || local term=TERM
@@ -59,28 +60,36 @@ launch() {
 
 # srun of a heterogeneous job may stay for ever after its last rank has left: its PMIx plugin has one agent for all
 # components, and their threads race for it (seen in Slurm 22.05). Ranks leave their exit codes in a folder, so that such
-# an srun can be ended and the code of the run is known.
+# an srun can be ended and the code of the run is known. Killed ranks leave none: for them the controller is asked.
 all_left() { # folder
     local name tasks=0
     for name in "${!SLURM_NTASKS_HET_GROUP_@}"; do tasks=$((tasks + ${!name})); done
-    [ "$(find "$1" -name 'rank-*' | wc -l)" -eq "$tasks" ]
+    [ "$tasks" -gt 0 ] && [ "$(find "$1" -name 'rank-*' | wc -l)" -eq "$tasks" ]
 }
-has_steps() { # some components of this job run ranks, as far as the controller tells
+has_steps() { # some component of this job runs ranks, as far as the controller tells
     local name jobs='' steps
     for name in "${!SLURM_JOB_ID_HET_GROUP_@}"; do jobs+=${!name},; done
     steps=$(squeue --noheader --steps --jobs="$jobs" --format=%i) || return 0
     grep -q '\.[0-9]' <<<"$steps"
 } 2>/dev/null
 release() { # launcher's process, folder
+    local looks=0 seen=no gone=0
+    trap '' USR1 TERM
     while kill -0 "$1" 2>/dev/null; do
         sleep 5
-        compgen -G "$2/rank-*" >/dev/null || continue
-        sleep "$SECONDS_TO_LEAVE"
-        if all_left "$2" || ! has_steps; then
-            kill -KILL "$1" 2>/dev/null && say "all ranks have left, but srun had not"
-            return
+        if all_left "$2"; then
+            sleep "$SECONDS_TO_LEAVE"
+            break
+        fi
+        # A minute later again: other nodes' files may take so long to be seen here.
+        [ $((looks++ % 12)) -eq 0 ] || continue
+        if has_steps; then
+            seen=yes gone=0
+        elif [ "$seen" = yes ] && [ $((++gone)) -eq 3 ]; then
+            break
         fi
     done
+    [ ! -d "$2" ] || ! kill -KILL "$1" 2>/dev/null || say "all ranks have left, but srun had not"
 }
 
 # The name by which Slurm requeues this job alone: the id of an array's first task would mean the whole array.
@@ -141,6 +150,7 @@ federate_in() { # folder, program and arguments
     shift
     begin
     this_job >"$folder/slurm-job"
+    rm -f "$folder/ended.json"
     launch "$@" --resume auto >>"$folder/run.log" 2>&1 || code=$?
     if [ "$code" -eq "$INTERRUPTED" ]; then
         requeue

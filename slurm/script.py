@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -74,17 +75,18 @@ def submit(text: str) -> str:
 
 def number_in(said: str) -> str:
     """The job's number in what sbatch says."""
-    found = re.search(r"\d+", said)
+    found = re.search(r"\bjob (\d+)", said)
     if found is None:
         raise JobError(f"sbatch said {said!r}, expected the job's number")
-    return found[0]
+    return found[1]
 
 
 def in_queue(job: str) -> bool:
     """Whether a job, or a task of an array, waits or runs. True where Slurm does not tell."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         done = subprocess.run(
-            ["squeue", "--noheader", f"--jobs={job}"], capture_output=True, text=True, check=False
+            ["squeue", "--noheader", f"--jobs={job}"], env=own, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return True

@@ -15,15 +15,19 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Limit over period; nothing where there is no limit.
-std::optional<double> ratio(const std::string& limit, double period) {
+// Nothing where there is no limit.
+std::optional<double> positive(const std::string& limit) {
   try {
-    const double amount = std::stod(limit);
-    if (amount > 0.0 && period > 0.0) return amount / period;
+    if (const double amount = std::stod(limit); amount > 0.0) return amount;
   } catch (const std::exception&) {
     // "max": no limit
   }
   return std::nullopt;
+}
+
+std::optional<double> ratio(const std::string& quota, double period) {
+  const std::optional<double> amount = positive(quota);
+  return amount && period > 0.0 ? std::optional(*amount / period) : std::nullopt;
 }
 
 // Version 2 has both numbers in one file, version 1 has two files.
@@ -38,7 +42,7 @@ std::optional<double> quota_in(const fs::path& folder) {
 
 std::optional<double> memory_in(const fs::path& folder) {
   for (const char* name : {"memory.max", "memory.limit_in_bytes"})
-    if (std::string limit; std::ifstream(folder / name) >> limit) return ratio(limit, 1.0);
+    if (std::string limit; std::ifstream(folder / name) >> limit) return positive(limit);
   return std::nullopt;
 }
 

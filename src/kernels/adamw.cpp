@@ -4,7 +4,7 @@
 
 // One clone of the loop for each vector width, picked when the program starts. Sanitizers cannot instrument
 // the picking.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COMIGS_VECTOR_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define COMIGS_VECTOR_CLONES

@@ -261,6 +261,18 @@ def test_an_srun_that_stays_does_not_hold_the_job(job: Job, rounds: str, state: 
     assert "all ranks have left, but srun had not" in job.log()
 
 
+def test_a_signal_to_the_shell_around_a_rank_reaches_it(tmp_path: Path) -> None:
+    # Where Slurm tracks processes by control groups it signals nothing but its own child.
+    rank = subprocess.Popen(
+        [ROOT / "slurm" / "rank.sh", tmp_path, "bash", "-c", "trap 'exit 3' USR1; echo up; while :; do sleep 0.1; done"],
+        env=os.environ | {"SLURM_PROCID": "2"}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert rank.stdout is not None and rank.stdout.readline() == "up\n"
+    rank.send_signal(signal.SIGUSR1)
+    assert rank.wait(60) == 3
+    assert (tmp_path / "rank-2").read_text() == "3\n"
+
+
 def test_an_array_of_methods_and_seeds(job: Job) -> None:
     number = job.submit("--methods", "comigs-1g1s,fedavg", "--seeds", 2, "--rounds", 1)
     tasks = job.cluster.wait(number)

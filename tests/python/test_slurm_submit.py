@@ -130,6 +130,9 @@ def test_a_gpu_for_every_rank(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("calls").read_text().split()[-3:] == ["--device", "cuda", "--json"]
     dry(capsys, "--device=cpu")
     assert Path("calls").read_text().split()[-2:] == ["--device=cpu", "--json"]
+    Path("job.ini").write_text("[run]\noutput = run\ndevice = cpu\n")
+    dry(capsys)
+    assert Path("calls").read_text().split()[-2:] == ["job.ini", "--json"]
 
 
 @pytest.mark.parametrize("limit", ["--time=2", "longest"])

@@ -278,6 +278,7 @@ def test_an_interruption_ends_the_run_and_keeps_the_rest(number: int) -> None:
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "a second Ctrl-C kills it" in errors
     assert errors.splitlines()[-1] == "error: interrupted; the same command goes on from here"
     wait_until_gone(int(Path("pid").read_text()))
     assert statuses()["alpha/local-seed0"] == "done" and statuses()["alpha/other-seed0"] == "missing"
@@ -296,8 +297,8 @@ def test_a_run_that_left_with_a_checkpoint_goes_on(capsys: pytest.CaptureFixture
     Path("interrupt-other").touch()
     assert sweep("two", "--seeds", "1") == 1
     told = capsys.readouterr()
-    assert "    interrupted, checkpoint written\n" in told.out
-    assert "other-seed0, interrupted; the same command goes on from its checkpoint" in told.err
+    assert "    interrupted\n" in told.out
+    assert "other-seed0, interrupted; the same command goes on with it" in told.err
     Path("interrupt-other").unlink()
     calls("")
     assert sweep("two", "--seeds", "1") == 0
@@ -305,14 +306,30 @@ def test_a_run_that_left_with_a_checkpoint_goes_on(capsys: pytest.CaptureFixture
     assert set(statuses().values()) == {"done"}
 
 
-def test_what_was_interrupted_with_other_settings_is_made_anew() -> None:
+def test_what_was_interrupted_with_other_settings_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     Path("interrupt-other").touch()
     assert sweep("two", "--seeds", "1") == 1
     Path("interrupt-other").unlink()
+    checkpoint = Path("runs/paper/alpha/other-seed0/checkpoints/000001/manifest.json")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
     Path("jobs/datasets/common.ini").write_text("[method]\nload_balancing = none\n[run]\nrounds = 3\n")
     calls("")
+    assert sweep("two", "--seeds", "1") == 2
+    assert "other-seed0 and 1 more runs: made with rounds unset there, 3 now" in capsys.readouterr().err
+    assert checkpoint.exists()
     assert sweep("two", "--seeds", "1", "--replace") == 0
-    assert not [line for line in calls("") if line.endswith("goes on")]
+    assert not checkpoint.exists() and not [line for line in calls("") if line.endswith("goes on")]
+
+
+@pytest.mark.parametrize("code, goes_on", [(1, True), (137, True), (2, False)])
+def test_what_failed_goes_on_unless_it_was_refused(code: int, goes_on: bool) -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    folder = Path("runs/paper/alpha/other-seed0")
+    (folder / "ended.json").write_text(json.dumps({"code": code, "seconds": 1}))
+    calls("")
+    assert sweep("two", "--seeds", "1") == 0
+    assert ([line for line in calls("") if line.endswith("goes on")] != []) == goes_on
 
 
 def test_after_a_kill_nothing_runs_beside_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:

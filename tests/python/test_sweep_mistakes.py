@@ -36,7 +36,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.Captur
     (OTHER / "results.h5").write_text("half")
     with locked(OTHER):
         assert sweep("two", "--seeds", "1") == 1
-    assert f"failed: {OTHER}, another process is at work there" in capsys.readouterr().err
+    assert f"failed: {OTHER}, another process is at work there, or it is in Slurm's queue" in capsys.readouterr().err
     assert (OTHER / "results.h5").read_text() == "half"
     assert ["--method local" in line for line in calls()] == [True]
     assert sweep("two", "--seeds", "1") == 0
@@ -61,8 +61,16 @@ def test_what_waits_in_the_queue_is_not_submitted_again(capsys: pytest.CaptureFi
     Path("queued").touch()
     assert sweep("two", "--seeds", "1", "--submit") == 0
     told = capsys.readouterr()
-    assert f"left out: {OTHER}: Slurm's job 7_0 has it" in told.err
+    assert f"left out: {OTHER}: at work, or in Slurm's queue" in told.err
     assert "# alpha: none of 2 runs is to be started" in told.out
+
+
+def test_what_slurm_has_is_not_run_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep("two", "--seeds", "1", "--submit") == 0
+    Path("queued").touch()
+    assert sweep("two", "--seeds", "1") == 1
+    assert f"failed: {OTHER}, another process is at work there, or it is in Slurm's" in capsys.readouterr().err
+    assert calls() == []
 
 
 def test_what_slurm_no_longer_has_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +78,7 @@ def test_what_slurm_no_longer_has_goes_on(capsys: pytest.CaptureFixture[str]) ->
     (OTHER / "results.h5").write_text("half")
     with locked(OTHER):
         assert sweep("two", "--seeds", "1", "--submit") == 0
-    assert f"left out: {OTHER}: Slurm's job 7_0 has it" in capsys.readouterr().err
+    assert f"left out: {OTHER}: at work, or in Slurm's queue" in capsys.readouterr().err
     assert sweep("two", "--seeds", "1", "--submit") == 0
     assert "left out" not in capsys.readouterr().err
     assert (OTHER / "results.h5").read_text() == "half"  # for the task to go on with

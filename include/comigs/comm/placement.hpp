@@ -1,4 +1,4 @@
-// Where a rank runs and which cores are its own.
+// Where a rank runs, which cores are its own, and how much memory there is.
 #pragma once
 
 #include <cstdint>
