@@ -33,7 +33,7 @@ int threads_of_rank(const Job& job) {
 
 // How much longer a step takes where all users share this machine's cores or cards.
 double held_up(const Job& job, int threads, const c10::Device& device) {
-  const int there = device.is_cuda() ? model::visible_gpus() : comm::share_of_cores(1),
+  const int there = device.is_cuda() ? model::visible_gpus() : comm::cores_of_node(),
             wanted = device.is_cuda() ? users_of(job) : users_of(job) * threads;
   return std::max(1.0, static_cast<double>(wanted) / std::max(1, there));
 }

@@ -212,9 +212,17 @@ void all_leave(const Run& run, const RoundProgress& progress, const UserRound& s
 
 // With the user's micro-batches as they fit its memory on its device.
 config::Config fitted(const Job& job, std::size_t user, const c10::Device& device) {
+  const auto fit = [&](std::size_t u) {
+    return federation::micro_batch_sequences(job.config, u, job.architecture, job.users[u], device);
+  };
   config::Config config = job.config;
-  config.users[user].micro_batch_sequences =
-      federation::micro_batch_sequences(job.config, user, job.architecture, job.users[user], device);
+  try {
+    config.users[user].micro_batch_sequences = fit(user);
+  } catch (const ConfigError&) {
+    // All ranks with too little name the first such user, so that there is one message.
+    for (std::size_t u = 0; u < user; ++u) (void)fit(u);
+    throw;
+  }
   return config;
 }
 

@@ -85,6 +85,8 @@ Placement all_place(const Communicator& world) {
   return placement;
 }
 
+int cores_of_node() { return static_cast<int>(std::min(allowed_cores().size(), most_by_quota(1))); }
+
 int share_of_cores(int ranks) {
   return static_cast<int>(std::min(
       {allowed_cores().size() / static_cast<std::size_t>(ranks), most_by_quota(ranks), most_per_rank()}));

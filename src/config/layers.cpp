@@ -74,8 +74,9 @@ std::string meant_section(const Schema& schema, std::string_view section) {
 /// its own.
 std::string meant_flag(const Schema& schema, std::string_view name) {
   const std::size_t dot = name.rfind('.');
-  const std::string_view prefix = dot == name.npos ? std::string_view{} : name.substr(0, dot + 1);
-  const std::string_view last = name.substr(prefix.size());
+  const std::string_view section = dot == name.npos ? std::string_view{} : name.substr(0, dot),
+                         last = dot == name.npos ? name : name.substr(dot + 1);
+  const std::string_view prefix = user_of(schema, section) ? name.substr(0, dot + 1) : std::string_view{};
   std::vector<std::string> flags;
   for (const OptionInfo& option : schema.options) {
     if (option.flag() == last && !schema.by_user(option)) return fmt::format("'--{}'", last);

@@ -6,7 +6,11 @@
 #include <fmt/format.h>
 #include <boost/program_options.hpp>
 
+#include <algorithm>
+#include <array>
+#include <cctype>
 #include <sstream>
+#include <string_view>
 
 namespace comigs::config {
 namespace {
@@ -93,6 +97,15 @@ bool is_flag(const Schema& schema, std::string_view word) {
   });
 }
 
+/// What people write for true and false; no name of a job file.
+bool means_truth(std::string_view word) {
+  constexpr std::array words = {"true", "false", "yes", "no", "on", "off", "1", "0"};
+  return std::any_of(words.begin(), words.end(), [&](std::string_view known) {
+    return std::equal(word.begin(), word.end(), known.begin(), known.end(),
+                      [](unsigned char a, char b) { return std::tolower(a) == b; });
+  });
+}
+
 /// Names with dashes; "=true" after a flag without a value, as Program_options would take the job file that
 /// follows for it.
 void respell(std::vector<std::string>& words, const Schema& schema) {
@@ -102,7 +115,7 @@ void respell(std::vector<std::string>& words, const Schema& schema) {
     const std::size_t end = std::min(word.find('='), word.size());
     word.replace(0, end, respelled(word.substr(0, end), '_', '-'));
     const std::string next = i + 1 < words.size() ? words[i + 1] : "";
-    if (is_flag(schema, word) && next != "true" && next != "false") word += "=true";
+    if (is_flag(schema, word) && !means_truth(next)) word += "=true";
   }
 }
 

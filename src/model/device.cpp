@@ -4,6 +4,12 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
+#include <latch>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
 #include "comigs/base/error.hpp"
 
 #ifdef COMIGS_CUDA
@@ -57,7 +63,31 @@ std::string describe(const c10::Device& device) {
              : device.str();
 }
 
+namespace {
+
+// LibTorch waits for ever for threads that it cannot have; each of its two pools has so many.
+void check_threads(int count) {
+  std::latch end(1);
+  std::vector<std::jthread> threads;
+  std::string reason;
+  try {
+    for (int i = 0; i < 2 * count; ++i) threads.emplace_back([&] { end.wait(); });
+  } catch (const std::system_error& error) {
+    reason = error.what();
+  }
+  end.count_down();
+  threads.clear();
+  if (!reason.empty())
+    throw ConfigError(
+        fmt::format("--threads: found {}, which this process may not start ({}); expected fewer, or "
+                    "higher limits (ulimit -u and -v, the control group's pids.max)",
+                    count, reason));
+}
+
+}  // namespace
+
 void set_up_host(int threads) {
+  check_threads(threads);
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);  // never
   at::set_num_interop_threads(1);

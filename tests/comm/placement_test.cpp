@@ -78,6 +78,14 @@ BOOST_AUTO_TEST_CASE(a_batch_system_s_count_is_the_most_a_rank_takes) {
   BOOST_TEST(placement.cores == 1);
 }
 
+BOOST_AUTO_TEST_CASE(a_batch_system_s_count_for_a_rank_is_not_the_node_s) {
+  setenv("SLURM_CPUS_PER_TASK", "1", 1);
+  const int share = share_of_cores(1), node = cores_of_node();
+  unsetenv("SLURM_CPUS_PER_TASK");
+  BOOST_TEST(share == 1);
+  BOOST_TEST(node == share_of_cores(1));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 struct Groups : TemporaryFolder {

@@ -27,6 +27,8 @@ BOOST_AUTO_TEST_CASE(a_flag_takes_no_value_or_true_or_false) {
   BOOST_TEST(!from_words({"--reproducible", "false"}).run.reproducible);
   BOOST_TEST(words_error({"--reproducible=maybe"}) ==
              "--reproducible: found 'maybe', expected true or false");
+  for (const char* word : {"no", "0", "False", "ON"})
+    BOOST_TEST(words_error({"--reproducible", word}).starts_with("--reproducible: found '"));
   BOOST_TEST(
       contains(words_error({"--reproducible", "absent.ini"}), "cannot read the job file 'absent.ini'"));
 }
@@ -34,6 +36,8 @@ BOOST_AUTO_TEST_CASE(a_flag_takes_no_value_or_true_or_false) {
 BOOST_AUTO_TEST_CASE(unknown_options_come_with_a_suggestion) {
   BOOST_TEST(words_error({"--ruonds", "5"}) == "unknown option '--ruonds'; did you mean '--rounds'?");
   BOOST_TEST(words_error({"--ruonds=5"}) == "unknown option '--ruonds'; did you mean '--rounds'?");
+  BOOST_TEST(words_error({"--user.-1.memory", "5"}) ==
+             "unknown option '--user.-1.memory'; did you mean '--memory'?");
   BOOST_TEST(words_error({"--round", "5"}) == "unknown option '--round'; did you mean '--rounds'?");
   BOOST_TEST(words_error({"--temperature", "5"}) == "unknown option '--temperature'");
   BOOST_TEST(words_error({"--user.0.expertz", "5"}) ==

@@ -112,6 +112,11 @@ def memory_that_nothing_fits_in(job: Job) -> list[object]:
     return [f"[user.{job.ranks - 1}] memory = 1e-05 GiB", "one sequence of 12 tokens takes 0.000"]
 
 
+def memory_that_nobody_has(job: Job) -> list[object]:
+    job.options["--memory"] = 1e-5
+    return ["[user.0] memory = 1e-05 GiB", "one sequence of 12 tokens takes 0.000"]
+
+
 def communication_without_sums(job: Job) -> list[object]:
     job.options |= {"--method": "local", "--communication": "bf16"}
     return ["[run] communication = bf16", "'local' sends nothing"]
@@ -200,6 +205,7 @@ SPOILT: list[Callable[[Job], list[object]]] = [
     missing_job_file,
     value_out_of_range,
     memory_that_nothing_fits_in,
+    memory_that_nobody_has,
     communication_without_sums,
     missing_data_folder,
     damaged_manifest,

@@ -213,6 +213,13 @@ def test_all_users_are_held_to_this_machine_s_memory(mid, texts):
     assert planned(*options, *remedy[1].split())["problems"] == []
 
 
+def test_threads_that_cannot_be_started_are_refused(job):
+    limited = ["bash", "-c", 'ulimit -v 3000000; exec "$@"', "bash", executable(), "plan", *job, *TINY]
+    done = run([*limited, "--device", "cpu", "--threads", 1000])
+    assert done.code == 2, done.output + done.errors
+    assert "--threads: found 1000, which this process may not start" in done.errors
+
+
 # Automatic numbers of experts -------------------------------------------------------------------------------
 
 

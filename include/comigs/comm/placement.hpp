@@ -27,6 +27,8 @@ struct Placement {
 /// Local. How many cores each of `ranks` ranks on this node could count on, started as this process was; 0:
 /// they are more than the cores. Needs no MPI.
 [[nodiscard]] int share_of_cores(int ranks);
+/// Local. How many cores this process's affinity and quota leave to it and to others started as it was.
+[[nodiscard]] int cores_of_node();
 
 /// Where the control groups of this process are listed, and where their files are.
 struct ControlGroups {

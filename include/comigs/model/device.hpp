@@ -19,6 +19,7 @@ namespace comigs::model {
 
 /// Sets both of LibTorch's thread pools, and has the C library keep freed memory, so that a step finds the
 /// pages of the step before instead of asking the system for them again. Before any other use of LibTorch.
+/// Throws ConfigError where the process may not start so many threads.
 void set_up_host(int threads);
 
 /// The stream that LibTorch's kernels are queued on, as a cudaStream_t; null on the CPU.
