@@ -50,7 +50,7 @@ if [ "$rank" = "$KILL" ]; then
     date +%s.%N >"$PLACES.killed"
 else
     kill -STOP $!
-    touch "$OUTPUT/held"
+    touch "$OUTPUT/held-$rank"
 fi
 while kill -0 $! 2>/dev/null; do
     wait $!
@@ -113,11 +113,13 @@ class Job:
     def wait(self, number: str) -> Ended:
         return self.cluster.wait(number)[0]
 
-    def wait_until_held(self, number: str, output: Path | None = None) -> None:
+    def wait_until_held(self, number: str, output: Path | None = None, ranks: int = 4) -> None:
+        """All of them: one that is signalled before it stops would stop for ever."""
+
         def is_held() -> bool:
             states = {record["JobState"] for record in self.cluster.records(number)}
             assert states <= {"PENDING", "RUNNING", "CONFIGURING"}, self.log()
-            return ((output or self.output) / "held").exists()
+            return len([*(output or self.output).glob("held-*")]) == ranks
 
         self.cluster.wait_for("the first checkpoint", is_held)
 
@@ -285,7 +287,7 @@ def test_an_array_of_methods_and_seeds(job: Job) -> None:
 
 def test_a_component_that_is_told_to_leave_requeues_all(job: Job) -> None:
     number = job.submit("--components", "2,2", hold="3")
-    job.wait_until_held(number)
+    job.wait_until_held(number, ranks=1)
     job.cluster.run("scancel", "--signal=USR1", number)
     assert [part.state for part in job.cluster.wait(number)] == ["COMPLETED"] * 2, job.log()
     assert [place.restart for place in job.places()] == [0] * 4 + [1] * 4
