@@ -107,11 +107,11 @@ class Run:
         job = self.slurm_job()
         return self.is_held() or (job is not None and in_queue(job))
 
-    def may_be_at_work(self) -> bool:
-        """The same, or begun by nobody knows whom and not ended: perhaps another machine is at work there."""
+    def is_unaccounted_for(self) -> bool:
+        """Begun by nobody knows whom and not ended: perhaps another machine is at work there."""
         ended = (self.folder / "ended.json").exists()
         begun = any((self.folder / name).exists() for name in ("run.log", "results.h5"))
-        return self.is_at_work() or (begun and not ended and self.slurm_job() is None)
+        return begun and not ended and self.slurm_job() is None
 
     def slurm_job(self) -> str | None:
         try:

@@ -74,11 +74,12 @@ def array(runs: Sequence[Run], comigs: str, to_slurm: bool) -> str:
     for run in runs:
         if run.status() == DONE:
             continue
-        if run.may_be_at_work():
-            why = "begun and not ended; if nothing is at work there, go on with it here, without Slurm"
-            if run.is_at_work():
-                why = "at work, or in Slurm's queue"
-            print(f"left out: {run.folder}: {why}", file=sys.stderr)
+        if run.is_at_work():
+            _leave_out(run, "at work, or in Slurm's queue")
+        elif run.is_unaccounted_for():
+            _leave_out(
+                run, "begun and not ended; if nothing is at work there, go on with it here, without Slurm"
+            )
         else:
             missing.append(run)
     if not missing:
@@ -92,6 +93,10 @@ def array(runs: Sequence[Run], comigs: str, to_slurm: bool) -> str:
     for task, run in enumerate(missing):
         run.given_to(f"{number_in(said)}_{task}")
     return said
+
+
+def _leave_out(run: Run, why: str) -> None:
+    print(f"left out: {run.folder}: {why}", file=sys.stderr)
 
 
 def _array_script(runs: Sequence[Run], comigs: str) -> str:

@@ -45,7 +45,7 @@ Place find_place(const config::Run& run, int threads) {
     return {.memory_bytes = comm::memory_bytes()};
   if (!visible) return {.device = c10::DeviceType::CUDA, .visible = false};
   const c10::Device device = model::bind_gpu(0);
-  return {.device = device, .visible = true, .memory_bytes = model::gpu_memory_bytes(device)};
+  return {.device = device, .visible = true, .memory_bytes = model::gpu_memory_bytes()};
 }
 
 // What ranks read at their start, with the checks that they make.

@@ -112,11 +112,11 @@ constexpr Option<Job> options[] = {
     optimiser.option<&Optimiser::weight_decay>("weight_decay", "NUMBER", "decoupled, times the learning rate",
                                                at_least(0)),
 
-    experts_option(user.option<&User::experts>("experts", "N",
-                                               "experts in every MLP block; auto: as many as memory (beside "
-                                               "parts of the batch as large as with one) "
-                                               "and step_budget allow, 16 at most",
-                                               between(1, 64))),
+    experts_option(
+        user.option<&User::experts>("experts", "N",
+                                    "experts in every MLP block; auto: as many as memory (beside parts of "
+                                    "the batch as large as with one) and step_budget allow, 16 at most",
+                                    between(1, 64))),
     user.option<&User::lora_rank>("lora_rank", "N", "rank of every LoRA", between(1, 4096)),
     user.option<&User::lora_alpha>("lora_alpha", "NUMBER", "LoRA's scale: gamma = alpha / sqrt(rank)",
                                    above(0)),
@@ -125,8 +125,7 @@ constexpr Option<Job> options[] = {
                                         between(1, most)),
     user.option<&User::micro_batch_sequences>(
         "micro_batch_sequences", "SEQUENCES",
-        "most sequences run at a time; 0: the whole batch. Load balancing is taken "
-        "over each such part",
+        "most sequences run at a time; 0: the whole batch. Load balancing is taken over each such part",
         between(0, most)),
     user.option<&User::memory>("memory", "GIB",
                                "memory for base, training and activations, by smaller micro-batches; 0: any",

@@ -42,15 +42,15 @@ class Reckoning {
 
   [[nodiscard]] Cost cost() const {
     const config::Run& run = setup_.config.run;
+    const PeakMemory peak = memory();
     Cost cost{.parameters = layout_.values().numel(),
               .micro_batch_sequences = own_.micro_batch_sequences,
-              .memory = memory(),
+              .memory = peak,
               .start_flops = evaluation(),
               .training_flops = training(),
               .evaluation_flops = evaluations(),
               .bytes = 0,
-              .host_memory = 0};
-    cost.host_memory = setup_.cuda ? program_beside_gpu + cost.memory.base : cost.memory.total();
+              .host_memory = setup_.cuda ? program_beside_gpu + peak.base : peak.total()};
     // Rounds are of two kinds: those in which PCL judges all models, and the others.
     const std::int64_t renewals = renewals_of_collaboration();
     cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);

@@ -107,7 +107,7 @@ void synchronize([[maybe_unused]] const c10::Device& device) {
 #endif
 }
 
-std::int64_t gpu_memory_bytes([[maybe_unused]] const c10::Device& device) {
+std::int64_t gpu_memory_bytes() {
 #ifdef COMIGS_CUDA
   std::size_t unused = 0, all = 0;
   if (cudaMemGetInfo(&unused, &all) == cudaSuccess) return static_cast<std::int64_t>(all);

@@ -43,59 +43,6 @@ def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.Captur
     assert (OTHER / "results.h5").read_text() == "complete\n"
 
 
-@pytest.mark.parametrize("file", ["results.h5", "run.log"])
-def test_what_may_be_at_work_on_another_machine_is_not_submitted(
-    file: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    OTHER.mkdir(parents=True)
-    (OTHER / file).write_text("half")
-    assert sweep("two", "--seeds", "1", "--submit") == 0
-    assert f"left out: {OTHER}: begun and not ended" in capsys.readouterr().err
-    assert (OTHER / file).read_text() == "half"
-    script = Path("script").read_text()
-    assert "--array=0-0\n" in script and "0) federate_in runs/paper/alpha/local-seed0" in script
-
-
-def test_what_waits_in_the_queue_is_not_submitted_again(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep("two", "--seeds", "1", "--submit") == 0
-    Path("queued").touch()
-    assert sweep("two", "--seeds", "1", "--submit") == 0
-    told = capsys.readouterr()
-    assert f"left out: {OTHER}: at work, or in Slurm's queue" in told.err
-    assert "# alpha: none of 2 runs is to be started" in told.out
-
-
-def test_what_slurm_has_is_not_run_here(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep("two", "--seeds", "1", "--submit") == 0
-    Path("queued").touch()
-    assert sweep("two", "--seeds", "1") == 1
-    assert f"failed: {OTHER}, another process is at work there, or it is in Slurm's" in capsys.readouterr().err
-    assert calls() == []
-
-
-def test_what_slurm_no_longer_has_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep("two", "--seeds", "1", "--submit") == 0
-    (OTHER / "results.h5").write_text("half")
-    with locked(OTHER):
-        assert sweep("two", "--seeds", "1", "--submit") == 0
-    assert f"left out: {OTHER}: at work, or in Slurm's queue" in capsys.readouterr().err
-    assert sweep("two", "--seeds", "1", "--submit") == 0
-    assert "left out" not in capsys.readouterr().err
-    assert (OTHER / "results.h5").read_text() == "half"  # for the task to go on with
-    assert "0) federate_in runs/paper/alpha/other-seed0" in Path("script").read_text()
-
-
-def test_slurm_takes_odd_names(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("jobs/datasets/prepare.ini").write_text("[a 5%]\ndata = text\n[beta]\ndata = text")
-    Path("jobs/datasets/a 5%.ini").write_text(FILES["jobs/datasets/alpha.ini"])
-    for name in ("one", "two", "three"):
-        Path(f"jobs/{name}.ini").write_text("[item]\ndatasets = a 5%\n[row.A]\nmethod = a")
-    assert sweep("two", "--seeds", "1", "--slurm") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "#SBATCH --job-name=comigs-paper-a_5_" in lines
-    assert "#SBATCH --output='runs/paper/a 5%%/slurm-%A_%a.log'" in lines
-
-
 def test_done_needs_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("two", "--seeds", "1") == 0
     calls()

@@ -31,8 +31,8 @@ struct Cost {
   double training_flops = 0.0;    ///< of all rounds' steps, both phases
   double evaluation_flops = 0.0;  ///< of all rounds' evaluations
   std::int64_t bytes = 0;         ///< sent in all rounds
-  std::int64_t host_memory =
-      0;  ///< bytes: on the CPU all of `memory`, on a GPU what its process takes beside
+  /// Bytes of the host: on the CPU all of `memory`, on a GPU what its process takes beside the card.
+  std::int64_t host_memory = 0;
 
   [[nodiscard]] double flops() const { return training_flops + evaluation_flops; }
 };

@@ -27,8 +27,8 @@ void set_up_host(int threads);
 /// Waits until all queued work is done. Nothing to do on the CPU.
 void synchronize(const c10::Device& device);
 
-/// Bytes of memory that a GPU has; 0: unknown.
-[[nodiscard]] std::int64_t gpu_memory_bytes(const c10::Device& device);
+/// Bytes of memory that the GPU of this process has; 0: unknown.
+[[nodiscard]] std::int64_t gpu_memory_bytes();
 /// Most bytes used so far: device memory on a GPU, else the process's resident set.
 [[nodiscard]] std::int64_t peak_memory_bytes(const c10::Device& device);
 
