@@ -10,6 +10,8 @@
 #include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/federation/fit.hpp"
+#include "comigs/model/device.hpp"
+#include "comigs/model/packed_weights.hpp"
 
 namespace comigs::app {
 
@@ -34,6 +36,24 @@ void remove_left(const std::filesystem::path& output) {
       std::filesystem::remove_all(entry.path(), ignored);
 }
 
+// Collective. The weights in the memory of this rank's GPU, where it has one; of the ranks that compute on
+// the same, the first uploads them for all.
+at::Tensor all_upload(const comm::Communicator& world, const std::vector<model::WeightSpec>& specs,
+                      const std::function<model::WeightSource()>& in_files, at::ScalarType dtype,
+                      const c10::Device& device) {
+  const auto upload = [&] { return model::pack_weights(specs, in_files(), dtype, device); };
+  const comm::Communicator card = world.all_split_by_node().all_split_by(model::identity(device));
+  const at::Tensor piece =
+      comm::all_agree(world, [&] { return device.is_cuda() && card.is_first() ? upload() : at::Tensor(); });
+  const std::string handle =
+      card.all_broadcast(piece.defined() && card.size() > 1 ? model::share(piece) : std::string());
+  return comm::all_agree(world, [&] {
+    if (device.is_cpu() || piece.defined()) return piece;
+    const at::Tensor shared = model::open_shared(handle, specs, dtype, device);
+    return shared.defined() ? shared : upload();
+  });
+}
+
 }  // namespace
 
 FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
@@ -54,8 +74,11 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
     converted_.emplace(copy);
     model::write_weights(copy, specs, model::open_weights(folder, dtype, at::kCPU));
   });
+  const auto in_files = [&] { return model::open_weights(convert ? copy : folder, dtype, at::kCPU); };
+  const at::Tensor uploaded = all_upload(world, specs, in_files, dtype, device);
   model_ = comm::all_agree(world, [&] {
-    return model::make_base_model(architecture, model::open_weights(convert ? copy : folder, dtype, device));
+    return model::make_base_model(
+        architecture, device.is_cpu() ? in_files() : model::packed_weights(uploaded, specs, dtype));
   });
 }
 

@@ -17,7 +17,8 @@ namespace comigs::app {
 /// Owns the base model. Ranks of a node share the pages of its mapped file; a base that cannot be used as it
 /// lies (another precision, or tensors off their alignment) is written once, for all ranks, into a folder
 /// beside the results, which rank 0 removes at the end of its life: mapped files keep their names until then,
-/// as network file systems want it.
+/// as network file systems want it. Ranks that compute on one GPU share one upload where the system lets them
+/// (CUDA IPC); its memory is not given back before the process that made it ends.
 class FrozenBase {
  public:
   /// Collective. Throws PeerError on every rank if any rank cannot read or write its files.

@@ -52,16 +52,15 @@ bool is_allowed(const federation::Method& method, const config::Config& config) 
 }  // namespace
 
 federation::Cost Reckoning::cost(const config::Config& config, std::size_t user) const {
-  const bool cuda = place_.device.is_cuda();
   const auto users = federation::user_models(*job_.method, config.users);
-  const federation::CostSetup setup{.method = *job_.method,
-                                    .config = config,
-                                    .users = users,
-                                    .manifest = job_.manifest,
-                                    .architecture = job_.architecture,
-                                    .precisions = precisions(config),
-                                    .cuda = cuda,
-                                    .weights_converted = weights_converted(job_, config, cuda)};
+  const federation::CostSetup setup{
+      .method = *job_.method,
+      .config = config,
+      .users = users,
+      .manifest = job_.manifest,
+      .architecture = job_.architecture,
+      .computation = computation(config),
+      .weights_converted = weights_converted(job_, config, place_.device.is_cuda())};
   return federation::cost(setup, user);
 }
 
@@ -122,11 +121,11 @@ double Reckoning::bytes(const Demand& demand, const config::Config& config) cons
   // What train holds a budget to.
   const model::UserModel user = federation::user_models(*job_.method, config.users)[*demand.user];
   const std::int64_t tokens = cost.micro_batch_sequences * config.users[*demand.user].context_tokens;
-  return static_cast<double>(model::footprint(job_.architecture, user, precisions(config), tokens).total());
+  return static_cast<double>(model::footprint(job_.architecture, user, computation(config), tokens).total());
 }
 
-model::Precisions Reckoning::precisions(const config::Config& config) const {
-  return model::precisions(federation::stored_type(config.run.precision), place_.device);
+model::Computation Reckoning::computation(const config::Config& config) const {
+  return model::computation(federation::stored_type(config.run.precision), place_.device);
 }
 
 // With another value of a user option for those who are asked, written as the command line takes it.

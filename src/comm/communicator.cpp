@@ -103,6 +103,14 @@ Communicator Communicator::all_split_by_node() const {
   return {part, true};
 }
 
+Communicator Communicator::all_split_by(const std::string& text) const {
+  const std::vector<std::string> texts = all_gather(text);
+  const auto first = std::ranges::find(texts, text) - texts.begin();
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(handle_, static_cast<int>(first), rank_, &part), "MPI_Comm_split");
+  return {part, true};
+}
+
 std::string Communicator::name_of(int rank) const {
   const auto index = static_cast<std::size_t>(rank);
   return index < names_.size() ? names_[index] : fmt::format("rank {}", rank);

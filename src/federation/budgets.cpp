@@ -17,7 +17,7 @@ class Search {
       : method_(method), architecture_(architecture), own_(config.users[user]), user_(user) {
     const bool cuda = config.run.device == config::DeviceChoice::cuda;
     const c10::ScalarType stored = stored_type(config.run.precision);
-    precisions_ = {.stored = stored, .computed = cuda ? stored : c10::ScalarType::Float};
+    computation_ = {.stored = stored, .computed = cuda ? stored : c10::ScalarType::Float, .on_gpu = cuda};
   }
 
   [[nodiscard]] std::int64_t most() const {
@@ -42,13 +42,13 @@ class Search {
 
   // A micro-batch as the user would have it with so few experts.
   [[nodiscard]] std::int64_t sequences_with(std::int64_t experts) const {
-    return sequences_within_memory(own_, user_, architecture_, with(experts), precisions_);
+    return sequences_within_memory(own_, user_, architecture_, with(experts), computation_);
   }
 
   [[nodiscard]] bool fits_memory(std::int64_t experts, std::int64_t sequences) const {
     if (own_.memory == 0.0) return true;
     const model::Footprint taken =
-        model::footprint(architecture_, with(experts), precisions_, sequences * own_.context_tokens);
+        model::footprint(architecture_, with(experts), computation_, sequences * own_.context_tokens);
     return static_cast<double>(taken.total()) <= own_.memory * gib;
   }
 
@@ -76,7 +76,7 @@ class Search {
   const model::Architecture& architecture_;
   const config::User& own_;
   std::size_t user_;
-  model::Precisions precisions_;
+  model::Computation computation_;
 };
 
 }  // namespace

@@ -37,7 +37,7 @@ class Reckoning {
         own_(setup.config.users[user]),
         layout_(setup.architecture, model_, at::kMeta) {
     own_.micro_batch_sequences =
-        sequences_within_memory(own_, user, setup.architecture, model_, setup.precisions);
+        sequences_within_memory(own_, user, setup.architecture, model_, setup.computation);
   }
 
   [[nodiscard]] Cost cost() const {
@@ -50,7 +50,7 @@ class Reckoning {
               .training_flops = training(),
               .evaluation_flops = evaluations(),
               .bytes = 0,
-              .host_memory = setup_.cuda ? program_beside_gpu + peak.base : peak.total()};
+              .host_memory = setup_.computation.on_gpu ? program_beside_gpu + peak.base : peak.total()};
     // Rounds are of two kinds: those in which PCL judges all models, and the others.
     const std::int64_t renewals = renewals_of_collaboration();
     cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);
@@ -127,13 +127,14 @@ class Reckoning {
   // Memory -----------------------------------------------------------------------------------------------
 
   [[nodiscard]] PeakMemory memory() const {
-    const model::Footprint step = model::footprint(setup_.architecture, model_, setup_.precisions,
+    const model::Footprint step = model::footprint(setup_.architecture, model_, setup_.computation,
                                                    own_.micro_batch_sequences * own_.context_tokens);
-    PeakMemory memory{
-        .base = step.base,
-        .training = step.parameters + kept_by_rule(),
-        .activations = std::max(beside(), model_.gate == model::Gate::none ? 0 : step.activations),
-        .program = program()};
+    const std::int64_t steps = model_.gate == model::Gate::none ? 0 : step.activations;
+    PeakMemory memory{.base = step.base,
+                      .training = step.parameters + kept_by_rule(),
+                      // Recorded steps keep their memory, others lend it.
+                      .activations = setup_.computation.on_gpu ? steps + beside() : std::max(steps, beside()),
+                      .program = program()};
     // Rank 0 has the base's file and a converted copy before anything else.
     if (converts())
       memory.activations = std::max(memory.activations, setup_.weights_converted - memory.training);
@@ -165,7 +166,7 @@ class Reckoning {
                                          evaluated(shards_.test.tokens)}),
                        at_a_time = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
     const std::int64_t evaluation =
-        model::evaluation_activations(setup_.architecture, model_, setup_.precisions, at_a_time);
+        model::evaluation_activations(setup_.architecture, model_, setup_.computation, at_a_time);
     const bool gathers = user_ == 0 || setup_.method.rule == Rule::decomposition;
     std::int64_t everyone = 0;
     for (const model::UserModel& user : setup_.users)
@@ -175,7 +176,7 @@ class Reckoning {
   }
 
   [[nodiscard]] std::int64_t program() const {
-    if (setup_.cuda) return program_on_gpu;
+    if (setup_.computation.on_gpu) return program_on_gpu;
     std::int64_t texts = 0;
     for (std::size_t u = 0; u < setup_.manifest.users.size(); ++u) {
       if (u != user_ && setup_.method.rule != Rule::gradients) continue;

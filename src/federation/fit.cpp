@@ -66,12 +66,12 @@ c10::ScalarType stored_type(config::Precision precision) {
 std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
                                      const model::Architecture& architecture,
                                      const model::UserModel& user_model,
-                                     const model::Precisions& precisions) {
+                                     const model::Computation& computation) {
   const std::int64_t most = own.sequences_at_a_time();
   if (own.memory == 0.0) return most;
   const auto needed = [&](std::int64_t sequences) {
     const model::Footprint taken =
-        model::footprint(architecture, user_model, precisions, sequences * own.context_tokens);
+        model::footprint(architecture, user_model, computation, sequences * own.context_tokens);
     return static_cast<double>(taken.total()) / gib;
   };
   // Parts of one size but for the last, as few as possible.
@@ -89,7 +89,7 @@ std::int64_t micro_batch_sequences(const config::Config& config, std::size_t use
                                    const model::Architecture& architecture,
                                    const model::UserModel& user_model, const c10::Device& device) {
   return sequences_within_memory(config.users.at(user), user, architecture, user_model,
-                                 model::precisions(stored_type(config.run.precision), device));
+                                 model::computation(stored_type(config.run.precision), device));
 }
 
 }  // namespace comigs::federation

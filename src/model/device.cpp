@@ -43,6 +43,8 @@ c10::Device bind_gpu([[maybe_unused]] int local_rank) {
     throw ConfigError(fmt::format("--device cuda: LibTorch's CUDA half cannot be loaded: {}", dlerror()));
   const auto index = static_cast<c10::DeviceIndex>(local_rank % gpus);
   c10::cuda::set_device(index);
+  // Of its own: work can be recorded (see recording.hpp) on any stream but the default one.
+  c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, index));
   return {c10::DeviceType::CUDA, index};
 #else
   throw ConfigError(
@@ -61,6 +63,17 @@ std::string describe(const c10::Device& device) {
   return device.is_cpu()
              ? fmt::format("cpu, {} thread{}", at::get_num_threads(), at::get_num_threads() == 1 ? "" : "s")
              : device.str();
+}
+
+std::string identity([[maybe_unused]] const c10::Device& device) {
+#ifdef COMIGS_CUDA
+  if (device.is_cuda()) {
+    cudaDeviceProp properties{};
+    if (cudaGetDeviceProperties(&properties, device.index()) == cudaSuccess)
+      return {properties.uuid.bytes, sizeof properties.uuid.bytes};
+  }
+#endif
+  return {};
 }
 
 namespace {

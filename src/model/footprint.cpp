@@ -33,13 +33,13 @@ std::int64_t bytes(double elements, at::ScalarType type) {
 }
 
 // Logits, and the head in the precision that they are computed in.
-double of_cross_entropy(const Shape& shape, const Precisions& precisions, std::int64_t tokens) {
+double of_cross_entropy(const Shape& shape, const Computation& computation, std::int64_t tokens) {
   const auto chunk = static_cast<double>(tokens_of_chunk(tokens, static_cast<std::int64_t>(shape.V)));
-  return chunk * shape.V + (precisions.computed == precisions.stored ? 0.0 : shape.V * shape.C);
+  return chunk * shape.V + (computation.computed == computation.stored ? 0.0 : shape.V * shape.C);
 }
 
-double widened_projection(const Shape& shape, const Precisions& precisions) {
-  return precisions.computed == precisions.stored ? 0.0 : shape.F * shape.C;
+double widened_projection(const Shape& shape, const Computation& computation) {
+  return computation.computed == computation.stored ? 0.0 : shape.F * shape.C;
 }
 
 // Measured: the allocator's gaps and the products' own buffers are one part in five.
@@ -54,7 +54,7 @@ std::int64_t parameter_count(const Architecture& architecture, const UserModel& 
 }
 
 Footprint footprint(const Architecture& architecture, const UserModel& user_model,
-                    const Precisions& precisions, std::int64_t tokens) {
+                    const Computation& computation, std::int64_t tokens) {
   const Shape shape(architecture, user_model);
   const auto [C, F, L, V, E, R, sites] = shape;
   const auto n = static_cast<double>(tokens);
@@ -66,16 +66,18 @@ Footprint footprint(const Architecture& architecture, const UserModel& user_mode
   // inner, of some outer and of the low-rank activations.
   const double kept =
                    n * (L * (8 * C + F + sites * R + 2 * E * R + 4 * E) + 2 * C) + L * shape.side_by_side(),
-               passing = n * (3 * F + 8 * C + 3 * E * R) + widened_projection(shape, precisions);
+               passing = n * (3 * F + 8 * C + 3 * E * R) + widened_projection(shape, computation);
   return {
-      .base = bytes(weights, precisions.stored),
+      .base = bytes(weights, computation.stored),
       .parameters = bytes(4.0 * static_cast<double>(parameter_count(architecture, user_model)), at::kFloat),
-      .activations = bytes(gaps * (kept + std::max(passing, of_cross_entropy(shape, precisions, tokens))),
-                           precisions.computed)};
+      .activations = bytes(gaps * (kept + std::max(passing, of_cross_entropy(shape, computation, tokens))),
+                           computation.computed),
+      .evaluation =
+          computation.on_gpu ? evaluation_activations(architecture, user_model, computation, tokens) : 0};
 }
 
 std::int64_t evaluation_activations(const Architecture& architecture, const UserModel& user_model,
-                                    const Precisions& precisions, std::int64_t tokens) {
+                                    const Computation& computation, std::int64_t tokens) {
   const Shape shape(architecture, user_model);
   const auto [C, F, L, V, E, R, sites] = shape;
   const auto n = static_cast<double>(tokens);
@@ -83,9 +85,9 @@ std::int64_t evaluation_activations(const Architecture& architecture, const User
   // the MLP's inner activations twice and what it gives; of all layers the gates. Then the logits beside the
   // last norm: larger than any gap that the layers leave, so that they come on top of what these took.
   const double layer = n * std::max(8 * C, 4 * C + 2 * F + 3 * E * R) + shape.side_by_side() +
-                       widened_projection(shape, precisions),
-               head = n * C + of_cross_entropy(shape, precisions, tokens);
-  return bytes(gaps * (n * L * 2 * E + layer + head), precisions.computed);
+                       widened_projection(shape, computation),
+               head = n * C + of_cross_entropy(shape, computation, tokens);
+  return bytes(gaps * (n * L * 2 * E + layer + head), computation.computed);
 }
 
 }  // namespace comigs::model

@@ -33,6 +33,13 @@ model::BalancingWeights balancing_weights(config::LoadBalancing kind, const mode
 
 }  // namespace
 
+// What a micro-batch is read from and what comes of it, and the passes between the two.
+struct LocalTrainer::MicroBatch {
+  BatchTensors inputs;
+  StepLosses losses;
+  model::Recording passes;
+};
+
 LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, Texts texts,
                            LocalPlan plan)
     : base_(base),
@@ -43,7 +50,10 @@ LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& para
                 .warmup_fraction = plan_.optimiser.warmup_fraction,
                 .final_fraction = plan_.optimiser.final_fraction,
                 .steps = plan_.rounds * plan_.user.local_steps},
-      optimiser_(parameters.values(), parameters.gradients(), constants(plan_.optimiser)) {}
+      optimiser_(parameters.values(), parameters.gradients(), constants(plan_.optimiser)),
+      recording_memory_(parameters.values().device()) {}
+
+LocalTrainer::~LocalTrainer() = default;
 
 std::int64_t rank_after_pruning(std::int64_t rank, double strength) {
   return std::max<std::int64_t>(1,
@@ -54,6 +64,8 @@ LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step
   LocalRound done{.steps = first_step};
   const at::Device device = parameters_.values().device();
   loss_sum_ = at::zeros({}, parameters_.values().options());
+  if (parameters_.rank_in_use() != recorded_rank_) micro_batches_.clear();
+  recorded_rank_ = parameters_.rank_in_use();
   for (; done.steps < plan_.user.local_steps && !(stop_ && stop_()); ++done.steps) {
     const std::int64_t iteration = (round - 1) * plan_.user.local_steps + done.steps;
     Stopwatch watch;
@@ -109,7 +121,7 @@ void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64
   if (joint) own.push_back(parameters_.routers());
   parameters_.track(true, joint || carries);
   if (!carries) clear(own);
-  const StepLosses losses = accumulate_gradients(batch);
+  const StepLosses losses = accumulate_gradients(Phase::experts, batch);
   if (exchange_) exchange_(model::view(parameters_.gradients(), parameters_.lora()));
   if (observer_) observer_(Phase::experts, batch, losses);
   for (const model::Slice& slice : parameters_.trained_lora())
@@ -131,7 +143,7 @@ void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
                            {plan_.seed, plan_.user_index, Stream::router_batch,
                             static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(number)});
     if (!carries) clear({parameters_.routers()});
-    const StepLosses losses = accumulate_gradients(batch);
+    const StepLosses losses = accumulate_gradients(Phase::routers, batch);
     if (observer_) observer_(Phase::routers, batch, losses);
     optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate,
                     number - plan_.method.router_steps + 1);
@@ -143,29 +155,49 @@ void LocalTrainer::clear(const std::vector<model::Slice>& parts) {
   for (const model::Slice& part : parts) model::view(parameters_.gradients(), part).zero_();
 }
 
-StepLosses LocalTrainer::accumulate_gradients(const data::Batch& batch) {
+StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& batch) {
   const std::int64_t size = plan_.user.sequences_at_a_time();
   StepLosses sums;
-  const auto add = [](at::Tensor& sum, const at::Tensor& part) { sum = sum.defined() ? sum + part : part; };
+  // Copies: the next part of this size overwrites the losses of this one.
+  const auto add = [](at::Tensor& sum, const at::Tensor& part) {
+    if (part.defined()) sum = sum.defined() ? sum + part : part.clone();
+  };
   for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {
-    data::Batch part = data::slice(batch, begin, std::min(size, batch.sequences - begin));
-    const double share = static_cast<double>(part.predicted) / static_cast<double>(batch.predicted);
-    const BatchTensors tensors = to_tensors(part, base_.head().device());
-    const model::Forward forward = base_.forward(tensors.tokens, parameters_);
-    at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), tensors.targets) * share;
-    add(sums.language_model, loss.detach());
-    if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
-      const at::Tensor balance =
-          model::load_balancing_loss(
-              forward.routing, balancing_weights(plan_.method.load_balancing, parameters_.user_model())) *
-          share;
-      add(sums.load_balancing, balance.detach());
-      loss = loss + plan_.method.load_balancing_weight * balance;
-    }
-    regularised(loss, share).backward();
+    data::Batch rows = data::slice(batch, begin, std::min(size, batch.sequences - begin));
+    const double share = static_cast<double>(rows.sequences) / static_cast<double>(batch.sequences);
+    MicroBatch& part = micro_batch(phase, rows.sequences);
+    fill(part.inputs, rows);
+    part.passes.run([&] { part.losses = backward(part, share); });
+    add(sums.language_model, part.losses.language_model);
+    add(sums.load_balancing, part.losses.load_balancing);
   }
   loss_sum_.add_(sums.language_model);
   return sums;
+}
+
+LocalTrainer::MicroBatch& LocalTrainer::micro_batch(Phase phase, std::int64_t sequences) {
+  std::unique_ptr<MicroBatch>& part = micro_batches_[{phase, sequences}];
+  if (!part)
+    part = std::make_unique<MicroBatch>(
+        empty_batch(sequences, plan_.user.context_tokens, parameters_.values().device()), StepLosses(),
+        model::Recording(recording_memory_));
+  return *part;
+}
+
+StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
+  const model::Forward forward = base_.forward(part.inputs.tokens, parameters_);
+  at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets) * share;
+  StepLosses losses{.language_model = loss.detach(), .load_balancing = {}};
+  if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
+    const at::Tensor balance =
+        model::load_balancing_loss(forward.routing,
+                                   balancing_weights(plan_.method.load_balancing, parameters_.user_model())) *
+        share;
+    losses.load_balancing = balance.detach();
+    loss = loss + plan_.method.load_balancing_weight * balance;
+  }
+  regularised(loss, share).backward();
+  return losses;
 }
 
 at::Tensor LocalTrainer::regularised(const at::Tensor& loss, double share) const {

@@ -4,15 +4,26 @@
 
 namespace comigs::train {
 
-BatchTensors to_tensors(data::Batch& batch, const at::Device& device) {
-  const auto tensor = [&](std::vector<std::int64_t>& numbers, at::IntArrayRef shape) {
-    const at::Tensor host = at::from_blob(numbers.data(), shape, at::kLong);
-    if (device.is_cpu()) return host.clone();
+BatchTensors empty_batch(std::int64_t sequences, std::int64_t context, const at::Device& device) {
+  const auto options = at::TensorOptions().dtype(at::kLong).device(device);
+  return {.tokens = at::empty({sequences, context}, options),
+          .targets = at::empty({sequences * context}, options)};
+}
+
+void fill(const BatchTensors& tensors, data::Batch& batch) {
+  const auto copy = [](const at::Tensor& to, std::vector<std::int64_t>& numbers) {
+    const at::Tensor host = at::from_blob(numbers.data(), to.sizes(), at::kLong);
     // From pinned memory the copy is queued: this thread goes on to prepare what the device does next.
-    return host.pin_memory().to(device, at::kLong, true);
+    to.copy_(to.is_cpu() ? host : host.pin_memory(), true);
   };
-  return {.tokens = tensor(batch.tokens, {batch.sequences, batch.context}),
-          .targets = tensor(batch.targets, {batch.sequences * batch.context})};
+  copy(tensors.tokens, batch.tokens);
+  copy(tensors.targets, batch.targets);
+}
+
+BatchTensors to_tensors(data::Batch& batch, const at::Device& device) {
+  BatchTensors tensors = empty_batch(batch.sequences, batch.context, device);
+  fill(tensors, batch);
+  return tensors;
 }
 
 }  // namespace comigs::train

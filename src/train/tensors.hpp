@@ -12,6 +12,10 @@ struct BatchTensors {
   at::Tensor targets;  ///< [B T] int64
 };
 
+[[nodiscard]] BatchTensors empty_batch(std::int64_t sequences, std::int64_t context,
+                                       const at::Device& device);
+/// Copies a batch of the tensors' shape into them; on a GPU the copy is queued.
+void fill(const BatchTensors& tensors, data::Batch& batch);
 [[nodiscard]] BatchTensors to_tensors(data::Batch& batch, const at::Device& device);
 
 }  // namespace comigs::train

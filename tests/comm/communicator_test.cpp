@@ -123,6 +123,20 @@ BOOST_AUTO_TEST_CASE(split_of_a_split) {
   if (last) BOOST_TEST(last->size() == 1);
 }
 
+BOOST_AUTO_TEST_CASE(split_by_text_holds_those_with_the_same) {
+  const auto text_of_rank = [](int rank) {
+    return std::string("card\0", 5) + (rank % 3 == 1 ? "b" : rank % 3 == 2 ? "" : "a");
+  };
+  const Communicator part = world().all_split_by(text_of_rank(world().rank()));
+  std::vector<std::int64_t> expected;
+  for (int rank = 0; rank < world().size(); ++rank)
+    if (text_of_rank(rank) == text_of_rank(world().rank())) expected.push_back(rank);
+  const std::int64_t own = world().rank();
+  const std::vector<std::int64_t> members = part.all_gather(std::span(&own, 1));
+  BOOST_TEST(members == expected, boost::test_tools::per_element());
+  BOOST_TEST(world().all_split_by("").size() == world().size());
+}
+
 BOOST_AUTO_TEST_CASE(split_by_node_holds_the_ranks_of_this_machine) {
   const Communicator node = world().all_split_by_node();
   BOOST_TEST(node.size() == world().size());

@@ -35,7 +35,7 @@ struct Job {
     return user_models(find_method("comigs-1gxs"), {user}).front();
   }
   [[nodiscard]] double gib_of(std::int64_t experts, std::int64_t sequences) const {
-    const model::Precisions float32;
+    const model::Computation float32;
     return static_cast<double>(
                model::footprint(architecture, with(experts), float32, sequences * 32).total()) /
            gib;

@@ -38,7 +38,8 @@ struct Job {
     config.method.router_steps = 3;
   }
 
-  [[nodiscard]] Cost of(const char* name, std::size_t user = 0) const {
+  [[nodiscard]] Cost of(const char* name, std::size_t user = 0,
+                        const model::Computation& computation = {}) const {
     const Method& method = find_method(name);
     const auto users = user_models(method, config.users);
     return cost({.method = method,
@@ -46,7 +47,7 @@ struct Job {
                  .users = users,
                  .manifest = manifest,
                  .architecture = architecture,
-                 .precisions = {}},
+                 .computation = computation},
                 user);
   }
   [[nodiscard]] model::UserModel model_of(const char* name, std::size_t user = 0) const {
@@ -134,6 +135,16 @@ BOOST_AUTO_TEST_CASE(memory_has_the_largest_of_what_is_alive_at_a_time) {
       static_cast<double>(model::footprint(architecture, user, {}, 32).total()) / gib * 1.001;
   const PeakMemory within = of("comigs-1g1s").memory;
   BOOST_TEST(static_cast<double>(within.total() - within.program) <= config.users[0].memory * gib);
+}
+
+BOOST_AUTO_TEST_CASE(a_gpu_has_what_its_recorded_steps_keep_and_an_evaluation) {
+  config.users[0].batch_sequences = 32;
+  const model::UserModel user = model_of("comigs-1g1s");
+  const model::Footprint step = model::footprint(architecture, user, {}, 32 * 32);
+  const Cost cost = of("comigs-1g1s", 0, {.on_gpu = true});
+  BOOST_TEST(cost.memory.activations ==
+             step.activations + model::evaluation_activations(architecture, user, {}, 10 * 32));
+  BOOST_TEST(cost.host_memory > cost.memory.base);
 }
 
 BOOST_AUTO_TEST_CASE(a_node_has_the_base_and_the_libraries_once) {

@@ -8,18 +8,14 @@
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "comigs/model/losses.hpp"
+#include "comigs/model/recording.hpp"
+#include "support/card.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_base.hpp"
 
 namespace comigs::model {
 
 namespace {
-
-boost::test_tools::assertion_result a_card_is_there(boost::unit_test::test_unit_id) {
-  boost::test_tools::assertion_result result(visible_gpus() > 0);
-  result.message() << "no CUDA device is visible";
-  return result;
-}
 
 struct Step {
   at::Tensor loss, gradients;
@@ -42,7 +38,7 @@ Step step(const test::Weights& weights, const Architecture& architecture, const 
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(device, *boost::unit_test::precondition(a_card_is_there))
+BOOST_AUTO_TEST_SUITE(device, *boost::unit_test::precondition(test::a_card_is_there))
 
 BOOST_AUTO_TEST_CASE(steps_agree) {
   const at::Device card = bind_gpu(0);
@@ -56,6 +52,38 @@ BOOST_AUTO_TEST_CASE(steps_agree) {
     BOOST_TEST(test::close(exact.loss, host.loss, 1e-5));
     BOOST_TEST(test::close(exact.gradients, host.gradients, 1e-3));
     BOOST_TEST(test::close(narrow.loss, host.loss, 2e-2));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(recordings_read_and_write_where_they_were_recorded) {
+  const at::Device card = bind_gpu(0);
+  const at::Tensor in = at::zeros({1000}, card), sum = at::zeros({1000}, card);
+  at::Tensor kept;
+  RecordingMemory memory(card);
+  Recording doubled(memory), squared(memory);
+  for (int call = 1; call <= 5; ++call) {
+    in.fill_(call);
+    doubled.run([&] {
+      const at::Tensor passing = in * 2;
+      kept = passing + 1;
+      sum.add_(passing);
+    });
+    squared.run([&] { sum.add_(in * in); });
+    BOOST_TEST(kept.sum().item<float>() == 1000.0f * static_cast<float>(2 * call + 1));
+  }
+  BOOST_TEST(sum.sum().item<float>() == 1000.0f * (2 * 15 + 55));
+}
+
+BOOST_AUTO_TEST_CASE(work_that_waits_is_done_without_a_graph) {
+  const at::Device card = bind_gpu(0);
+  const at::Tensor in = at::zeros({1000}, card);
+  RecordingMemory memory(card);
+  Recording recording(memory);
+  float seen = 0.0f;
+  for (int call = 1; call <= 4; ++call) {
+    in.fill_(call);
+    recording.run([&] { seen = in.sum().item<float>(); });
+    BOOST_TEST(seen == 1000.0f * static_cast<float>(call));
   }
 }
 

@@ -45,6 +45,10 @@ BOOST_AUTO_TEST_CASE(parts_are_counted) {
   BOOST_TEST(one.parameters == 16 * trained);
   BOOST_TEST(parameter_count(architecture, user_model) == trained);
   BOOST_TEST(footprint(architecture, user_model, {}, 20).activations > one.activations);
+  // On a GPU recorded steps keep their memory, and an evaluation has its own.
+  const Footprint on_gpu = footprint(architecture, user_model, {.on_gpu = true}, 10);
+  BOOST_TEST(on_gpu.total() - one.total() == evaluation_activations(architecture, user_model, {}, 10));
+  BOOST_TEST(one.total() == one.base + one.parameters + one.activations);
 }
 
 BOOST_AUTO_TEST_CASE(activations_are_what_a_step_takes) {
@@ -79,7 +83,7 @@ BOOST_AUTO_TEST_CASE(an_evaluation_takes_less_than_a_step) {
   for (const std::int64_t tokens : {64, 1024, 4096})
     BOOST_TEST(evaluation(tokens) < footprint(architecture, user_model, {}, tokens).activations);
   // A head in bfloat16 is widened as a whole.
-  const Precisions widened{at::kBFloat16, at::kFloat};
+  const Computation widened{at::kBFloat16, at::kFloat};
   BOOST_TEST(evaluation_activations(architecture, user_model, widened, 1) >= 2000 * 128 * 4);
 }
 

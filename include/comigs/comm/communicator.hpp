@@ -40,6 +40,9 @@ class Communicator {
   /// The ranks that share this rank's memory (its node).
   [[nodiscard]] Communicator all_split_by_node() const;
 
+  /// The ranks that pass the same text, in their order here.
+  [[nodiscard]] Communicator all_split_by(const std::string& text) const;
+
   /// Every rank together, in their order here.
   [[nodiscard]] Communicator all_duplicate() const { return std::move(*all_split(true)); }
 

@@ -44,8 +44,7 @@ struct CostSetup {
   const std::vector<model::UserModel>& users;
   const data::Manifest& manifest;
   const model::Architecture& architecture;
-  model::Precisions precisions;
-  bool cuda = false;  ///< computes on a GPU
+  model::Computation computation;
   /// Bytes of the base's file where rank 0 converts it first; 0: it does not.
   std::int64_t weights_converted = 0;
 };

@@ -34,7 +34,7 @@ inline constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 [[nodiscard]] std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
                                                    const model::Architecture& architecture,
                                                    const model::UserModel& user_model,
-                                                   const model::Precisions& precisions);
+                                                   const model::Computation& computation);
 
 /// The same on a device. Depends on the configuration, the base model and the kind of device (for bf16 also
 /// on whether the CPU has matrix units) alone, not on how much memory is free: results do not change from run

@@ -17,6 +17,9 @@ namespace comigs::model {
 /// "cpu, 2 threads" or the card's name and number.
 [[nodiscard]] std::string describe(const c10::Device& device);
 
+/// What tells GPUs of a node apart, by whatever numbers processes know them; empty for the CPU.
+[[nodiscard]] std::string identity(const c10::Device& device);
+
 /// Sets both of LibTorch's thread pools, and has the C library keep freed memory, so that a step finds the
 /// pages of the step before instead of asking the system for them again. Before any other use of LibTorch.
 /// Throws ConfigError where the process may not start so many threads.

@@ -14,17 +14,19 @@ struct Footprint {
   std::int64_t base = 0;         ///< frozen weights; on the CPU the ranks of a node share them
   std::int64_t parameters = 0;   ///< values, gradients and both AdamW moments
   std::int64_t activations = 0;  ///< most that is alive at a time in a step of `tokens` tokens
+  /// Activations of an evaluation of as many, where it cannot have the step's memory: recordings keep theirs.
+  std::int64_t evaluation = 0;
 
-  [[nodiscard]] std::int64_t total() const { return base + parameters + activations; }
+  [[nodiscard]] std::int64_t total() const { return base + parameters + activations + evaluation; }
 };
 
 /// Of a training step over `tokens` tokens at a time. The program itself is not in it.
 [[nodiscard]] Footprint footprint(const Architecture& architecture, const UserModel& user_model,
-                                  const Precisions& precisions, std::int64_t tokens);
+                                  const Computation& computation, std::int64_t tokens);
 
 /// Bytes of activations where `tokens` tokens at a time run forward only, as in evaluation.
 [[nodiscard]] std::int64_t evaluation_activations(const Architecture& architecture,
-                                                  const UserModel& user_model, const Precisions& precisions,
+                                                  const UserModel& user_model, const Computation& computation,
                                                   std::int64_t tokens);
 
 /// Trainable numbers of the user.

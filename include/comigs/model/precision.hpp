@@ -1,4 +1,4 @@
-// In which precision is computed.
+// In which precision is computed, and where.
 #pragma once
 
 #include <c10/core/Device.h>
@@ -11,13 +11,15 @@ namespace comigs::model {
 /// weights stay as they are stored and are widened for one product at a time.
 [[nodiscard]] c10::ScalarType activation_type(c10::ScalarType stored, const c10::Device& device);
 
-/// Of frozen weights, and of what is computed beside them.
-struct Precisions {
+/// How a model is computed: the precision of frozen weights, that of what is computed beside them, and
+/// whether a GPU does it.
+struct Computation {
   c10::ScalarType stored = c10::ScalarType::Float, computed = c10::ScalarType::Float;
+  bool on_gpu = false;
 };
 
-[[nodiscard]] inline Precisions precisions(c10::ScalarType stored, const c10::Device& device) {
-  return {.stored = stored, .computed = activation_type(stored, device)};
+[[nodiscard]] inline Computation computation(c10::ScalarType stored, const c10::Device& device) {
+  return {.stored = stored, .computed = activation_type(stored, device), .on_gpu = device.is_cuda()};
 }
 
 }  // namespace comigs::model

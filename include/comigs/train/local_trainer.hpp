@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,6 +14,7 @@
 #include "comigs/data/batch.hpp"
 #include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/recording.hpp"
 #include "comigs/train/adamw.hpp"
 #include "comigs/train/schedule.hpp"
 
@@ -42,7 +45,8 @@ struct LocalPlan {
   std::uint32_t user_index = 0;
 };
 
-/// The two phases' losses of one step, as float32 scalars on the model's device: nothing waits for them.
+/// The losses of one step or of a part of it, as float32 scalars on the model's device: nothing waits for
+/// them.
 struct StepLosses {
   at::Tensor language_model, load_balancing;  ///< the latter undefined where nothing is routed
 };
@@ -68,6 +72,9 @@ class LocalTrainer {
  public:
   /// Keeps references: `base` and `parameters` must live longer.
   LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, Texts texts, LocalPlan plan);
+  LocalTrainer(const LocalTrainer&) = delete;
+  LocalTrainer& operator=(const LocalTrainer&) = delete;
+  ~LocalTrainer();
 
   /// Called after the backward pass of each step and before the optimiser's, with the gradients in place.
   using Observer = std::function<void(Phase, const data::Batch&, const StepLosses&)>;
@@ -101,7 +108,11 @@ class LocalTrainer {
  private:
   void expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration);
   void router_steps(std::int64_t round, std::int64_t iteration);
-  StepLosses accumulate_gradients(const data::Batch& batch);
+  StepLosses accumulate_gradients(Phase phase, const data::Batch& batch);
+  /// Adds a micro-batch's gradients, those of `share` of the batch, to the block.
+  struct MicroBatch;
+  StepLosses backward(const MicroBatch& part, double share);
+  MicroBatch& micro_batch(Phase phase, std::int64_t sequences);
   /// The gradients of these parts become zero.
   void clear(const std::vector<model::Slice>& parts);
   [[nodiscard]] at::Tensor regularised(const at::Tensor& loss, double share) const;
@@ -116,6 +127,11 @@ class LocalTrainer {
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;
+  /// A phase computes the same on the same tensors for all micro-batches of a size, as long as the rank in
+  /// use stays.
+  model::RecordingMemory recording_memory_;
+  std::map<std::pair<Phase, std::int64_t>, std::unique_ptr<MicroBatch>> micro_batches_;
+  std::int64_t recorded_rank_ = 0;
   Observer observer_;
   Stop stop_;
   Exchange exchange_;

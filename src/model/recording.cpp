@@ -1,0 +1,165 @@
+#include "comigs/model/recording.hpp"
+
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+
+#ifdef COMIGS_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime_api.h>
+#endif
+
+namespace comigs::model {
+
+#ifdef COMIGS_CUDA
+
+namespace {
+
+namespace allocator = c10::cuda::CUDACachingAllocator;
+
+void check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // not to be met again by the next call
+  throw CommError(fmt::format("{} failed: {}", call, cudaGetErrorString(status)));
+}
+
+}  // namespace
+
+// A private pool of LibTorch's allocator. A graph's kernels have the addresses of its tensors in them: nobody
+// else may get these, and the pool gives nothing back as long as it lives.
+class RecordingMemory::Pool {
+ public:
+  explicit Pool(c10::DeviceIndex device) : device_(device), id_{0, ++pools} {}
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  ~Pool() {
+    for (int use = 0; use < uses_; ++use) allocator::releasePool(device_, id_);
+  }
+
+  // While it lives, what is allocated for this process's stream comes from the pool.
+  class Use {
+   public:
+    explicit Use(Pool& pool) : pool_(pool) {
+      // Where memory is short the allocator does not look for what it could give back while a pool is used.
+      allocator::emptyCache();
+      const cudaStream_t own = pool_.stream();
+      allocator::beginAllocateToPool(pool_.device_, pool_.id_,
+                                     [own](cudaStream_t stream) { return stream == own; });
+      ++pool_.uses_;
+    }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    ~Use() { allocator::endAllocateToPool(pool_.device_, pool_.id_); }
+
+   private:
+    Pool& pool_;
+  };
+
+  [[nodiscard]] cudaStream_t stream() const { return c10::cuda::getCurrentCUDAStream(device_).stream(); }
+
+ private:
+  static inline c10::MempoolId_t::second_type pools = 0;
+
+  c10::DeviceIndex device_;
+  c10::MempoolId_t id_;
+  int uses_ = 0;
+};
+
+class Recording::Graph {
+ public:
+  explicit Graph(RecordingMemory::Pool& pool) : pool_(pool) {}
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  ~Graph() {
+    if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
+  }
+
+  void run(const std::function<void()>& work) {
+    switch (state_) {
+      case State::fresh: {  // libraries load their kernels and get their buffers
+        const RecordingMemory::Pool::Use use(pool_);
+        work();
+        state_ = State::warm;
+        return;
+      }
+      case State::warm:
+        if (!record(work)) {
+          state_ = State::as_it_is;
+          return work();
+        }
+        state_ = State::recorded;
+        [[fallthrough]];
+      case State::recorded:
+        return check(cudaGraphLaunch(graph_, pool_.stream()), "cudaGraphLaunch");
+      case State::as_it_is:
+        return work();
+    }
+  }
+
+ private:
+  enum class State { fresh, warm, recorded, as_it_is };
+
+  bool record(const std::function<void()>& work) {
+    try {
+      const RecordingMemory::Pool::Use use(pool_);
+      const Captured captured(pool_.stream(), work);
+      check(cudaGraphInstantiate(&graph_, captured.graph, 0), "cudaGraphInstantiate");
+      return true;
+    } catch (const std::exception& error) {
+      const std::string reason = error.what();
+      spdlog::warn("steps are not recorded as CUDA graphs and take longer to launch: {}",
+                   reason.substr(0, reason.find('\n')));
+      return false;
+    }
+  }
+
+  // The kernels that `work` queues, none of them run. Other threads, those of an MPI library among them, may
+  // call what they like meanwhile.
+  struct Captured {
+    Captured(cudaStream_t stream, const std::function<void()>& work) {
+      check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+      try {
+        work();
+      } catch (...) {
+        if (cudaStreamEndCapture(stream, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+        (void)cudaGetLastError();
+        throw;
+      }
+      check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    }
+    Captured(const Captured&) = delete;
+    Captured& operator=(const Captured&) = delete;
+    ~Captured() { cudaGraphDestroy(graph); }
+
+    cudaGraph_t graph = nullptr;
+  };
+
+  RecordingMemory::Pool& pool_;
+  State state_ = State::fresh;
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+RecordingMemory::RecordingMemory(const c10::Device& device)
+    : pool_(device.is_cuda() ? std::make_unique<Pool>(device.index()) : nullptr) {}
+
+Recording::Recording(RecordingMemory& memory)
+    : graph_(memory.pool_ ? std::make_unique<Graph>(*memory.pool_) : nullptr) {}
+
+void Recording::run(const std::function<void()>& work) { return graph_ ? graph_->run(work) : work(); }
+
+#else
+
+class RecordingMemory::Pool {};
+class Recording::Graph {};
+
+RecordingMemory::RecordingMemory(const c10::Device&) {}
+Recording::Recording(RecordingMemory&) {}
+void Recording::run(const std::function<void()>& work) { work(); }
+
+#endif
+
+RecordingMemory::~RecordingMemory() = default;
+Recording::Recording(Recording&&) noexcept = default;
+Recording::~Recording() = default;
+
+}  // namespace comigs::model
