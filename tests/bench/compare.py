@@ -37,6 +37,9 @@ def arguments() -> argparse.Namespace:
         help="compute threads of both in the rows of one user [%(default)s]",
     )
     parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of both; cuda: the rows of steps [cpu]"
+    )
+    parser.add_argument(
         "--executables",
         type=Path,
         default=ROOT / "build" / "dev",
@@ -76,8 +79,8 @@ def main() -> int:
         for program in ("comigs", "bench_steps"):
             executables.path(program)
         print(f"machine: {machine()}; {wanted.threads} threads, {wanted.repeats} repeats", flush=True)
-        rows = [row for row in ROWS if row.name in wanted.only]
-        figures = compare(rows, Measured(executables, wanted.threads), wanted.repeats)
+        rows = [row for row in ROWS if row.name in wanted.only and (row.of_steps or wanted.device == "cpu")]
+        figures = compare(rows, Measured(executables, wanted.threads, wanted.device), wanted.repeats)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,6 @@
 """The machine's own matrix speed at the shapes of a step: torch.mm forward (x W) and to the inputs (d_y W^T).
 
-python -m tests.bench.gemm LAYERS WIDTH VOCABULARY TOKENS THREADS float32|bf16
+python -m tests.bench.gemm LAYERS WIDTH VOCABULARY TOKENS THREADS float32|bf16 cpu|cuda
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from .material import Gpt2
 
 def seconds_of(rows: torch.Tensor, weight: torch.Tensor, repeats: int = 5) -> float:
     """Median of one product into memory that is there."""
-    out = torch.empty(rows.shape[0], weight.shape[1], dtype=rows.dtype)
-    torch.mm(rows, weight, out=out)
+    out = torch.empty(rows.shape[0], weight.shape[1], dtype=rows.dtype, device=rows.device)
+
+    def product() -> None:
+        torch.mm(rows, weight, out=out)
+        if rows.is_cuda:
+            torch.cuda.synchronize()
+
+    product()
     seconds = []
     for _ in range(repeats):
         begun = time.perf_counter()
-        torch.mm(rows, weight, out=out)
+        product()
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds)
 
@@ -39,16 +45,16 @@ def products(gpt2: Gpt2) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def measure(gpt2: Gpt2, tokens: int, dtype: torch.dtype) -> dict[str, object]:
+def measure(gpt2: Gpt2, tokens: int, dtype: torch.dtype, device: str) -> dict[str, object]:
     """Seconds and operations of all products of a step, each as often as it occurs there; FLOP/s of each."""
     speeds: dict[str, object] = {}
     operations = seconds = 0.0
     for name, inputs, outputs, count in products(gpt2):
-        weight = torch.randn(inputs, outputs).to(dtype)
+        weight = torch.randn(inputs, outputs).to(device, dtype)
         if name == "head":  # lies as the embedding, [V, C]
             weight = weight.t().contiguous().t()
-        forward = seconds_of(torch.randn(tokens, inputs).to(dtype), weight)
-        backward = seconds_of(torch.randn(tokens, outputs).to(dtype), weight.t())
+        forward = seconds_of(torch.randn(tokens, inputs).to(device, dtype), weight)
+        backward = seconds_of(torch.randn(tokens, outputs).to(device, dtype), weight.t())
         each = 2.0 * tokens * inputs * outputs
         speeds[name] = {"forward": each / forward, "to_inputs": each / backward}
         operations += 2 * each * count
@@ -61,11 +67,12 @@ def main() -> None:
     for name in ("layers", "width", "vocabulary", "tokens", "threads"):
         parser.add_argument(name, type=int)
     parser.add_argument("precision", choices=("float32", "bf16"))
+    parser.add_argument("device", choices=("cpu", "cuda"))
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     gpt2 = Gpt2(layers=wanted.layers, width=wanted.width, vocabulary=wanted.vocabulary)
     dtype = torch.bfloat16 if wanted.precision == "bf16" else torch.float32
-    print(json.dumps(measure(gpt2, wanted.tokens, dtype), indent=1))
+    print(json.dumps(measure(gpt2, wanted.tokens, dtype, wanted.device), indent=1))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Mixture(nn.Module):
         if self.router is None:
             return self.experts[0](x)
         tokens = x.view(-1, x.shape[-1])
-        with torch.autocast("cpu", enabled=False):  # routers are kept in float32, as Switch Transformers do
+        with torch.autocast(x.device.type, enabled=False):  # routers stay float32, as in Switch Transformers
             logits = F.linear(tokens.float(), self.router)
         values, chosen = logits.topk(self.top_k, dim=-1)
         load = torch.zeros_like(logits).scatter_(1, chosen, 1.0).mean(0)

@@ -57,7 +57,7 @@ def model_of(record: Record) -> PlainGpt2:
         for name, (offset, rows, columns) in record.places.items():
             values = record.values[offset : offset + rows * columns]
             parameters[trained_name(name)].copy_(values.view(rows, columns))
-    return model
+    return model.to(setting["device"])
 
 
 def optimiser_of(model: PlainGpt2, setting: dict[str, Any]) -> torch.optim.AdamW:
@@ -79,15 +79,18 @@ def run(record: Record) -> dict[str, Any]:
     half = setting["precision"] == "bf16"
     Path("/proc/self/clear_refs").write_text("5")  # the peak of the steps, not that of reading the weights
     seconds, losses = [], []
-    for tokens, targets in zip(record.tokens, record.targets, strict=True):
+    device = setting["device"]
+    for tokens, targets in zip(record.tokens.to(device), record.targets.to(device), strict=True):
         begun = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+        with torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext():
             language_model, balancing = model.losses(tokens, targets)
             total = model.total(language_model, balancing)
         total.backward()
         optimiser.step()
         losses.append([language_model.item(), None if balancing is None else balancing.item()])
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
     return {
         "setting": setting,
@@ -95,7 +98,7 @@ def run(record: Record) -> dict[str, Any]:
         "losses": losses,
         "frozen_parameters": sum(p.numel() for n, p in model.named_parameters() if not is_trained(n)),
         "trained_parameters": sum(p.numel() for p in model.trained(setting["phase"]).values()),
-        "peak_memory": peak_memory(),
+        "peak_memory": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),
     }
 
 

@@ -22,6 +22,7 @@ class Row:
     bound: Bound
     values: Callable[[Measured, int], list[float]]  # of what was measured, for a number of repeats
     cases: tuple[Case, ...] = ()
+    of_steps: bool = True  # else of the host and of whole runs, which are measured without a GPU
 
 
 def _ratio(name: str, what: str, unit: str, bound: Bound, above: Case, below: Case) -> Row:
@@ -129,6 +130,7 @@ ROWS = [
         "times as fast",
         Bound(at_least=5),
         lambda measured, repeats: quickstart_ratios(measured.executables, measured.threads, repeats),
+        of_steps=False,
     ),
     Row(
         "peak-memory",
@@ -143,6 +145,7 @@ ROWS = [
         "MB",
         Bound(at_most=60),
         _memory_of_a_rank,
+        of_steps=False,
     ),
     Row(
         "aggregation-share",
@@ -150,5 +153,6 @@ ROWS = [
         "of the time",
         Bound(at_most=0.01),
         lambda measured, _: aggregation_shares(measured.executables),
+        of_steps=False,
     ),
 ]

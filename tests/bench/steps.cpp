@@ -103,9 +103,9 @@ struct Recording {
 // activations.
 void touch(const test::Job& job, const model::Parameters& parameters) {
   const at::NoGradGuard no_gradients;
-  const at::Tensor one = at::zeros({1, 1}, at::kLong);
+  const at::Tensor one = at::zeros({1, 1}, at::kLong).to(job.base->head().device());
   const at::Tensor hidden = job.base->forward(one, parameters).hidden;
-  model::cross_entropy_sum(hidden, job.base->head(), at::zeros({1}, at::kLong)).item<double>();
+  model::cross_entropy_sum(hidden, job.base->head(), one.view(-1)).item<double>();
 }
 
 // Collective: every rank's `memory_now`, when all ranks are set up and none has begun.
@@ -125,6 +125,7 @@ Recording run(const Request& request, const test::Job& job, model::Parameters& p
   if (request.phase == train::Phase::experts) recording.values = parameters.values().clone();
   trainer.observe([&](train::Phase phase, const data::Batch& batch, const train::StepLosses& losses) {
     if (phase != request.phase) return;  // the expert step before the router steps
+    model::synchronize(parameters.values().device());
     recording.times.push_back(Clock::now());
     // The routers' first optimiser step is still to come.
     if (!recording.values.defined()) recording.values = parameters.values().clone();
@@ -162,6 +163,7 @@ json setting(const Request& request, const test::Job& job) {
   const bool experts = request.phase == train::Phase::experts;
   return {{"phase", experts ? "experts" : "routers"},
           {"model", job.config.model.folder},
+          {"device", job.base->head().is_cuda() ? "cuda" : "cpu"},
           {"precision", job.config.run.precision == config::Precision::bf16 ? "bf16" : "float32"},
           {"heads", job.base->architecture().heads},
           {"experts", job.user_model.experts},
@@ -181,7 +183,7 @@ void write_record(const Request& request, const test::Job& job, const model::Par
   test::Metadata metadata = test::layout(job.base->architecture(), parameters);
   metadata["setting"] = setting(request, job).dump();
   test::write_outputs(request.record,
-                      {{"values", recording.values},
+                      {{"values", recording.values.to(at::kCPU)},
                        {"tokens", at::stack(recording.tokens)},
                        {"targets", at::stack(recording.targets)}},
                       metadata);
@@ -198,8 +200,11 @@ void all_run(const comm::Communicator& world, const Request& request) {
   const Arguments options = options_of(request);
   const config::Config config = config::resolve(config::parse(options), world.size());
   model::set_up_host(static_cast<int>(std::max<std::int64_t>(config.run.threads, 1)));
-  const test::Job job = test::read_job(world.size(), user, options);
-  model::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
+  const c10::Device device = config.run.device == config::DeviceChoice::cuda
+                                 ? model::bind_gpu(world.rank())
+                                 : c10::Device(c10::DeviceType::CPU);
+  const test::Job job = test::read_job(world.size(), user, options, device);
+  model::Parameters parameters(job.base->architecture(), job.user_model, device);
   parameters.initialise(job.config.run.seed, world.rank());
   test::perturb(parameters.values(), request.deviation);
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);
@@ -208,7 +213,8 @@ void all_run(const comm::Communicator& world, const Request& request) {
   const Recording recording = run(request, job, parameters, trainer);
   if (!world.is_first()) return;
   // Not getrusage, whose peak starts with that of the process that started this one.
-  const std::int64_t peak = kernel_account("/proc/self/status", "VmHWM:");
+  const std::int64_t peak =
+      device.is_cuda() ? model::peak_memory_bytes(device) : kernel_account("/proc/self/status", "VmHWM:");
   if (request.record != "-") write_record(request, job, parameters, recording);
   const bool experts = request.phase == train::Phase::experts;
   const json report = {{"setting", setting(request, job)},

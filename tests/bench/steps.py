@@ -69,36 +69,37 @@ class Report:
         return [language_model + weight * (balancing or 0.0) for language_model, balancing in losses]
 
 
-def options(case: Case, threads: int) -> list[object]:
+def options(case: Case, threads: int, device: str = "cpu") -> list[object]:
     """Of `comigs train`; makes the base and the data where they are missing."""
     base = random_base(CACHE, case.gpt2)
     data = random_data(CACHE, case.gpt2.vocabulary)
     method = "comigs-1g1s" if case.experts == 2 else "comigs-1gxs"
     chosen: list[object] = ["--data", data, "--model", base, "--method", method, "--experts", case.experts]
-    chosen += ["--precision", case.precision, "--threads", threads]
+    chosen += ["--precision", case.precision, "--threads", threads, "--device", device]
     chosen += ["--batch-sequences", case.batch, "--micro-batch-sequences", case.batch]
     return [*chosen, "--context-tokens", case.context]
 
 
-def run_case(case: Case, executables: Executables, threads: int) -> Report:
+def run_case(case: Case, executables: Executables, threads: int, device: str) -> Report:
     """One process of the case's steps. Plain PyTorch needs the record that comigs leaves of the same case."""
     if case.program == "gemm":
         gpt2 = case.gpt2
-        sizes = (gpt2.layers, gpt2.width, gpt2.vocabulary, case.tokens, threads, case.precision)
+        sizes = (gpt2.layers, gpt2.width, gpt2.vocabulary, case.tokens, threads, case.precision, device)
         return Report(run_module("gemm", *sizes)[0])
-    record = CACHE / "records" / f"{case.label}-{threads}.safetensors"
+    record = CACHE / "records" / f"{case.label}-{device}-{threads}.safetensors"
     if case.program == "plain":
         return Report(run_module("plain_steps", record)[0])
     record.parent.mkdir(parents=True, exist_ok=True)
-    begin: list[object] = [case.phase, case.warm_up, case.measured, DEVIATION, record]
-    return Report(executables.steps(*begin, *options(case, threads)))
+    warm_up = case.warm_up + (device == "cuda")  # which records its second step
+    begin: list[object] = [case.phase, warm_up, case.measured, DEVIATION, record]
+    return Report(executables.steps(*begin, *options(case, threads, device)))
 
 
 class Measured:
     """Reports of every case, one a repeat: in each repeat all cases run one after the other."""
 
-    def __init__(self, executables: Executables, threads: int) -> None:
-        self.executables, self.threads = executables, threads
+    def __init__(self, executables: Executables, threads: int, device: str = "cpu") -> None:
+        self.executables, self.threads, self.device = executables, threads, device
         self.reports: dict[Case, list[Report]] = {}
 
     def measure(self, cases: Iterable[Case], repeats: int) -> None:
@@ -110,7 +111,7 @@ class Measured:
             ordered[case] = None
         for repeat in range(repeats):
             for case in ordered:
-                report = run_case(case, self.executables, self.threads)
+                report = run_case(case, self.executables, self.threads, self.device)
                 self.reports.setdefault(case, []).append(report)
                 self._tell(f"{repeat + 1}/{repeats}", case, report)
                 if case.program == "plain":
@@ -118,7 +119,7 @@ class Measured:
 
     def once(self, case: Case) -> Report:
         """A single process, kept by the caller."""
-        report = run_case(case, self.executables, self.threads)
+        report = run_case(case, self.executables, self.threads, self.device)
         self._tell("once", case, report)
         return report
 

@@ -14,7 +14,8 @@
 
 namespace comigs::test {
 
-Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options) {
+Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options,
+             const c10::Device& device) {
   config::Config config = config::resolve(config::parse(options), users);
   const federation::Method& method = federation::find_method(config.method.name);
   federation::check_method(method, config);
@@ -24,14 +25,14 @@ Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string
           .texts = federation::texts(method, config, manifest, user,
                                      federation::open_user(config, manifest, user)),
           .base = model::load_base_model(config.model.folder, federation::stored_type(config.run.precision),
-                                         at::kCPU),
+                                         device),
           .plan = federation::local_plan(method, config, user)};
 }
 
 void perturb(const at::Tensor& values, float deviation) {
   std::vector<float> numbers(static_cast<std::size_t>(values.numel()));
   fill_normal(numbers, deviation, {.seed = 12345});
-  values.add_(at::from_blob(numbers.data(), values.sizes(), at::kFloat));
+  values.add_(at::from_blob(numbers.data(), values.sizes(), at::kFloat).to(values.device()));
 }
 
 at::Tensor as_tensor(const std::vector<std::int64_t>& part, const data::Batch& batch) {

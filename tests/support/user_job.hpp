@@ -26,8 +26,9 @@ struct Job {
   train::LocalPlan plan;
 };
 
-/// User `user` of `users`, with the options of `comigs train`.
-[[nodiscard]] Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options);
+/// User `user` of `users`, with the options of `comigs train`, on `device`.
+[[nodiscard]] Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options,
+                           const c10::Device& device = c10::DeviceType::CPU);
 
 /// Adds N(0, deviation^2) to every number: as drawn, each B is zero and so are the gradients of each A.
 void perturb(const at::Tensor& values, float deviation);
