@@ -18,7 +18,7 @@ namespace comigs::app {
 /// lies (another precision, or tensors off their alignment) is written once, for all ranks, into a folder
 /// beside the results, which rank 0 removes at the end of its life: mapped files keep their names until then,
 /// as network file systems want it. Ranks that compute on one GPU share one upload where the system lets them
-/// (CUDA IPC); its memory is not given back before the process that made it ends.
+/// (CUDA IPC): it lives in the process of one of them, which must not end before the others are done.
 class FrozenBase {
  public:
   /// Collective. Throws PeerError on every rank if any rank cannot read or write its files.

@@ -86,28 +86,29 @@ Communicator::~Communicator() {
   if (owned_ && std::uncaught_exceptions() == 0) MPI_Comm_free(&handle_);
 }
 
-std::optional<Communicator> Communicator::all_split(bool member) const {
+std::optional<Communicator> Communicator::all_split_into(int color) const {
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split(handle_, member ? 0 : MPI_UNDEFINED, rank_, &part), "MPI_Comm_split");
-  if (!member) return std::nullopt;
+  check_mpi(MPI_Comm_split(handle_, color, rank_, &part), "MPI_Comm_split");
+  if (color == MPI_UNDEFINED) return std::nullopt;
   Communicator group(part, true);
   group.patience_seconds_ = patience_seconds_;
   if (!names_.empty()) group.names_ = group.all_gather(name_of(rank_));
   return group;
 }
 
-Communicator Communicator::all_split_by_node() const {
-  MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
-            "MPI_Comm_split_type");
-  return {part, true};
+std::optional<Communicator> Communicator::all_split(bool member) const {
+  return all_split_into(member ? 0 : MPI_UNDEFINED);
 }
 
 Communicator Communicator::all_split_by(const std::string& text) const {
   const std::vector<std::string> texts = all_gather(text);
-  const auto first = std::ranges::find(texts, text) - texts.begin();
+  return std::move(*all_split_into(static_cast<int>(std::ranges::find(texts, text) - texts.begin())));
+}
+
+Communicator Communicator::all_split_by_node() const {
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split(handle_, static_cast<int>(first), rank_, &part), "MPI_Comm_split");
+  check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
+            "MPI_Comm_split_type");
   return {part, true};
 }
 

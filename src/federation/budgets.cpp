@@ -17,7 +17,10 @@ class Search {
       : method_(method), architecture_(architecture), own_(config.users[user]), user_(user) {
     const bool cuda = config.run.device == config::DeviceChoice::cuda;
     const c10::ScalarType stored = stored_type(config.run.precision);
-    computation_ = {.stored = stored, .computed = cuda ? stored : c10::ScalarType::Float, .on_gpu = cuda};
+    // Whatever is there: what takes more memory, so that the number of experts is the same everywhere.
+    computation_ = {.stored = stored,
+                    .computed = cuda ? stored : c10::ScalarType::Float,
+                    .on_gpu = config.run.device != config::DeviceChoice::cpu};
   }
 
   [[nodiscard]] std::int64_t most() const {

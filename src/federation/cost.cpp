@@ -50,7 +50,8 @@ class Reckoning {
               .training_flops = training(),
               .evaluation_flops = evaluations(),
               .bytes = 0,
-              .host_memory = setup_.computation.on_gpu ? program_beside_gpu + peak.base : peak.total()};
+              .host_memory =
+                  setup_.computation.on_gpu ? program_beside_gpu + peak.base + gathered() : peak.total()};
     // Rounds are of two kinds: those in which PCL judges all models, and the others.
     const std::int64_t renewals = renewals_of_collaboration();
     cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);
@@ -129,16 +130,21 @@ class Reckoning {
   [[nodiscard]] PeakMemory memory() const {
     const model::Footprint step = model::footprint(setup_.architecture, model_, setup_.computation,
                                                    own_.micro_batch_sequences * own_.context_tokens);
-    const std::int64_t steps = model_.gate == model::Gate::none ? 0 : step.activations;
     PeakMemory memory{.base = step.base,
                       .training = step.parameters + kept_by_rule(),
-                      // Recorded steps keep their memory, others lend it.
-                      .activations = setup_.computation.on_gpu ? steps + beside() : std::max(steps, beside()),
+                      .activations = alive(model_.gate == model::Gate::none ? 0 : step.activations),
                       .program = program()};
     // Rank 0 has the base's file and a converted copy before anything else.
     if (converts())
       memory.activations = std::max(memory.activations, setup_.weights_converted - memory.training);
     return memory;
+  }
+
+  // Steps on a GPU keep their memory; those of the host lend it to an evaluation, or to what all users'
+  // parameters take where they meet.
+  [[nodiscard]] std::int64_t alive(std::int64_t step) const {
+    return setup_.computation.on_gpu ? step + evaluation_at_a_time()
+                                     : std::max({step, evaluation_at_a_time(), gathered()});
   }
 
   [[nodiscard]] bool converts() const { return user_ == 0 && setup_.weights_converted > 0; }
@@ -160,19 +166,21 @@ class Reckoning {
     return std::ranges::max_element(setup_.users, {}, &model::UserModel::lora_rank)->lora_rank;
   }
 
-  // What is alive when no step is: an evaluation, or what all users' parameters take where they meet.
-  [[nodiscard]] std::int64_t beside() const {
+  [[nodiscard]] std::int64_t evaluation_at_a_time() const {
     const std::int64_t split = std::max({evaluated_in_training(), evaluated(shards_.validation.tokens),
                                          evaluated(shards_.test.tokens)}),
-                       at_a_time = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
-    const std::int64_t evaluation =
-        model::evaluation_activations(setup_.architecture, model_, setup_.computation, at_a_time);
-    const bool gathers = user_ == 0 || setup_.method.rule == Rule::decomposition;
+                       tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
+    return model::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
+  }
+
+  // All users' parameters, in host memory where they meet.
+  [[nodiscard]] std::int64_t gathered() const {
+    if (user_ != 0 && setup_.method.rule != Rule::decomposition) return 0;
     std::int64_t everyone = 0;
     for (const model::UserModel& user : setup_.users)
       everyone +=
           model::parameter_count(setup_.architecture, user) * static_cast<std::int64_t>(sizeof(float));
-    return std::max(evaluation, gathers ? everyone : 0);
+    return everyone;
   }
 
   [[nodiscard]] std::int64_t program() const {
@@ -203,7 +211,7 @@ std::int64_t memory_of_node(const std::vector<Cost>& costs, bool cuda) {
   for (std::size_t user = 0; user < costs.size(); ++user) {
     const PeakMemory& memory = costs[user].memory;
     if (cuda) {
-      bytes += program_beside_gpu;
+      bytes += costs[user].host_memory - memory.base;
     } else {
       const std::int64_t shared = user == 0 ? 0 : program_on_cpu - program_of_a_further_rank;
       bytes += memory.training + memory.activations + memory.program - shared;

@@ -1,7 +1,9 @@
 #include "comigs/model/device.hpp"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <malloc.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 
 #include <latch>
@@ -43,6 +45,11 @@ c10::Device bind_gpu([[maybe_unused]] int local_rank) {
     throw ConfigError(fmt::format("--device cuda: LibTorch's CUDA half cannot be loaded: {}", dlerror()));
   const auto index = static_cast<c10::DeviceIndex>(local_rank % gpus);
   c10::cuda::set_device(index);
+  // Attention's backward pass, and products that are split, would else add up in another order each time.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+  at::globalContext().setDeterministicAlgorithms(true, false);
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   // Of its own: work can be recorded (see recording.hpp) on any stream but the default one.
   c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, index));
   return {c10::DeviceType::CUDA, index};

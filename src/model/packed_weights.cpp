@@ -61,7 +61,7 @@ namespace allocator = c10::cuda::CUDACachingAllocator;
 
 void tell(const std::exception& error) {
   const std::string reason = error.what();
-  spdlog::info("ranks of one GPU upload a copy of the base each: {}", reason.substr(0, reason.find('\n')));
+  spdlog::warn("ranks of one GPU upload a copy of the base each: {}", reason.substr(0, reason.find('\n')));
 }
 
 }  // namespace

@@ -29,30 +29,30 @@ void check(cudaError_t status, const char* call) {
 // else may get these, and the pool gives nothing back as long as it lives.
 class RecordingMemory::Pool {
  public:
-  explicit Pool(c10::DeviceIndex device) : device_(device), id_{0, ++pools} {}
+  explicit Pool(c10::DeviceIndex device) : device_(device), id_{0, ++pools} {
+    allocator::createOrIncrefPool(device_, id_);
+  }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  ~Pool() {
-    for (int use = 0; use < uses_; ++use) allocator::releasePool(device_, id_);
-  }
+  ~Pool() { allocator::releasePool(device_, id_); }
 
   // While it lives, what is allocated for this process's stream comes from the pool.
   class Use {
    public:
-    explicit Use(Pool& pool) : pool_(pool) {
-      // Where memory is short the allocator does not look for what it could give back while a pool is used.
-      allocator::emptyCache();
+    explicit Use(const Pool& pool) : pool_(pool) {
       const cudaStream_t own = pool_.stream();
       allocator::beginAllocateToPool(pool_.device_, pool_.id_,
                                      [own](cudaStream_t stream) { return stream == own; });
-      ++pool_.uses_;
     }
     Use(const Use&) = delete;
     Use& operator=(const Use&) = delete;
-    ~Use() { allocator::endAllocateToPool(pool_.device_, pool_.id_); }
+    ~Use() {
+      allocator::endAllocateToPool(pool_.device_, pool_.id_);
+      allocator::releasePool(pool_.device_, pool_.id_);  // which beginning counted as one more to hold it
+    }
 
    private:
-    Pool& pool_;
+    const Pool& pool_;
   };
 
   [[nodiscard]] cudaStream_t stream() const { return c10::cuda::getCurrentCUDAStream(device_).stream(); }
@@ -62,7 +62,6 @@ class RecordingMemory::Pool {
 
   c10::DeviceIndex device_;
   c10::MempoolId_t id_;
-  int uses_ = 0;
 };
 
 class Recording::Graph {
@@ -76,28 +75,32 @@ class Recording::Graph {
 
   void run(const std::function<void()>& work) {
     switch (state_) {
-      case State::fresh: {  // libraries load their kernels and get their buffers
-        const RecordingMemory::Pool::Use use(pool_);
-        work();
+      case State::fresh:  // libraries load their kernels and get their buffers
+        make_room();
+        do_now(work);
         state_ = State::warm;
         return;
-      }
       case State::warm:
-        if (!record(work)) {
-          state_ = State::as_it_is;
-          return work();
-        }
-        state_ = State::recorded;
-        [[fallthrough]];
+        make_room();
+        state_ = record(work) ? State::recorded : State::as_it_is;
+        return run(work);
       case State::recorded:
         return check(cudaGraphLaunch(graph_, pool_.stream()), "cudaGraphLaunch");
       case State::as_it_is:
-        return work();
+        return do_now(work);
     }
   }
 
  private:
   enum class State { fresh, warm, recorded, as_it_is };
+
+  // Where memory is short the allocator does not look for what it could give back while a pool is in use.
+  static void make_room() { allocator::emptyCache(); }
+
+  void do_now(const std::function<void()>& work) const {
+    const RecordingMemory::Pool::Use use(pool_);
+    work();
+  }
 
   bool record(const std::function<void()>& work) {
     try {
@@ -107,7 +110,7 @@ class Recording::Graph {
       return true;
     } catch (const std::exception& error) {
       const std::string reason = error.what();
-      spdlog::warn("steps are not recorded as CUDA graphs and take longer to launch: {}",
+      spdlog::warn("passes are not recorded as CUDA graphs and take longer to launch: {}",
                    reason.substr(0, reason.find('\n')));
       return false;
     }

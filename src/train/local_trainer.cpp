@@ -158,7 +158,7 @@ void LocalTrainer::clear(const std::vector<model::Slice>& parts) {
 StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& batch) {
   const std::int64_t size = plan_.user.sequences_at_a_time();
   StepLosses sums;
-  // Copies: the next part of this size overwrites the losses of this one.
+  // Copies: the passes of any part overwrite the losses of another.
   const auto add = [](at::Tensor& sum, const at::Tensor& part) {
     if (part.defined()) sum = sum.defined() ? sum + part : part.clone();
   };

@@ -21,6 +21,7 @@ struct Job {
   config::Config config;
 
   Job() {
+    config.run.device = config::DeviceChoice::cpu;
     config.users.resize(2);
     for (config::User& user : config.users) {
       user.experts = config::automatic_experts;
@@ -34,8 +35,8 @@ struct Job {
     user.experts = experts;
     return user_models(find_method("comigs-1gxs"), {user}).front();
   }
-  [[nodiscard]] double gib_of(std::int64_t experts, std::int64_t sequences) const {
-    const model::Computation float32;
+  [[nodiscard]] double gib_of(std::int64_t experts, std::int64_t sequences, bool on_gpu = false) const {
+    const model::Computation float32{.on_gpu = on_gpu};
     return static_cast<double>(
                model::footprint(architecture, with(experts), float32, sequences * 32).total()) /
            gib;
@@ -65,6 +66,16 @@ BOOST_AUTO_TEST_CASE(a_number_stays) {
   config.users[1].experts = 1;
   BOOST_TEST((settled() == Experts{5, 1}));
   BOOST_TEST((settled("fedavg") == Experts{5, 1}));
+}
+
+BOOST_AUTO_TEST_CASE(what_may_run_on_a_gpu_has_room_for_what_recordings_keep) {
+  constexpr double hair = 1e-9;
+  config.users[0].memory = gib_of(5, 4, true) + hair;
+  config.users[1].memory = gib_of(6, 4, true) - hair;
+  for (const auto device : {config::DeviceChoice::automatic, config::DeviceChoice::cuda}) {
+    config.run.device = device;
+    BOOST_TEST((settled() == Experts{5, 5}));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(memory_gives_the_most_that_fit_beside_the_whole_batch) {

@@ -15,6 +15,9 @@
 
 namespace comigs::model {
 
+using test::Card;
+using test::card;
+
 namespace {
 
 struct Step {
@@ -38,10 +41,11 @@ Step step(const test::Weights& weights, const Architecture& architecture, const 
 
 }  // namespace
 
+BOOST_TEST_GLOBAL_FIXTURE(Card);
+
 BOOST_AUTO_TEST_SUITE(device, *boost::unit_test::precondition(test::a_card_is_there))
 
 BOOST_AUTO_TEST_CASE(steps_agree) {
-  const at::Device card = bind_gpu(0);
   const Architecture architecture = test::tiny_architecture();
   const test::Weights weights = test::random_weights(architecture);
   for (const std::int64_t experts : {1, 2, 4}) {
@@ -56,9 +60,8 @@ BOOST_AUTO_TEST_CASE(steps_agree) {
 }
 
 BOOST_AUTO_TEST_CASE(recordings_read_and_write_where_they_were_recorded) {
-  const at::Device card = bind_gpu(0);
   const at::Tensor in = at::zeros({1000}, card), sum = at::zeros({1000}, card);
-  at::Tensor kept;
+  at::Tensor kept, square;
   RecordingMemory memory(card);
   Recording doubled(memory), squared(memory);
   for (int call = 1; call <= 5; ++call) {
@@ -68,14 +71,17 @@ BOOST_AUTO_TEST_CASE(recordings_read_and_write_where_they_were_recorded) {
       kept = passing + 1;
       sum.add_(passing);
     });
-    squared.run([&] { sum.add_(in * in); });
     BOOST_TEST(kept.sum().item<float>() == 1000.0f * static_cast<float>(2 * call + 1));
+    squared.run([&] {
+      square = in * in;
+      sum.add_(square);
+    });
+    BOOST_TEST(square.sum().item<float>() == 1000.0f * static_cast<float>(call * call));
   }
   BOOST_TEST(sum.sum().item<float>() == 1000.0f * (2 * 15 + 55));
 }
 
 BOOST_AUTO_TEST_CASE(work_that_waits_is_done_without_a_graph) {
-  const at::Device card = bind_gpu(0);
   const at::Tensor in = at::zeros({1000}, card);
   RecordingMemory memory(card);
   Recording recording(memory);

@@ -1,4 +1,5 @@
-// Whether a test that needs a GPU can run.
+// What tests that need a GPU need: whether there is one, and that it is this process's before any other test
+// runs.
 #pragma once
 
 #include <boost/test/unit_test.hpp>
@@ -12,5 +13,14 @@ inline boost::test_tools::assertion_result a_card_is_there(boost::unit_test::tes
   result.message() << "no CUDA device is visible";
   return result;
 }
+
+/// For BOOST_TEST_GLOBAL_FIXTURE.
+struct Card {
+  Card() {
+    if (model::visible_gpus() > 0) (void)model::bind_gpu(0);
+  }
+};
+
+inline const c10::Device card(c10::DeviceType::CUDA, 0);
 
 }  // namespace comigs::test

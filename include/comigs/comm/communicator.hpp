@@ -39,8 +39,7 @@ class Communicator {
   [[nodiscard]] std::optional<Communicator> all_split(bool member) const;
   /// The ranks that share this rank's memory (its node).
   [[nodiscard]] Communicator all_split_by_node() const;
-
-  /// The ranks that pass the same text, in their order here.
+  /// The ranks that pass the same text, in their order here, with their names and patience.
   [[nodiscard]] Communicator all_split_by(const std::string& text) const;
 
   /// Every rank together, in their order here.
@@ -76,6 +75,7 @@ class Communicator {
 
  private:
   Communicator(MPI_Comm handle, bool owned);
+  [[nodiscard]] std::optional<Communicator> all_split_into(int color) const;
 
   MPI_Comm handle_ = MPI_COMM_NULL;
   bool owned_ = false;

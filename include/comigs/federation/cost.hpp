@@ -14,9 +14,9 @@ namespace comigs::federation {
 
 /// Bytes at the peak of a run: device memory on a GPU, else a process's resident set.
 struct PeakMemory {
-  std::int64_t base = 0;         ///< frozen weights; on the CPU the ranks of a node share them
+  std::int64_t base = 0;         ///< frozen weights; the ranks of a node or of a GPU share them
   std::int64_t training = 0;     ///< values, gradients, moments, and what the aggregation rule keeps
-  std::int64_t activations = 0;  ///< most that is alive at a time beside that: a step, an evaluation, ...
+  std::int64_t activations = 0;  ///< most that steps, evaluations, ... have at a time beside that
   std::int64_t program = 0;      ///< libraries (shared too), their buffers, the user's texts
 
   [[nodiscard]] std::int64_t total() const { return base + training + activations + program; }

@@ -11,7 +11,9 @@ namespace comigs::model {
 /// How many CUDA devices this process sees; 0 where comigs was built without CUDA.
 [[nodiscard]] int visible_gpus();
 
-/// Makes GPU `local_rank` modulo the visible ones this process's own. Throws ConfigError if there is none.
+/// Makes GPU `local_rank` modulo the visible ones this process's own, and what it computes the same bits at
+/// every run. Before any backward pass: LibTorch then looks for a GPU once and for all. Throws ConfigError if
+/// there is none.
 [[nodiscard]] c10::Device bind_gpu(int local_rank);
 
 /// "cpu, 2 threads" or the card's name and number.
@@ -32,7 +34,8 @@ void synchronize(const c10::Device& device);
 
 /// Bytes of memory that the GPU of this process has; 0: unknown.
 [[nodiscard]] std::int64_t gpu_memory_bytes();
-/// Most bytes used so far: device memory on a GPU, else the process's resident set.
+/// Most bytes used so far: device memory on a GPU (a base that ranks share counts for the one that uploaded
+/// it), else the process's resident set.
 [[nodiscard]] std::int64_t peak_memory_bytes(const c10::Device& device);
 
 }  // namespace comigs::model

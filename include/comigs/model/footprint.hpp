@@ -11,7 +11,7 @@ namespace comigs::model {
 
 /// Bytes, on the device that computes.
 struct Footprint {
-  std::int64_t base = 0;         ///< frozen weights; on the CPU the ranks of a node share them
+  std::int64_t base = 0;         ///< frozen weights; the ranks of a node or of a GPU share them
   std::int64_t parameters = 0;   ///< values, gradients and both AdamW moments
   std::int64_t activations = 0;  ///< most that is alive at a time in a step of `tokens` tokens
   /// Activations of an evaluation of as many, where it cannot have the step's memory: recordings keep theirs.

@@ -25,9 +25,9 @@ class RecordingMemory {
 };
 
 /// Work on a GPU that allocates, and is set up by the host, only twice: the first call does it as it is, the
-/// second records it as a CUDA graph, and every call from then on launches that graph. A graph that cannot be
-/// recorded is told once, as a warning, and the work done as it is from then on. On the CPU each call does
-/// the work. The same bits in all cases.
+/// second records it as a CUDA graph, and every call from then on launches that graph: the same kernels.
+/// Where it cannot be recorded, a warning says so, and the work is done as it is from then on. On the CPU
+/// each call does the work.
 class Recording {
  public:
   explicit Recording(RecordingMemory& memory);
@@ -35,8 +35,9 @@ class Recording {
   Recording& operator=(Recording&&) = delete;
   ~Recording();
 
-  /// Local. `work` queues the same kernels on the same tensors at every call and waits for none of them.
-  /// Tensors that it makes and that someone keeps have new contents after each call, at the same place.
+  /// Local. `work` queues the same kernels on the same tensors at every call and waits for none of them. What
+  /// it leaves in tensors that it makes holds until any recording of this memory runs; they stay the same
+  /// tensors from the second call on.
   void run(const std::function<void()>& work);
 
  private:

@@ -109,10 +109,10 @@ class LocalTrainer {
   void expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration);
   void router_steps(std::int64_t round, std::int64_t iteration);
   StepLosses accumulate_gradients(Phase phase, const data::Batch& batch);
-  /// Adds a micro-batch's gradients, those of `share` of the batch, to the block.
   struct MicroBatch;
-  StepLosses backward(const MicroBatch& part, double share);
   MicroBatch& micro_batch(Phase phase, std::int64_t sequences);
+  /// Adds the gradients of a micro-batch, `share` of the batch, to the block.
+  StepLosses backward(const MicroBatch& part, double share);
   /// The gradients of these parts become zero.
   void clear(const std::vector<model::Slice>& parts);
   [[nodiscard]] at::Tensor regularised(const at::Tensor& loss, double share) const;
