@@ -17,10 +17,10 @@ class Search {
       : method_(method), architecture_(architecture), own_(config.users[user]), user_(user) {
     const bool cuda = config.run.device == config::DeviceChoice::cuda;
     const c10::ScalarType stored = stored_type(config.run.precision);
-    // Whatever is there: what takes more memory, so that the number of experts is the same everywhere.
-    computation_ = {.stored = stored,
-                    .computed = cuda ? stored : c10::ScalarType::Float,
-                    .on_gpu = config.run.device != config::DeviceChoice::cpu};
+    computation_ = {.stored = stored, .computed = cuda ? stored : c10::ScalarType::Float, .on_gpu = cuda};
+    // Wherever it runs, the number of experts is the same: that of the device that takes more memory.
+    most_demanding_ = computation_;
+    most_demanding_.on_gpu = config.run.device != config::DeviceChoice::cpu;
   }
 
   [[nodiscard]] std::int64_t most() const {
@@ -51,7 +51,7 @@ class Search {
   [[nodiscard]] bool fits_memory(std::int64_t experts, std::int64_t sequences) const {
     if (own_.memory == 0.0) return true;
     const model::Footprint taken =
-        model::footprint(architecture_, with(experts), computation_, sequences * own_.context_tokens);
+        model::footprint(architecture_, with(experts), most_demanding_, sequences * own_.context_tokens);
     return static_cast<double>(taken.total()) <= own_.memory * gib;
   }
 
@@ -79,7 +79,7 @@ class Search {
   const model::Architecture& architecture_;
   const config::User& own_;
   std::size_t user_;
-  model::Computation computation_;
+  model::Computation computation_, most_demanding_;
 };
 
 }  // namespace

@@ -50,8 +50,7 @@ class Reckoning {
               .training_flops = training(),
               .evaluation_flops = evaluations(),
               .bytes = 0,
-              .host_memory =
-                  setup_.computation.on_gpu ? program_beside_gpu + peak.base + gathered() : peak.total()};
+              .host_memory = setup_.computation.on_gpu ? beside_gpu(peak) : peak.total()};
     // Rounds are of two kinds: those in which PCL judges all models, and the others.
     const std::int64_t renewals = renewals_of_collaboration();
     cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);
@@ -166,10 +165,13 @@ class Reckoning {
     return std::ranges::max_element(setup_.users, {}, &model::UserModel::lora_rank)->lora_rank;
   }
 
+  // What is run without gradients: splits, and under PCL a batch through every user's model.
   [[nodiscard]] std::int64_t evaluation_at_a_time() const {
-    const std::int64_t split = std::max({evaluated_in_training(), evaluated(shards_.validation.tokens),
-                                         evaluated(shards_.test.tokens)}),
-                       tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
+    const std::int64_t split = std::max(
+        {evaluated_in_training(), evaluated(shards_.validation.tokens), evaluated(shards_.test.tokens)});
+    std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
+    if (setup_.method.rule == Rule::collaboration)
+      tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
     return model::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
   }
 
@@ -184,14 +186,22 @@ class Reckoning {
   }
 
   [[nodiscard]] std::int64_t program() const {
-    if (setup_.computation.on_gpu) return program_on_gpu;
-    std::int64_t texts = 0;
+    return setup_.computation.on_gpu ? program_on_gpu : program_on_cpu + texts();
+  }
+
+  [[nodiscard]] std::int64_t texts() const {
+    std::int64_t bytes = 0;
     for (std::size_t u = 0; u < setup_.manifest.users.size(); ++u) {
       if (u != user_ && setup_.method.rule != Rule::gradients) continue;
       const data::UserShards& shards = setup_.manifest.users[u];
-      texts += bytes_of_shard(shards.train) + bytes_of_shard(shards.validation) + bytes_of_shard(shards.test);
+      bytes += bytes_of_shard(shards.train) + bytes_of_shard(shards.validation) + bytes_of_shard(shards.test);
     }
-    return program_on_cpu + texts;
+    return bytes;
+  }
+
+  // Of a process that computes on a GPU; a checkpoint takes a copy of all that is trained.
+  [[nodiscard]] std::int64_t beside_gpu(const PeakMemory& peak) const {
+    return program_beside_gpu + peak.base + texts() + peak.training + gathered();
   }
 
   const CostSetup& setup_;

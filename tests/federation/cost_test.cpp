@@ -144,9 +144,16 @@ BOOST_AUTO_TEST_CASE(a_gpu_has_what_its_recorded_steps_keep_and_an_evaluation) {
   const Cost cost = of("comigs-1g1s", 0, {.on_gpu = true});
   BOOST_TEST(cost.memory.activations ==
              step.activations + model::evaluation_activations(architecture, user, {}, 10 * 32));
-  // On the host, where all users' parameters meet, and libraries.
+  // PCL runs a batch through every user's model.
+  const model::UserModel one = model_of("pcl");
+  BOOST_TEST(of("pcl", 0, {.on_gpu = true}).memory.activations ==
+             model::footprint(architecture, one, {}, 32 * 32).activations +
+                 model::evaluation_activations(architecture, one, {}, 32 * 32));
+  // On the host libraries, the base, texts, a copy for checkpoints, and on rank 0 all users' parameters.
   const std::int64_t all = 4 * 3 * (attention + 2 * expert + 2 * 2 * 16);
-  BOOST_TEST(cost.host_memory - of("comigs-1g1s", 1, {.on_gpu = true}).host_memory == all);
+  const Cost other = of("comigs-1g1s", 1, {.on_gpu = true});
+  BOOST_TEST(cost.host_memory - other.host_memory == all);
+  BOOST_TEST(memory_of_node({cost, other}, true) == cost.host_memory + other.host_memory - cost.memory.base);
 }
 
 BOOST_AUTO_TEST_CASE(a_node_has_the_base_and_the_libraries_once) {

@@ -4,6 +4,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <vector>
+
 #include "comigs/model/device.hpp"
 
 namespace comigs::test {
@@ -22,5 +24,12 @@ struct Card {
 };
 
 inline const c10::Device card(c10::DeviceType::CUDA, 0);
+
+/// The host, and the card where there is one.
+inline std::vector<c10::Device> devices() {
+  std::vector<c10::Device> found = {c10::DeviceType::CPU};
+  if (model::visible_gpus() > 0) found.push_back(card);
+  return found;
+}
 
 }  // namespace comigs::test

@@ -90,7 +90,6 @@ class Parameters {
   [[nodiscard]] const at::Tensor& values() const noexcept { return values_; }        ///< [P]
   [[nodiscard]] const at::Tensor& gradients() const noexcept { return gradients_; }  ///< [P]
 
-  [[nodiscard]] Slice all() const { return {0, values_.numel()}; }
   [[nodiscard]] Slice attention(Factors factors = Factors::both) const { return attention_.of(factors); }
   [[nodiscard]] Slice expert(std::int64_t index, Factors factors = Factors::both) const {
     return experts_.at(static_cast<std::size_t>(index)).of(factors);
