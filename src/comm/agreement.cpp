@@ -56,10 +56,8 @@ std::optional<Failure> capture(const std::function<void()>& work) {
   } catch (const std::bad_alloc&) {
     return Failure{ExitCode::failed, "out of memory"};
   } catch (const std::exception& error) {
-    // A library's error may carry pages of backtrace after its first line.
-    const std::string text = error.what();
-    return Failure{ExitCode::failed,
-                   text.empty() ? "an error without a message" : text.substr(0, text.find('\n'))};
+    const std::string text = first_line(error);
+    return Failure{ExitCode::failed, text.empty() ? "an error without a message" : text};
   }
 }
 

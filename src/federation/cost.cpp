@@ -218,15 +218,10 @@ Cost cost(const CostSetup& setup, std::size_t user) { return Reckoning(setup, us
 
 std::int64_t memory_of_node(const std::vector<Cost>& costs, bool cuda) {
   std::int64_t bytes = costs.front().memory.base;
-  for (std::size_t user = 0; user < costs.size(); ++user) {
-    const PeakMemory& memory = costs[user].memory;
-    if (cuda) {
-      bytes += costs[user].host_memory - memory.base;
-    } else {
-      const std::int64_t shared = user == 0 ? 0 : program_on_cpu - program_of_a_further_rank;
-      bytes += memory.training + memory.activations + memory.program - shared;
-    }
-  }
+  for (const Cost& cost : costs) bytes += cost.host_memory - cost.memory.base;
+  // LibTorch is there once; its CUDA half is each process's own.
+  const auto further = static_cast<std::int64_t>(costs.size()) - 1;
+  if (!cuda) bytes -= further * (program_on_cpu - program_of_a_further_rank);
   return bytes;
 }
 

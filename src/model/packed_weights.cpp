@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/model/device.hpp"
 
@@ -60,8 +61,7 @@ namespace {
 namespace allocator = c10::cuda::CUDACachingAllocator;
 
 void tell(const std::exception& error) {
-  const std::string reason = error.what();
-  spdlog::warn("ranks of one GPU upload a copy of the base each: {}", reason.substr(0, reason.find('\n')));
+  spdlog::warn("ranks of one GPU upload a copy of the base each: {}", first_line(error));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #ifdef COMIGS_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #endif
@@ -13,17 +14,7 @@ namespace comigs::model {
 
 #ifdef COMIGS_CUDA
 
-namespace {
-
 namespace allocator = c10::cuda::CUDACachingAllocator;
-
-void check(cudaError_t status, const char* call) {
-  if (status == cudaSuccess) return;
-  (void)cudaGetLastError();  // not to be met again by the next call
-  throw CommError(fmt::format("{} failed: {}", call, cudaGetErrorString(status)));
-}
-
-}  // namespace
 
 // A private pool of LibTorch's allocator. A graph's kernels have the addresses of its tensors in them: nobody
 // else may get these, and the pool gives nothing back as long as it lives.
@@ -85,7 +76,8 @@ class Recording::Graph {
         state_ = record(work) ? State::recorded : State::as_it_is;
         return run(work);
       case State::recorded:
-        return check(cudaGraphLaunch(graph_, pool_.stream()), "cudaGraphLaunch");
+        C10_CUDA_CHECK(cudaGraphLaunch(graph_, pool_.stream()));
+        return;
       case State::as_it_is:
         return do_now(work);
     }
@@ -106,12 +98,10 @@ class Recording::Graph {
     try {
       const RecordingMemory::Pool::Use use(pool_);
       const Captured captured(pool_.stream(), work);
-      check(cudaGraphInstantiate(&graph_, captured.graph, 0), "cudaGraphInstantiate");
+      C10_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured.graph, 0));
       return true;
     } catch (const std::exception& error) {
-      const std::string reason = error.what();
-      spdlog::warn("passes are not recorded as CUDA graphs and take longer to launch: {}",
-                   reason.substr(0, reason.find('\n')));
+      spdlog::warn("passes are not recorded as CUDA graphs and take longer to launch: {}", first_line(error));
       return false;
     }
   }
@@ -120,7 +110,7 @@ class Recording::Graph {
   // call what they like meanwhile.
   struct Captured {
     Captured(cudaStream_t stream, const std::function<void()>& work) {
-      check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+      C10_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
       try {
         work();
       } catch (...) {
@@ -128,7 +118,7 @@ class Recording::Graph {
         (void)cudaGetLastError();
         throw;
       }
-      check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+      C10_CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
     }
     Captured(const Captured&) = delete;
     Captured& operator=(const Captured&) = delete;

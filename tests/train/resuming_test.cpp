@@ -1,10 +1,12 @@
 // A round that is left in the middle and gone on with ends in the same bits as one that was not.
+#include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include <limits>
 
 #include "comigs/base/error.hpp"
 #include "comigs/train/evaluation.hpp"
+#include "support/card.hpp"
 #include "trainer_setup.hpp"
 
 namespace comigs::train {
@@ -15,7 +17,7 @@ struct Resuming : TrainerSetup {
   [[nodiscard]] at::Tensor unbroken(std::int64_t rounds) const {
     model::Parameters parameters = fresh();
     (void)train(parameters, rounds);
-    return test::copy_of(parameters.values());
+    return test::copy_of(parameters.values()).to(at::kCPU);
   }
 
   // Trains `rounds` rounds, but leaves before every step and goes on with a new trainer that is given the old
@@ -28,7 +30,7 @@ struct Resuming : TrainerSetup {
       LocalTrainer trainer(*base, parameters, texts, plan);
       const auto state = trainer.state();
       for (std::size_t i = 0; i < kept.size(); ++i) state[i].second.copy_(kept[i]);
-      if (round > rounds) return test::copy_of(parameters.values());
+      if (round > rounds) return test::copy_of(parameters.values()).to(at::kCPU);
       int asked = 0;
       trainer.stop_when([&] { return asked++ > 0; });
       const LocalRound done = trainer.train_round(round, step);
@@ -46,9 +48,24 @@ struct Resuming : TrainerSetup {
 
 }  // namespace
 
+using test::Card;
+BOOST_TEST_GLOBAL_FIXTURE(Card);
+
 BOOST_FIXTURE_TEST_SUITE(resuming, Resuming)
 
 BOOST_AUTO_TEST_CASE(from_any_step) { BOOST_TEST(test::same_bits(broken(3), unbroken(3))); }
+
+// On a card a trainer records its steps; with a new one for each step, nothing that a step does once is
+// recorded.
+BOOST_DATA_TEST_CASE_F(Resuming, on_every_device, test::devices(), there) {
+  plan.user.micro_batch_sequences = 3;  // parts of two sizes, each once a step
+  plan.method.router_steps = 1;
+  plan.optimiser.epsilon = 1e-6;
+  const at::Tensor host = unbroken(3);
+  move_to(there);
+  BOOST_TEST(test::same_bits(broken(3), unbroken(3)));
+  BOOST_TEST(test::close(unbroken(3), host, 1e-3));
+}
 
 BOOST_AUTO_TEST_CASE(with_router_updates_that_no_round_divides) {
   plan.method.router_every = 3;

@@ -38,6 +38,7 @@ struct Seen {
 };
 
 struct TrainerSetup : TemporaryFolder {
+  at::Device device = at::kCPU;
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
   data::UserData shards =
       test::write_user(folder, "user", test::random_tokens(300, boundary, 1),
@@ -48,9 +49,19 @@ struct TrainerSetup : TemporaryFolder {
   Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
 
   [[nodiscard]] model::Parameters fresh() const {
-    model::Parameters parameters(test::tiny_architecture(), user_model, at::kCPU);
+    model::Parameters parameters(test::tiny_architecture(), user_model, device);
     parameters.initialise(plan.seed, plan.user_index);
     return parameters;
+  }
+
+  /// Base and fresh parameters are on the device from now on.
+  void move_to(const at::Device& there) {
+    device = there;
+    base = model::make_base_model(
+        test::tiny_architecture(),
+        [&, weights = test::random_weights(test::tiny_architecture())](const model::WeightSpec& spec) {
+          return weights.at(spec.name).to(there);
+        });
   }
 
   /// Parameters whose B differ from zero, so that every leaf gets a gradient.

@@ -57,4 +57,10 @@ struct PeerError : Error {
   explicit PeerError(ExitCode exit_code) : Error(exit_code, "another rank failed") {}
 };
 
+/// What an error says; those of libraries may carry pages of backtrace after their first line.
+[[nodiscard]] inline std::string first_line(const std::exception& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find('\n'));
+}
+
 }  // namespace comigs
