@@ -6,6 +6,7 @@ import signal
 import sys
 
 from .cli import main
+from .terminal import run
 
 
 def _stop(number: int, _: object) -> None:
@@ -14,4 +15,4 @@ def _stop(number: int, _: object) -> None:
 
 
 signal.signal(signal.SIGTERM, _stop)
-sys.exit(main(sys.argv[1:]))
+run(main)

@@ -126,7 +126,7 @@ class Writer:
     def tokenizer(self) -> dict[str, Any]:
         """tokenizer.json, also for GPT-2's own vocabulary."""
         path = self.folder / "tokenizer.json"
-        self.tokeniser.tokenizer.save(str(path), pretty=False)
+        path.write_text(self.tokeniser.tokenizer.to_str(pretty=False), encoding="utf-8")
         _sync(path)
         return {
             "kind": self.tokeniser.kind,

@@ -9,6 +9,7 @@ from pathlib import Path
 from . import debian, hub, readers
 from .documents import Corpus, Document
 from .errors import DataError
+from .names import shown
 from .recipe import HUB_BYTES, NOT_STATED, SAMPLE, Recipe, file_source, hub_source, up_to, with_base_text
 
 LANGUAGES = {"German": "de", "Dutch": "nl", "French": "fr", "Italian": "it"}
@@ -52,7 +53,7 @@ def _read(files: dict[str, Path], origin: str | None, limit: int | None) -> Corp
         rows = readers.jsonl(path)
         found = (Document(row["text"], str(row.get("source") or row["text"])) for row, _ in rows)
         by_language[language] = documents = up_to(found, limit)
-        origin_here = origin or f"file {path.name}"
+        origin_here = origin or f"file {shown(path)}"
         corpus.sources.append(file_source(path, origin_here, _licence(documents), len(documents)))
     corpus.users = {user: by_language[language] for user, language in LANGUAGES.items()}
     corpus.base = by_language.get(BASE_LANGUAGE, [])

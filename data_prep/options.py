@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 
 from . import ag_news, multilingual, slimpajama
 from .errors import DataError
+from .names import checked_name, checked_words
 from .readers import SEPARATORS
+from .terminal import Parser
 
 RECIPE_VERSION = 1  # goes up when the same text and options give another data set
 KNOWN_USERS = {"multilingual": multilingual.USERS, "ag_news": ag_news.USERS, "slimpajama": slimpajama.USERS}
@@ -34,7 +36,7 @@ EPILOG = """examples:
 `python -m data_prep SUB-COMMAND --help` lists the options of each."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Says what is wrong in one line, as every other error does."""
 
     def error(self, message: str) -> NoReturn:
@@ -190,7 +192,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="NAME=FILE[,FILE]",
         help=(
-            "a user and its .txt, .jsonl or .csv files or folders of them (also .xz, .gz, .bz2); repeat"
+            "a user and its .txt, .jsonl or .csv files or folders of them (also .xz, .gz, .bz2, .zst); repeat"
         ),
     )
     parser.add_argument(
@@ -285,6 +287,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = _parser().parse_args(arguments)
     if options.command == "probes":
         return options
+    for name in ("licence", "field", "group", "end_of_text", "hub_name"):
+        checked_words(getattr(options, name, None) or "", f"--{name.replace('_', '-')}")
+    if options.name is not None:
+        checked_name(options.name, "--name")
     known = KNOWN_USERS.get(options.command, ())
     for name in getattr(options, "users", None) or []:
         if name not in known:

@@ -9,6 +9,7 @@ from pathlib import Path
 from . import readers
 from .documents import Corpus, Document
 from .errors import DataError
+from .names import checked_name, shown
 from .recipe import Recipe, file_source, files_of, up_to, with_base_text
 from .splits import in_domain, mixture
 
@@ -19,7 +20,7 @@ def _named_files(values: list[str]) -> dict[str, list[Path]]:
         name, _, files = value.partition("=")
         if not name.strip() or not files:
             raise DataError(f"--user {value}: NAME=FILE[,FILE] is expected")
-        name = name.strip()
+        name = checked_name(name.strip(), "--user")
         users.setdefault(name, []).extend(
             files_of(files.split(","), (".jsonl", ".csv", ".txt"), f"--user {name}:")
         )
@@ -44,7 +45,7 @@ def _read(users: dict[str, list[Path]], options: argparse.Namespace) -> Corpus:
         for path in paths:
             documents = list(_documents(path, options))
             corpus.sources.append(
-                file_source(path, f"{user}, file {path.name}", options.licence, len(documents))
+                file_source(path, f"{user}, file {shown(path)}", options.licence, len(documents))
             )
             found += documents
         corpus.users[user] = up_to(found, options.read_bytes)

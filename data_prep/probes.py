@@ -10,13 +10,13 @@ from typing import Any
 
 from . import readers, tokenisers
 from .errors import DataError
+from .names import checked_name
 
 FORMAT = "comigs-probes"
 FORMAT_VERSION = 1
 # What `comigs route` takes.
 MOST_PROBES = 1024
 MOST_TOKENS = 65_536
-LONGEST_NAME = 64
 
 
 def _named_texts(values: list[str]) -> dict[str, Path]:
@@ -25,11 +25,9 @@ def _named_texts(values: list[str]) -> dict[str, Path]:
         name, _, file = value.partition("=")
         if not name.strip() or not file:
             raise DataError(f"--text {value}: NAME=FILE is expected")
-        name = name.strip()
-        if not name.isprintable() or "/" in name or name in (".", "..") or len(name.encode()) > LONGEST_NAME:
-            raise DataError(
-                f"--text {value}: a printable name without '/', of at most {LONGEST_NAME} bytes, is expected"
-            )
+        name = checked_name(name.strip(), "--text")
+        if "/" in name or name in (".", ".."):
+            raise DataError(f"--text {value}: a name without '/' is expected")
         if name in found:
             raise DataError(f"--text {value}: there are two texts of this name")
         found[name] = Path(file)

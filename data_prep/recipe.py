@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from . import readers
 from .documents import Corpus, Document, Source
 from .errors import DataError
+from .names import shown
 from .splits import Assigned, Plan, in_domain
 
 SAMPLE = Path(__file__).parent / "sample"
@@ -31,13 +33,13 @@ class Recipe:
 
 
 def files_of(values: list[str], kinds: tuple[str, ...], option: str) -> list[Path]:
-    """The files that the values name; a folder stands for its files of these kinds, by name."""
+    """The files that the values name; a folder stands for all in and below it of these kinds, by name."""
     files: list[Path] = []
     for value in values:
         path = Path(value)
         if path.is_dir():
             inside = sorted(
-                file for file in path.iterdir() if file.is_file() and readers.kind_of(file) in kinds
+                file for file in _below(path) if file.is_file() and readers.kind_of(file) in kinds
             )
             if not inside:
                 raise DataError(f"{option} {path}: the folder holds no {' or '.join(kinds)} file")
@@ -47,6 +49,11 @@ def files_of(values: list[str], kinds: tuple[str, ...], option: str) -> list[Pat
         else:
             raise DataError(f"{option} {path}: no such file or folder")
     return files
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for inside, _, names in os.walk(folder):
+        yield from (Path(inside) / name for name in names)
 
 
 def up_to(documents: Iterable[Document], limit: int | None) -> list[Document]:
@@ -63,7 +70,7 @@ def up_to(documents: Iterable[Document], limit: int | None) -> list[Document]:
 
 def file_source(path: Path, origin: str, licence: str, documents: int) -> Source:
     """The manifest's entry of a file."""
-    return Source(path.name, origin, licence, documents, readers.sha256_of(path))
+    return Source(shown(path), origin, licence, documents, readers.sha256_of(path))
 
 
 def hub_source(name: str, repository: str, licence: str, documents: list[Document]) -> Source:
@@ -89,7 +96,7 @@ def with_base_text(options: argparse.Namespace, recipe: Recipe) -> Recipe:
             texts = [record["text"] for record, _ in readers.records(path, "text", "blank-line")]
             corpus.base += [Document(text, text) for text in texts]
             licence = "MPL-2.0" if path.parent == SAMPLE else NOT_STATED
-            corpus.sources.append(file_source(path, f"base text, file {path.name}", licence, len(texts)))
+            corpus.sources.append(file_source(path, f"base text, file {shown(path)}", licence, len(texts)))
         return corpus
 
     return Recipe(recipe.name, recipe.files + files, recipe.identity, read_both, recipe.split)

@@ -9,6 +9,7 @@ from pathlib import Path
 from . import hub, readers
 from .documents import Corpus, Document
 from .errors import DataError
+from .names import shown
 from .recipe import HUB_BYTES, Recipe, file_source, files_of, hub_source, with_base_text
 
 # User: its name in the records, and how its file's name begins where there is one file a user.
@@ -76,7 +77,7 @@ def _collect(rows: Iterator[tuple[str, str | None, str]], limit: int | None) -> 
 def _read(files: list[Path], limit: int | None) -> Corpus:
     corpus, counts = _collect(_rows(files), limit)
     corpus.sources = [
-        file_source(path, f"file {path.name}", LICENCE, counts.get(path.name, 0)) for path in files
+        file_source(path, f"file {shown(path)}", LICENCE, counts.get(path.name, 0)) for path in files
     ]
     return corpus
 

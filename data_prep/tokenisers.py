@@ -132,7 +132,7 @@ def opened(path: Path) -> Tokenizer:
     if not path.is_file():
         raise DataError(f"--tokeniser {path}: no such file ('train', 'gpt2' or a tokenizer.json is expected)")
     try:
-        return _for_documents(Tokenizer.from_file(str(path)))
+        return _for_documents(Tokenizer.from_buffer(path.read_bytes()))
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"--tokeniser {path}: is not a tokenizer.json: {error}") from None
 

@@ -203,15 +203,15 @@ def test_ag_news_without_header_row_and_without_base(tmp_path: Path) -> None:
 
 @needs_shared
 def test_ag_news_with_all_articles(tmp_path: Path) -> None:
-    articles = []
-    for name in ("test.csv", "train_11200.csv"):
-        with (SHARED / "ag_news" / name).open(encoding="utf-8", newline="") as stream:
+    articles, files = [], [SHARED / "ag_news" / name for name in ("test.csv", "train_11200.csv")]
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):
                 text = row["text"] if "text" in row else f"{row['title']} {row['description']}"
                 articles.append((CATEGORIES[int(row["class"]) - 1], text.strip()))
     assert len(articles) == 18_800
     options = ["--tokeniser", "gpt2", "--gpt2-files", *GPT2]
-    made("ag_news", "--source", SHARED / "ag_news", *options, "--output", tmp_path / "data")
+    made("ag_news", "--source", *files, *options, "--output", tmp_path / "data")
     data = check_ag_news(tmp_path / "data", articles)
     assert data.manifest["tokeniser"]["vocabulary"] == 50_257 and data.end == 50_256
     dropped = data.manifest["splits"]["duplicates_dropped"]

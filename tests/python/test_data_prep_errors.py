@@ -39,7 +39,7 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path) -> None:
         ),
         "c.jsonl": (b"[1]\n", "c.jsonl:1: expected an object"),
         "d.jsonl": (b'{"text": "\\ud800"}\n', "d.jsonl:1: the text holds a lone surrogate"),
-        "e.jsonl": (b'{"text": "\xff"}\n', "e.jsonl: is not UTF-8 text"),
+        "e.jsonl": (b'{"text": "\xff"}\n', "e.jsonl:1: is not UTF-8 text (invalid start byte: 0xff at byte 10)"),
         "f.csv": (b'text,n\r\n"two\nlines",1\r\nx\r\n', "f.csv:4: 1 columns, 2 expected"),
         "g.csv": (b'text,n\r\n"open,1\r\n', "g.csv:2: malformed CSV"),
         "h.csv": (b'text,n\r\n"a"b,1\r\n', "h.csv:2: malformed CSV"),
@@ -47,7 +47,17 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path) -> None:
         "j.jsonl.xz": (b"not xz", "j.jsonl.xz: cannot be decompressed"),
         "k.jsonl.gz": (b"not gzip", "k.jsonl.gz: cannot be decompressed"),
         "l.pdf": (b"x", "l.pdf: unknown kind of file"),
-        "m.jsonl.zst": (b"x", "m.jsonl.zst: unknown kind of file; .jsonl, .csv or .txt (also .xz,"),
+        "m.jsonl.zst": (b"not zstd", "m.jsonl.zst: cannot be decompressed"),
+        "n.tar.zst": (b"x", "n.tar.zst: unknown kind of file; .jsonl, .csv or .txt (also .xz, .gz, .bz2, .zst)"),
+        "o.jsonl": (b'{"text": "fine"}\r\n{"text": "na\xefve"}\r\n', "o.jsonl:2: is not UTF-8 text"),
+        "p.csv": (b'text\n"two\nlines"\nZ\xfcrich\n', "p.csv:4: is not UTF-8 text"),
+        "q.txt": (b"one\rtwo\r\ncaf\xe9\n", "q.txt:3: is not UTF-8 text (invalid continuation byte: 0xe9 at byte 12)"),
+        "r.txt": (b"cut \xc3", "r.txt:1: is not UTF-8 text"),
+        "s.txt": ("no mark\n".encode("utf-16-le"), "s.txt:1: holds a NUL character"),
+        "t.jsonl": ('{"text": "no mark"}\n'.encode("utf-16-be"), "t.jsonl:1: holds a NUL character"),
+        "u.txt": (b"\xff\xfecut off in the middle of tw", "u.txt: its byte-order mark says UTF-16"),
+        "v.jsonl": (b'{"text": "x"}\n' + b"[" * 100_000, "v.jsonl:2: not a JSON object"),
+        "w.jsonl": (b'[{"text": "x"},\n{"text": "y"}]\n', "w.jsonl:1: not a JSON object: "),
     }
     for name, (content, expected) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -56,10 +66,63 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path) -> None:
     assert nothing_left(tmp_path)
 
 
+def test_names_that_comigs_would_refuse_are_refused_when_made(one: Path, tmp_path: Path) -> None:
+    long, out = "n" * 65, ["--output", tmp_path / "data"]
+    for words, expected in (
+        ([f"{long}={one}"], f"--user {long}: a printable name of at most 64 bytes"),
+        (["é" * 33 + f"={one}"], "this one has 66"),
+        ([f"a\tb={one}"], "a printable name"),
+        ([os.fsdecode(b"Jos\xe9") + f"={one}"], "is not UTF-8 text"),
+        ([f"A={one}", "--name", long], "--name"),
+        ([f"A={one}", "--name", ""], "--name"),
+        ([f"A={one}", "--licence", os.fsdecode(b"Universit\xe9")], "--licence"),
+    ):
+        message = refused("text", "--user", *words, *out)
+        assert expected in message, message
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ascii", "latin-1", "C"],
+)
+def test_names_beyond_the_encoding_of_the_output(one: Path, tmp_path: Path, environment: dict) -> None:
+    name, output = "Łukasz 李", tmp_path / os.fsdecode(b"donn\xe9es")
+    options = ["--vocabulary", 300, "--base-share", 0, "--output", output]
+    done = data_prep("text", "--user", f"{name}={one}", *options, **environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["users"][0]["name"] == name
+
+
+def test_file_names_that_are_not_utf_8(one: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    shutil.copy(one, tmp_path / "texts" / os.fsdecode(b"caf\xe9.jsonl"))
+    output, options = tmp_path / "data", ["--vocabulary", 300, "--base-share", 0]
+    made("text", "--user", f"A={tmp_path / 'texts'}", *options, "--output", output)
+    assert DataSet(output).manifest["sources"][0]["name"] == "caf\\xe9.jsonl"
+
+
+def test_output_that_cannot_be_printed_is_a_failure(one: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "data_prep", "--help"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_ag_news_errors(tmp_path: Path) -> None:
+    rows = "".join(f"{n % 3 + 1},t{n}\r\n" for n in range(40))
     cases = [
+        ("label,text\r\n" + rows, "the column label has 1, 2, 3 only: of 0 to 3 or of 1 to 4?"),
+        ("label,text\r\n4,a\r\n0,b\r\n", ":3: label is '0', expected one of 1 (World)"),
+        ("class,text\r\n0,a\r\n3,b\r\n", ":2: class is '0', expected one of 1 (World)"),
         ("class,title,description\r\n1,a,b\r\n5,a,b\r\n", ":3: class is '5'"),
-        ("kind,body\r\n1,a\r\n", ":1: columns class and text, or class, title and description expected"),
+        ("kind,body\r\n1,a\r\n", ":1: columns class (or label) and text, or class, title and description expected"),
         ("", "the file is empty"),
         ("class,text\r\n1,a\r\n2,b\r\n3,c\r\n", "user Sci/Tech has no document"),
         ("class,text\r\n" + "".join(f"{n % 4 + 1},t{n}\r\n" for n in range(40)), "too little text: "),
