@@ -6,7 +6,8 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
@@ -37,12 +38,21 @@ def plain(text: object, longest: int = 32) -> str:
     return line.replace("$", r"\$")
 
 
+@contextmanager
+def settings() -> Iterator[None]:
+    """The project's typography, whatever a matplotlibrc or the caller has set."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(style.RC)
+        yield
+
+
 def styled(draw: Callable) -> Callable:
     """Draws with the project's typography, whatever the caller's matplotlib settings are."""
 
     @wraps(draw)
     def drawn(*arguments, **options):
-        with matplotlib.rc_context(style.RC):
+        with settings():
             return draw(*arguments, **options)
 
     return drawn
@@ -51,7 +61,7 @@ def styled(draw: Callable) -> Callable:
 def save(figure: Figure, folder: Path, name: str, part: Bbox | None = None) -> str:
     """Writes name.svg and name.png (of `part`, in inches, where told) into the folder; returns the SVG."""
     text = io.StringIO()
-    with matplotlib.rc_context(style.RC), warnings.catch_warnings():
+    with settings(), warnings.catch_warnings():
         # A script that the font lacks shows as boxes; the tables have the name in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches=part)

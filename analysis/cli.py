@@ -17,6 +17,7 @@ from analysis.paper.index import read_index
 from analysis.paper.items import ITEMS
 from analysis.report import write_report
 from analysis.results import ResultsError, Run, open_run, results_file
+from jobs.terminal import Parser
 
 BAD_INPUT = 2
 
@@ -30,13 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ResultsError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m analysis", description="Tables, figures and reports from results.h5."
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -71,5 +71,5 @@ def write(content: Markup, output: Path) -> None:
     """Writes a page whole or not at all."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
-    partial.write_text("<!DOCTYPE html>\n" + content + "\n", encoding="utf-8")
+    partial.write_text("<!DOCTYPE html>\n" + content + "\n", encoding="utf-8", errors="backslashreplace")
     os.replace(partial, output)

@@ -15,7 +15,7 @@ PARTNER = "#17a2b8"
 INK = "#1c2430"
 MUTED = "#5d6775"
 
-# Settings of matplotlib for every figure; text becomes outlines, so that it looks the same everywhere.
+# Settings of matplotlib for every figure, on top of its own defaults; text becomes outlines, so that it looks the same everywhere.
 RC = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 
+from jobs.terminal import run
+
 from .cli import main
-from .terminal import run
 
 
 def _stop(number: int, _: object) -> None:

@@ -180,6 +180,8 @@ def main(arguments: list[str]) -> int:
         (probes.run if options.command == "probes" else run)(options)
     except DataError as error:
         return _told(error, 2)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _told(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy
 
+from jobs.small_files import json_of
+
 from .documents import Document, Source
 from .errors import DataError
 from .splits import SPLITS, Assigned
@@ -208,7 +210,7 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     if not any(folder.iterdir()):
         return None
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json_of(folder / MANIFEST)
         files = [tokens["file"] for tokens in token_files(manifest)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(

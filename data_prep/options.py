@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from jobs.terminal import Parser
+
 from . import ag_news, multilingual, slimpajama
 from .errors import DataError
 from .names import checked_name, checked_words
 from .readers import SEPARATORS
-from .terminal import Parser
 
 RECIPE_VERSION = 1  # goes up when the same text and options give another data set
 KNOWN_USERS = {"multilingual": multilingual.USERS, "ag_news": ag_news.USERS, "slimpajama": slimpajama.USERS}

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from jobs.small_files import json_of
+
 from . import readers, tokenisers
 from .errors import DataError
 from .names import checked_name
@@ -48,7 +50,7 @@ def _probe(tokenizer: Any, name: str, path: Path) -> dict[str, Any]:
 def _check_output(path: Path) -> None:
     """An earlier file of texts may be made anew; anything else must not be lost."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json_of(path)
     except FileNotFoundError:
         return
     except (OSError, ValueError):

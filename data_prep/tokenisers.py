@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.small_files import LARGEST_JSON, Unreadable, json_of, text_of
+
 from .errors import DataError
 
 if TYPE_CHECKING:
@@ -103,10 +105,12 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
     from tokenizers import AddedToken, Tokenizer, models
 
     try:
-        ids = json.loads(encoder.read_text(encoding="utf-8"))
-        lines = merges.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"--gpt2-files {encoder} {merges}: cannot be read: {error}") from None
+        file = encoder
+        ids = json_of(encoder)
+        file = merges
+        lines = text_of(merges, LARGEST_JSON).split("\n")
+    except (OSError, Unreadable) as error:
+        raise DataError(f"--gpt2-files: {file}: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(ids, dict) or len(ids) != GPT2_VOCABULARY or END_OF_TEXT not in ids:
         raise DataError(f"{encoder}: expected a JSON object of {GPT2_VOCABULARY} tokens with {END_OF_TEXT}")
     lines = [line for line in lines if line.strip() and not line.startswith("#version")]

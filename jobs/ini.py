@@ -8,6 +8,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from .small_files import LARGEST_JOB_FILE, Unreadable, text_of
+
+MOST_SEEDS = 1000
+
 
 class JobError(Exception):
     """The input is at fault: names the file or option, what was found and what was expected."""
@@ -24,7 +28,7 @@ def read_ini(path: Path) -> dict[str, dict[str, str]]:
     )
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # names as they are written
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+        parser.read_string(text_of(path, LARGEST_JOB_FILE), source=str(path))
     except configparser.DuplicateSectionError as error:
         raise JobError(f"{path}:{error.lineno}: section [{error.section}] stands there twice") from None
     except configparser.DuplicateOptionError as error:
@@ -34,9 +38,8 @@ def read_ini(path: Path) -> dict[str, dict[str, str]]:
     except configparser.ParsingError as error:
         line, text = error.errors[0]
         raise JobError(f"{path}:{line}: found {text}, expected [section] or name = value") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise JobError(f"{path}: {reason}, expected an INI file") from None
+    except (OSError, Unreadable) as error:
+        raise JobError(f"{path}: {getattr(error, 'strerror', None) or error}, expected an INI file") from None
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
@@ -45,6 +48,12 @@ def check_one_line(place: str, value: str) -> None:
     if "\n" in value:
         first, second, *_ = value.split("\n")
         raise JobError(f"{place}: found '{first}' and an indented line '{second}', expected one line")
+
+
+def check_seeds(count: int) -> None:
+    """How many seeds a sweep or an array has; a folder is made and a job planned for each."""
+    if not 1 <= count <= MOST_SEEDS:
+        raise JobError(f"--seeds {count}: expected 1 to {MOST_SEEDS:,}")
 
 
 def in_natural_order(names: Collection[str]) -> list[str]:

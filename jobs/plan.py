@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .index import write_index
-from .ini import JobError, check_known
+from .ini import JobError, check_known, check_seeds
 from .items import Case, Item, cases, item_files, read_item
 from .runs import DONE, Run, run_of
 from .scale import FOLDER, PAPER, DataSet, data_set, data_sets
@@ -41,8 +41,7 @@ def planned(options: argparse.Namespace) -> Plan:
     """Raises JobError for a mistake in any job file or option."""
     if not FOLDER.is_dir():
         raise JobError(f"no folder {FOLDER} here, expected the repository's root as working directory")
-    if options.seeds < 1:
-        raise JobError(f"--seeds {options.seeds}: expected at least 1")
+    check_seeds(options.seeds)
     known = data_sets(PAPER)
     files = item_files()
     items = {name: read_item(name, files, known) for name in files}

@@ -30,6 +30,7 @@ from .ini import JobError
 from .items import Case
 from .process import run_logged
 from .scale import DataSet
+from .small_files import LARGEST_JOB_FILE, Unreadable, json_of, text_of
 
 FOLDER = Path("runs")
 DONE, FAILED, MISSING = "done", "failed", "missing"
@@ -115,8 +116,8 @@ class Run:
 
     def slurm_job(self) -> str | None:
         try:
-            return (self.folder / "slurm-job").read_text(encoding="utf-8").strip() or None
-        except OSError:
+            return text_of(self.folder / "slurm-job", LARGEST_JOB_FILE).strip() or None
+        except (OSError, Unreadable):
             return None
 
     def given_to(self, job: str) -> None:
@@ -177,7 +178,7 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         """Empty where the file is missing or was being written when the machine went down."""
         try:
-            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            content = json_of(self.folder / name)
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
@@ -203,7 +204,7 @@ def users(data_set: DataSet) -> int:
     """As many ranks as the data set has users."""
     manifest = data_set.data / "manifest.json"
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8"))["users"]
+        found = json_of(manifest)["users"]
     except (OSError, ValueError, KeyError, TypeError):
         found = None
     if not found or not isinstance(found, list):

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import terminal
 from .ini import JobError
 from .plan import Plan, planned
 from .progress import Progress
 from .runs import DONE, FOLDER, users
 from .scale import PAPER
+from .terminal import Parser
 from .work import Means, array, make_ready, mpi_environment, run_missing
 
 DESCRIPTION = """Runs what tables and figures of the paper need: prepares text and base, then trains every
@@ -26,18 +28,15 @@ or was interrupted is. runs/SCALE/index.json lists all runs. See jobs/README.md.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 done, 1 something failed, 2 bad input, 130 interrupted, 141 nobody reads on."""
+    """Exit code 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     os.umask(os.umask(0) | stat.S_IWOTH)  # nothing that is written is writable for everyone
     try:
-        code = _run(options)
-        print(end="", flush=True)  # while a broken pipe can still be met
-        return code
+        return _run(options)
     except JobError as error:
         return _told(error, 2)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
-        return 141
+        raise
     except OSError as error:
         return _told(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
@@ -66,7 +65,7 @@ def _check_program(comigs: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jobs.sweep", description=DESCRIPTION)
+    parser = Parser(prog="python -m jobs.sweep", description=DESCRIPTION)
     add = parser.add_argument
     add("items", nargs="+", metavar="ITEM", help="a job file of jobs/: table1, figure6, ...")
     add("--dataset", metavar="NAME[,NAME]", help="of the items' data sets only these")
@@ -160,4 +159,4 @@ def _told(message: object, code: int) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    terminal.run(main)

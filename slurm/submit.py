@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.ini import JobError
+from jobs.ini import JobError, check_seeds
 from jobs.scale import settings_of
 
 from .needs import Needs, ask, components, limit, sizes_by_need, together
@@ -126,8 +126,8 @@ def _runs(options: argparse.Namespace, others: Sequence[str], output: Path) -> l
     common = [str(options.job), *others]
     if options.methods is None and options.seeds is None:
         return [_Run(None, tuple(common))]
-    if options.seeds is not None and options.seeds < 1:
-        raise JobError(f"--seeds {options.seeds}: expected at least 1")
+    if options.seeds is not None:
+        check_seeds(options.seeds)
     methods = [None] if options.methods is None else options.methods.split(",")
     if "" in methods:
         raise JobError(f"--methods {options.methods}: expected names of methods, separated by commas")

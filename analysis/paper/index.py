@@ -14,6 +14,7 @@ from pathlib import Path
 
 from analysis.compare import Group
 from analysis.results import FILE_NAME, ResultsError, Run, open_run
+from jobs.small_files import Unreadable, json_of
 
 FORMAT, VERSION = "comigs-sweep-index", 1
 # The paper's order and names; other data sets follow under their own names.
@@ -146,9 +147,9 @@ def read_index(path: Path) -> Index:
     if not path.is_file():
         raise ResultsError(f"{path}: no such file (expected the index that python -m jobs.sweep writes)")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: not JSON ({error})") from error
+        content = json_of(path)
+    except Unreadable as error:
+        raise ResultsError(f"{path}: {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ResultsError(f'{path}: not an index of a sweep (expected "format": "{FORMAT}")')
     version = content.get("format_version")

@@ -216,7 +216,7 @@ def test_what_sbatch_refuses_is_passed_on(capsys: pytest.CaptureFixture[str]) ->
         (["--components", "2,3"], "--components 2,3: expected numbers of users that add up to 4"),
         (["--components", "2,x"], "--components 2,x: expected numbers of users"),
         (["--components", "2,2", "--seeds", "2"], "--components: Slurm has no arrays of heterogeneous jobs"),
-        (["--seeds", "0"], "--seeds 0: expected at least 1"),
+        (["--seeds", "0"], "--seeds 0: expected 1 to 1,000"),
         (["--methods", "a,,b"], "--methods a,,b: expected names of methods"),
         (["--time", "soon"], "--time soon: expected a time limit"),
         (["--nodes", "0"], "--nodes 0: expected at least 1"),

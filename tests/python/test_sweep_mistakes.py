@@ -165,7 +165,7 @@ def test_finished_runs_made_otherwise_go_only_when_asked(
         (["one", "--rows", "Locla"], "unknown row 'Locla'; did you mean 'Local'?"),
         (["one", "--scale", "small", "--rows", "rare"], "unknown row 'rare'"),
         (["one", "--dataset", "alpha", "--rows", "Only beta"], "nothing to run"),
-        (["one", "--seeds", "0"], "--seeds 0: expected at least 1"),
+        (["one", "--seeds", "0"], "--seeds 0: expected 1 to 1,000"),
         (["one", "--source", "alpha"], "--source alpha: expected NAME=PLACE"),
         (["one", "--source", "alfa=x"], "unknown data set 'alfa'; did you mean 'alpha'?"),
         (["two", "--source", "beta=x"], "--source beta: no item asked for is about it (two)"),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, INTERRUPTED, NOBODY_READS = 1, 130, 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +24,8 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 
     Words and file names are UTF-8 whatever the locale says (bytes that are none of it stay as they are). What
     a stream's encoding cannot show is shown escaped. Output that cannot be written is a failure, and told of;
-    a reader that has gone (`... | head`) is none to tell.
+    a reader that has gone (`... | head`) ends
+    it without a word, as the signal would.
     """
     _insist_on_utf8()
     for stream in (sys.stdout, sys.stderr):
@@ -35,7 +36,7 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        code = FAILED
+        code = NOBODY_READS
     except KeyboardInterrupt:
         code = _told("interrupted", INTERRUPTED)
     except MemoryError:
