@@ -19,7 +19,8 @@ _VALUES = ("partition", "account", "qos", "gpus_per_task", "cpus_per_task", "lon
 # The values go to a file, last of all: what a site file prints is no value, nor is anything where it leaves early.
 _READ = f"""\
 readonly COMIGS_VALUES=$2
-. "$1" || exit
+. "$1"
+code=$?; [ "$code" -eq 0 ] || exit "$code" # an '||' behind it would undo its 'set -e'
 declare -F enter >/dev/null || {{ echo 'no function enter' >&2; exit 2; }}
 case $(declare -p options 2>/dev/null) in
     'declare -a'*) ;;
