@@ -352,7 +352,10 @@ print_environment() {
     fi
     # Ranks share the cores among themselves: nobody else ties them to one. Four users run on any machine.
     echo 'export OMPI_MCA_hwloc_base_binding_policy=none'
-    [ "$(cores)" -ge 4 ] || echo 'export OMPI_MCA_rmaps_base_oversubscribe=1'
+    # In a job of Slurm's mpirun counts its tasks instead, and a shell on a node is mostly one.
+    [ "$(cores)" -ge 4 ] && [ -z "${SLURM_JOB_ID:-}" ] || echo 'export OMPI_MCA_rmaps_base_oversubscribe=1'
+    # In a step's shell (srun --pty) what mpirun starts shares the step's resources: otherwise it waits for its end.
+    [ -z "${SLURM_STEP_ID:-}" ] || echo 'export SLURM_OVERLAP=1'
     # Open MPI looks for a remote shell even if all ranks run here, and complains where there is none.
     have ssh || have rsh || echo 'export OMPI_MCA_plm_rsh_agent=sh'
 }

@@ -31,9 +31,7 @@ class Means:
 
 
 def mpi_environment() -> dict[str, str]:
-    """What mpirun needs on this machine, as setup.sh knows it; in a Slurm allocation mpirun knows better."""
-    if "SLURM_JOB_ID" in os.environ:
-        return dict(os.environ)
+    """What mpirun needs on this machine, or in this job of Slurm's, as setup.sh knows it."""
     shell = 'lines=$(bash setup.sh --env) && eval "$lines" && env -0'
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -58,7 +58,8 @@ def ask(comigs: str, arguments: Sequence[str], site: Site, must_fit: bool = True
             [comigs, "plan", *arguments, *device, "--json"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             check=False,
         )
     except OSError as error:

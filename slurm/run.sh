@@ -5,22 +5,49 @@
 # shellcheck shell=bash disable=SC2154 # the site file's settings
 
 SLURM_FOLDER=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=slurm/site.sh
-. "${COMIGS_SITE:-$SLURM_FOLDER/site.sh}"
+SITE_FILE=${COMIGS_SITE:-$SLURM_FOLDER/site.sh}
+readonly SLURM_FOLDER SITE_FILE
 readonly SECONDS_TO_LEAVE=8 # for the other ranks after the first has ended
+readonly BAD_INPUT=2
 readonly INTERRUPTED=3 # comigs' exit code where a checkpoint was written and --resume goes on from it
+TOLD_EARLY=no # to leave, before the ranks were started
+
+say() { printf 'slurm: %s\n' "$*"; }
+
+# A site file is shell that others have written: the shell's options and folder are afterwards as they were before.
+before_site() {
+    SHELL_OPTIONS=$(set +o) HERE=$PWD
+    trap 'ended_by_site' EXIT
+}
+after_site() {
+    [[ $(trap -p EXIT) != *ended_by_site* ]] || trap - EXIT
+    eval "$SHELL_OPTIONS"
+    cd "$HERE" || exit
+}
+ended_by_site() {
+    say "$SITE_FILE: calls exit, or a command failed after 'set -e'; expected settings and a function enter"
+    exit "$BAD_INPUT"
+}
+
+before_site
+# shellcheck source=slurm/site.sh
+. "$SITE_FILE" </dev/null
+after_site
+declare -F enter >/dev/null || {
+    say "$SITE_FILE: not there, or without a function enter; expected what $SLURM_FOLDER/site.sh has"
+    exit "$BAD_INPUT"
+}
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
     exec sbatch ${partition:+--partition="$partition"} ${account:+--account="$account"} ${qos:+--qos="$qos"} \
         "${options[@]}" "$0" "$@"
 fi
 
-say() { printf 'slurm: %s\n' "$*"; }
-
 # Runs a command with a rank for every task of the job, all in one MPI_COMM_WORLD, and returns its exit code. What the
 # batch shell is told (time limit, preemption) it tells the launcher, which tells the ranks.
 launch() {
     local launcher_id told code group cpus words=() codes=
+    [ "$TOLD_EARLY" = no ] || return "$INTERRUPTED"
     # --kill-on-bad-exit=1 would end the others by SIGTERM, which ranks take as a wish, and wait 30 s before SIGKILL; and
     # it would come between ranks that leave one after another with the same code. --wait kills, and only those left over.
     local srun=(srun "--mpi=$launcher" --kill-on-bad-exit=0 "--wait=$SECONDS_TO_LEAVE")
@@ -92,24 +119,36 @@ release() { # launcher's process, folder
     [ ! -d "$2" ] || ! kill -KILL "$1" 2>/dev/null || say "all ranks have left, but srun had not"
 }
 
+# What Slurm has on record of this job. The environment may tell of another one, in which this job was
+# submitted: of its array, its components, its restarts.
+record() { scontrol show job --oneliner "$SLURM_JOB_ID" 2>/dev/null | grep "^JobId=$SLURM_JOB_ID "; }
+entry() { tr ' ' '\n' <<<"$RECORD" | sed -n "s/^$1=//p" | head -n 1; }
+
 # The name by which Slurm requeues this job alone: the id of an array's first task would mean the whole array.
 this_job() {
-    if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
-        printf '%s_%s' "$SLURM_ARRAY_JOB_ID" "$SLURM_ARRAY_TASK_ID"
+    local array leader
+    array=$(entry ArrayJobId) leader=$(entry HetJobId)
+    if [ -n "$array" ]; then
+        printf '%s_%s' "$array" "$(entry ArrayTaskId)"
     else
-        printf '%s' "${SLURM_HET_JOB_ID:-$SLURM_JOB_ID}"
+        printf '%s' "${leader:-$SLURM_JOB_ID}"
     fi
 }
 
 # Puts this job back into the queue, unless Slurm is ending it for another reason than its time limit: it was cancelled,
-# or Slurm requeues it by itself (node failure, preemption).
+# or Slurm requeues it by itself (node failure, preemption). A controller that is away, as while it is started anew, is
+# waited for: Slurm's commands give up after some 20 s.
 requeue() {
-    local record state reason
-    record=$(scontrol show job --oneliner "$(this_job)" 2>/dev/null | head -n 1)
-    state=$(sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' <<<"$record")
-    reason=$(sed -n 's/.* Reason=\([A-Za-z_]*\).*/\1/p' <<<"$record")
+    local tries state reason
+    for ((tries = 0; tries < 6; ++tries)); do
+        [ "$tries" -eq 0 ] || sleep 10
+        RECORD=$(record) && break
+    done
+    state=$(entry JobState) reason=$(entry Reason)
     if [ "$state" != RUNNING ] && [ "$reason" != TimeLimit ]; then
         say "interrupted; Slurm ends the job itself (${state:-unknown state})"
+    elif [ "$(entry BatchFlag)" = 0 ] || [ -n "${SLURM_STEP_ID:-}" ]; then
+        say "interrupted; the same command goes on: job $SLURM_JOB_ID is not this run's alone, and stays as it is"
     elif [ "${SLURM_RESTART_COUNT:-0}" -ge "$restarts" ]; then
         say "interrupted; not requeued: this was restart ${SLURM_RESTART_COUNT:-0} of $restarts (site file: restarts)"
     else
@@ -128,10 +167,29 @@ pass_old_steps() {
     done
 }
 
+# Takes from the environment what is another job's, in which this one was submitted with all its variables.
+leave_outer_job() {
+    RECORD=$(record) || return 0
+    [ -n "$(entry HetJobId)" ] || unset SLURM_HET_SIZE
+    SLURM_RESTART_COUNT=$(entry Restarts) # unset in a first start
+    [ "${SLURM_RESTART_COUNT:-0}" != 0 ] || unset SLURM_RESTART_COUNT
+    # A batch script is no step, and its ranks get the job's memory by themselves.
+    [ "${SLURM_TASK_PID:-}" != $$ ] || unset "${!SLURM_STEP@}" "${!SLURM_CPU_BIND@}" "${!SLURM_MEM_@}"
+}
+
 # What every job does before its ranks start.
 begin() {
+    trap 'TOLD_EARLY=yes' USR1 TERM
+    leave_outer_job
     say "job $(this_job), restart ${SLURM_RESTART_COUNT:-0}, on ${SLURM_JOB_NODELIST:-?}"
-    enter
+    before_site
+    enter </dev/null
+    after_site
+    [ -d "${TMPDIR:-/tmp}" ] || unset TMPDIR # of another job, on another node
+    # What was loaded is for the ranks, also where sbatch was told --export=NONE, which srun would go by.
+    export SLURM_EXPORT_ENV=ALL
+    # In the shell of a step (srun --pty) its resources are shared with it: another step would wait for its end.
+    [ -z "${SLURM_STEP_ID:-}" ] || export SLURM_OVERLAP=1
     [ "$launcher" = mpirun ] || pass_old_steps
 }
 

@@ -7,14 +7,18 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.ini import JobError
 
+from .environment import for_new_job, passed_over
 from .needs import Component
-from .site import HERE, Site
+from .site import HERE, Site, check_plain
+
+_SECONDS_TO_ANSWER = 120.0  # Slurm's commands give up much earlier where the controller is away
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,27 @@ def script(job: Job, site: Site) -> str:
 
 
 def submit(text: str) -> str:
-    """Hands a script to sbatch and returns what it says."""
+    """Hands a script to sbatch and returns what it says. The job inherits nothing of one that runs here."""
+    if others := passed_over():
+        print(
+            f"note: {', '.join(others)}: not used; what else sbatch needs belongs into 'options' of the site file",
+            file=sys.stderr,
+        )
     try:
-        done = subprocess.run(["sbatch"], input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["sbatch"], input=encoded(text), env=for_new_job(text), capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise JobError("no 'sbatch' on this machine, expected Slurm's") from None
+    said, errors = (output.decode(errors="replace").strip() for output in (done.stdout, done.stderr))
     if done.returncode != 0:
-        raise JobError(f"sbatch refused the script: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip()
+        raise JobError(f"sbatch refused the script: {errors or said}")
+    return said
+
+
+def encoded(text: str) -> bytes:
+    """A script as bash reads it, in any locale: UTF-8, and names of files as they are."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def number_in(said: str) -> str:
@@ -86,9 +103,15 @@ def in_queue(job: str) -> bool:
     own = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         done = subprocess.run(
-            ["squeue", "--noheader", f"--jobs={job}"], env=own, capture_output=True, text=True, check=False
+            ["squeue", "--noheader", f"--jobs={job}"],
+            env=own,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS_TO_ANSWER,
+            check=False,
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, subprocess.TimeoutExpired):
         return True
     if done.returncode != 0:
         return "Invalid job id" not in done.stderr
@@ -97,6 +120,7 @@ def in_queue(job: str) -> bool:
 
 def log_in(folder: Path, name: str) -> str:
     """A log's name for sbatch, in which '%' begins a pattern."""
+    check_plain("the folder of the results", str(folder))
     return f"{folder}/".replace("%", "%%") + name
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from jobs.ini import JobError, check_seeds
 from jobs.scale import settings_of
 
 from .needs import Needs, ask, components, limit, sizes_by_need, together
-from .script import Job, log_in, script, submit
+from .script import Job, encoded, log_in, script, submit
 from .site import Site, minutes, read_site
 
 DESCRIPTION = """Submits a job of comigs: a rank for every user, memory and time as `comigs plan` says,
@@ -31,13 +33,15 @@ class _Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 submitted or printed, 1 something failed, 2 bad input."""
+    """Exit code 0 submitted or printed, 1 something failed, 2 bad input, 141 nobody reads on."""
     options, others = _parser().parse_known_args(arguments)
     try:
         return _submit(options, others)
     except JobError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return 141
     except OSError as error:
         print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         return 1
@@ -98,12 +102,24 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
         site,
     )
     if options.dry_run:
-        print(text, end="")
+        _print(text)
         return 0
     output.mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for its log
-    (output / "slurm.sh").write_text(text, encoding="utf-8")
-    print(submit(text))
+    (output / "slurm.sh").write_bytes(encoded(text))
+    _print(submit(text) + "\n")
     return 0
+
+
+def _print(text: str) -> None:
+    """In any locale, and at once: what cannot be written is an error of this program, not of its end."""
+    if sys.stdout is None:  # closed by the caller
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    try:
+        sys.stdout.buffer.write(encoded(text))
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
+        raise
 
 
 def _output(job: Path, others: Sequence[str]) -> Path:

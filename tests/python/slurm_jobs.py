@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +78,24 @@ class Job:
         return self.folder / "run"
 
     def submit(self, *arguments: object, hold: str = "", kill: str = "") -> str:
-        return self._submitted([SUBMIT, self.file, "--site", self.folder / "site.sh", "--comigs",
-                                self.folder / "comigs", *arguments], hold, kill)  # fmt: skip
+        return self._submitted([*self._command(), *arguments], hold, kill)
+
+    def submit_within(self, *options: str, hold: str = "") -> tuple[str, str]:
+        """In a step of another job, with these options of sbatch. The numbers of that job, which stays, and of
+        the new one."""
+        said, outer = self.folder / "said", self.folder / "outer.sh"
+        command = shlex.join(map(str, self._command()))
+        outer.write_text(
+            f'#!/bin/bash\n[ -n "$SLURM_RESTART_COUNT" ] || srun --mpi=pmix {command} >{said}\nexec sleep 600\n'
+        )
+        number = self._submitted(
+            ["sbatch", f"--output={self.folder}/outer.log", "--requeue", *options, outer], hold, ""
+        )
+        self.cluster.wait_for("the job within", lambda: said.exists() and "\n" in said.read_text())
+        return number, said.read_text().split()[-1]
+
+    def _command(self) -> list[object]:
+        return [SUBMIT, self.file, "--site", self.folder / "site.sh", "--comigs", self.folder / "comigs"]
 
     def sbatch(self, script: str, *arguments: object, options: tuple[str, ...] = ()) -> str:
         """One of the scripts of slurm/, its log beside the job."""

@@ -18,7 +18,7 @@ import pytest
 from built_program import ROOT
 from slurm_cluster import Cluster
 from slurm_jobs import SITE, Job, check_equal, make_job, write_job
-from tiny import MPI_ENVIRONMENT, train
+from tiny import MPI_ENVIRONMENT, executable, train
 
 ALL = "0 1 2 3"
 
@@ -189,6 +189,62 @@ def test_ranks_by_mpirun_where_srun_has_no_pmix(job: Job, unbroken: Path) -> Non
     job.cluster.run("scancel", "--batch", "--signal=USR1", number)
     ended = job.wait(number)
     assert (ended.state, ended.restarts) == ("COMPLETED", 1), job.log()
+    check_equal(job.output / "results.h5", unbroken)
+
+
+def test_submitted_in_a_task_of_an_array_it_is_requeued_and_the_array_is_not(job: Job, unbroken: Path) -> None:
+    # With options that no job may have beside its own; in a step, which has more variables.
+    options = ("--array=3", "--ntasks=1", "--mem=500M", "--gpus-per-task=1")
+    outer, number = job.submit_within(*options, hold=ALL)
+    job.wait_until_held(number)
+    job.cluster.run("scancel", "--signal=USR1", number)
+    ended = job.wait(number)
+    assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 1), job.log()
+    check_equal(job.output / "results.h5", unbroken)
+    (task,) = job.cluster.records(outer)
+    assert (task["JobState"], task["Restarts"]) == ("RUNNING", "0")
+
+
+def test_what_the_site_file_loads_reaches_ranks_where_sbatch_exports_nothing(job: Job) -> None:
+    loaded = f"export PLACES={job.folder}/places OMP_NUM_THREADS=1 OMPI_MCA_btl_tcp_if_include=lo"
+    (job.folder / "site.sh").write_text(f"{SITE}options=(--export=NONE)\nenter() {{ {loaded}; }}\n")
+    number = job.submit("--components", "2,2", "--rounds", 1)
+    assert [part.state for part in job.cluster.wait(number)] == ["COMPLETED"] * 2, job.log()
+    assert [place.rank for place in job.places()] == [0, 1, 2, 3]
+
+
+def test_suspended_longer_than_ranks_wait_for_each_other_it_goes_on(job: Job) -> None:
+    patience = 4
+    number = job.submit("--rounds", 100000, "--evaluate-every", 1000, "--patience", patience, "--time", 30)
+
+    def rounds() -> int:
+        (record,) = job.cluster.records(number)
+        assert record["JobState"] in {"PENDING", "RUNNING"}, job.log()
+        return job.log().count("not evaluated")
+
+    job.cluster.wait_for("a round", lambda: rounds() > 0)
+    job.cluster.run("scontrol", "suspend", number)
+    time.sleep(2.5 * patience)
+    before = job.log().count("not evaluated")
+    job.cluster.run("scontrol", "resume", number)
+    job.cluster.wait_for("more rounds", lambda: rounds() > before + 5)
+    job.cluster.run("scancel", "--signal=KILL", number)
+
+
+@pytest.mark.parametrize("mpi", ["none", "pmix", "pmi2"])
+def test_commands_of_one_process_in_the_shell_of_a_step(job: Job, unbroken: Path, mpi: str) -> None:
+    route = f"{executable()} route {unbroken.parent} --tokens 8"
+    step = ("srun", "--ntasks=1", "--mem-per-cpu=500M", f"--mpi={mpi}")
+    said = job.cluster.run(*step, "bash", "-c", f"{executable()} methods && {route} && {route}")
+    assert "comigs-1g1s" in said and said.count("mean gate weight") == 2
+
+
+@pytest.mark.parametrize("mpi", ["none", "pmix"])
+def test_mpirun_in_the_shell_of_a_step(job: Job, unbroken: Path, mpi: str) -> None:
+    # As jobs.sweep and jobs/quickstart.sh call it; the step has one task, of two cores.
+    step = ("srun", "--ntasks=1", "--cpus-per-task=2", "--mem-per-cpu=800M", f"--mpi={mpi}")
+    mpirun = f'eval "$(bash setup.sh --env)" && mpirun -n 4 {executable()} train {job.file}'
+    job.cluster.run(*step, "bash", "-c", mpirun)
     check_equal(job.output / "results.h5", unbroken)
 
 

@@ -86,7 +86,7 @@ PROGRAMS = {
         exit $code
     """,
     "srun": 'echo "srun $*" >>calls; while [[ $1 = -* ]]; do shift; done; exec "$@"',
-    "scontrol": 'echo "scontrol $*" >>calls; echo "JobId=7 JobState=RUNNING"',
+    "scontrol": 'echo "scontrol $*" >>calls; echo "JobId=8 ArrayJobId=7 ArrayTaskId=$SLURM_ARRAY_TASK_ID JobState=RUNNING"',
     "sbatch": 'cat >script; echo "Submitted batch job 7"',
     "squeue": """
         [ -e queued ] && echo "job $*" && exit

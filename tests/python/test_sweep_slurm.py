@@ -47,7 +47,7 @@ def test_an_interrupted_task_is_requeued_and_has_not_ended(capsys: pytest.Captur
     assert not Path("runs/paper/alpha/other-seed0/ended.json").exists()
     Path("fail-local").touch()
     assert array_task(text, "1") == 5
-    assert calls("scontrol") == []
+    assert calls("scontrol requeue") == []
     assert json.loads(Path("runs/paper/alpha/local-seed0/ended.json").read_text())["code"] == 5
 
 
