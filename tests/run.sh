@@ -121,7 +121,7 @@ rest=$!
 failed=()
 timed "ctest: C++ tests, one process and MPI" ctest_all || failed+=(ctest)
 timed "pytest: command line, data_prep, analysis, independent references" pytest_all || failed+=(pytest)
-timed "build: the rest of build/hostile and build/fuzz" wait_for_build "$rest" || failed+=(build)
+timed "builds: what is left of build/hostile and build/fuzz" wait_for_build "$rest" || failed+=(build)
 timed "hostile: broken inputs through build/hostile" hostile_all || failed+=(hostile)
 timed "fuzz: parsers, 20,000 executions each" fuzz_all || failed+=(fuzz)
 
