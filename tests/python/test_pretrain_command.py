@@ -129,8 +129,8 @@ def test_bad_options(tiny_data, tmp_path, ranks, spoilt, words):
     given = (
         dict(zip(OPTIONS[::2], OPTIONS[1::2])) | {"--data": tiny_data, "--output": tmp_path / "base"} | spoilt
     )
-    words = ("pretrain", *(word for option in given.items() for word in option))
-    done = alone(*words) if ranks == 1 else comigs(*words, ranks=ranks)
+    arguments = ("pretrain", *(word for option in given.items() for word in option))
+    done = alone(*arguments) if ranks == 1 else comigs(*arguments, ranks=ranks)
     assert done.code == 2 and done.output == ""
     assert done.errors.count("\n") == 1 and words in done.errors, done.errors
     assert not (tmp_path / "base").exists()
