@@ -83,6 +83,7 @@ BOOST_AUTO_TEST_CASE(numbers_of_streams_never_change) {
   BOOST_TEST(static_cast<int>(Stream::router_init) == 4);
   BOOST_TEST(static_cast<int>(Stream::base_init) == 5);
   BOOST_TEST(static_cast<int>(Stream::pretrain_batch) == 6);
+  BOOST_TEST(static_cast<int>(Stream::collaboration_batch) == 7);
 }
 
 BOOST_AUTO_TEST_CASE(order_of_drawing_does_not_matter) {

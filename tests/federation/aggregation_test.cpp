@@ -36,8 +36,7 @@ struct Users {
                            model::Parameters& parameters, comm::Sums sums = comm::Sums::any_order,
                            config::Averaging averaging = config::Averaging::uniform) const {
     std::vector<std::int64_t> tokens;
-    for (std::size_t user = 0; user < users.size(); ++user)
-      tokens.push_back(100 * static_cast<std::int64_t>(user + 1));
+    for (const std::int64_t user : everyone()) tokens.push_back(tokens_of(user));
     return all_make_aggregation({.world = world,
                                  .method = find_method(method),
                                  .averaging = averaging,
@@ -55,12 +54,25 @@ struct Users {
                                    500 + static_cast<std::uint32_t>(user));
   }
 
+  static std::int64_t tokens_of(std::int64_t user) { return 100 * (user + 1); }
+
+  // A user's weight among the holders, before it is divided by their sum.
+  static double share_of(std::int64_t user, config::Averaging averaging) {
+    return averaging == config::Averaging::tokens ? static_cast<double>(tokens_of(user)) : 1.0;
+  }
+
   /// The mean of a slice over users, added in their order.
   static at::Tensor mean(const std::vector<model::UserModel>& users, const std::vector<std::int64_t>& holders,
-                         const model::Slice& slice) {
+                         const model::Slice& slice,
+                         config::Averaging averaging = config::Averaging::uniform) {
     at::Tensor sum = at::zeros({slice.count}, at::kDouble);
-    for (const std::int64_t user : holders) sum += model::view(parameters_of(users, user).values(), slice);
-    return sum / static_cast<double>(holders.size());
+    double shares = 0.0;
+    for (const std::int64_t user : holders) {
+      sum +=
+          share_of(user, averaging) * model::view(parameters_of(users, user).values(), slice).to(at::kDouble);
+      shares += share_of(user, averaging);
+    }
+    return sum / shares;
   }
 
   [[nodiscard]] std::vector<std::int64_t> everyone() const {
@@ -183,17 +195,39 @@ BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
   model::Parameters parameters = parameters_of(users, own);
   const Aggregated done =
       all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
-  at::Tensor sum = at::zeros({parameters.lora().count}, at::kDouble);
-  double tokens = 0.0;
-  for (const std::int64_t user : everyone()) {
-    const double own_tokens = 100.0 * static_cast<double>(user + 1);
-    sum += own_tokens * model::view(parameters_of(users, user).values(), parameters.lora()).to(at::kDouble);
-    tokens += own_tokens;
+  const at::Tensor expected = mean(users, everyone(), parameters.lora(), config::Averaging::tokens);
+  BOOST_TEST(test::close(part(parameters.values(), parameters.lora()), expected, 1e-6));
+  const std::vector<double> shares =
+      world.size() == 2 ? std::vector{1.0 / 3, 2.0 / 3} : std::vector{0.1, 0.2, 0.3, 0.4};
+  BOOST_TEST(done.weights == shares, boost::test_tools::per_element());
+}
+
+// On four ranks generalist 1 has fewer holders than attention and generalist 0: its weights are among them,
+// and the mixing row is the mean over all numbers that are shared.
+BOOST_AUTO_TEST_CASE(weights_are_among_the_holders_of_each_part) {
+  const auto users = make("fedavg", {3, 2, 2, 1});
+  const std::vector<std::int64_t> few =
+      world.size() == 2 ? std::vector<std::int64_t>{0, 1} : std::vector<std::int64_t>{0, 1, 2};
+  for (const config::Averaging averaging : {config::Averaging::uniform, config::Averaging::tokens}) {
+    model::Parameters parameters = parameters_of(users, own);
+    const Aggregated done = all_aggregate("fedavg", users, parameters, comm::Sums::rank_order, averaging);
+    std::map<std::int64_t, double> row;
+    double numbers = 0.0;
+    const auto check = [&](const model::Slice& slice, const std::vector<std::int64_t>& holders) {
+      BOOST_TEST(test::close(part(parameters.values(), slice), mean(users, holders, slice, averaging), 1e-6));
+      double shares = 0.0;
+      for (const std::int64_t user : holders) shares += share_of(user, averaging);
+      for (const std::int64_t user : holders)
+        row[user] += share_of(user, averaging) / shares * static_cast<double>(slice.count);
+      numbers += static_cast<double>(slice.count);
+    };
+    check(parameters.attention(), everyone());
+    check(parameters.expert(0), everyone());
+    if (parameters.user_model().experts >= 2) check(parameters.expert(1), few);
+    for (const std::int64_t user : everyone())
+      BOOST_TEST(done.weights[static_cast<std::size_t>(user)] == row[user] / numbers,
+                 boost::test_tools::tolerance(1e-12));
   }
-  BOOST_TEST(test::close(part(parameters.values(), parameters.lora()), sum / tokens, 1e-6));
-  for (const std::int64_t user : everyone())
-    BOOST_TEST(done.weights[static_cast<std::size_t>(user)] == 100.0 * static_cast<double>(user + 1) / tokens,
-               boost::test_tools::tolerance(1e-12));
 }
 
 BOOST_AUTO_TEST_CASE(a_mean_of_equals_changes_nothing) {

@@ -44,6 +44,32 @@ struct Rules {
   }
 };
 
+// Users of a whole model, with the ranks of LoRA above.
+struct WholeModels : Rules {
+  std::vector<model::UserModel> models;
+
+  WholeModels() {
+    for (int user = 0; user < users; ++user)
+      models.push_back({.experts = 1, .lora_rank = rank_of(user), .gate = model::Gate::equal});
+  }
+
+  [[nodiscard]] model::Parameters parameters_of(std::int64_t user) const {
+    return test::random_parameters(test::tiny_architecture(), models[static_cast<std::size_t>(user)],
+                                   40 + static_cast<std::uint32_t>(user));
+  }
+
+  // Collective.
+  [[nodiscard]] std::unique_ptr<Aggregation> all_make(const char* method, model::Parameters& parameters,
+                                                      std::vector<std::int64_t> tokens = {}) const {
+    return all_make_aggregation({.world = world,
+                                 .method = find_method(method),
+                                 .users = models,
+                                 .tokens = std::move(tokens),
+                                 .parameters = parameters,
+                                 .validation_loss = {}});
+  }
+};
+
 at::Tensor padded_rows(const at::Tensor& rows, std::int64_t largest) {
   at::Tensor padded = at::zeros({largest, rows.size(1)}, at::kDouble);
   padded.narrow(0, 0, rows.size(0)).copy_(rows);
@@ -119,6 +145,45 @@ BOOST_AUTO_TEST_CASE(flexlora_gives_the_best_approximation_of_each_rank) {
   }
 }
 
+BOOST_FIXTURE_TEST_CASE(flexlora_weighs_users_by_their_training_tokens, WholeModels) {
+  model::Parameters parameters = parameters_of(own);
+  std::vector<std::int64_t> tokens;
+  double sum = 0.0;
+  for (int user = 0; user < users; ++user)
+    sum += static_cast<double>(tokens.emplace_back(user == 0 ? 700 : 100));
+  const Aggregated done = all_make("flexlora", parameters, tokens)->all_aggregate(1);
+  for (int user = 0; user < users; ++user)
+    BOOST_TEST(done.weights[static_cast<std::size_t>(user)] == (user == 0 ? 700 : 100) / sum,
+               boost::test_tools::tolerance(1e-12));
+  for (std::size_t l = 0; l < parameters.loras().size(); ++l) {
+    at::Tensor mean =
+        at::zeros({parameters.loras()[l].B.size(0), parameters.loras()[l].A.size(1)}, at::kDouble);
+    for (int user = 0; user < users; ++user)
+      mean += (user == 0 ? 700 : 100) / sum * gamma_of(user) * product(parameters_of(user).loras()[l]);
+    const auto [U, S, Vh] = at::linalg_svd(mean, false);
+    const std::int64_t rank = rank_of(own);
+    const at::Tensor best = U.narrow(1, 0, rank).mm(S.narrow(0, 0, rank).diag()).mm(Vh.narrow(0, 0, rank));
+    BOOST_TEST(test::close(gamma_of(own) * product(parameters.loras()[l]), best, 1e-5));
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(hetlora_reports_the_mean_share_over_all_loras, WholeModels) {
+  model::Parameters parameters = parameters_of(own);
+  const std::size_t loras = parameters.loras().size();
+  std::vector<double> expected(static_cast<std::size_t>(users), 0.0);
+  for (std::size_t l = 0; l < loras; ++l) {
+    std::vector<double> norms;
+    double sum = 0.0;
+    for (int user = 0; user < users; ++user)
+      sum += norms.emplace_back(product(parameters_of(user).loras()[l]).norm().item<double>());
+    for (std::size_t user = 0; user < norms.size(); ++user)
+      expected[user] += norms[user] / sum / static_cast<double>(loras);
+  }
+  const Aggregated done = all_make("hetlora", parameters)->all_aggregate(1);
+  BOOST_TEST(done.weights == expected, boost::test_tools::tolerance(1e-6)
+                                           << boost::test_tools::per_element());
+}
+
 BOOST_AUTO_TEST_CASE(flexlora_users_of_equal_rank_end_with_equal_bits) {
   std::vector<model::Lora> loras = loras_of(own);
   for (model::Lora& lora : loras) {
@@ -192,7 +257,9 @@ BOOST_AUTO_TEST_CASE(others_are_judged_by_the_loss_of_their_values_on_own_valida
       test::write_shard(place.folder / "validation.bin", test::random_tokens(200, 37, 3), 37);
   config::Config config;
   config.run.seed = 9;
-  config.users.assign(static_cast<std::size_t>(users), {.batch_sequences = 2, .context_tokens = 6});
+  // Three sequences in parts of two and one.
+  config.users.assign(static_cast<std::size_t>(users),
+                      {.batch_sequences = 3, .micro_batch_sequences = 2, .context_tokens = 6});
   const model::UserModel model{.experts = 2, .lora_rank = 2, .gate = model::Gate::equal};
   const model::Parameters own_model = test::random_parameters(test::tiny_architecture(), model, 1);
   const auto judge = validation_loss(config, *base, own_model, validation, static_cast<std::size_t>(own));
@@ -202,27 +269,19 @@ BOOST_AUTO_TEST_CASE(others_are_judged_by_the_loss_of_their_values_on_own_valida
     double sum = 0.0;
     for (std::uint32_t b = 0; b < 20; ++b) {
       const data::Batch batch = data::sample_batch(
-          {&validation, 1}, 2, 6, {9, static_cast<std::uint32_t>(own), Stream::collaboration_batch, 5, b});
+          {&validation, 1}, 3, 6, {9, static_cast<std::uint32_t>(own), Stream::collaboration_batch, 5, b});
       const at::NoGradGuard none;
-      const at::Tensor hidden = base->forward(at::tensor(batch.tokens, at::kLong).view({2, 6}), other).hidden;
+      const at::Tensor hidden = base->forward(at::tensor(batch.tokens, at::kLong).view({3, 6}), other).hidden;
       sum += model::cross_entropy(hidden, base->head(), at::tensor(batch.targets, at::kLong)).item<double>();
     }
     BOOST_TEST(judge(other.values(), 5) == sum / 20, boost::test_tools::tolerance(1e-6));
   }
 }
 
-BOOST_AUTO_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk) {
-  std::vector<model::UserModel> models;
-  for (int user = 0; user < users; ++user)
-    models.push_back({.experts = 1, .lora_rank = rank_of(user), .gate = model::Gate::equal});
+BOOST_FIXTURE_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk, WholeModels) {
   model::Parameters parameters =
       test::random_parameters(test::tiny_architecture(), models[static_cast<std::size_t>(own)], 40);
-  const std::unique_ptr<Aggregation> rule = all_make_aggregation({.world = world,
-                                                                  .method = find_method("hetlora"),
-                                                                  .users = models,
-                                                                  .tokens = {},
-                                                                  .parameters = parameters,
-                                                                  .validation_loss = {}});
+  const std::unique_ptr<Aggregation> rule = all_make("hetlora", parameters);
   const auto scale_last_rank = [&](double factor) {
     for (const model::Lora& lora : parameters.loras())
       lora.A.detach().narrow(0, parameters.rank_in_use() - 1, 1).mul_(factor);

@@ -1,6 +1,6 @@
 """Breaks good inputs in hundreds of ways and runs the real command line on each.
 
-python -m tests.hostile --executable build/asan/comigs [--count 30] [--seed 0]     from the repository's root
+python -m tests.hostile --executable build/hostile/comigs [--count 30] [--seed 0]     from the repository's root
 
 Every input must end in a clean refusal (exit code 2 and one message that names the file or the option) or in a
 correct run; anything else is listed and makes the exit code 1. Inputs come from the seed and are not stored:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -71,6 +72,18 @@ class Running:
         """False: there is no such rank (any more)."""
         pid = self.ranks().get(rank)
         return pid is not None and _send(pid, number)
+
+    def signal_launcher(self, number: signal.Signals) -> None:
+        """To mpirun itself."""
+        self._process.send_signal(number)
+
+    @contextmanager
+    def held(self, rank: int, number: int) -> Iterator[None]:
+        """From the end of a round on, a rank is stopped: the others come no further than the end of the next."""
+        self.wait_for_round(number)
+        assert self.signal(rank, signal.SIGSTOP), self.output()
+        yield
+        assert self.signal(rank, signal.SIGCONT), self.output()
 
     def wait_for_round(self, number: int) -> None:
         self.wait_until(lambda: any(_round_of(line) >= number for line in self.output().splitlines()))

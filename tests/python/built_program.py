@@ -12,12 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def built_program(name: str) -> str:
-    """Its path in COMIGS_TEST_BIN, else beside COMIGS_EXECUTABLE, else in build/dev; skips without it."""
+    """Its path in COMIGS_TEST_BIN, else beside COMIGS_EXECUTABLE, else in build/dev, which need not be there."""
     folder = os.environ.get("COMIGS_TEST_BIN")
     if folder is None and "COMIGS_EXECUTABLE" in os.environ:
         folder = str(Path(os.environ["COMIGS_EXECUTABLE"]).parent)
     program = Path(folder or ROOT / "build" / "dev") / name
     if not program.exists():
+        if folder:
+            pytest.fail(f"{program} is not there, where COMIGS_TEST_BIN or COMIGS_EXECUTABLE says")
         pytest.skip(f"{name} is not built (looked in {program.parent}; set COMIGS_TEST_BIN to its folder)")
     return str(program)
 

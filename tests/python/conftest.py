@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,11 @@ import torch
 
 # The references are tiny: a second thread only makes them wait, and ranks under test want the cores.
 torch.set_num_threads(1)
+
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: more of what others cover already; `tests/run.sh --full` runs it too")
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +32,20 @@ def tiny_data(tmp_path_factory) -> Path:
     from tiny import data_set
 
     return data_set(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def run_of(tiny_base, tiny_data, tmp_path_factory) -> Callable[..., Path]:
+    """run_of(method, *options): the results file of a run of four users, made once; not to be written to."""
+    from tiny import run_options, train
+
+    @cache
+    def made(method: str, *options: object, again: bool = False) -> Path:
+        output = tmp_path_factory.mktemp(method) / "new" / "folder"
+        given = ["--data", tiny_data, "--model", tiny_base, "--output", output, "--method", method]
+        done = train(*given, *run_options(*options))
+        assert "\x1b" not in done.output + done.errors  # no progress bar where nobody watches
+        assert done.output.rstrip().splitlines()[-1].startswith(f"results: {output}/results.h5")
+        return output / "results.h5"
+
+    return made

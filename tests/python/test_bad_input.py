@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tiny import USERS, Done, comigs, data_set, gpt2_folder
+from tiny import USERS, Done, alone, comigs, data_set, gpt2_folder
 
 SECONDS = 60  # to be gone in
 
@@ -38,8 +38,10 @@ class Job:
         return self.folder / "out" / "results.h5"
 
     def run(self, ranks: int | None = None) -> Done:
-        given = [word for option in self.options.items() for word in option]
-        return comigs("train", *self.words, *given, ranks=ranks or self.ranks, seconds=SECONDS)
+        words = ("train", *self.words, *(word for option in self.options.items() for word in option))
+        if (ranks or self.ranks) == 1:
+            return alone(*words, seconds=SECONDS)
+        return comigs(*words, ranks=ranks or self.ranks, seconds=SECONDS)
 
 
 def make_job(folder: Path, base: Path, ranks: int) -> Job:
@@ -228,6 +230,13 @@ def test_one_message_and_exit_code_2(job, spoil):
     words = spoil(job)
     assert_refused(job.run(), *words)
     assert not job.results.exists()
+
+
+def test_mpirun_passes_on_the_exit_code_of_one_rank(tmp_path, tiny_base):
+    job = make_job(tmp_path, tiny_base, 1)
+    words = unknown_option(job)
+    given = [word for option in job.options.items() for word in option]
+    assert_refused(comigs("train", *given, ranks=1, seconds=SECONDS), *words)
 
 
 # More than one, and what depends on the number of ranks -----------------------------------------------------

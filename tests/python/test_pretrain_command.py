@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import TOKENISER, VOCABULARY, Done, comigs
+from tiny import TOKENISER, VOCABULARY, Done, alone, comigs
 from transformers import AutoModelForCausalLM
 
 CONTEXT, WIDTH, STEPS = 14, 32, 6
@@ -21,7 +21,8 @@ OPTIONS += ["--device", "cpu", "--threads", 1]
 
 
 def pretrain(data: Path, output: Path, *options: object, ranks: int = 1) -> Done:
-    return comigs("pretrain", "--data", data, "--output", output, *OPTIONS, *options, ranks=ranks)
+    words = ("pretrain", "--data", data, "--output", output, *OPTIONS, *options)
+    return alone(*words) if ranks == 1 else comigs(*words, ranks=ranks)
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +59,11 @@ def test_ranks_change_rounding_only(made):
 
 def test_training_changed_every_weight(made, tiny_data, tmp_path):
     options = [0 if option == STEPS else option for option in OPTIONS]
-    done = comigs("pretrain", "--data", tiny_data, "--output", tmp_path / "start", *options)
+    done = alone("pretrain", "--data", tiny_data, "--output", tmp_path / "start", *options)
     assert done.code == 0, done.errors
     start, end = load_file(tmp_path / "start/model.safetensors"), load_file(made[1][0] / "model.safetensors")
     for name, value in start.items():
         assert ((end[name] - value).norm() > 1e-3 * end[name].norm()).item(), name
-    # As Radford et al. 2019 draw them.
-    assert start["transformer.h.0.mlp.c_fc.weight"].std().item() == pytest.approx(0.02, rel=0.1)
-    assert start["transformer.h.0.mlp.c_proj.weight"].std().item() == pytest.approx(
-        0.02 / math.sqrt(4), rel=0.1
-    )
-    assert (start["transformer.h.0.mlp.c_fc.bias"] == 0).all() and (
-        start["transformer.ln_f.weight"] == 1
-    ).all()
 
 
 @torch.no_grad()
@@ -136,7 +129,8 @@ def test_bad_options(tiny_data, tmp_path, ranks, spoilt, words):
     given = (
         dict(zip(OPTIONS[::2], OPTIONS[1::2])) | {"--data": tiny_data, "--output": tmp_path / "base"} | spoilt
     )
-    done = comigs("pretrain", *(word for option in given.items() for word in option), ranks=ranks)
+    arguments = ("pretrain", *(word for option in given.items() for word in option))
+    done = alone(*arguments) if ranks == 1 else comigs(*arguments, ranks=ranks)
     assert done.code == 2 and done.output == ""
     assert done.errors.count("\n") == 1 and words in done.errors, done.errors
     assert not (tmp_path / "base").exists()

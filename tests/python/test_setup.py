@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,10 @@ def run_setup(*arguments: str, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def test_second_run_does_nothing_and_is_quick() -> None:
-    begun = time.monotonic()
+def test_second_run_does_nothing() -> None:
     done = run_setup()
     assert done.returncode == 0, done.stderr
     assert "nothing to do" in done.stdout
-    assert time.monotonic() - begun < 10
 
 
 def test_second_run_without_apt_looks_for_the_tools_themselves() -> None:

@@ -14,7 +14,7 @@ from tiny import Trace, data_set, gpt2_folder, tokens_of, trace_steps
 
 RANK, ALPHA, CONTEXT, BATCH = 4, 8.0, 12, 6
 LOCAL_STEPS, ROUNDS, TAU, S = 3, 2, 2, 2
-RATE, FINAL, BETAS, DECAY = 2e-3, 0.1, (0.9, 0.95), 0.1
+RATE, ROUTER_RATE, FINAL, BETAS, DECAY = 2e-3, 3e-3, 0.1, (0.9, 0.95), 0.1
 IN_TURN = "eerreerreerr"  # of 6 expert steps in two rounds, routers after every second with two steps
 
 
@@ -29,6 +29,8 @@ class Case:
     routed: bool = True
     phases: str = IN_TURN
     joint: bool = False
+    favours: bool = True  # there is one generalist; eq. 6 is uniform where all or no experts are shared
+    at_a_time: int = BATCH  # sequences that are run together
     options: tuple[object, ...] = ()
     carries: bool = False
     frozen_A: bool = False
@@ -43,15 +45,17 @@ class Case:
         return phase == "e" and not (self.frozen_A and name.endswith(".A"))
 
     def __str__(self) -> str:
-        return f"{self.method}-{self.experts}-top{self.top_k}-{self.balancing}" + "".join(
-            map(str, self.options)
-        )
+        words = (*self.options, *self.parts)
+        return f"{self.method}-{self.experts}-top{self.top_k}-{self.balancing}" + "".join(map(str, words))
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        return () if self.at_a_time == BATCH else ("--micro-batch-sequences", self.at_a_time)
 
     @property
     def setting(self) -> Setting:
         scale = ALPHA / math.sqrt(RANK)
-        # Eq. 6 favours one generalist; where all experts are shared there is none to favour.
-        favoured = "uniform" if self.method == "fedavg-moe" and self.balancing == "generalist" else self.balancing
+        favoured = self.balancing if self.favours or self.balancing == "none" else "uniform"
         return Setting(self.experts, scale, self.top_k, self.routed, favoured, balancing_weight=0.3)
 
 
@@ -63,8 +67,10 @@ CASES = [
     Case("comigs-1gxs", 3, top_k=1),
     Case("comigs-1gxs", 1, phases="eeeeee"),
     Case("fedavg", 2, routed=False, phases="eeeeee"),
-    Case("fedavg-moe", 3, phases="eeeeee", joint=True),
-    Case("comigs-1gxs", 4, "none", options=("--micro-batch-sequences", 4)),
+    Case("fedavg-moe", 3, phases="eeeeee", joint=True, favours=False),
+    Case("local-moe", 3, phases="eeeeee", joint=True, favours=False),
+    Case("comigs-1gxs", 4, "none", at_a_time=4),
+    Case("comigs-1gxs", 4, at_a_time=4),
     Case("comigs-1g1s", 2, options=("--warmup-fraction", 0.5)),
     Case("comigs-1g1s", 2, options=("--carry-phase-gradients",), carries=True),
     Case("ffa-lora", 2, routed=False, phases="eeeeee", frozen_A=True),
@@ -75,6 +81,15 @@ CASES = [
         phases="eeeeee",
         options=("--rank-regulariser", 0.3, "--pruning-strength", 0.6),
         tail=0.3,
+    ),
+    Case(
+        "hetlora",
+        1,
+        routed=False,
+        phases="eeeeee",
+        options=("--rank-regulariser", 0.3, "--pruning-strength", 0.6),
+        tail=0.3,
+        at_a_time=4,
     ),
     Case(
         "comigs-1g1s",
@@ -104,8 +119,8 @@ def traced(request, base, data, tmp_path_factory) -> tuple[Case, Trace]:
     options += ["--batch-sequences", BATCH, "--context-tokens", CONTEXT, "--local-steps", LOCAL_STEPS]
     options += ["--rounds", ROUNDS, "--router-every", TAU, "--router-steps", S, "--seed", 3]
     options += ["--load-balancing", case.balancing, "--load-balancing-weight", case.setting.balancing_weight]
-    options += ["--expert-learning-rate", RATE, "--router-learning-rate", RATE, "--final-fraction", FINAL]
-    options += ["--weight-decay", DECAY, *case.options]
+    options += ["--expert-learning-rate", RATE, "--router-learning-rate", ROUTER_RATE]
+    options += ["--final-fraction", FINAL, "--weight-decay", DECAY, *case.options, *case.parts]
     return case, trace_steps(tmp_path_factory.mktemp("trace") / "trace.safetensors", options)
 
 
@@ -138,16 +153,16 @@ def replay(case: Case, trace: Trace, base: Path) -> Replay:
         for name, leaf in parameters.items()
         if not name.endswith("router") and case.trains("e", name)
     ]
-    settings = {"lr": RATE, "betas": BETAS, "eps": 1e-8, "weight_decay": DECAY}
-    expert_optimiser = torch.optim.AdamW(lora, **settings)
-    router_optimiser = torch.optim.AdamW(routers, **settings) if routers else None
+    settings = {"betas": BETAS, "eps": 1e-8, "weight_decay": DECAY}
+    expert_optimiser = torch.optim.AdamW(lora, lr=RATE, **settings)
+    router_optimiser = torch.optim.AdamW(routers, lr=ROUTER_RATE, **settings) if routers else None
     result, expert_steps = Replay([], [], parameters), case.phases.count("e")
     warm, done = (expert_steps // 2 if "--warmup-fraction" in case.options else 0), 0
     for step, phase in enumerate(case.phases):
         tokens, targets = trace.tensors["tokens"][step], trace.tensors["targets"][step]
         if not case.carries:
             clear(parameters.values())
-        language_model, balancing = model.losses(tokens, targets)
+        language_model, balancing = losses_in_parts(model, tokens, targets, case.at_a_time)
         total = model.total(language_model, balancing)
         (total + case.tail * tail_norm(parameters) if case.tail else total).backward()
         result.losses.append((language_model.item(), None if balancing is None else balancing.item()))
@@ -163,6 +178,18 @@ def replay(case: Case, trace: Trace, base: Path) -> Replay:
             if case.carries:
                 clear(routers)
     return result
+
+
+def losses_in_parts(
+    model: PlainModel, tokens: torch.Tensor, targets: torch.Tensor, at_a_time: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The parts' losses by their share of the sequences: load balancing is over each part."""
+    losses = [model.losses(*part) for part in zip(tokens.split(at_a_time), targets.split(at_a_time))]
+    shares = [len(part) / len(tokens) for part in tokens.split(at_a_time)]
+    language_model = sum(share * loss for share, (loss, _) in zip(shares, losses))
+    if losses[0][1] is None:
+        return language_model, None
+    return language_model, sum(share * balancing for share, (_, balancing) in zip(shares, losses))
 
 
 def clear(leaves: Iterable[torch.Tensor]) -> None:

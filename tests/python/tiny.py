@@ -198,10 +198,30 @@ def comigs(*arguments: object, ranks: int = 1, seconds: float = 120) -> Done:
     return run(["mpirun", "-n", ranks, executable(), *arguments], seconds)
 
 
+def alone(*arguments: object, seconds: float = 120) -> Done:
+    """One rank without mpirun, which takes two seconds longer to pass on that a rank has failed."""
+    return run([executable(), *arguments], seconds)
+
+
 def train(*arguments: object, ranks: int = 4, code: int = 0) -> Done:
     done = comigs("train", *arguments, "--device", "cpu", "--threads", 1, ranks=ranks)
     assert done.code == code, done.output + done.errors
     return done
+
+
+# The run of four users that tests of the whole program share; `run_of` in conftest.py makes each once.
+RUN = {"--rounds": 2, "--local-steps": 3, "--router-every": 2, "--router-steps": 2, "--seed": 5}
+RUN |= {"--batch-sequences": 4, "--context-tokens": 12, "--lora-rank": 4, "--lora-alpha": 8}
+# Without weight decay nothing but a gradient moves a number.
+PLAIN = ("--weights-every", 1, "--weight-decay", 0)
+# Of the methods that leave these to the user.
+CHOICES = {"comigs-1gxs": ("--experts", 3), "comigs-mgxs": ("--experts", 3, "--generalists", "0+1")}
+
+
+def run_options(*options: object) -> list[object]:
+    """The options, and those of RUN that are not among them."""
+    rest = (word for name, value in RUN.items() if name not in options for word in (name, value))
+    return [*options, *rest]
 
 
 # What comigs computes on the way ----------------------------------------------------------------------------

@@ -8,10 +8,15 @@
 //       values [S + 1, P] before each step and after the last, gradients [S, P], losses [S, 2] (language
 //       model, load balancing or NaN), phases [S] (0: experts, 1: routers), tokens and targets [S, B, T]; in
 //       the metadata each parameter's "offset rows columns" in the block
+//   reference_trace pretraining OUT [options of `comigs pretrain`]
+//     tokens and targets [S, B, T] of its S steps
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "comigs/config/pretrain.hpp"
+#include "comigs/data/batch.hpp"
+#include "comigs/data/manifest.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/model/device.hpp"
 #include "support/user_job.hpp"
@@ -77,6 +82,24 @@ void write_steps(const Arguments& arguments) {
                 layout(job.base->architecture(), parameters));
 }
 
+// Drawn as the stream's definition says: all sequences of step s from its key.
+void write_pretraining(const Arguments& arguments) {
+  const config::Pretrain plan = config::parse_pretrain(Arguments(arguments.begin() + 1, arguments.end()));
+  const data::Manifest manifest = data::read_manifest(plan.data);
+  const data::TokenShard text(manifest.base.value().train, manifest.vocabulary);
+  std::vector<at::Tensor> tokens, targets;
+  for (std::int64_t step = 0; step < plan.steps; ++step) {
+    const data::Batch batch = data::sample_batch({&text, 1}, plan.batch_sequences, plan.context_tokens,
+                                                 {.seed = plan.seed,
+                                                  .user = shared_user,
+                                                  .stream = Stream::pretrain_batch,
+                                                  .step = static_cast<std::uint32_t>(step)});
+    tokens.push_back(as_tensor(batch.tokens, batch));
+    targets.push_back(as_tensor(batch.targets, batch));
+  }
+  write_outputs(arguments.at(0), {{"tokens", at::stack(tokens)}, {"targets", at::stack(targets)}}, {});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -87,8 +110,10 @@ int main(int argc, char** argv) {
       write_logits(arguments);
     } else if (what == "steps") {
       write_steps(arguments);
+    } else if (what == "pretraining") {
+      write_pretraining(arguments);
     } else {
-      fmt::print(stderr, "error: expected 'logits' or 'steps'\n");
+      fmt::print(stderr, "error: expected 'logits', 'steps' or 'pretraining'\n");
       return 2;
     }
   } catch (const std::exception& error) {
