@@ -33,7 +33,13 @@ class Means:
 def mpi_environment() -> dict[str, str]:
     """What mpirun needs on this machine, or in this job of Slurm's, as setup.sh knows it."""
     shell = 'lines=$(bash setup.sh --env) && eval "$lines" && env -0'
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        capture_output=True,
+        encoding=sys.getfilesystemencoding(),
+        errors="surrogateescape",  # as in os.environ
+        check=False,
+    )
     if done.returncode != 0:
         raise JobError(f"bash setup.sh --env failed: {done.stderr.strip()}")
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)

@@ -163,7 +163,7 @@ pass_old_steps() {
     local step groups=''
     [ "${SLURM_HET_SIZE:-1}" -eq 1 ] || groups=$(seq -s , 0 $((SLURM_HET_SIZE - 1)))
     for ((step = 0; step < ${SLURM_RESTART_COUNT:-0} % 16; ++step)); do
-        srun --quiet --mpi=none --ntasks=1 --nodes=1 ${groups:+--het-group="$groups"} true
+        timeout 300 srun --quiet --mpi=none --ntasks=1 --nodes=1 ${groups:+--het-group="$groups"} true
     done
 }
 

@@ -80,6 +80,13 @@ def test_environment_lines_are_valid_shell_and_put_the_venv_first() -> None:
     assert shell.stdout.strip() == str(ROOT / ".venv/bin/python")
 
 
+def test_mpirun_in_a_job_of_slurms_is_not_held_to_its_tasks_nor_waits_for_its_shell() -> None:
+    job, step = {"SLURM_JOB_ID": "1"}, {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0"}
+    found = [run_setup("--env", **variables).stdout for variables in (job, step)]
+    assert all("export OMPI_MCA_rmaps_base_oversubscribe=1" in text for text in found)
+    assert ["export SLURM_OVERLAP=1" in text for text in found] == [False, True]
+
+
 def test_every_requirement_is_pinned() -> None:
     lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     assert [line for line in lines if line and not re.match(r"[\w.-]+==[\w.]+(;.*)?$", line)] == []

@@ -100,6 +100,12 @@ def test_what_slurm_no_longer_has_goes_on(capsys: pytest.CaptureFixture[str]) ->
     assert "0) federate_in runs/paper/alpha/other-seed0" in Path("script").read_text()
 
 
+def test_a_sweep_within_a_job_has_what_mpirun_needs_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("NOT_UTF_8", "caf\udce9")
+    assert sweep("two", "--seeds", "1") == 0  # the stand-in of mpirun looks for what setup.sh says
+
+
 def test_slurm_takes_odd_names(capsys: pytest.CaptureFixture[str]) -> None:
     Path("jobs/datasets/prepare.ini").write_text("[a 5%]\ndata = text\n[beta]\ndata = text")
     Path("jobs/datasets/a 5%.ini").write_text(FILES["jobs/datasets/alpha.ini"])
