@@ -2,8 +2,6 @@
 
 #include "schema.hpp"
 
-#include "comigs/base/sha256.hpp"
-
 #include <fmt/format.h>
 
 namespace comigs::config {
@@ -65,18 +63,6 @@ std::string echo(const Config& config) { return echo_table(job_table(), jobs_of(
 
 std::string echo(const Pretrain& pretrain) {
   return echo_table(pretrain_table(), std::vector<Pretrain>{pretrain});
-}
-
-std::string digest(const Config& config) {
-  const Table<Job> table = job_table();
-  const auto counts = [](const Option<Job>& option) { return option.info.extra.determines_numbers; };
-  std::string text = fmt::format("{} users\n", config.users.size());
-  for (const Job& job : jobs_of(config)) {
-    for (const Section& section : table.sections) {
-      text += fmt::format("[{}]\n{}", section.name, lines_of(table, section.name, job, counts));
-    }
-  }
-  return sha256(text);
 }
 
 std::vector<std::string> differences(const Config& there, const Config& here) {

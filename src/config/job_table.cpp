@@ -44,7 +44,7 @@ constexpr Option<Job> experts_option(Option<Job> option) {
 constexpr Option<Job> options[] = {
     run.option<&Run::output>("output", "FOLDER", "folder of results.h5", {},
                              {.required = true, .determines_numbers = false}),
-    run.option<&Run::seed>("seed", "N", "seed of every random stream, below 2^63"),
+    run.option<&Run::seed>("seed", "N", "seed of every random stream"),
     run.option<&Run::rounds>("rounds", "ROUNDS", "communication rounds", between(0, most)),
     run.option<&Run::evaluate_every>("evaluate_every", "ROUNDS",
                                      "rounds between evaluations; first and last always are",
@@ -74,10 +74,10 @@ constexpr Option<Job> options[] = {
                                at_least(0), {.determines_numbers = false}),
 
     data.option<&Data::folder>("folder", "FOLDER", "data-set folder with manifest.json", {},
-                               {.flag = "data", .required = true}),
+                               {.flag = "data", .required = true, .determines_numbers = false}),
 
     model.option<&Model::folder>("folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors",
-                                 {}, {.flag = "model", .required = true}),
+                                 {}, {.flag = "model", .required = true, .determines_numbers = false}),
 
     method.option<&Method::name>("name", "NAME", "row of the method table", {},
                                  {.flag = "method", .required = true}),

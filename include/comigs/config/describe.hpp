@@ -1,4 +1,5 @@
-// A configuration told: as INI text, as a digest, and as the help text of all that can be set.
+// A configuration told: as INI text, by its differences from another one, and as the help text of all that
+// can be set.
 #pragma once
 
 #include "comigs/config/config.hpp"
@@ -12,12 +13,9 @@ namespace comigs::config {
 /// have alike is in [user], the rest in [user.i]. Numbers in the shortest form that reads back exactly.
 [[nodiscard]] std::string echo(const Config& config);
 
-/// SHA-256 (hex) of every option that determines the numbers, so without output folder, device and threads.
-/// Ranks of a run, and a run and its resumption, must agree on it.
-[[nodiscard]] std::string digest(const Config& config);
-
-/// In what two configurations differ that determines the numbers: "[run] rounds: 20 there, 30 here". Empty
-/// exactly where their digests are equal.
+/// In what two configurations differ that determines the numbers: "[run] rounds: 20 there, 30 here". Ranks of
+/// a run, and a run and its resumption, must differ in nothing. Folders are not among it: what lies in them
+/// is, by its digests; nor are device and threads.
 [[nodiscard]] std::vector<std::string> differences(const Config& there, const Config& here);
 
 /// What `comigs train --help` prints: all options by section with defaults and units, 100 columns.
