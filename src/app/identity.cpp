@@ -10,7 +10,6 @@
 #include "comigs/base/printable.hpp"
 #include "comigs/base/version.hpp"
 #include "comigs/comm/agreement.hpp"
-#include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/io/json.hpp"
@@ -77,11 +76,12 @@ void all_insist_alike(const comm::Communicator& world, const Facts& own) {
 void all_insist_on_one_run(const comm::Communicator& world, const results::RunIdentity& own) {
   all_insist_alike(world, {{"program", this_build()}});
   const results::RunIdentity first = all_first(world, own);
-  all_refuse(world, comm::all_agree(world, [&] { return differences(first, own, "rank 0"); }));
+  all_refuse(world, comm::all_agree(
+                        world, [&] { return differences(first, own, "rank 0", config::Between::ranks); }));
 }
 
 std::vector<std::string> differences(const results::RunIdentity& there, const results::RunIdentity& here,
-                                     const std::string& origin) {
+                                     const std::string& origin, config::Between between) {
   std::vector<std::string> found;
   const config::Config own = configuration(here, "this run");
   if (there.users != here.users)
@@ -89,7 +89,7 @@ std::vector<std::string> differences(const results::RunIdentity& there, const re
                                 printable(fmt::format("{}", fmt::join(there.users, ", "))),
                                 fmt::join(here.users, ", ")));
   if (there.users.size() == here.users.size())
-    for (std::string& difference : config::differences(configuration(there, origin), own))
+    for (std::string& difference : config::differences(configuration(there, origin), own, between))
       found.push_back(std::move(difference));
   const auto compare = [&](const std::string& what, const std::string& old, const std::string& now) {
     constexpr std::size_t most = 24;

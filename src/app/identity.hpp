@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comigs/comm/communicator.hpp"
+#include "comigs/config/describe.hpp"
 #include "comigs/results/results_file.hpp"
 
 namespace comigs::app {
@@ -20,15 +21,16 @@ using Facts = std::vector<std::pair<std::string, std::string>>;
 /// Collective. Programs and files are each node's own: throws PeerError on every rank where a rank has any
 /// fact otherwise than rank 0.
 void all_insist_alike(const comm::Communicator& world, const Facts& own);
-/// Collective. The same for builds, and then for what decides the numbers of a run.
+/// Collective. The same for builds, and then for what ranks of a run must have alike.
 void all_insist_on_one_run(const comm::Communicator& world, const results::RunIdentity& own);
 
-/// In what a run differs from another one that determines the numbers, in words; empty: in nothing. Throws
-/// ConfigError, DataError where what is known of the other one cannot be read; `origin` stands for it in
-/// messages.
+/// In what a run differs from another one, or a rank's from another's, that should not, in words; empty: in
+/// nothing. Throws ConfigError, DataError where what is known of the other one cannot be read; `origin`
+/// stands for it in messages.
 [[nodiscard]] std::vector<std::string> differences(const results::RunIdentity& there,
                                                    const results::RunIdentity& here,
-                                                   const std::string& origin);
+                                                   const std::string& origin,
+                                                   config::Between between = config::Between::runs);
 /// The same for two architectures of base models, as RunIdentity has them.
 [[nodiscard]] std::vector<std::string> architecture_differences(const std::string& there,
                                                                 const std::string& here,

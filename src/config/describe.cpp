@@ -65,13 +65,14 @@ std::string echo(const Pretrain& pretrain) {
   return echo_table(pretrain_table(), std::vector<Pretrain>{pretrain});
 }
 
-std::vector<std::string> differences(const Config& there, const Config& here) {
+std::vector<std::string> differences(const Config& there, const Config& here, Between between) {
   if (there.users.size() != here.users.size())
     return {fmt::format("users: {} there, {} here", there.users.size(), here.users.size())};
   const std::vector<Job> old_jobs = jobs_of(there), new_jobs = jobs_of(here);
   std::vector<std::string> found;
   for (const Option<Job>& option : job_table().options) {
-    if (!option.info.extra.determines_numbers) continue;
+    const Extra& extra = option.info.extra;
+    if (between == Between::runs ? !extra.determines_numbers : extra.is_of_rank) continue;
     for (std::size_t user = 0; user < new_jobs.size(); ++user) {
       const std::string old_value = option.print(old_jobs[user]), new_value = option.print(new_jobs[user]);
       if (old_value == new_value) continue;

@@ -33,6 +33,13 @@ BOOST_AUTO_TEST_CASE(every_option_that_determines_numbers_makes_a_difference) {
     }
     if (!option.info.extra.determines_numbers) without.insert(name);
   }
+  // What is collective is alike for all ranks, also where it decides no numbers.
+  const Config here = from_words({}, 2);
+  for (const Option<Job>& option : job_table().options) {
+    const bool differs = !differences(here, with_another(option, 1), Between::ranks).empty();
+    const std::set<std::string> own = {"device", "threads", "folder"};
+    BOOST_TEST(differs == !own.contains(std::string(option.info.name)), option.info.name);
+  }
   // What lies in the folders is compared by its digests.
   BOOST_TEST((without == std::set<std::string>{"run.output", "run.device", "run.threads", "run.resume",
                                                "run.checkpoint_every", "run.on_user_failure", "run.patience",

@@ -13,10 +13,16 @@ namespace comigs::config {
 /// have alike is in [user], the rest in [user.i]. Numbers in the shortest form that reads back exactly.
 [[nodiscard]] std::string echo(const Config& config);
 
-/// In what two configurations differ that determines the numbers: "[run] rounds: 20 there, 30 here". Ranks of
-/// a run, and a run and its resumption, must differ in nothing. Folders are not among it: what lies in them
-/// is, by its digests; nor are device and threads.
-[[nodiscard]] std::vector<std::string> differences(const Config& there, const Config& here);
+/// Whose configurations are compared.
+enum class Between {
+  runs,   ///< a run's and its resumption's: all that determines the numbers must be alike
+  ranks,  ///< those of ranks of one run: all must be, but where each computes
+};
+
+/// In what two configurations differ that should not: "[run] rounds: 20 there, 30 here". The folders of data
+/// and base are not among it: what lies in them is, by its digests.
+[[nodiscard]] std::vector<std::string> differences(const Config& there, const Config& here,
+                                                   Between between = Between::runs);
 
 /// What `comigs train --help` prints: all options by section with defaults and units, 100 columns.
 [[nodiscard]] std::string help();
