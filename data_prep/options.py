@@ -56,6 +56,11 @@ def _count(text: str) -> int:
     return _checked(text, int, lambda value: value >= 2, "a whole number of at least 2")
 
 
+def _seed(text: str) -> int:
+    # As `comigs` takes seeds: results and manifests hold them as signed numbers of 64 bits.
+    return _checked(text, int, lambda value: 0 <= value < 2**63, "an integer from 0 to 2^63 - 1")
+
+
 def _checked(text: str, convert: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Any:
     try:
         value = convert(text.replace(",", ""))
@@ -88,7 +93,7 @@ def _add_splits(parser: argparse.ArgumentParser, command: str) -> None:
     shares = DEFAULT_FRACTIONS[command]
     told = "1,000,000 : 200,000 : 200,000" if command == "slimpajama" else " ".join(map(str, shares))
     group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another seed, another split (default: 0)"
+        "--seed", type=_seed, default=0, metavar="N", help="another seed, another split (default: 0)"
     )
     group.add_argument(
         "--fractions",

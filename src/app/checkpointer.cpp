@@ -9,10 +9,7 @@
 #include "comigs/base/log.hpp"
 #include "comigs/base/printable.hpp"
 #include "comigs/comm/agreement.hpp"
-#include "comigs/config/describe.hpp"
-#include "comigs/config/parse.hpp"
-#include "comigs/config/resolve.hpp"
-#include "comigs/model/device.hpp"
+#include "identity.hpp"
 
 namespace comigs::app {
 
@@ -32,31 +29,6 @@ std::vector<std::string> lines(const std::string& text) {
 }
 
 }  // namespace
-
-std::vector<std::string> differences(const results::RunIdentity& there, const results::RunIdentity& here,
-                                     const std::string& origin) {
-  const auto read = [&](const results::RunIdentity& identity) {
-    return config::resolve(config::parse_recorded(identity.configuration, origin + ": configuration"),
-                           static_cast<std::int64_t>(identity.users.size()));
-  };
-  std::vector<std::string> found;
-  if (there.users != here.users)
-    found.push_back(fmt::format("users: {} there, {} here",
-                                printable(fmt::format("{}", fmt::join(there.users, ", "))),
-                                fmt::join(here.users, ", ")));
-  if (there.users.size() == here.users.size())
-    for (std::string& difference : config::differences(read(there), read(here)))
-      found.push_back(std::move(difference));
-  const auto compare = [&](std::string_view what, const std::string& old_digest,
-                           const std::string& new_digest) {
-    if (old_digest != new_digest)
-      found.push_back(fmt::format("{}: digest {} there, {} here", what, printable(old_digest, 12),
-                                  printable(new_digest, 12)));
-  };
-  compare("manifest of the data set", there.data_digest, here.data_digest);
-  compare("weights of the base model", there.base_digest, here.base_digest);
-  return found;
-}
 
 Checkpointer::Checkpointer(const comm::Communicator& world, std::filesystem::path folder,
                            results::RunIdentity identity, results::RoundShape shape,
@@ -99,8 +71,7 @@ void Checkpointer::all_write(const RoundProgress& progress, const UserRound& sta
                                    .start = start,
                                    .lora_rank = parameters_.rank_in_use(),
                                    .participates = participation_.includes(user) ? 1 : 0,
-                                   .aggregation = participation_.state(),
-                                   .computed_on = computed_on()};
+                                   .aggregation = participation_.state()};
     std::vector<at::Tensor> host;
     std::vector<results::StateBlock> blocks;
     for (const auto& [name, block] : trainer_.state()) {
@@ -203,9 +174,6 @@ void Checkpointer::all_take(const results::UserState& state, const std::vector<s
   for (const std::int64_t takes_part : participate) gone.push_back(takes_part == 0);
   if (std::ranges::find(gone, true) != gone.end()) participation_.all_drop(gone);
   comm::all_agree(world_, [&] { participation_.restore(state.aggregation); });
-  if (state.computed_on != computed_on())
-    spdlog::warn("{} goes on with {} what was computed with {}: the last bits may differ",
-                 world_.name_of(world_.rank()), computed_on(), state.computed_on);
 }
 
 void Checkpointer::all_remove() {
@@ -216,7 +184,5 @@ void Checkpointer::all_remove() {
     std::filesystem::remove(folder_, not_empty);
   });
 }
-
-std::string Checkpointer::computed_on() const { return model::describe(parameters_.values().device()); }
 
 }  // namespace comigs::app

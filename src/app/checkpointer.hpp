@@ -15,12 +15,6 @@
 
 namespace comigs::app {
 
-/// In what a run differs from another one that determines the numbers, in words; empty: in nothing. Throws
-/// ConfigError where the other one's configuration cannot be read; `origin` stands for it in messages.
-[[nodiscard]] std::vector<std::string> differences(const results::RunIdentity& there,
-                                                   const results::RunIdentity& here,
-                                                   const std::string& origin);
-
 /// Writes sets of checkpoints and finds the one to go on from. Keeps references to what it is given.
 class Checkpointer {
  public:
@@ -52,7 +46,6 @@ class Checkpointer {
   /// Collective. What is wrong with users' states beside each other, on every rank; empty: nothing.
   [[nodiscard]] std::string all_compare(const results::UserState& state) const;
   void all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks);
-  [[nodiscard]] std::string computed_on() const;
 
   const comm::Communicator& world_;
   std::filesystem::path folder_;

@@ -56,9 +56,19 @@ at::Tensor all_upload(const comm::Communicator& world, const std::vector<model::
 
 }  // namespace
 
+WeightsFound all_find_weights(const comm::Communicator& world, const std::filesystem::path& folder) {
+  WeightsFound found{.digest = {},
+                     .state = comm::all_agree(world, [&] { return model::weights_state(folder); })};
+  const comm::Communicator sharers = world.all_split_by_node().all_split_by(found.state);
+  const std::string digest = comm::all_agree(
+      world, [&] { return sharers.is_first() ? model::weights_digest(folder) : std::string(); });
+  found.digest = sharers.all_broadcast(digest);
+  return found;
+}
+
 FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
-                       const std::filesystem::path& folder, const model::Architecture& architecture,
-                       const c10::Device& device) {
+                       const std::filesystem::path& folder, const WeightsFound& found,
+                       const model::Architecture& architecture, const c10::Device& device) {
   const auto dtype = federation::stored_type(run.precision);
   // A name of its own: two runs that were given one folder must not mix their bases before one of them is
   // refused.
@@ -79,6 +89,10 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
   model_ = comm::all_agree(world, [&] {
     return model::make_base_model(
         architecture, device.is_cpu() ? in_files() : model::packed_weights(uploaded, specs, dtype));
+  });
+  comm::all_agree(world, [&] {
+    if (model::weights_state(folder) != found.state)
+      throw DataError(fmt::format("the weights in {} changed while they were read", folder.string()));
   });
 }
 

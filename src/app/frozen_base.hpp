@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
@@ -14,6 +15,16 @@
 
 namespace comigs::app {
 
+/// The weights in a base model's folder as they were found.
+struct WeightsFound {
+  std::string digest, state;  ///< see model::weights_digest, model::weights_state
+};
+
+/// Collective. What each rank finds; ranks of a node that see one file leave reading it to one of them.
+/// Throws PeerError on every rank if any cannot read it.
+[[nodiscard]] WeightsFound all_find_weights(const comm::Communicator& world,
+                                            const std::filesystem::path& folder);
+
 /// Owns the base model. Ranks of a node share the pages of its mapped file; a base that cannot be used as it
 /// lies (another precision, or tensors off their alignment) is written once, for all ranks, into a folder
 /// beside the results, which rank 0 removes at the end of its life: mapped files keep their names until then,
@@ -21,9 +32,10 @@ namespace comigs::app {
 /// (CUDA IPC): it lives in the process of one of them, which must not end before the others are done.
 class FrozenBase {
  public:
-  /// Collective. Throws PeerError on every rank if any rank cannot read or write its files.
+  /// Collective. Throws PeerError on every rank if any rank cannot read or write its files, or if its weights
+  /// are not those that it has `found`.
   FrozenBase(const comm::Communicator& world, const config::Run& run, const std::filesystem::path& folder,
-             const model::Architecture& architecture, const c10::Device& device);
+             const WeightsFound& found, const model::Architecture& architecture, const c10::Device& device);
   [[nodiscard]] const model::BaseModel& model() const { return *model_; }
 
  private:

@@ -1,12 +1,10 @@
 #include "job.hpp"
 
-#include "comigs/base/error.hpp"
-#include "comigs/comm/agreement.hpp"
-#include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/federation/budgets.hpp"
 #include "comigs/federation/fit.hpp"
+#include "comigs/federation/idle_options.hpp"
 #include "comigs/model/base_model.hpp"
 
 namespace comigs::app {
@@ -22,7 +20,9 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   job.architecture = model::read_architecture(job.config.model.folder);
   federation::settle_experts(*job.method, job.config, job.architecture);
   federation::check_method(*job.method, job.config);
+  federation::check_experts_given(*job.method, job.config, settings);
   job.users = federation::user_models(*job.method, job.config.users);
+  job.remark = federation::idle_options(*job.method, job.config, job.users, settings);
   federation::check_base(job.config, job.manifest, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
     federation::check_shards(job.config.users[user], job.manifest.users[user]);
@@ -45,18 +45,6 @@ Job read_job(const std::vector<std::string>& arguments, std::int64_t users) {
 Job read_job(const std::vector<std::string>& arguments) {
   const config::Layered settings = config::parse(arguments);
   return settle(settings, users_of(settings));
-}
-
-void all_compare(const comm::Communicator& world, const Job& job) {
-  const std::vector<std::string> digests = world.all_gather(config::digest(job.config) + job.manifest.digest);
-  comm::all_agree(world, [&] {
-    for (std::size_t rank = 1; rank < digests.size(); ++rank)
-      if (digests[rank] != digests[0])
-        throw ConfigError(
-            fmt::format("rank {} reads another configuration or manifest than rank 0; are the files the same "
-                        "on all nodes?",
-                        rank));
-  });
 }
 
 }  // namespace comigs::app

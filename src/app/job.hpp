@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
@@ -20,6 +19,7 @@ struct Job {
   std::vector<model::UserModel> users;
   data::Manifest manifest;
   model::Architecture architecture;
+  std::string remark;  ///< on options that were given and have no effect; empty: there are none
 };
 
 /// Local. The job that the arguments describe for so many users, checked as far as can be without opening
@@ -28,9 +28,5 @@ struct Job {
 
 /// The same for as many users as its data set has.
 [[nodiscard]] Job read_job(const std::vector<std::string>& arguments);
-
-/// Collective. Job files are read by every rank, and on a cluster the copies may differ: throws PeerError on
-/// every rank where they do.
-void all_compare(const comm::Communicator& world, const Job& job);
 
 }  // namespace comigs::app

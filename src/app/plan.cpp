@@ -12,6 +12,7 @@
 #include "comigs/config/parse.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
+#include "comigs/io/mapped_file.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/train/calibration.hpp"
@@ -85,6 +86,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
   // 1. What is to be done, with all of train's checks.
   const Job job = read_job(arguments);
   check_files(job);
+  if (!job.remark.empty()) fmt::print(stderr, "comigs: {}\n", job.remark);
   // 2. Where: on this machine, as if all users ran here.
   const int threads = threads_of_rank(job);
   const Place place = find_place(job.config.run, threads);
@@ -100,6 +102,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
   plan.memory_of_node = federation::memory_of_node(plan.costs, place.device.is_cuda());
   // 4. How long it takes, where it can run.
   if (place.visible && plan.problems.empty()) plan.time = measure(job, place, threads, plan.costs);
+  io::check_mapped_files();
   fmt::print("{}", as_json ? plan_as_json(plan) : plan_as_text(plan));
   return static_cast<int>(plan.problems.empty() ? ExitCode::done : ExitCode::bad_input);
 }

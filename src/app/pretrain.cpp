@@ -21,6 +21,7 @@
 #include "comigs/model/device.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
+#include "identity.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -32,7 +33,8 @@ namespace fs = std::filesystem;
 struct Job {
   config::Pretrain plan;
   data::Manifest manifest;
-  std::string digest;  ///< of what decides the weights
+  std::string options;  ///< those that decide the weights, as text
+  std::string digest;   ///< of these and of the data
 };
 
 // Beside the weights: by which the next call recognises that they are what it would make.
@@ -46,18 +48,20 @@ void check_corpus(const config::Pretrain& plan, const data::BaseShards& corpus) 
 }
 
 Job read_job(const std::vector<std::string>& arguments) {
-  Job job{.plan = config::parse_pretrain(arguments), .manifest = {}, .digest = {}};
+  Job job{.plan = config::parse_pretrain(arguments), .manifest = {}, .options = {}, .digest = {}};
   job.manifest = data::read_manifest(job.plan.data);
   if (!job.manifest.base)
     throw DataError(
         fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
+  data::check_tokeniser(job.manifest);
   check_corpus(job.plan, *job.manifest.base);
   config::Pretrain numbers = job.plan;
   numbers.output = "-";
   numbers.data = "-";
   numbers.device = config::DeviceChoice::automatic;
   numbers.threads = 0;
-  job.digest = sha256(config::echo(numbers) + job.manifest.digest);
+  job.options = config::echo(numbers);
+  job.digest = sha256(job.options + job.manifest.digest);
   return job;
 }
 
@@ -115,6 +119,7 @@ void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::
     bar.advance(1, fmt::format("step {}/{}, loss {:.3f}", step + 1, job.plan.steps, loss));
     if ((step + 1) % job.plan.evaluate_every != 0 && step + 1 != job.plan.steps) continue;
     comm::all_agree(world, [&] {
+      io::check_mapped_files();
       if (!world.is_first()) return;
       const double perplexity = pretraining.evaluate(held_out).perplexity();
       bar.clear();
@@ -131,7 +136,13 @@ void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::
 void all_pretrain(const comm::Communicator& world, const std::vector<std::string>& arguments) {
   // 1. What is to be made, and whether it is there already.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments); });
-  if (comm::all_agree(world, [&] { return is_made(job); })) {
+  all_insist_alike(world,
+                   {{"program", this_build()},
+                    {"digest of the options", sha256(job.options).substr(0, 12)},
+                    {"digest of " + job.plan.data + "/manifest.json", job.manifest.digest.substr(0, 12)}});
+  // The first looks, for all: file systems may show others another state.
+  const bool made = comm::all_agree(world, [&] { return world.is_first() && is_made(job); });
+  if (world.all_max(made ? 1.0 : 0.0) > 0.0) {
     if (world.is_first())
       fmt::print("{}: there already, made by the same options from the same data\n", job.plan.output);
     return;

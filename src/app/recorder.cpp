@@ -3,10 +3,11 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
-#include "checkpointer.hpp"
 #include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/model/parameter_specs.hpp"
+#include "identity.hpp"
 
 namespace comigs::app {
 
@@ -14,6 +15,7 @@ Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path&
                    const results::RunDescription& run, const model::Architecture& architecture,
                    std::vector<model::UserModel> users, config::Resume resume)
     : world_(world),
+      run_(run),
       architecture_(architecture),
       users_(std::move(users)),
       shape_(results::round_shape(run)) {
@@ -31,6 +33,22 @@ Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path&
     file_->check_found();
   });
   recorded_ = static_cast<std::int64_t>(world_.all_max(file_ ? static_cast<double>(file_->rounds()) : -1.0));
+}
+
+void Recorder::all_note_resumption() {
+  comm::all_agree(world_, [&] {
+    if (!file_ || !file_->found()) return;
+    const results::RunRecord& found = *file_->found();
+    const std::vector<std::string> moved =
+        moves(found.identity, results::identity(run_), file_->path().string());
+    for (const std::string& move : moved) spdlog::info("goes on with {}: the same content", move);
+    const std::vector<std::string> before =
+        found.history.empty() ? std::vector<std::string>() : results::computed_by(found.history.back());
+    if (before != run_.computed_by)
+      spdlog::warn("goes on with {}; before it was {}: the last bits may differ",
+                   only_in(run_.computed_by, before), only_in(before, run_.computed_by));
+    file_->note_resumption(!moved.empty());
+  });
 }
 
 void Recorder::discard_empty() {

@@ -24,6 +24,11 @@ class Recorder {
   /// The last round that the file had from the start; -1: none. The same on every rank.
   [[nodiscard]] std::int64_t recorded() const { return recorded_; }
 
+  /// Collective. A run goes on: what the file had that is otherwise now without deciding the numbers (build,
+  /// libraries, processors, folders) is told of and noted in it. Throws PeerError on every rank if that
+  /// fails.
+  void all_note_resumption();
+
   /// Local. Removes a file that this run has made and written nothing into: a run that failed before its
   /// first evaluation leaves nothing behind.
   void discard_empty();
@@ -39,6 +44,7 @@ class Recorder {
   [[nodiscard]] std::vector<std::vector<float>> all_gather_blocks(const model::Parameters& parameters) const;
 
   const comm::Communicator& world_;
+  results::RunDescription run_;
   const model::Architecture& architecture_;
   std::vector<model::UserModel> users_;
   results::RoundShape shape_;

@@ -1,6 +1,6 @@
 // comigs route: texts through the models that the users of a run ended with, token by token.
 #include <ATen/ATen.h>
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <limits>
@@ -16,11 +16,14 @@
 #include "comigs/data/probes.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/method.hpp"
+#include "comigs/io/mapped_file.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/parameter_specs.hpp"
+#include "comigs/model/precision.hpp"
 #include "comigs/results/stored_run.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
+#include "identity.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -85,6 +88,15 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
     throw DataError(
         fmt::format("{}: no such folder; --model says where the run's base model is now", folder.string()));
   const model::Architecture architecture = model::read_architecture(folder);
+  const std::string& recorded = run.record().identity.base_architecture;
+  if (!recorded.empty())  // as it is in results of 0.1
+    if (const std::vector<std::string> unlike =
+            architecture_differences(recorded, model::config_json(architecture), run.path().string());
+        !unlike.empty())
+      throw DataError(
+          fmt::format("{}/config.json: not that of the base model of {} ('there'): {}; --model says "
+                      "where that is",
+                      folder.string(), run.path().string(), fmt::join(unlike, "; ")));
   if (model::weights_digest(folder) != run.record().identity.base_digest ||
       architecture.layers != run.record().shape.layers)
     throw DataError(fmt::format(
@@ -97,6 +109,7 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
 std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& job,
                                      const config::Route& options) {
   if (!options.probes.empty()) {
+    if (!options.data.empty()) spdlog::warn("without effect beside --probes: --data");
     data::ProbeFile file = data::read_probes(options.probes);
     if (!federation::fits(file.vocabulary, job.architecture))
       throw DataError(
@@ -106,6 +119,12 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
     return std::move(file.probes);
   }
   const std::string& folder = job.config.data.folder;
+  std::error_code error;
+  if (!fs::is_directory(folder, error))
+    throw DataError(
+        fmt::format("{}: no such data-set folder; --data says where the run's data set is now, --probes "
+                    "names other texts",
+                    folder));
   const data::Manifest manifest = data::read_manifest(folder);
   if (manifest.digest != run.record().identity.data_digest)
     throw DataError(
@@ -230,7 +249,12 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
   const c10::Device device = choose_device(options.device, options.threads, placement);
   const auto dtype = federation::stored_type(job.config.run.precision);
   const auto base = model::load_base_model(job.config.model.folder, dtype, device);
+  const std::string activations = model::name_of(model::activation_type(dtype, device));
+  if (const std::string& trained = run.record().identity.activations;
+      !trained.empty() && trained != activations)
+    spdlog::warn("computed in {}; the run was in {}", activations, trained);
   const std::vector<Routed> texts = route_all(run, job, *base);
+  io::check_mapped_files();
   std::vector<results::TokenRouting> tokens;
   for (const Routed& text : texts) tokens.push_back(text.tokens);
   run.write_tokens(tokens);

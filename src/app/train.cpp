@@ -21,11 +21,13 @@
 #include "comigs/federation/local_work.hpp"
 #include "comigs/federation/round_loop.hpp"
 #include "comigs/federation/traffic.hpp"
+#include "comigs/io/mapped_file.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/precision.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
 #include "frozen_base.hpp"
+#include "identity.hpp"
 #include "job.hpp"
 #include "recorder.hpp"
 #include "terminal.hpp"
@@ -70,9 +72,27 @@ UserDescription describe_user(const Job& job, std::size_t user) {
           .test_tokens = shards.test.tokens};
 }
 
-// Collective: gathers what only each rank knows of itself.
+// What is computed beside the frozen weights.
+std::string activations(config::Precision precision, const c10::Device& device) {
+  return model::name_of(model::activation_type(federation::stored_type(precision), device));
+}
+
+// Collective. Tells once where users compute on unlike processors or with unlike libraries.
+void all_tell_unlike(const comm::Communicator& world, const std::string& own) {
+  const std::vector<std::string> found = world.all_gather(own);
+  std::vector<std::string> unlike;
+  for (std::size_t rank = 1; rank < found.size(); ++rank)
+    if (found[rank] != found[0])
+      unlike.push_back(fmt::format("{} on {}", world.name_of(static_cast<int>(rank)), found[rank]));
+  if (world.is_first() && !unlike.empty())
+    spdlog::warn("unlike processors: {}, the others on {}; with other users on them the last bits may differ",
+                 fmt::join(unlike, ", "), found[0]);
+}
+
+// Collective: gathers what only each rank knows of itself. `config` is as fitted to the user's memory.
 results::RunDescription all_describe(const comm::Communicator& world, const Job& job,
-                                     const comm::Placement& placement, const c10::Device& device) {
+                                     const config::Config& config, const comm::Placement& placement,
+                                     const c10::Device& device, const std::string& base_digest) {
   const auto now = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
   const std::int64_t evaluated = job.config.run.train_evaluation_tokens;
   results::RunDescription run{
@@ -85,17 +105,26 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
       .data_set = job.manifest.name,
       .data_digest = job.manifest.digest,
       .base_model = job.config.model.folder,
-      .base_digest = world.all_broadcast(world.is_first() ? model::weights_digest(job.config.model.folder)
-                                                          : std::string()),
+      .base_digest = base_digest,
+      .base_architecture = model::config_json(job.architecture),
+      .activations = activations(job.config.run.precision, device),
+      .sequences_at_a_time = {},
       .seed = static_cast<std::int64_t>(job.config.run.seed),
       .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), comm::library_version()},
+      .computed_by = {},
       .train_tokens_evaluated = evaluated > 0
                                     ? fmt::format("the first {} tokens of the training split", evaluated)
                                     : "the whole training split",
       .users = {},
       .layers = job.architecture.layers};
+  const std::string processor = model::processor();
+  all_tell_unlike(world, fmt::format("{}, {}", processor, fmt::join(run.library_versions, ", ")));
   const std::vector<std::string> hosts = world.all_gather(placement.host),
-                                 devices = world.all_gather(model::describe(device));
+                                 devices = world.all_gather(model::describe(device)),
+                                 on = world.all_gather(model::describe(device) + ", " + processor);
+  const std::int64_t sequences = config.users[static_cast<std::size_t>(world.rank())].sequences_at_a_time();
+  run.sequences_at_a_time = fmt::format("{}", fmt::join(world.all_gather(std::span(&sequences, 1)), ", "));
+  run.computed_by = computed_by(run.library_versions, on);
   for (std::size_t user = 0; user < job.users.size(); ++user) {
     run.users.push_back(describe_user(job, user));
     run.users.back().host = hosts[user];
@@ -104,13 +133,12 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
   return run;
 }
 
-std::string precision_words(config::Precision precision, const c10::Device& device) {
-  const auto stored = federation::stored_type(precision);
-  if (stored == at::kFloat) return "float32";
-  return model::activation_type(stored, device) == stored ? "bf16" : "bf16, computed in float32";
+std::string precision_words(config::Precision precision, const std::string& activations) {
+  const std::string stored = model::name_of(federation::stored_type(precision));
+  return activations == stored ? stored : fmt::format("{}, computed in {}", stored, activations);
 }
 
-void print_plan(const Job& job, const results::RunDescription& run, const c10::Device& device,
+void print_plan(const Job& job, const results::RunDescription& run,
                 const std::vector<std::int64_t>& trainable) {
   const auto count = [](std::size_t n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
@@ -119,7 +147,7 @@ void print_plan(const Job& job, const results::RunDescription& run, const c10::D
              count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
   fmt::print("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model,
              job.architecture.family, job.architecture.layers, job.architecture.width,
-             job.architecture.vocabulary, precision_words(job.config.run.precision, device));
+             job.architecture.vocabulary, precision_words(job.config.run.precision, run.activations));
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
     const UserDescription& user = run.users[u];
@@ -185,6 +213,7 @@ void all_run(const Run& run, RoundProgress& progress, UserRound& start) {
   for (;; progress.begin_next()) {
     const std::int64_t round = progress.record.round;
     run.loop.all_finish_round(progress);
+    comm::all_agree(run.world, io::check_mapped_files);
     if (round == 0) start = progress.record;
     const std::vector<UserRound> rows = all_write(run, progress, start);
     bar.clear();
@@ -204,6 +233,7 @@ void all_leave(const Run& run, const RoundProgress& progress, const UserRound& s
   const std::vector<std::string> signals = run.world.all_gather(signal);
   const auto found = std::ranges::find_if(signals, [](const std::string& name) { return !name.empty(); });
   const std::string reason = found == signals.end() ? "a signal" : *found;
+  comm::all_agree(run.world, io::check_mapped_files);
   if (round > 0) run.checkpointer.all_write(progress, start);
   if (run.world.is_first())
     spdlog::warn("stopped by {} in round {} of {}{}; the same command with --resume auto goes on from there",
@@ -265,7 +295,6 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
   // 1. What is to be done, the same on every rank.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
   const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(job.config.run); });
-  all_compare(world, job);
   const auto user = static_cast<std::size_t>(world.rank());
   // 2. Where it is done.
   const comm::Placement placement = comm::all_place(world);
@@ -273,8 +302,13 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   const config::Config config = comm::all_agree(world, [&] { return fitted(job, user, device); });
-  // 3. The frozen base and this user's data.
-  const FrozenBase base(world, job.config.run, job.config.model.folder, job.architecture, device);
+  // 3. The frozen base and this user's data, the same for all ranks.
+  const WeightsFound found = all_find_weights(world, job.config.model.folder);
+  const results::RunDescription description =
+      all_describe(world, job, config, placement, device, found.digest);
+  all_insist_on_one_run(world, results::identity(description));
+  if (world.is_first() && !job.remark.empty()) spdlog::warn("{}", job.remark);
+  const FrozenBase base(world, job.config.run, job.config.model.folder, found, job.architecture, device);
   const auto shards =
       comm::all_agree(world, [&] { return federation::open_user(job.config, job.manifest, user); });
   const auto texts = comm::all_agree(
@@ -299,7 +333,6 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
   federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, participation,
                              interruption);
   // 5. Where it is written, and what is there already.
-  const results::RunDescription description = all_describe(world, job, placement, device);
   Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
                             results::round_shape(description), parameters, trainer, participation);
   checkpointer.all_refuse_others(job.config.run.resume);
@@ -309,9 +342,10 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
     return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),
                                     job.config.run.rounds));
   }
+  recorder.all_note_resumption();
   const std::int64_t own = parameters.values().numel();
   const std::vector<std::int64_t> trainable = world.all_gather(std::span(&own, 1));
-  if (world.is_first()) print_plan(job, description, device, trainable);
+  if (world.is_first()) print_plan(job, description, trainable);
   // 6. The rounds.
   all_go_on({world, job, description.users, parameters, trainer, loop, recorder, checkpointer}, interruption);
   print(world, fmt::format("\nresults: {} ({} in all)\n", path.string(), format_duration(watch.seconds())));

@@ -2,8 +2,6 @@
 
 #include "schema.hpp"
 
-#include "comigs/base/sha256.hpp"
-
 #include <fmt/format.h>
 
 namespace comigs::config {
@@ -67,25 +65,14 @@ std::string echo(const Pretrain& pretrain) {
   return echo_table(pretrain_table(), std::vector<Pretrain>{pretrain});
 }
 
-std::string digest(const Config& config) {
-  const Table<Job> table = job_table();
-  const auto counts = [](const Option<Job>& option) { return option.info.extra.determines_numbers; };
-  std::string text = fmt::format("{} users\n", config.users.size());
-  for (const Job& job : jobs_of(config)) {
-    for (const Section& section : table.sections) {
-      text += fmt::format("[{}]\n{}", section.name, lines_of(table, section.name, job, counts));
-    }
-  }
-  return sha256(text);
-}
-
-std::vector<std::string> differences(const Config& there, const Config& here) {
+std::vector<std::string> differences(const Config& there, const Config& here, Between between) {
   if (there.users.size() != here.users.size())
     return {fmt::format("users: {} there, {} here", there.users.size(), here.users.size())};
   const std::vector<Job> old_jobs = jobs_of(there), new_jobs = jobs_of(here);
   std::vector<std::string> found;
   for (const Option<Job>& option : job_table().options) {
-    if (!option.info.extra.determines_numbers) continue;
+    const Extra& extra = option.info.extra;
+    if (between == Between::runs ? !extra.determines_numbers : extra.is_of_rank) continue;
     for (std::size_t user = 0; user < new_jobs.size(); ++user) {
       const std::string old_value = option.print(old_jobs[user]), new_value = option.print(new_jobs[user]);
       if (old_value == new_value) continue;

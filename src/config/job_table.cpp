@@ -44,7 +44,7 @@ constexpr Option<Job> experts_option(Option<Job> option) {
 constexpr Option<Job> options[] = {
     run.option<&Run::output>("output", "FOLDER", "folder of results.h5", {},
                              {.required = true, .determines_numbers = false}),
-    run.option<&Run::seed>("seed", "N", "seed of every random stream, below 2^63"),
+    run.option<&Run::seed>("seed", "N", "seed of every random stream"),
     run.option<&Run::rounds>("rounds", "ROUNDS", "communication rounds", between(0, most)),
     run.option<&Run::evaluate_every>("evaluate_every", "ROUNDS",
                                      "rounds between evaluations; first and last always are",
@@ -57,9 +57,10 @@ constexpr Option<Job> options[] = {
                                               at_least(0)),
     run.option<&Run::precision>("precision", "TYPE",
                                 "frozen weights; activations too where the device is fast in it"),
-    run.option<&Run::device>("device", "DEVICE", "where a rank computes", {}, {.determines_numbers = false}),
+    run.option<&Run::device>("device", "DEVICE", "where a rank computes", {},
+                             {.determines_numbers = false, .is_of_rank = true}),
     run.option<&Run::threads>("threads", "N", "compute threads a rank; 0: its share of the cores",
-                              between(0, 4096), {.determines_numbers = false}),
+                              between(0, 4096), {.determines_numbers = false, .is_of_rank = true}),
     run.option<&Run::communication>("communication", "TYPE", "what aggregations send; sums are float32"),
     run.option<&Run::reproducible>("reproducible", "", "sum in rank order: bits do not depend on placement"),
     run.option<&Run::resume>("resume", "WHEN", "auto: go on with what lies in the output folder, if anything",
@@ -73,11 +74,13 @@ constexpr Option<Job> options[] = {
     run.option<&Run::patience>("patience", "SECONDS", "longest wait for a rank where all meet; 0: for ever",
                                at_least(0), {.determines_numbers = false}),
 
-    data.option<&Data::folder>("folder", "FOLDER", "data-set folder with manifest.json", {},
-                               {.flag = "data", .required = true}),
+    data.option<&Data::folder>(
+        "folder", "FOLDER", "data-set folder with manifest.json", {},
+        {.flag = "data", .required = true, .determines_numbers = false, .is_of_rank = true}),
 
-    model.option<&Model::folder>("folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors",
-                                 {}, {.flag = "model", .required = true}),
+    model.option<&Model::folder>(
+        "folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors", {},
+        {.flag = "model", .required = true, .determines_numbers = false, .is_of_rank = true}),
 
     method.option<&Method::name>("name", "NAME", "row of the method table", {},
                                  {.flag = "method", .required = true}),

@@ -8,7 +8,6 @@
 #include <fmt/ranges.h>
 
 #include <iterator>
-#include <limits>
 
 namespace comigs::config {
 namespace {
@@ -129,9 +128,6 @@ std::vector<std::string> validate(const Config& config, std::int64_t users) {
   const Table<Job> table = job_table();
   const std::vector<Job> jobs = jobs_of(config);
   Problems problems = row_problems(table, jobs);
-  // Results hold the seed as a signed number.
-  if (config.run.seed > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
-    problems.push_back(fmt::format("[run] seed is {}, expected at most 2^63 - 1", config.run.seed));
   check_users(row(table, "micro_batch_sequences"), jobs, micro_batch_complaint, problems);
   check_users(row(table, "step_budget"), jobs, step_budget_complaint, problems);
   return problems;
@@ -186,6 +182,12 @@ Route parse_route(const std::vector<std::string>& arguments) {
   Problems problems = layered.problems;
   if (route.run.empty())
     problems.emplace_back("found no run, expected the folder of a finished one, or its results.h5");
+  const auto is_tokens = [&](const Setting& setting) {
+    return table.options[setting.option].info.name == "tokens";
+  };
+  if (!route.probes.empty() && std::ranges::any_of(layered.settings, is_tokens))
+    problems.emplace_back(
+        "--tokens: found beside --probes, whose texts are taken whole; expected one of them");
   throw_if_any(problems);
   return route;
 }

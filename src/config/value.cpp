@@ -46,7 +46,12 @@ std::string range_words(const Range& range) {
 
 bool read(std::string_view text, std::int64_t& value) { return read_number(text, value); }
 
-bool read(std::string_view text, std::uint64_t& value) { return read_number(text, value); }
+bool read(std::string_view text, std::uint64_t& value) {
+  std::int64_t found = 0;
+  if (!read_number(text, found) || found < 0) return false;
+  value = static_cast<std::uint64_t>(found);
+  return true;
+}
 
 bool read(std::string_view text, double& value) {
   double found = 0.0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/sha256.hpp"
 #include "json_file.hpp"
 
 namespace comigs::data {
@@ -96,6 +97,9 @@ Manifest read_manifest(const fs::path& folder) {
   Manifest manifest{.name = name,
                     .vocabulary = reader.count(tokeniser, "vocabulary", "tokeniser."),
                     .tokeniser = reader.path(tokeniser, "tokeniser."),
+                    .tokeniser_sha256 = tokeniser.contains("sha256")
+                                            ? reader.text(tokeniser, "sha256", "tokeniser.")
+                                            : std::string(),
                     .users = read_users(reader, type),
                     .base = std::nullopt,
                     .digest = reader.digest()};
@@ -105,6 +109,13 @@ Manifest read_manifest(const fs::path& folder) {
                                .validation = reader.shard(splits, "validation", type, "base.splits.")};
   }
   return manifest;
+}
+
+void check_tokeniser(const Manifest& manifest) {
+  if (!manifest.tokeniser_sha256.empty() && sha256_of_file(manifest.tokeniser) != manifest.tokeniser_sha256)
+    throw DataError(fmt::format(
+        "{}: its SHA-256 is not the one in the manifest: the file was changed after the data set was made",
+        manifest.tokeniser.string()));
 }
 
 bool same_vocabulary(const fs::path& one, const fs::path& other) {

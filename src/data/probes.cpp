@@ -81,6 +81,7 @@ ProbeFile read_probes(const std::filesystem::path& file) {
 }
 
 std::vector<Probe> test_probes(const Manifest& manifest, std::int64_t tokens) {
+  check_tokeniser(manifest);
   const Vocabulary vocabulary(manifest.tokeniser);
   std::vector<Probe> probes;
   for (const UserShards& user : manifest.users) {

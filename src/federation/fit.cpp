@@ -35,7 +35,9 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
                     config.model.folder, architecture.vocabulary, config.data.folder, manifest.vocabulary));
   const std::filesystem::path tokeniser = std::filesystem::path(config.model.folder) / "tokenizer.json";
   std::error_code error;
-  if (std::filesystem::exists(tokeniser, error) && !data::same_vocabulary(tokeniser, manifest.tokeniser))
+  const bool has_one = std::filesystem::exists(tokeniser, error);
+  if (has_one) data::check_tokeniser(manifest);
+  if (has_one && !data::same_vocabulary(tokeniser, manifest.tokeniser))
     throw DataError(fmt::format(
         "{} is another tokeniser than data set {} was made with; prepare the data with the base model's own",
         tokeniser.string(), config.data.folder));

@@ -67,6 +67,16 @@ void check_stored(const Dataset& dataset, const Object& type) {
   }
 }
 
+// The texts that the library has allocated.
+std::vector<std::string> taken(const std::vector<char*>& pointers) {
+  std::vector<std::string> texts;
+  for (char* const pointer : pointers) {
+    texts.emplace_back(pointer == nullptr ? "" : pointer);
+    H5free_memory(pointer);
+  }
+  return texts;
+}
+
 void check_size(const Dataset& dataset, std::size_t count) {
   if (const std::size_t size = element_count(dataset); size != count) {
     throw IoError(fmt::format("{}: {} values given, {} expected", place_of(dataset.id()), count, size));
@@ -199,18 +209,31 @@ void Object::set_attribute(const std::string& name, const std::vector<std::strin
 }
 
 std::string Object::text_attribute(const std::string& name) const {
+  return read_text_attribute(name, true).front();
+}
+
+std::vector<std::string> Object::texts_attribute(const std::string& name) const {
+  return read_text_attribute(name, false);
+}
+
+bool Object::has_attribute(const std::string& name) const {
+  return check(H5Aexists(id_, name.c_str()), id_, fmt::format("look for the attribute '{}' of", name)) > 0;
+}
+
+std::vector<std::string> Object::read_text_attribute(const std::string& name, bool single) const {
   const std::string action = fmt::format("read the attribute '{}' of", name);
   const Object attribute(check(H5Aopen(id_, name.c_str(), H5P_DEFAULT), id_, action), &H5Aclose);
   const Object type(check(H5Aget_type(attribute.id()), id_, action), &H5Tclose);
   const Object space(check(H5Aget_space(attribute.id()), id_, action), &H5Sclose);
-  if (H5Tis_variable_str(type.id()) <= 0 || H5Sget_simple_extent_npoints(space.id()) != 1) {
-    throw IoError(fmt::format("cannot {} {}: it is not one text", action, place_of(id_)));
+  constexpr hssize_t most = 1 << 12;  // an attribute has 64 KiB at most
+  const hssize_t count = H5Sget_simple_extent_npoints(space.id());
+  if (H5Tis_variable_str(type.id()) <= 0 || count < 1 || count > (single ? 1 : most)) {
+    throw IoError(fmt::format("cannot {} {}: it is not {}", action, place_of(id_),
+                              single ? "one text" : "a list of texts"));
   }
-  char* text = nullptr;
-  check(H5Aread(attribute.id(), type.id(), &text), id_, action);
-  std::string value = text == nullptr ? std::string() : std::string(text);
-  H5free_memory(text);
-  return value;
+  std::vector<char*> pointers(static_cast<std::size_t>(count), nullptr);
+  check(H5Aread(attribute.id(), type.id(), pointers.data()), id_, action);
+  return taken(pointers);
 }
 
 void Dataset::set_fill_value_attribute(Type type) {
@@ -270,12 +293,7 @@ std::vector<std::string> Dataset::read_texts() const {
   check_stored(*this, type);
   std::vector<char*> pointers(element_count(*this), nullptr);
   check(H5Dread(id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()), id(), "read");
-  std::vector<std::string> texts;
-  for (char* const pointer : pointers) {
-    texts.emplace_back(pointer == nullptr ? "" : pointer);
-    H5free_memory(pointer);
-  }
-  return texts;
+  return taken(pointers);
 }
 
 void Dataset::become_scale(const std::string& name) {

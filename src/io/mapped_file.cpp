@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "comigs/base/error.hpp"
+#include "live_mappings.hpp"
 
 namespace comigs::io {
 namespace {
@@ -45,8 +46,28 @@ MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
     refuse(path_, std::strerror(errno));
   }
   data_ = static_cast<const std::byte*>(address);
+  opened_.emplace(status);
+  LiveMappings::add(*this);
 }
 
-MappedFile::~MappedFile() { ::munmap(const_cast<std::byte*>(data_), size_bytes_); }
+MappedFile::~MappedFile() {
+  LiveMappings::remove(*this);
+  ::munmap(const_cast<std::byte*>(data_), size_bytes_);
+}
+
+void MappedFile::check_unchanged() const {
+  const std::optional<FileState> now = FileState::of(path_);
+  if (!now || !opened_->may_have_changed(*now)) {
+    return;
+  }
+  const auto expected = static_cast<std::int64_t>(size_bytes_);
+  throw DataError(
+      fmt::format("'{}' changed while it was in use: {}", path_.string(),
+                  now->size_bytes() == expected
+                      ? std::string("it has been written to since it was opened")
+                      : fmt::format("{} bytes now, {} when it was opened", now->size_bytes(), expected)));
+}
+
+void check_mapped_files() { LiveMappings::check_unchanged(); }
 
 }  // namespace comigs::io

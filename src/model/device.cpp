@@ -2,10 +2,13 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <fstream>
 #include <latch>
 #include <string>
 #include <system_error>
@@ -13,6 +16,7 @@
 #include <vector>
 
 #include "comigs/base/error.hpp"
+#include "comigs/kernels/instruction_set.hpp"
 
 #ifdef COMIGS_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -70,6 +74,17 @@ std::string describe(const c10::Device& device) {
   return device.is_cpu()
              ? fmt::format("cpu, {} thread{}", at::get_num_threads(), at::get_num_threads() == 1 ? "" : "s")
              : device.str();
+}
+
+std::string processor() {
+  std::ifstream lines("/proc/cpuinfo");
+  std::string name = "a processor without a name", line;
+  while (std::getline(lines, line))
+    if (line.starts_with("model name")) {
+      name = line.substr(std::min(line.find(": ") + 2, line.size()));
+      break;
+    }
+  return fmt::format("{}, {}, kernels {}", name, at::get_cpu_capability(), kernels::instruction_set());
 }
 
 std::string identity([[maybe_unused]] const c10::Device& device) {

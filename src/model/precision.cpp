@@ -19,4 +19,10 @@ at::ScalarType activation_type(at::ScalarType stored, const at::Device& device) 
   return widened ? at::kFloat : stored;
 }
 
+std::string name_of(at::ScalarType activations) {
+  return activations == at::kBFloat16 ? "bf16"
+         : activations == at::kFloat  ? "float32"
+                                      : toString(activations);
+}
+
 }  // namespace comigs::model

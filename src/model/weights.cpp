@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <cerrno>
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/sha256.hpp"
+#include "comigs/io/file_state.hpp"
 #include "comigs/io/safetensors.hpp"
 
 namespace comigs::model {
@@ -108,6 +111,13 @@ void write_weights(const std::filesystem::path& folder, const std::vector<Weight
   }
   std::filesystem::create_directories(folder);
   io::write_safetensors(folder / weights_file, tensors);
+}
+
+std::string weights_state(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / weights_file;
+  const std::optional<io::FileState> state = io::FileState::of(file);
+  if (!state) throw DataError(fmt::format("cannot read '{}': {}", file.string(), std::strerror(errno)));
+  return state->text();
 }
 
 std::string weights_digest(const std::filesystem::path& folder) {

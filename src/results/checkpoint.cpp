@@ -112,7 +112,7 @@ CheckpointPart write_part(const fs::path& set, std::size_t user, const UserState
   for (const StateBlock& block : blocks)
     tensors.push_back(tensor(block.name, io::Dtype::float32, std::span<const float>(block.values)));
   const fs::path path = part_path(set, user);
-  io::write_safetensors(path, tensors, {{"computed_on", state.computed_on}});
+  io::write_safetensors(path, tensors);
   const io::MappedFile written(path);
   return {.bytes = written.size_bytes(), .sha256 = sha256(written.bytes())};
 }
@@ -129,6 +129,9 @@ void write_manifest(const fs::path& set, const CheckpointManifest& manifest) {
                {"configuration", manifest.identity.configuration},
                {"data_digest", manifest.identity.data_digest},
                {"base_digest", manifest.identity.base_digest},
+               {"base_architecture", manifest.identity.base_architecture},
+               {"activations", manifest.identity.activations},
+               {"sequences_at_a_time", manifest.identity.sequences_at_a_time},
                {"users", users}};
   root["sha256"] = digest_of(root);
   io::write_atomically(set / manifest_name, text_of(root));
@@ -179,6 +182,9 @@ CheckpointManifest read_manifest(const fs::path& set) {
     CheckpointManifest manifest{.identity = {.configuration = root.at("configuration").get<std::string>(),
                                              .data_digest = root.at("data_digest").get<std::string>(),
                                              .base_digest = root.at("base_digest").get<std::string>(),
+                                             .base_architecture = root.value("base_architecture", ""),
+                                             .activations = root.value("activations", ""),
+                                             .sequences_at_a_time = root.value("sequences_at_a_time", ""),
                                              .users = {}},
                                 .round = root.at("round").get<std::int64_t>(),
                                 .parts = {}};
@@ -212,16 +218,13 @@ UserState read_part(const fs::path& set, std::size_t user, const CheckpointPart&
                                   values.size(), block.values.size()));
     std::memcpy(block.values.data(), values.data(), values.size_bytes());
   }
-  const auto& metadata = file.metadata();
-  const auto computed_on = metadata.find("computed_on");
   return {.progress = {.stage = static_cast<Stage>(position[0]),
                        .steps = position[1],
                        .record = read_record(file, path, "record", shape)},
           .start = read_record(file, path, "start", shape),
           .lora_rank = position[2],
           .participates = position[3],
-          .aggregation = {aggregation.begin(), aggregation.end()},
-          .computed_on = computed_on == metadata.end() ? std::string() : computed_on->second};
+          .aggregation = {aggregation.begin(), aggregation.end()}};
 }
 
 }  // namespace comigs::results

@@ -147,16 +147,20 @@ void create_array(Group& root, Coordinates& coordinates, const RoundShape& shape
 }
 
 void write_attributes(Group& root, const RunDescription& run) {
-  const std::vector<std::pair<std::string, std::string>> texts{{"title", run.title},
-                                                               {"program_version", run.program_version},
-                                                               {"git_commit", run.git_commit},
-                                                               {"created", run.created},
-                                                               {"method", run.method},
-                                                               {"data_set", run.data_set},
-                                                               {"data_digest", run.data_digest},
-                                                               {"base_model", run.base_model},
-                                                               {"base_digest", run.base_digest},
-                                                               {"configuration", run.configuration}};
+  const std::vector<std::pair<std::string, std::string>> texts{
+      {"title", run.title},
+      {"program_version", run.program_version},
+      {"git_commit", run.git_commit},
+      {"created", run.created},
+      {"method", run.method},
+      {"data_set", run.data_set},
+      {"data_digest", run.data_digest},
+      {"base_model", run.base_model},
+      {"base_digest", run.base_digest},
+      {"base_architecture", run.base_architecture},
+      {"activations", run.activations},
+      {"sequences_at_a_time", run.sequences_at_a_time},
+      {"configuration", run.configuration}};
   for (const auto& [name, text] : texts) {
     root.set_attribute(name, text);
   }
@@ -172,6 +176,7 @@ void write_attributes(Group& root, const RunDescription& run) {
   root.set_attribute("hosts", hosts);
   root.set_attribute("devices", devices);
   root.set_attribute("library_versions", libraries);
+  root.set_attribute("history", std::vector{history_entry(0, run.computed_by)});
 }
 
 // [user, expert]

@@ -18,6 +18,9 @@ RunIdentity identity(const RunDescription& run) {
   RunIdentity identity{.configuration = run.configuration,
                        .data_digest = run.data_digest,
                        .base_digest = run.base_digest,
+                       .base_architecture = run.base_architecture,
+                       .activations = run.activations,
+                       .sequences_at_a_time = run.sequences_at_a_time,
                        .users = {}};
   for (const UserDescription& user : run.users) identity.users.push_back(user.name);
   return identity;
@@ -114,6 +117,27 @@ void ResultsFile::check_found() const {
     throw DataError(
         fmt::format("{}: not the results of a run that can go on: {}", path_.string(), error.what()));
   }
+}
+
+void ResultsFile::note_resumption(bool moved) {
+  constexpr std::uint64_t most_growth = 1 << 18;
+  std::vector<std::string> history = found_.value().history;
+  const bool same = !history.empty() && computed_by(history.back()) == run_.computed_by;
+  if (!same) {
+    history.push_back(history_entry(last_round_ + 1, run_.computed_by));
+  }
+  if (same && !moved) {
+    return;
+  }
+  rewrite(path_, most_growth, [&](io::hdf5::File& file) {
+    io::hdf5::Group root = file.root();
+    root.set_attribute("history", history);
+    if (!moved) {
+      return;
+    }
+    root.set_attribute("configuration", run_.configuration);
+    root.set_attribute("base_model", run_.base_model);
+  });
 }
 
 bool ResultsFile::exists(const std::filesystem::path& path) {

@@ -71,8 +71,9 @@ BOOST_AUTO_TEST_CASE(values_that_cannot_be_are_named) {
              "--rounds: found 'five', expected an integer from 0 to 1000000");
   BOOST_TEST(words_error({"--rounds", "-5"}) ==
              "--rounds: found '-5', expected an integer from 0 to 1000000");
-  BOOST_TEST(words_error({"--seed", "18446744073709551616"}) ==
-             "--seed: found '18446744073709551616', expected an integer from 0 to 2^64 - 1");
+  for (const std::string seed : {"9223372036854775808", "18446744073709551616", "-1"})
+    BOOST_TEST(words_error({"--seed", seed}) ==
+               "--seed: found '" + seed + "', expected an integer from 0 to 2^63 - 1");
   BOOST_TEST(words_error({"--device", "gpu"}) == "--device: found 'gpu', expected auto, cpu or cuda");
   BOOST_TEST(words_error({"--beta2", "1"}) == "--beta2: found '1', expected a number from 0 to below 1");
   BOOST_TEST(words_error({"--epsilon", "nan"}) == "--epsilon: found 'nan', expected a number above 0");

@@ -34,7 +34,7 @@ BOOST_AUTO_TEST_CASE(every_option_from_the_command_line) {
       const Config again = resolve(parse_text(echo(config), "echo"), 4);
       BOOST_TEST(value_of(option, again, 3) == value);
       BOOST_TEST(echo(again) == echo(config));
-      BOOST_TEST(digest(again) == digest(config));
+      BOOST_TEST(differences(again, config).empty());
     }
   }
 }

@@ -44,4 +44,12 @@ BOOST_AUTO_TEST_CASE(problems_come_at_once) {
              "found two runs, 'runs/a' and 'runs/b', expected one at most");
 }
 
+BOOST_AUTO_TEST_CASE(texts_of_a_file_have_their_own_lengths) {
+  BOOST_TEST(parse_route({"run", "--probes", "a.json"}).probes == "a.json");
+  BOOST_TEST(contains(error_of([] {
+                        (void)parse_route({"run", "--probes", "a.json", "--tokens", "5"});
+                      }),
+                      "--tokens: found beside --probes"));
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/sha256.hpp"
 #include "support/messages.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tokens.hpp"
@@ -95,6 +96,12 @@ BOOST_AUTO_TEST_CASE(test_splits_begin_at_their_beginning) {
              boost::test_tools::per_element());
   BOOST_TEST(found[1].name == "user_1");
   BOOST_TEST(found[1].ids.size() == 1U);
+  // Another tokeniser would give the same tokens other texts.
+  manifest.tokeniser_sha256 = sha256_of_file(manifest.tokeniser);
+  BOOST_CHECK_NO_THROW((void)test_probes(manifest, 3));
+  test::write_text(folder / "tokenizer.json", R"({"model": {"vocab": {"b": 0, "a": 1}}})");
+  test::check_contains(test::message_of<DataError>([&] { (void)test_probes(manifest, 3); }),
+                       {(folder / "tokenizer.json").string(), "SHA-256 is not the one in the manifest"});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

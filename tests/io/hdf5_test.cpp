@@ -111,6 +111,7 @@ BOOST_FIXTURE_TEST_CASE(what_was_written_is_read_back, TemporaryFolder) {
     group.set_attribute("text", "Grüße");
     group.set_attribute("nothing", "");
     group.set_attribute("number", std::int64_t{7});
+    group.set_attribute("list", std::vector<std::string>{"one", "", "日本語"});
     group.create_dataset("numbers", Type::float32, {2, 2}).write(std::vector<float>{1, 2, 3, 4});
     group.create_dataset("texts", Type::text, {3}).write(std::vector<std::string>{"a", "", "日本語"});
   }
@@ -118,6 +119,12 @@ BOOST_FIXTURE_TEST_CASE(what_was_written_is_read_back, TemporaryFolder) {
   const Group root = file.root(), group = root.open_group("group");
   BOOST_TEST(group.text_attribute("text") == "Grüße");
   BOOST_TEST(group.text_attribute("nothing").empty());
+  BOOST_TEST(group.texts_attribute("list") == (std::vector<std::string>{"one", "", "日本語"}),
+             boost::test_tools::per_element());
+  BOOST_TEST(group.texts_attribute("text") == std::vector<std::string>{"Grüße"},
+             boost::test_tools::per_element());
+  BOOST_TEST(group.has_attribute("list"));
+  BOOST_TEST(!group.has_attribute("absent"));
   std::vector<float> numbers(4), more(5);
   group.open_dataset("numbers").read(numbers);
   BOOST_TEST(numbers == (std::vector<float>{1, 2, 3, 4}), boost::test_tools::per_element());
@@ -129,6 +136,8 @@ BOOST_FIXTURE_TEST_CASE(what_was_written_is_read_back, TemporaryFolder) {
   BOOST_TEST(!root.contains("other/numbers"));
   BOOST_CHECK_THROW((void)group.text_attribute("number"), IoError);
   BOOST_CHECK_THROW((void)group.text_attribute("absent"), IoError);
+  BOOST_CHECK_THROW((void)group.text_attribute("list"), IoError);
+  BOOST_CHECK_THROW((void)group.texts_attribute("number"), IoError);
   BOOST_CHECK_THROW((void)group.open_dataset("numbers").read_texts(), IoError);
   BOOST_CHECK_THROW(group.open_dataset("numbers").read(more), IoError);
   BOOST_CHECK_THROW(group.open_dataset("texts").read(std::span(more).first(3)), IoError);

@@ -196,6 +196,11 @@ def experts_that_the_method_fixes(job: Job) -> list[object]:
     return ["[user.0] experts = 4", "method 'comigs-1g1s' has 2 for every user", "'comigs-1gxs' takes any number"]
 
 
+def experts_that_hetlora_does_not_have(job: Job) -> list[object]:
+    job.options |= {"--method": "hetlora", "--experts": 2}
+    return ["[user.0] experts = 2", "method 'hetlora' has 1 for every user"]
+
+
 def long_context(job: Job) -> list[object]:
     job.options["--context-tokens"] = 17
     return ["context_tokens = 17", job.model, "16 positions"]
@@ -221,6 +226,7 @@ SPOILT: list[Callable[[Job], list[object]]] = [
     short_validation_split,
     unknown_method,
     experts_that_the_method_fixes,
+    experts_that_hetlora_does_not_have,
     long_context,
 ]
 

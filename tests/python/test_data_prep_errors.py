@@ -152,6 +152,7 @@ def test_missing_files_and_options(one: Path, tmp_path: Path) -> None:
         ([*text, "--base-share", 1.5], "a share from 0 up to"),
         ([*text, "--fractions", 1, 0, 1], "a number above 0 expected"),
         ([*text, "--seed", "x"], "--seed"),
+        ([*text, "--seed", str(2**63)], f"'{2**63}' found, an integer from 0 to 2^63 - 1 expected"),
         ([*text, "--base-text", gone], f"--base-text {gone}: no such file"),
         (["wikitext", *out], "invalid choice: 'wikitext'"),
     ]

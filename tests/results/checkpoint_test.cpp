@@ -28,8 +28,7 @@ UserState some_state() {
                   .start = {.round = 0},
                   .lora_rank = 5,
                   .participates = 0,
-                  .aggregation = {0.25, -1e-300, INFINITY},
-                  .computed_on = "cpu, 2 threads"};
+                  .aggregation = {0.25, -1e-300, INFINITY}};
   state.progress.record.routing.score = {0.1f, 0.2f, 0.3f};
   state.progress.record.seconds.experts = 1.5;
   state.start.after.test = {.loss_sum = 12.25, .tokens = 3};
@@ -53,6 +52,9 @@ struct Checkpoints : TemporaryFolder {
     CheckpointManifest manifest{.identity = {.configuration = "[run]\nseed = 3\n",
                                              .data_digest = "da7a",
                                              .base_digest = "ba5e",
+                                             .base_architecture = R"({"n_head": 2})",
+                                             .activations = "bf16",
+                                             .sequences_at_a_time = "64, 8",
                                              .users = {"German", "日本語"}},
                                 .round = round,
                                 .parts = {}};
@@ -92,6 +94,9 @@ BOOST_AUTO_TEST_CASE(all_comes_back_bit_for_bit) {
   BOOST_TEST(manifest.identity.configuration == "[run]\nseed = 3\n");
   BOOST_TEST(manifest.identity.data_digest == "da7a");
   BOOST_TEST(manifest.identity.base_digest == "ba5e");
+  BOOST_TEST(manifest.identity.base_architecture == R"({"n_head": 2})");
+  BOOST_TEST(manifest.identity.activations == "bf16");
+  BOOST_TEST(manifest.identity.sequences_at_a_time == "64, 8");
   BOOST_TEST((manifest.identity.users == std::vector<std::string>{"German", "日本語"}));
   const UserState found = read_part(set, 1, manifest.parts.at(1), blocks(), shape);
   BOOST_TEST((std::memcmp(values.data(), kept_values.data(), 4000) == 0));
@@ -105,7 +110,6 @@ BOOST_AUTO_TEST_CASE(all_comes_back_bit_for_bit) {
   BOOST_TEST(found.lora_rank == 5);
   BOOST_TEST(found.participates == 0);
   BOOST_TEST((found.aggregation == state.aggregation));
-  BOOST_TEST(found.computed_on == "cpu, 2 threads");
 }
 
 BOOST_AUTO_TEST_CASE(any_byte_that_changed_is_found) {

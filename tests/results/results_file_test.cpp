@@ -195,3 +195,31 @@ BOOST_FIXTURE_TEST_CASE(full_disk_keeps_the_rounds_before, TemporaryFolder) {
   file.write_round(rows_of(run, 1), factors);  // with room again, the round can be written
   BOOST_TEST(read(folder / "results.h5", "round", 2)[1] == 1.0);
 }
+
+BOOST_FIXTURE_TEST_CASE(history_says_from_which_round_on_something_else_computes, TemporaryFolder) {
+  const std::filesystem::path path = folder / "results.h5";
+  RunDescription run = description({2, 2});
+  run.computed_by = {"comigs 1 (a)", "all users on cpu, 1 thread"};
+  run.configuration = "[data]\nfolder = old\n";
+  const auto resumed_by = [&](bool moved) {
+    ResultsFile file(path, run, ResultsFile::Existing::go_on);
+    file.note_resumption(moved);
+    file.write_round(rows_of(run, file.rounds() + 1));
+    return results::read_run_record(path);
+  };
+  ResultsFile(path, run).write_round(rows_of(run, 0));
+  const std::vector<std::string> first = {"from round 0: comigs 1 (a); all users on cpu, 1 thread"};
+  BOOST_TEST(resumed_by(false).history == first, boost::test_tools::per_element());
+  run.computed_by.front() = "comigs 1 (b)";
+  run.configuration = "[data]\nfolder = new\n";
+  const results::RunRecord second = resumed_by(false);
+  BOOST_TEST_REQUIRE(second.history.size() == 2U);
+  BOOST_TEST(second.history[0] == first[0]);
+  BOOST_TEST(second.history[1] == "from round 2: comigs 1 (b); all users on cpu, 1 thread");
+  BOOST_TEST(results::computed_by(second.history[1]) == run.computed_by, boost::test_tools::per_element());
+  BOOST_TEST(second.identity.configuration == "[data]\nfolder = old\n");
+  const results::RunRecord third = resumed_by(true);
+  BOOST_TEST(third.history.size() == 2U);
+  BOOST_TEST(third.identity.configuration == run.configuration);
+  BOOST_TEST(third.rounds == 3);
+}

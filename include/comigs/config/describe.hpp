@@ -1,4 +1,5 @@
-// A configuration told: as INI text, as a digest, and as the help text of all that can be set.
+// A configuration told: as INI text, by its differences from another one, and as the help text of all that
+// can be set.
 #pragma once
 
 #include "comigs/config/config.hpp"
@@ -12,13 +13,16 @@ namespace comigs::config {
 /// have alike is in [user], the rest in [user.i]. Numbers in the shortest form that reads back exactly.
 [[nodiscard]] std::string echo(const Config& config);
 
-/// SHA-256 (hex) of every option that determines the numbers, so without output folder, device and threads.
-/// Ranks of a run, and a run and its resumption, must agree on it.
-[[nodiscard]] std::string digest(const Config& config);
+/// Whose configurations are compared.
+enum class Between {
+  runs,   ///< a run's and its resumption's: all that determines the numbers must be alike
+  ranks,  ///< those of ranks of one run: all must be, but where each computes
+};
 
-/// In what two configurations differ that determines the numbers: "[run] rounds: 20 there, 30 here". Empty
-/// exactly where their digests are equal.
-[[nodiscard]] std::vector<std::string> differences(const Config& there, const Config& here);
+/// In what two configurations differ that should not: "[run] rounds: 20 there, 30 here". The folders of data
+/// and base are not among it: what lies in them is, by its digests.
+[[nodiscard]] std::vector<std::string> differences(const Config& there, const Config& here,
+                                                   Between between = Between::runs);
 
 /// What `comigs train --help` prints: all options by section with defaults and units, 100 columns.
 [[nodiscard]] std::string help();

@@ -17,7 +17,8 @@ namespace comigs::config {
 struct Extra {
   std::string_view flag = {};      ///< name on the command line where it is not the option's own with dashes
   bool required = false;           ///< may not be empty
-  bool determines_numbers = true;  ///< part of the digest
+  bool determines_numbers = true;  ///< a run and its resumption must agree on it
+  bool is_of_rank = false;         ///< ranks of a run need not
 };
 
 /// One option, whatever record it belongs to.

@@ -39,6 +39,7 @@ struct Range {
 /// Reads the whole text; false, with `value` unchanged, where it is not one: trailing text, overflow, not
 /// finite. Text may not hold '#', control characters or outer blanks, which an INI file could not give back.
 [[nodiscard]] bool read(std::string_view text, std::int64_t& value);
+/// Up to 2^63 - 1: results hold it as a signed number.
 [[nodiscard]] bool read(std::string_view text, std::uint64_t& value);
 [[nodiscard]] bool read(std::string_view text, double& value);
 [[nodiscard]] bool read(std::string_view text, bool& value);
@@ -121,7 +122,7 @@ template <class Value>
     return "different integers from 0 to 63 joined by '+'";
   } else {
     return std::is_floating_point_v<Value> ? "a number"
-           : std::is_unsigned_v<Value>     ? "an integer from 0 to 2^64 - 1"
+           : std::is_unsigned_v<Value>     ? "an integer from 0 to 2^63 - 1"
                                            : "an integer";
   }
 }

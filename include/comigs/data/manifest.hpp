@@ -25,6 +25,7 @@ struct Manifest {
   std::string name;
   std::int64_t vocabulary = 0;
   std::filesystem::path tokeniser;  ///< tokenizer.json
+  std::string tokeniser_sha256;     ///< of the file, hexadecimal; empty: not promised
   std::vector<UserShards> users;
   std::optional<BaseShards> base;
   std::string digest;  ///< SHA-256 of manifest.json, hexadecimal; it names every token file's own digest
@@ -33,6 +34,9 @@ struct Manifest {
 /// Reads and checks `folder`/manifest.json. Throws DataError naming the file and the entry at fault; paths
 /// that lead out of the folder are refused.
 [[nodiscard]] Manifest read_manifest(const std::filesystem::path& folder);
+
+/// Throws DataError where the data set's tokeniser is not the file that the manifest means.
+void check_tokeniser(const Manifest& manifest);
 
 /// Whether two tokenizer.json files give every token the same number. Throws DataError naming the file that
 /// is none.

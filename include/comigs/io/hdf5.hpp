@@ -29,9 +29,13 @@ class Object {
   void set_attribute(const std::string& name, const std::vector<std::string>& values);
   /// The attribute's value; an absent one, or one that is no text, is an error.
   [[nodiscard]] std::string text_attribute(const std::string& name) const;
+  /// The same for a list of texts.
+  [[nodiscard]] std::vector<std::string> texts_attribute(const std::string& name) const;
+  [[nodiscard]] bool has_attribute(const std::string& name) const;
 
  protected:
   void set_attribute_data(const std::string& name, std::int64_t type, std::int64_t space, const void* data);
+  [[nodiscard]] std::vector<std::string> read_text_attribute(const std::string& name, bool single) const;
 
  private:
   friend class File;

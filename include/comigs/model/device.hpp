@@ -19,6 +19,10 @@ namespace comigs::model {
 /// "cpu, 2 threads" or the card's name and number.
 [[nodiscard]] std::string describe(const c10::Device& device);
 
+/// The processor and the instructions that products and kernels on it use, which decide the last bits of what
+/// is computed there: "AMD EPYC 7763, AVX2, kernels AVX2".
+[[nodiscard]] std::string processor();
+
 /// What tells GPUs of a node apart, by whatever numbers processes know them; empty for the CPU.
 [[nodiscard]] std::string identity(const c10::Device& device);
 

@@ -32,6 +32,10 @@ using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
 void write_weights(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,
                    const WeightSource& weights);
 
+/// Which file `folder`/model.safetensors is, and in which state: the same text for all processes of this
+/// machine that see the same file with the same content. Throws DataError where there is none.
+[[nodiscard]] std::string weights_state(const std::filesystem::path& folder);
+
 /// SHA-256 of `folder`/model.safetensors, hexadecimal.
 [[nodiscard]] std::string weights_digest(const std::filesystem::path& folder);
 

@@ -21,7 +21,6 @@ struct UserState {
   std::int64_t lora_rank = 0;       ///< in use
   std::int64_t participates = 1;    ///< 0: it has dropped out
   std::vector<double> aggregation;  ///< what the aggregation rule keeps
-  std::string computed_on;          ///< device and threads: others may give other last bits
 };
 
 /// One block of float32 numbers, in memory that the caller keeps.

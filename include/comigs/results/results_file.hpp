@@ -22,9 +22,11 @@ struct RunDescription {
   std::string method, data_set;
   std::string data_digest;  ///< SHA-256 of the data set's manifest
   std::string base_model;
-  std::string base_digest;  ///< SHA-256 of the base model's weights
+  std::string base_digest;                                          ///< SHA-256 of the base model's weights
+  std::string base_architecture, activations, sequences_at_a_time;  ///< see RunIdentity
   std::int64_t seed = 0;
   std::vector<std::string> library_versions;  ///< "Open MPI 4.1.4", ...; HDF5's own is added
+  std::vector<std::string> computed_by;       ///< see `history_entry`
   std::string train_tokens_evaluated =
       "the whole training split";  ///< on which tokens train perplexity is measured
   std::vector<UserDescription> users;
@@ -60,6 +62,10 @@ class ResultsFile {
   [[nodiscard]] std::int64_t rounds() const noexcept { return last_round_; }
   /// Throws DataError where a file that was there cannot take this run's next rounds.
   void check_found() const;
+
+  /// Where a file that was there goes on: adds to its history by what, if that is not as it was; where data
+  /// or base have `moved`, the configuration names their new places. Throws IoError.
+  void note_resumption(bool moved);
 
   /// Adds a round; `rows[i]` is user i's, `factors[i]` what it has trained (`factors` empty: not stored this
   /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
