@@ -6,6 +6,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/describe.hpp"
@@ -100,7 +101,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
   plan.memory_of_node = federation::memory_of_node(plan.costs, place.device.is_cuda());
   // 4. How long it takes, where it can run.
   if (place.visible && plan.problems.empty()) plan.time = measure(job, place, threads, plan.costs);
-  fmt::print("{}", as_json ? plan_as_json(plan) : plan_as_text(plan));
+  print_out(as_json ? plan_as_json(plan) : plan_as_text(plan));
   return static_cast<int>(plan.problems.empty() ? ExitCode::done : ExitCode::bad_input);
 }
 
@@ -108,7 +109,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
 
 int plan(int&, char**&, const std::vector<std::string>& arguments) {
   if (config::wants_help(arguments)) {
-    fmt::print("{}", config::plan_help());
+    print_out(config::plan_help());
     return 0;
   }
   std::vector<std::string> options = arguments;

@@ -63,6 +63,10 @@ void check_factor(const ParameterView& factor, std::size_t user, std::int64_t ex
   }
 }
 
+std::filesystem::path folder_of(const std::filesystem::path& file) {
+  return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+}
+
 // An upper bound of what a round adds to the file.
 std::uint64_t most_growth_bytes(const RoundShape& shape,
                                 const std::vector<std::vector<ParameterView>>& factors) {
@@ -80,9 +84,10 @@ std::uint64_t most_growth_bytes(const RoundShape& shape,
 
 }  // namespace
 
-ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existing existing)
+ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existing existing,
+                         const io::FolderLock* held)
     : path_(std::move(path)),
-      lock_(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".")),
+      lock_(held != nullptr ? held : &own_lock_.emplace(folder_of(path_))),
       run_(std::move(run)),
       shape_(round_shape(run_)) {
   if (run_.users.empty() || shape_.layers < 1) {
@@ -116,6 +121,13 @@ void ResultsFile::check_found() const {
   }
 }
 
+void ResultsFile::discard_empty() {
+  if (found_ || last_round_ >= 0) return;
+  lock_->check();
+  std::error_code ignored;
+  std::filesystem::remove(path_, ignored);
+}
+
 bool ResultsFile::exists(const std::filesystem::path& path) {
   return std::filesystem::exists(std::filesystem::symlink_status(path));
 }
@@ -145,6 +157,7 @@ void ResultsFile::check(const std::vector<UserRound>& rows,
 void ResultsFile::write_round(const std::vector<UserRound>& rows,
                               const std::vector<std::vector<ParameterView>>& factors) {
   check(rows, factors);
+  lock_->check();
   rewrite(path_, most_growth_bytes(shape_, factors), [&](io::hdf5::File& file) {
     append_rows(file.root(), run_.users, shape_, rows);
     if (!factors.empty()) {

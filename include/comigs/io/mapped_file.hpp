@@ -9,7 +9,7 @@ namespace comigs::io {
 
 /// Owns a read-only mapping of a whole file; the destructor unmaps it. Hold it by shared_ptr where views
 /// outlive a scope. Throws DataError with the file's name where it is absent, unreadable, empty or not a
-/// regular file.
+/// regular file; IoError where the machine fails (no memory, no descriptors, a broken disk).
 class MappedFile {
  public:
   explicit MappedFile(std::filesystem::path path);
