@@ -101,9 +101,20 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
         print(text, end="")
         return 0
     output.mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for its log
-    (output / "slurm.sh").write_text(text, encoding="utf-8")
+    _keep(text, output / "slurm.sh")
     print(submit(text))
     return 0
+
+
+def _keep(text: str, file: Path) -> None:
+    """Writes the script down, in the place of an earlier one only."""
+    try:
+        found = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        found = ""
+    if found and "\nexport COMIGS_SITE=" not in found:
+        raise JobError(f"{file}: found another file, expected none or an earlier script; move it away")
+    file.write_text(text, encoding="utf-8")
 
 
 def _output(job: Path, others: Sequence[str]) -> Path:

@@ -70,10 +70,13 @@ Job read_job(const std::vector<std::string>& arguments) {
 
 // Digests in hexadecimal, one or two lines of them.
 bool is_recipe(const std::string& text) {
-  return text.size() % (digest_digits + 1) == 0 && text.find_first_not_of("0123456789abcdef\n") == text.npos;
+  return !text.empty() && text.size() % (digest_digits + 1) == 0 &&
+         text.find_first_not_of("0123456789abcdef\n") == text.npos;
 }
 
 std::string read_recipe(const Job& job) {
+  std::error_code none;
+  if (!fs::is_regular_file(recipe_file(job), none)) return {};
   std::ifstream stream(recipe_file(job));
   return {std::istreambuf_iterator<char>(stream), {}};
 }
