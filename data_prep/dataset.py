@@ -167,10 +167,15 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _clear_leftovers(output: Path, prefix: str) -> None:
-    """Temporary folders of runs on this machine that were killed. What such a run had put aside comes back
-    where nothing has taken its place."""
-    for path in sorted(output.parent.iterdir()):
+def _temporary_prefix(output: Path) -> str:
+    return f".{output.name}.partial-{socket.gethostname()}-"
+
+
+def clear_leftovers(output: Path) -> None:
+    """Removes temporary folders of runs on this machine that were killed. What such a run had put aside comes
+    back where nothing has taken its place."""
+    prefix = _temporary_prefix(output)
+    for path in sorted(output.parent.iterdir()) if output.parent.is_dir() else ():
         process = path.name.removeprefix(prefix).removesuffix(".old")
         if not path.name.startswith(prefix) or not process.isdecimal() or _alive(int(process)):
             continue
@@ -205,9 +210,7 @@ def taking_the_place_of(output: Path, expected: dict[str, Any] | None) -> Iterat
     `expected`: the manifest of what was to be replaced. Raises DataError, and leaves what is there, where that
     is another one by then: another call has made it, or somebody has put something there."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{output.name}.partial-{socket.gethostname()}-"
-    _clear_leftovers(output, prefix)
-    temporary = output.parent / f"{prefix}{os.getpid()}"
+    temporary = output.parent / f"{_temporary_prefix(output)}{os.getpid()}"
     temporary.mkdir()
     old = temporary.with_name(temporary.name + ".old")
     try:

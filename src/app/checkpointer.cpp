@@ -93,9 +93,9 @@ void Checkpointer::all_refuse_others(config::Resume resume) const {
 }
 
 void Checkpointer::all_write(const RoundProgress& progress, const UserRound& start) {
-  std::string name;
-  all_change([&] { name = results::next_set(folder_).string(); });
-  const std::filesystem::path set = world_.all_broadcast(name);
+  std::string next;
+  all_change([&] { next = results::next_set(folder_).string(); });
+  const std::filesystem::path set = world_.all_broadcast(next);
   const auto user = static_cast<std::size_t>(world_.rank());
   const results::CheckpointPart own = comm::all_agree(world_, [&] {
     const results::UserState state{.progress = progress,
