@@ -156,7 +156,7 @@ def run(options: argparse.Namespace) -> None:
     output = Path(options.output)
     recipe = RECIPES[options.command](options)
     made_from = digest(options, recipe)
-    clear_leftovers(output.resolve())
+    clear_leftovers(Path(os.path.realpath(output)))  # never fails, unlike resolve
     there = manifest_of(output)
     same = there is not None and there.get("made_by", {}).get("digest") == made_from
     if there is not None and same and is_whole(output, there) and not options.replace:
