@@ -40,7 +40,7 @@ constexpr Locks all_kinds[] = {Locks::work, Locks::fail, Locks::pretend};
 
 // Takes the place of the C library's in this program: as Lustre answers without -o flock, and as a network
 // file system does whose locks end at the machine.
-extern "C" int flock(int descriptor, int operation) {
+extern "C" int flock(int descriptor, int operation) noexcept {
   if (locks == Locks::pretend) return 0;
   if (locks == Locks::work) return static_cast<int>(::syscall(SYS_flock, descriptor, operation));
   errno = ENOSYS;
@@ -65,6 +65,7 @@ struct Folder : TemporaryFolder {
     std::ifstream file(owner);
     return nlohmann::json::parse(file);
   }
+  [[nodiscard]] std::string token() const { return note().at("token").get<std::string>(); }
   void write_note(const nlohmann::json& content) const { std::ofstream(owner) << content.dump(); }
 
   /// What a run of another machine leaves that ended without a word.
@@ -130,7 +131,7 @@ BOOST_DATA_TEST_CASE_F(Folder, a_silent_one_of_another_machine_is_taken_over, al
   locks = kind;
   leave_note_of_another_machine();
   const FolderLock next(folder, quick);
-  BOOST_TEST(note().at("token") != "0123456789abcdef");
+  BOOST_TEST(token() != "0123456789abcdef");
 }
 
 BOOST_FIXTURE_TEST_CASE(one_of_another_machine_that_shows_signs_of_life_is_left_alone, Folder) {
@@ -147,7 +148,7 @@ BOOST_FIXTURE_TEST_CASE(one_of_another_machine_that_shows_signs_of_life_is_left_
   over = true;
   other.join();
   check_contains(message, {"another run is writing into this folder", "on n7"});
-  BOOST_TEST(note().at("token") == "0123456789abcdef");
+  BOOST_TEST(token() == "0123456789abcdef");
 }
 
 BOOST_FIXTURE_TEST_CASE(a_holder_shows_signs_of_life_where_locks_fail, Folder) {
@@ -171,7 +172,7 @@ BOOST_DATA_TEST_CASE_F(Folder, one_that_was_taken_over_finds_out_and_leaves_the_
     check_contains(message_of<IoError>([&] { suspended.check(); }),
                    {folder.string(), "has taken the folder over"});
   }
-  BOOST_TEST(note().at("token") == "fedcba9876543210");
+  BOOST_TEST(token() == "fedcba9876543210");
 }
 
 BOOST_FIXTURE_TEST_CASE(files_of_others_with_the_name_are_neither_read_nor_replaced, Folder) {

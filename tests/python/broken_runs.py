@@ -72,6 +72,10 @@ class Running:
         pid = self.ranks().get(rank)
         return pid is not None and _send(pid, number)
 
+    def signal_all(self, number: signal.Signals) -> None:
+        for rank in self.ranks():
+            self.signal(rank, number)
+
     def wait_for_round(self, number: int) -> None:
         self.wait_until(lambda: any(_round_of(line) >= number for line in self.output().splitlines()))
 

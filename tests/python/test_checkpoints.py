@@ -296,12 +296,15 @@ def test_the_converted_base_of_a_killed_run_goes(job, tmp_path):
 
 def test_a_converted_base_in_use_stays(job, tmp_path):
     """Whoever else is given the folder is refused before anything is removed there."""
-    options = ("--precision", "bf16", "--local-steps", 200)
+    options = ("--precision", "bf16", "--resume", "auto")
     with Running(*job("comigs-1g1s", tmp_path, *options)) as run:
         run.wait_for_round(0)
+        run.signal_all(signal.SIGSTOP)  # so that it cannot end first
         [base] = tmp_path.glob(".base-*")
         assert "another run is writing into this folder" in finish(job("comigs-1g1s", tmp_path, *options), 2).errors
         assert (base / "model.safetensors").is_file()
+        run.signal_all(signal.SIGCONT)
+        assert run.end().code == 0
 
 
 def test_what_somebody_keeps_in_the_folder_stays(job, tmp_path):

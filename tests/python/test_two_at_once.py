@@ -63,7 +63,9 @@ def test_the_second_is_refused_and_the_first_goes_on(locks, job, tmp_path):
     finish(job("--output", tmp_path / "alone"))
     with Running(*job("--resume", "auto")) as first:
         first.wait_for_round(1)
+        first.signal_all(signal.SIGSTOP)  # so that it cannot end before the second has begun
         second = finish(job("--resume", "auto"), code=2)
+        first.signal_all(signal.SIGCONT)
         done = first.end()
     assert done.code == 0, done.output + done.errors
     assert f"'{tmp_path}/run': another run is writing into this folder" in second.errors
@@ -75,8 +77,7 @@ def test_the_second_is_refused_and_the_first_goes_on(locks, job, tmp_path):
 def test_what_was_killed_is_gone_on_with(locks, job, tmp_path):
     with Running(*job()) as first:
         first.wait_for_round(1)
-        for rank in range(4):
-            first.signal(rank, signal.SIGKILL)
+        first.signal_all(signal.SIGKILL)
         first.end()
     assert (tmp_path / "run/.comigs-owner").exists()
     assert "going on in round" in finish(job("--resume", "auto")).output
@@ -88,10 +89,12 @@ def test_a_run_that_was_taken_over_stops(job, tmp_path):
     owner = tmp_path / "run/.comigs-owner"
     with Running(*job("--local-steps", 200)) as run:
         run.wait_for_round(0)
+        run.signal(0, signal.SIGSTOP)
         taken = json.loads(owner.read_text()) | {"token": "0123456789abcdef", "host": "n7"}
         owner.unlink()
         owner.write_text(json.dumps(taken))
         before = rounds_in(tmp_path / "run/results.h5")
+        run.signal(0, signal.SIGCONT)
         done = run.end()
     assert done.code == 1, done.output + done.errors
     assert "on n7 has taken the folder over; this run stops" in done.errors
@@ -106,8 +109,10 @@ def test_two_pretrainings_in_one_folder(locks, tiny_data, tmp_path):
 
     both = tmp_path / "both"
     with Running(*options("--steps", 300, "--evaluate-every", 1, "--output", both), ranks=1) as slow:
-        slow.wait_until(lambda: "step" in slow.output().partition("parameters;")[2].partition("\n")[2])
+        slow.wait_until(lambda: "validation perplexity" in slow.output())
+        slow.signal_all(signal.SIGSTOP)
         quick = comigs(*options("--steps", 2, "--seed", 1, "--output", both))
+        slow.signal_all(signal.SIGCONT)
         done = slow.end()
     assert done.code == 0, done.errors
     assert quick.code == 2 and "another run is writing into this folder" in quick.errors
