@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly VENV=.venv
-readonly STAMP=$VENV/comigs-setup
+readonly STAMP=$VENV/comigs-setup # also says that the folder was made here
+readonly LOCK=$VENV.lock
 readonly MINIMUM_CMAKE=3.23 PINNED_CMAKE=3.31.10 PINNED_NINJA=1.13.0
 readonly MINIMUM_GXX=12 MINIMUM_PYTHON=3.11
 readonly NEEDED_GIB=8 # room for .venv (5.3 GiB) and for pip's downloads while it is made
@@ -276,7 +277,9 @@ venv_step() {
             "Install one (Debian: python3 python3-venv) or name it: COMIGS_PYTHON=/path/to/python3"
     started=$(now_ms)
     say "[2/3] Python environment in $VENV (some seconds)"
-    rm -rf "$VENV"
+    mkdir -p "$VENV"
+    echo incomplete >"$STAMP"
+    (cd "$VENV" && rm -rf bin include lib lib64 pyvenv.cfg) # a half of one
     "$python" -m venv "$VENV" || fail 1 "$python -m venv $VENV failed; its message is above"
     say "[2/3] done in $(seconds_since "$started")"
 }
@@ -313,15 +316,38 @@ complete() {
         [ -z "$(unfulfilled_pins)" ]
 }
 
+# Somebody's own environment, or anything else, is neither removed nor installed into.
+check_venv_is_ours() {
+    [ -e "$VENV" ] || [ -L "$VENV" ] || return 0
+    # An empty folder, also by a link, is as good as none.
+    [ -f "$STAMP" ] || { [ -d "$VENV" ] && [ -z "$(ls -A "$VENV")" ]; } ||
+        fail 2 "$VENV: found something that setup.sh did not make, expected none; move it away and run setup.sh again"
+}
+
+# One at a time: a second call waits for the first, and then finds everything there.
+hold() {
+    local code=0
+    have flock || return 0
+    exec 9>>"$LOCK"
+    flock -n -E 75 9 || code=$?
+    if [ "$code" -eq 75 ]; then
+        say "another setup.sh is at work here; waiting for its end"
+        flock 9
+    elif [ "$code" -ne 0 ]; then
+        say "no locks on this file system: let one setup.sh end before the next one begins"
+    fi
+}
+
 python_step() {
     local started room
+    check_venv_is_ours
     room=$(df -Pk . 2>/dev/null | awk 'NR == 2 { print int($4 / 1048576) }')
     [ -d "$VENV/lib" ] && [ -f "$STAMP" ] || [ "$room" -ge "$NEEDED_GIB" ] ||
         fail 1 "$NEEDED_GIB GiB of free disk space are needed for $VENV, but only $room GiB are free in $PWD"
     venv_step
     started=$(now_ms)
     say "[3/3] Python packages of requirements.txt into $VENV (2.8 GB to download the first time: minutes)"
-    rm -f "$STAMP"
+    echo incomplete >"$STAMP"
     mkdir -p "$VENV/tmp" # pip unpacks beside where it installs: /tmp is often too small for torch
     # Compiling all modules beforehand takes longer than compiling on first use those that are used.
     TMPDIR=$PWD/$VENV/tmp logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input \
@@ -385,7 +411,8 @@ main() {
             say "everything is there, nothing to do ($(seconds_since "$begun"))"
         fi
     else
-        python_step
+        hold
+        complete || python_step
         say "ready after $(seconds_since "$begun")"
     fi
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.insight.page import write_insight
+from analysis.own_files import check_own
 from analysis.page import FigureFolder
 from analysis.paper.choice import Request
 from analysis.paper.index import read_index
@@ -106,6 +107,7 @@ def _page(
     output = options.output or (paths[0].parent if len(paths) == 1 else Path(".")) / f"{name}.html"
     if output.suffix.lower() not in (".html", ".htm") or output.is_dir():
         raise ResultsError(f"--output {output}: not the name of an HTML file (expected FILE.html)")
+    check_own(output)
     folder = write([open_run(path) for path in paths], output)
     print(f"{name}: {output}")
     print(f"figures: {folder.path} ({folder.written} figures, SVG and PNG)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from analysis import canvas
 from analysis.markup import Markup, inline_svg, join, tag
+from analysis.own_files import check_own
 
 # The page may not load anything, whatever a file's text contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -68,8 +70,13 @@ def document(title: str, body: Markup, style: Markup | None = None) -> Markup:
 
 
 def write(content: Markup, output: Path) -> None:
-    """Writes a page whole or not at all."""
+    """Writes a page whole or not at all. Raises ResultsError where another file is in its place."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    partial.write_text("<!DOCTYPE html>\n" + content + "\n", encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, output)
+    check_own(output)
+    partial = output.with_name(f".{output.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("<!DOCTYPE html>\n" + content + "\n")
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)

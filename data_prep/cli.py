@@ -17,6 +17,7 @@ from .dataset import (
     FORMAT,
     FORMAT_VERSION,
     Writer,
+    clear_leftovers,
     dtype_for,
     is_whole,
     manifest_of,
@@ -95,14 +96,16 @@ def chosen_users(options: argparse.Namespace, assigned: Assigned) -> Assigned:
     return Assigned({name: assigned.users[name] for name in names}, assigned.base, assigned.rule)
 
 
-def make(options: argparse.Namespace, recipe: Recipe, made_from: str) -> dict[str, Any]:
-    """Reads, splits, tokenises and writes; gives the manifest."""
+def make(
+    options: argparse.Namespace, recipe: Recipe, made_from: str, replaced: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Reads, splits, tokenises and writes in the place of `replaced`; gives the manifest."""
     corpus, duplicates = without_duplicates(recipe.read(), options.seed)
     shares = plan(options)
     assigned = chosen_users(options, recipe.split(corpus, shares))
     tokeniser = tokeniser_for(options, assigned)
     dtype = dtype_for(tokeniser.vocabulary, options.dtype)
-    with taking_the_place_of(Path(options.output).resolve()) as folder:
+    with taking_the_place_of(Path(options.output).resolve(), replaced) as folder:
         writer = Writer(folder, tokeniser, dtype, budgets(options))
         total = sum(shares.fractions.values())
         manifest = {
@@ -153,6 +156,7 @@ def run(options: argparse.Namespace) -> None:
     output = Path(options.output)
     recipe = RECIPES[options.command](options)
     made_from = digest(options, recipe)
+    clear_leftovers(Path(os.path.realpath(output)))  # never fails, unlike resolve
     there = manifest_of(output)
     same = there is not None and there.get("made_by", {}).get("digest") == made_from
     if there is not None and same and is_whole(output, there) and not options.replace:
@@ -163,7 +167,7 @@ def run(options: argparse.Namespace) -> None:
             f"--output {output}: holds another data set ({there.get('name')}) or one made with other text or"
             " options; pass --replace to make it anew or choose another folder"
         )
-    manifest = make(options, recipe, made_from)
+    manifest = make(options, recipe, made_from, there)
     tokeniser = manifest["tokeniser"]
     print(table(manifest))
     print(

@@ -6,10 +6,9 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 UINT16_LARGEST_VOCABULARY = 65_535
 BATCH = 256  # documents encoded in one call
+_TOKEN_FILES = tuple(f"{split}.bin" for split in SPLITS)
 
 
 def dtype_for(vocabulary: int, wanted: str) -> numpy.dtype:
@@ -169,27 +169,58 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _remove_leftovers(output: Path, prefix: str) -> None:
-    """Temporary folders of runs on this machine that were killed."""
-    for path in output.parent.glob(f"{prefix}*"):
-        process = path.name[len(prefix) :].removesuffix(".old")
-        if process.isdigit() and not _alive(int(process)):
-            shutil.rmtree(path, ignore_errors=True)
+def _temporary_prefix(output: Path) -> str:
+    return f".{output.name}.partial-{socket.gethostname()}-"
+
+
+def clear_leftovers(output: Path) -> None:
+    """Removes temporary folders of runs on this machine that were killed. What such a run had put aside comes
+    back where nothing has taken its place."""
+    prefix = _temporary_prefix(output)
+    for path in sorted(output.parent.iterdir()) if output.parent.is_dir() else ():
+        process = path.name.removeprefix(prefix).removesuffix(".old")
+        if not path.name.startswith(prefix) or not process.isdecimal() or _alive(int(process)):
+            continue
+        if path.name.endswith(".old") and not os.path.lexists(output):
+            path.rename(output)
+        else:
+            _remove_made(path)
+
+
+def _remove_made(folder: Path) -> None:
+    """Removes the files of a data set from a folder and its sub-folders, then what is empty. Anything else
+    stays: links, other names, what lies deeper."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            _remove_files(path, _TOKEN_FILES)
+    _remove_files(folder, {MANIFEST, "tokenizer.json"})
+
+
+def _remove_files(folder: Path, names: Collection[str]) -> None:
+    for path in folder.iterdir():
+        if path.name in names and path.is_file() and not path.is_symlink():
+            path.unlink()
+    with suppress(OSError):  # something else is there
+        folder.rmdir()
 
 
 @contextmanager
-def taking_the_place_of(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output`: becomes `output` when the block ends well, else is removed."""
+def taking_the_place_of(output: Path, expected: dict[str, Any] | None) -> Iterator[Path]:
+    """A temporary folder beside `output`: becomes `output` when the block ends well, else is removed.
+    `expected`: the manifest of what was to be replaced. Raises DataError, and leaves what is there, where that
+    is another one by then: another call has made it, or somebody has put something there."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{output.name}.partial-{socket.gethostname()}-"
-    _remove_leftovers(output, prefix)
-    temporary = output.parent / f"{prefix}{os.getpid()}"
+    temporary = output.parent / f"{_temporary_prefix(output)}{os.getpid()}"
     temporary.mkdir()
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
         for folder, _, _ in os.walk(temporary):
             _sync(Path(folder))
+        if manifest_of(output) != expected:
+            raise DataError(f"--output {output}: changed while this call was at work; nothing was replaced")
         if output.exists():
             output.rename(old)
         temporary.rename(output)
@@ -197,8 +228,8 @@ def taking_the_place_of(output: Path) -> Iterator[Path]:
     finally:
         if old.exists() and not output.exists():
             old.rename(output)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove_made(temporary)
+        _remove_made(old)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
@@ -212,12 +243,14 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json_of(folder / MANIFEST)
         files = [tokens["file"] for tokens in token_files(manifest)]
+        if manifest["format"] != FORMAT:
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(
             f"--output {folder}: exists and is no data set of comigs; choose another folder"
         ) from None
     known = {MANIFEST, "tokenizer.json", *files}
-    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
+    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
     strange = [name for name in found if name not in known]
     if strange:
         raise DataError(

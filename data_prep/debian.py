@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,9 @@ def documents(root: Path, language: str) -> list[dict[str, str]]:
 def fetch(folder: Path) -> dict[str, str]:
     """Writes de, fr, it, nl and en.jsonl into `folder`; gives the version of every package by its name."""
     folder.mkdir(parents=True, exist_ok=True)
+    for file in (folder / f"{language}.jsonl" for language in HELP_LOCALES):
+        if os.path.lexists(file):
+            raise DataError(f"{file}: is there already and would be lost; choose another folder or remove it")
     with tempfile.TemporaryDirectory(prefix="comigs-debian-") as temporary:
         if shutil.disk_usage(temporary).free < 500_000_000:
             raise DataError(

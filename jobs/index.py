@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from .ini import JobError
 from .items import Case, Item, cases
 from .runs import FOLDER, MISSING, Run, run_of, runs_of, write_json
 from .scale import DataSet
@@ -35,8 +37,21 @@ def write_index(
                     runs.append(_entry(run, places, path.parent))
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "scale": scale, "runs": runs}
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_is_index(path)
     write_json(path, content)
     return path
+
+
+def _check_is_index(path: Path) -> None:
+    """Another file of that name must not be lost."""
+    if not os.path.lexists(path):
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if found != FORMAT:
+        raise JobError(f"{path}: found something else, expected the index of a sweep; move it away")
 
 
 def _merged(columns: Sequence[Sequence[Case]], data_set: DataSet) -> list[list[Case]]:

@@ -71,15 +71,33 @@ pretrain() {
     mpirun -n $((ranks < 2 ? ranks : 2)) "$COMIGS" pretrain jobs/quickstart-base.ini
 }
 
-train() {
-    rm -rf "$RUN"
-    mkdir -p "$RUN"
+# One call at a time: they share the build's folder and, unless their options differ, all others. Nothing is removed for
+# a run: what an interrupted one left is gone on with, and comigs refuses what is of another run.
+hold() {
     local code=0
-    mpirun -n "$USERS" "$COMIGS" train jobs/quickstart.ini --output "$RUN" "$@" | tee "$RUN/run.log" || code=$?
+    mkdir -p "$HOME_OF_RUNS"
+    exec 9>>"$HOME_OF_RUNS/.lock"
+    flock -n -E 75 9 || code=$?
+    if [ "$code" -eq 75 ]; then
+        echo "quickstart: error: another call of jobs/quickstart.sh is at work in $HOME_OF_RUNS; wait for its end" >&2
+        exit 2
+    elif [ "$code" -ne 0 ]; then
+        say "no locks on this file system: let one call of jobs/quickstart.sh end before the next one begins"
+    fi
+}
+
+train() {
+    local code=0 begun=no resume=(--resume auto)
+    [[ " $* " != *" --resume"[\ =]* ]] || resume=()
+    [ ! -e "$RUN/run.log" ] || begun=yes
+    mkdir -p "$RUN"
+    mpirun -n "$USERS" "$COMIGS" train jobs/quickstart.ini --output "$RUN" "${resume[@]}" "$@" |
+        tee -a "$RUN/run.log" || code=$?
     if [ "$code" -eq 0 ]; then
         touch "$RUN/.finished"
-    elif [ ! -e "$RUN/results.h5" ]; then
-        rm -rf "$RUN" # nothing was begun
+    elif [ "$begun" = no ] && [ ! -e "$RUN/results.h5" ]; then # nothing was begun
+        rm -f "$RUN/run.log"
+        rmdir "$RUN" 2>/dev/null || true
     fi
     return "$code"
 }
@@ -107,6 +125,7 @@ RUN=$(run_folder "$@") || {
     exit 2
 }
 
+hold
 timed "set-up: packages, Python environment" bash setup.sh
 environment=$(bash setup.sh --env)
 eval "$environment"

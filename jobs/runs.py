@@ -9,13 +9,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -26,9 +24,11 @@ from typing import Any
 
 from slurm.script import in_queue
 
+from .held import is_held
 from .ini import JobError
 from .items import Case
 from .process import run_logged
+from .removal import remove_run
 from .scale import DataSet
 from .small_files import LARGEST_JOB_FILE, Unreadable, json_of, text_of
 
@@ -36,6 +36,8 @@ FOLDER = Path("runs")
 DONE, FAILED, MISSING = "done", "failed", "missing"
 BAD_INPUT, INTERRUPTED = 2, 3  # comigs' exit codes
 _LONGEST_NAME = 120
+_RESULTS = ("results.h5", "checkpoints")
+_MARKS = ("run.json", "ended.json")  # of a folder that a sweep made
 
 
 @dataclass(frozen=True)
@@ -88,20 +90,8 @@ class Run:
         return end[1] if end else None
 
     def is_held(self) -> bool:
-        """A process writes results there: comigs locks the folder that long. Not every file system tells."""
-        try:
-            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(folder)
-        return False
+        """A process writes results there."""
+        return is_held(self.folder)
 
     def is_at_work(self) -> bool:
         """A process writes there, or Slurm has it in its queue."""
@@ -138,15 +128,25 @@ class Run:
                 found.append(f"{name} {old.get(name, 'unset')} there, {new.get(name, 'unset')} now")
         return found
 
+    def is_somebody_elses(self) -> bool:
+        """Results that no sweep has made: somebody called comigs here."""
+        there = {name: os.path.lexists(self.folder / name) for name in _RESULTS + _MARKS}
+        return any(there[name] for name in _RESULTS) and not any(there[name] for name in _MARKS)
+
     def prepare(self) -> None:
         """A folder with run.json, for `--resume auto`. What a run that was stopped or killed has left stays;
-        what bad input or another run has left goes."""
+        what bad input or another run has left goes, and nothing else. Raises JobError where the folder is in
+        use or somebody else's."""
+        if self.is_held():
+            raise JobError(f"{self.folder}: another process is at work there")
+        if self.is_somebody_elses():
+            raise JobError(f"{self.folder}: holds results that no sweep has made; move them away")
         end = self._end()
         if (end is None or end[0] not in (0, BAD_INPUT)) and self._read("run.json") == self.identity():
             (self.folder / "ended.json").unlink(missing_ok=True)
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        remove_run(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "run.json", self.identity())
 
     def execute(self, comigs: str, environment: Mapping[str, str], lock: int) -> int:
@@ -160,6 +160,8 @@ class Run:
         # On SIGTERM mpirun would kill the ranks a second later; SIGUSR1 it hands to them.
         code = run_logged(command, self.folder / "run.log", environment, lock, stop=signal.SIGUSR1)
         seconds = round(time.monotonic() - begun, 1)
+        if code == BAD_INPUT and self.is_held():
+            raise JobError(f"{self.folder}: another process is at work there")
         if code != INTERRUPTED:
             write_json(self.folder / "ended.json", {"code": code, "seconds": seconds})
         return code

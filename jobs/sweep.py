@@ -138,12 +138,20 @@ def _alone(home: Path) -> Iterator[int]:
     home.mkdir(parents=True, exist_ok=True)
     lock = os.open(home / ".lock", os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(lock, home)
         yield lock
-    except BlockingIOError:
-        raise JobError(f"{home}: another sweep, or a run that a killed one left, is at work there") from None
     finally:
         os.close(lock)
+
+
+def _hold(lock: int, home: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JobError(f"{home}: another sweep, or a run that a killed one left, is at work there") from None
+    except OSError as error:
+        words = "let one sweep end before the next one begins (each run still keeps others away)"
+        print(f"{home}: no locks on this file system ({error.strerror}): {words}", file=sys.stderr)
 
 
 def _python() -> str:

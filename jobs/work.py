@@ -47,12 +47,15 @@ def mpi_environment() -> dict[str, str]:
 
 def make_ready(data_set: DataSet, runs: Sequence[Run], means: Means, replace: bool) -> None:
     """Text and base; both commands find for themselves what an earlier call made. Raises JobError, too, where
-    runs done with other settings are in the way."""
+    runs done with other settings, or results of somebody else, are in the way."""
     data_set.check_base()
     runs_of(data_set).mkdir(parents=True, exist_ok=True)
     _make("data", data_set, data_set.data_command(sys.executable), means)
     if data_set.base_file is not None:
         _make("base", data_set, data_set.base_command(means.comigs), means)
+    for run in runs:
+        if run.is_somebody_elses():
+            raise JobError(f"{run.folder}: holds results that no sweep has made; move them away")
     if not replace:
         _check_nothing_lost(runs)
 

@@ -54,7 +54,7 @@ launch() {
     if [ "$launcher" = mpirun ]; then
         words=(mpirun "$@")
     elif [ "${SLURM_HET_SIZE:-1}" -gt 1 ]; then
-        rm -rf "$PWD/.slurm-$SLURM_JOB_ID"-* # of a start that was killed
+        for codes in "$PWD/.slurm-$SLURM_JOB_ID"-??????; do remove_codes "$codes"; done # of a start that was killed
         codes=$(mktemp -d "$PWD/.slurm-$SLURM_JOB_ID-XXXXXX") || return 1
         for ((group = 0; group < SLURM_HET_SIZE; ++group)); do
             cpus=SLURM_CPUS_PER_TASK_HET_GROUP_$group
@@ -80,9 +80,16 @@ launch() {
     done
     if [ -n "$codes" ]; then
         ! all_left "$codes" || code=$(sort -n "$codes"/* | tail -n 1)
-        rm -rf "$codes"
+        remove_codes "$codes"
     fi
     return "$code"
+}
+
+# Removes a folder of exit codes, and nothing in it that slurm/rank.sh did not write.
+remove_codes() { # folder
+    [ -d "$1" ] && [ ! -L "$1" ] || return 0
+    find "$1" -maxdepth 1 -type f \( -name 'rank-[0-9]*' -o -name '.[0-9]*' \) -delete
+    rmdir "$1" 2>/dev/null || true
 }
 
 # srun of a heterogeneous job may stay for ever after its last rank has left: its PMIx plugin has one agent for all

@@ -105,7 +105,7 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
         _print(text)
         return 0
     output.mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for its log
-    (output / "slurm.sh").write_bytes(encoded(text))
+    _keep(text, output / "slurm.sh")
     _print(submit(text) + "\n")
     return 0
 
@@ -120,6 +120,17 @@ def _print(text: str) -> None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
         raise
+
+
+def _keep(text: str, file: Path) -> None:
+    """Writes the script down, in the place of an earlier one only."""
+    try:
+        found = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        found = ""
+    if found and "\nexport COMIGS_SITE=" not in found:
+        raise JobError(f"{file}: found another file, expected none or an earlier script; move it away")
+    file.write_bytes(encoded(text))
 
 
 def _output(job: Path, others: Sequence[str]) -> Path:

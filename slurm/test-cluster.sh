@@ -7,6 +7,7 @@ ROOT=$(dirname "$(dirname "$SELF")")
 readonly SELF ROOT
 PATH=$PATH:/usr/sbin:/sbin
 readonly NODES=(n1 n2)
+readonly MARK=comigs-test-cluster # a file of the folder that says whose it is
 readonly SECONDS_TO_START=120
 # Ports are looked for here, below those that the kernel hands out by itself.
 readonly FIRST_PORT=20000 LAST_PORT=31000
@@ -200,9 +201,12 @@ check_machine() {
 start() {
     local node
     check_machine
-    [ ! -e "$STATE/slurm.conf" ] || fail 2 "$STATE: a cluster is there already; stop it first"
-    # `stop` removes the folder.
+    [ ! -e "$STATE/$MARK" ] || fail 2 "$STATE: a cluster is there already; stop it first"
+    # `stop` removes what is in the folder.
     [ -z "$(ls -A "$STATE" 2>/dev/null)" ] || fail 2 "$STATE: found files, expected an empty folder or none"
+    mkdir -p "$STATE"
+    (set -o noclobber && echo "$STATE" >"$STATE/$MARK") 2>/dev/null ||
+        fail 2 "$STATE: a cluster is there already, or the folder cannot be written"
     mkdir -p "$STATE/controller"
     chmod 755 "$STATE"
     printf '%s\n' "${SHARED[@]}" >"$STATE/shared"
@@ -222,11 +226,15 @@ start() {
 
 stop() {
     local node
-    [ -e "$STATE/slurm.conf" ] || return 0
+    [ "$(cat "$STATE/$MARK" 2>/dev/null)" = "$STATE" ] || return 0
     for node in "${NODES[@]}"; do end_process "$node" KILL; done
     end_process slurmctld KILL # nothing of its state is wanted any more
     end_process munged TERM
-    rm -rf "$STATE"
+    # What the cluster made, and the mark last; anything else stays.
+    rm -rf "${NODES[@]/#/$STATE/}" "$STATE/controller"
+    rm -f "$STATE"/{slurm.conf,gres.conf,shared} "$STATE"/gpu[0-3] "$STATE"/munge.* "$STATE"/*.log "$STATE"/*.process
+    rm -f "$STATE"/slurmctld.pid "$STATE/$MARK"
+    rmdir "$STATE" 2>/dev/null || fail 1 "$STATE: the cluster is gone; what it did not make is there still"
 }
 
 status() {
@@ -280,7 +288,7 @@ main() {
         be-node) be_node "${words[0]}" "${SHARED[@]}" ;;
         stop) stop ;;
         status | env | fail | repair)
-            [ -e "$STATE/slurm.conf" ] || fail 2 "$STATE: no cluster is there; start one first"
+            [ -e "$STATE/$MARK" ] || fail 2 "$STATE: no cluster is there; start one first"
             mapfile -t SHARED <"$STATE/shared"
             ;;&
         status) status ;;

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.own_files import check_own
 from analysis.paper.table import Line, Table, Value
 
 MISSING = "-"
@@ -35,6 +36,8 @@ def write(tables: Sequence[Table], folder: Path, name: str) -> list[Path]:
         "tex": "% Needs \\usepackage{booktabs}.\n" + "\n".join(latex(table) for table in tables),
         "csv": comma_separated(tables),
     }
+    for ending in texts:
+        check_own(folder / f"{name}.{ending}")
     for ending, text in texts.items():
         (folder / f"{name}.{ending}").write_text(text, encoding="utf-8", newline="")
     return [folder / f"{name}.{ending}" for ending in texts]

@@ -9,6 +9,7 @@
 #include "comigs/base/log.hpp"
 #include "comigs/base/printable.hpp"
 #include "comigs/comm/agreement.hpp"
+#include "comigs/io/removal.hpp"
 #include "identity.hpp"
 
 namespace comigs::app {
@@ -33,14 +34,15 @@ std::vector<std::string> lines(const std::string& text) {
 Checkpointer::Checkpointer(const comm::Communicator& world, std::filesystem::path folder,
                            results::RunIdentity identity, results::RoundShape shape,
                            model::Parameters& parameters, const train::LocalTrainer& trainer,
-                           federation::Participation& participation)
+                           federation::Participation& participation, const io::FolderLock* held)
     : world_(world),
       folder_(std::move(folder)),
       identity_(std::move(identity)),
       shape_(shape),
       parameters_(parameters),
       trainer_(trainer),
-      participation_(participation) {}
+      participation_(participation),
+      held_(held) {}
 
 void Checkpointer::all_refuse_others(config::Resume resume) const {
   comm::all_agree(world_, [&] {
@@ -63,8 +65,9 @@ void Checkpointer::all_refuse_others(config::Resume resume) const {
 }
 
 void Checkpointer::all_write(const RoundProgress& progress, const UserRound& start) {
-  const std::filesystem::path set =
-      world_.all_broadcast(world_.is_first() ? results::next_set(folder_).string() : std::string());
+  std::string next;
+  all_change([&] { next = results::next_set(folder_).string(); });
+  const std::filesystem::path set = world_.all_broadcast(next);
   const auto user = static_cast<std::size_t>(world_.rank());
   const results::CheckpointPart own = comm::all_agree(world_, [&] {
     const results::UserState state{.progress = progress,
@@ -84,8 +87,7 @@ void Checkpointer::all_write(const RoundProgress& progress, const UserRound& sta
   const std::vector<std::string> digests = world_.all_gather(own.sha256);
   const auto own_bytes = static_cast<std::int64_t>(own.bytes);
   const std::vector<std::int64_t> bytes = world_.all_gather(std::span(&own_bytes, 1));
-  comm::all_agree(world_, [&] {
-    if (!world_.is_first()) return;
+  all_change([&] {
     results::CheckpointManifest manifest{.identity = identity_, .round = progress.record.round, .parts = {}};
     for (std::size_t i = 0; i < digests.size(); ++i)
       manifest.parts.push_back({.bytes = static_cast<std::uint64_t>(bytes[i]), .sha256 = digests[i]});
@@ -102,8 +104,9 @@ std::optional<results::UserState> Checkpointer::all_restore(std::int64_t recorde
   for (const std::string& set : lines(world_.all_broadcast(names))) {
     if (std::optional<results::UserState> state = all_read(set, recorded)) {
       // They would count among those kept.
-      if (world_.is_first())
+      all_change([&] {
         for (const std::string& newer : unusable) results::remove_set(newer);
+      });
       return state;
     }
     unusable.push_back(set);
@@ -177,11 +180,17 @@ void Checkpointer::all_take(const results::UserState& state, const std::vector<s
 }
 
 void Checkpointer::all_remove() {
-  comm::all_agree(world_, [&] {
-    if (!world_.is_first()) return;
+  all_change([&] {
     results::keep_newest_sets(folder_, 0);
-    std::error_code not_empty;
-    std::filesystem::remove(folder_, not_empty);
+    io::remove_empty(folder_);
+  });
+}
+
+void Checkpointer::all_change(const std::function<void()>& change) const {
+  comm::all_agree(world_, [&] {
+    if (held_ == nullptr) return;
+    held_->check();
+    change();
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/federation/participation.hpp"
+#include "comigs/io/folder_lock.hpp"
 #include "comigs/model/parameters.hpp"
 #include "comigs/results/checkpoint.hpp"
 #include "comigs/train/local_trainer.hpp"
@@ -18,9 +20,10 @@ namespace comigs::app {
 /// Writes sets of checkpoints and finds the one to go on from. Keeps references to what it is given.
 class Checkpointer {
  public:
+  /// `held`: rank 0's lock of the folder above `folder`; none elsewhere.
   Checkpointer(const comm::Communicator& world, std::filesystem::path folder, results::RunIdentity identity,
                results::RoundShape shape, model::Parameters& parameters, const train::LocalTrainer& trainer,
-               federation::Participation& participation);
+               federation::Participation& participation, const io::FolderLock* held);
 
   /// Collective. Before anything is written: throws PeerError on every rank where sets lie there that are of
   /// another run or, unless the run resumes, of any.
@@ -46,6 +49,9 @@ class Checkpointer {
   /// Collective. What is wrong with users' states beside each other, on every rank; empty: nothing.
   [[nodiscard]] std::string all_compare(const results::UserState& state) const;
   void all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks);
+  /// Collective. Does what changes the folder on rank 0, where that still holds it; else throws PeerError
+  /// everywhere.
+  void all_change(const std::function<void()>& change) const;
 
   const comm::Communicator& world_;
   std::filesystem::path folder_;
@@ -54,6 +60,7 @@ class Checkpointer {
   model::Parameters& parameters_;
   const train::LocalTrainer& trainer_;
   federation::Participation& participation_;
+  const io::FolderLock* held_;
 };
 
 }  // namespace comigs::app

@@ -1,5 +1,7 @@
 #include "command.hpp"
 
+#include <csignal>
+
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
@@ -8,6 +10,8 @@
 namespace comigs::app {
 
 int run_with_mpi(int& argc, char**& argv, const std::function<void(comm::Communicator&)>& body) {
+  // A reader that is gone must not end a run whose results are in files.
+  std::signal(SIGPIPE, SIG_IGN);
   const comm::Session session(argc, argv);
   comm::Communicator world = comm::Communicator::world();
   start_log(fmt::format("rank {}", world.rank()), world.is_first());

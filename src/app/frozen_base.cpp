@@ -2,14 +2,15 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <ctime>
 #include <string_view>
+#include <vector>
 
 #include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/federation/fit.hpp"
+#include "comigs/io/atomic_file.hpp"
+#include "comigs/io/removal.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/packed_weights.hpp"
 
@@ -18,22 +19,23 @@ namespace comigs::app {
 namespace {
 
 constexpr std::string_view prefix = ".base-";
+constexpr const char* weights_file = "model.safetensors";  // as model::write_weights names it
 
-bool is_held(const std::filesystem::path& folder) {
-  try {
-    const io::FolderLock lock(folder);
-    return false;
-  } catch (const Error&) {
-    return true;
-  }
+bool is_weights_file(const std::string& name) {
+  return name == weights_file || io::is_temporary_of(name, weights_file);
 }
 
-// Bases of runs that were killed.
+// Bases of runs that were killed: of names that only we give, and with nothing else in them.
 void remove_left(const std::filesystem::path& output) {
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(output, ignored))
-    if (entry.path().filename().string().starts_with(prefix) && !is_held(entry.path()))
-      std::filesystem::remove_all(entry.path(), ignored);
+  std::vector<std::filesystem::path> left;
+  for (const auto& entry : std::filesystem::directory_iterator(output, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(prefix) && io::is_random_hexadecimal(name.substr(prefix.size())) &&
+        io::holds_only(entry.path(), is_weights_file))
+      left.push_back(entry.path());
+  }
+  for (const std::filesystem::path& folder : left) io::remove_ours(folder, is_weights_file);
 }
 
 // Collective. The weights in the memory of this rank's GPU, where it has one; of the ranks that compute on
@@ -70,9 +72,7 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
                        const std::filesystem::path& folder, const WeightsFound& found,
                        const model::Architecture& architecture, const c10::Device& device) {
   const auto dtype = federation::stored_type(run.precision);
-  // A name of its own: two runs that were given one folder must not mix their bases before one of them is
-  // refused.
-  const std::string name = world.all_broadcast(fmt::format("{}{}-{}", prefix, getpid(), std::time(nullptr)));
+  const std::string name = world.all_broadcast(fmt::format("{}{}", prefix, io::random_hexadecimal()));
   const std::filesystem::path copy = std::filesystem::path(run.output) / name;
   const std::vector<model::WeightSpec> specs = model::weight_specs(architecture);
   const bool convert =
@@ -81,7 +81,7 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
   comm::all_agree(world, [&] {
     if (!any_converts || !world.is_first()) return;
     remove_left(run.output);
-    converted_.emplace(copy);
+    converted_.emplace(run.output, name);
     model::write_weights(copy, specs, model::open_weights(folder, dtype, at::kCPU));
   });
   const auto in_files = [&] { return model::open_weights(convert ? copy : folder, dtype, at::kCPU); };
@@ -96,12 +96,14 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
   });
 }
 
-FrozenBase::TemporaryFolder::TemporaryFolder(std::filesystem::path path)
-    : path_((std::filesystem::create_directories(path), std::move(path))), lock_(path_) {}
-
-FrozenBase::TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
+FrozenBase::TemporaryFolder::TemporaryFolder(const std::filesystem::path& output, const std::string& name)
+    : path_(output / name) {
+  std::error_code failed;
+  if (!std::filesystem::create_directory(path_, failed))
+    throw IoError(fmt::format("cannot make the folder '{}': {}", path_.string(),
+                              failed ? failed.message() : "it is there already"));
 }
+
+FrozenBase::TemporaryFolder::~TemporaryFolder() { io::remove_ours(path_, is_weights_file); }
 
 }  // namespace comigs::app

@@ -10,7 +10,6 @@
 
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
-#include "comigs/io/folder_lock.hpp"
 #include "comigs/model/base_model.hpp"
 
 namespace comigs::app {
@@ -28,8 +27,10 @@ struct WeightsFound {
 /// Owns the base model. Ranks of a node share the pages of its mapped file; a base that cannot be used as it
 /// lies (another precision, or tensors off their alignment) is written once, for all ranks, into a folder
 /// beside the results, which rank 0 removes at the end of its life: mapped files keep their names until then,
-/// as network file systems want it. Ranks that compute on one GPU share one upload where the system lets them
-/// (CUDA IPC): it lives in the process of one of them, which must not end before the others are done.
+/// as network file systems want it. Rank 0 must hold the folder of the results, so that whatever base lies
+/// there is that of a run that was killed. Ranks that compute on one GPU share one upload where the system
+/// lets them (CUDA IPC): it lives in the process of one of them, which must not end before the others are
+/// done.
 class FrozenBase {
  public:
   /// Collective. Throws PeerError on every rank if any rank cannot read or write its files, or if its weights
@@ -39,18 +40,17 @@ class FrozenBase {
   [[nodiscard]] const model::BaseModel& model() const { return *model_; }
 
  private:
-  /// Removes a folder at the end of its life, also where the constructor around it fails. Locked, so that
-  /// what a killed run left can be told from it.
+  /// Makes a folder for a base in `output`, and removes it at the end of its life, also where the constructor
+  /// around it fails.
   class TemporaryFolder {
    public:
-    explicit TemporaryFolder(std::filesystem::path path);
+    TemporaryFolder(const std::filesystem::path& output, const std::string& name);
     TemporaryFolder(const TemporaryFolder&) = delete;
     TemporaryFolder& operator=(const TemporaryFolder&) = delete;
     ~TemporaryFolder();
 
    private:
     std::filesystem::path path_;
-    io::FolderLock lock_;
   };
   std::optional<TemporaryFolder> converted_;
   std::unique_ptr<model::BaseModel> model_;

@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/base/version.hpp"
 #include "command.hpp"
 
@@ -27,11 +29,10 @@ constexpr Command commands[] = {
     {"methods", "print the table of methods", comigs::app::methods},
 };
 
-void print_usage(std::FILE* stream) {
-  fmt::print(stream, "usage: comigs COMMAND [options]\n\n");
-  for (const Command& command : commands) fmt::print(stream, "  {:<10} {}\n", command.name, command.summary);
-  fmt::print(stream,
-             "\n'comigs COMMAND --help' lists a command's options, 'comigs --version' names this build.\n");
+std::string usage() {
+  std::string text = "usage: comigs COMMAND [options]\n\n";
+  for (const Command& command : commands) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
+  return text + "\n'comigs COMMAND --help' lists a command's options, 'comigs --version' names this build.\n";
 }
 
 // Errors of a phase are agreed on by all ranks inside the commands; what comes here comes from before MPI or
@@ -40,33 +41,44 @@ int run(const Command& command, int argc, char** argv) {
   try {
     return command.run(argc, argv, std::vector<std::string>(argv + 2, argv + argc));
   } catch (const comigs::Error& error) {
-    fmt::print(stderr, "comigs: {}\n", error.what());
+    comigs::print_error(fmt::format("comigs: {}\n", error.what()));
     return static_cast<int>(error.exit_code());
+  } catch (const std::exception& error) {
+    comigs::print_error(fmt::format("comigs: {}\n", comigs::first_line(error)));
+    return static_cast<int>(comigs::ExitCode::failed);
   }
 }
 
 // Whatever this process was given: nothing that it writes, temporary or not, is writable for everyone.
 void keep_others_from_writing() { umask(umask(0) | S_IWOTH); }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  keep_others_from_writing();
+int run(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";
   for (const Command& command : commands)
     if (name == command.name) return run(command, argc, argv);
   if (name == "--version") {
-    fmt::print("comigs {} ({})\n", comigs::program_version, comigs::git_commit);
+    comigs::print_out("comigs {} ({})\n", comigs::program_version, comigs::git_commit);
     return 0;
   }
   if (name == "--help" || name == "-h") {
-    print_usage(stdout);
+    comigs::print_out(usage());
     return 0;
   }
-  if (name.empty()) {
-    print_usage(stderr);
-  } else {
-    fmt::print(stderr, "comigs: '{}' is no command; 'comigs --help' lists them\n", name);
-  }
+  comigs::print_error(
+      name.empty() ? usage() : fmt::format("comigs: '{}' is no command; 'comigs --help' lists them\n", name));
   return static_cast<int>(comigs::ExitCode::bad_input);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  comigs::open_standard_streams();
+  keep_others_from_writing();
+  const int code = run(argc, argv);
+  // Only success becomes a failure by it: what asks for another start, or tells of bad input, still does.
+  const int lost = comigs::output_error();
+  if (lost == 0) return code;
+  comigs::print_error(
+      fmt::format("comigs: what was printed has not arrived: standard output: {}\n", std::strerror(lost)));
+  return code == 0 ? static_cast<int>(comigs::ExitCode::failed) : code;
 }

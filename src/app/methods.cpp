@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "comigs/base/output.hpp"
 #include "command.hpp"
 
 namespace comigs::app {
@@ -82,14 +83,14 @@ const char* router_data(const federation::Method& method) {
 
 int methods(int&, char**&, const std::vector<std::string>&) {
   constexpr const char* row = "{:<15} {:<8} {:<6} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
-  fmt::print(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
-             "CoMiGS paper", "what it is");
-  fmt::print(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
+  print_out(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
+            "CoMiGS paper", "what it is");
+  print_out(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
   for (const federation::Method& method : federation::methods())
-    fmt::print(row, method.name, experts(method), gate(method), shared_experts(method),
-               method.gate == model::Gate::none ? "-" : (method.attention_shared ? "shared" : "own"),
-               rule(method), router(method), router_data(method), method.paper, method.summary);
-  fmt::print(
+    print_out(row, method.name, experts(method), gate(method), shared_experts(method),
+              method.gate == model::Gate::none ? "-" : (method.attention_shared ? "shared" : "own"),
+              rule(method), router(method), router_data(method), method.paper, method.summary);
+  print_out(
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "
       "uniform or by\ntokens ([method] averaging); 'gradients': at every step; 'by user': each user has "
       "weights of its own;\n'padded', 'SVD': LoRA ranks may differ. Routers are never averaged.\n");

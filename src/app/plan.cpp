@@ -6,6 +6,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/describe.hpp"
@@ -103,7 +104,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
   // 4. How long it takes, where it can run.
   if (place.visible && plan.problems.empty()) plan.time = measure(job, place, threads, plan.costs);
   io::check_mapped_files();
-  fmt::print("{}", as_json ? plan_as_json(plan) : plan_as_text(plan));
+  print_out(as_json ? plan_as_json(plan) : plan_as_text(plan));
   return static_cast<int>(plan.problems.empty() ? ExitCode::done : ExitCode::bad_input);
 }
 
@@ -111,7 +112,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
 
 int plan(int&, char**&, const std::vector<std::string>& arguments) {
   if (config::wants_help(arguments)) {
-    fmt::print("{}", config::plan_help());
+    print_out(config::plan_help());
     return 0;
   }
   std::vector<std::string> options = arguments;

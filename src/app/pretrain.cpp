@@ -6,9 +6,12 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <optional>
+#include <string_view>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/base/sha256.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
@@ -22,6 +25,7 @@
 #include "command.hpp"
 #include "device_choice.hpp"
 #include "identity.hpp"
+#include "output_folder.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -29,6 +33,8 @@ namespace comigs::app {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::size_t digest_digits = 64;
 
 struct Job {
   config::Pretrain plan;
@@ -55,6 +61,7 @@ Job read_job(const std::vector<std::string>& arguments) {
         fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
   data::check_tokeniser(job.manifest);
   check_corpus(job.plan, *job.manifest.base);
+  check_output(job.plan.output);
   config::Pretrain numbers = job.plan;
   numbers.output = "-";
   numbers.data = "-";
@@ -65,31 +72,48 @@ Job read_job(const std::vector<std::string>& arguments) {
   return job;
 }
 
-bool is_own_folder(const Job& job) {
+// Digests in hexadecimal, one or two lines of them.
+bool is_recipe(const std::string& text) {
+  return !text.empty() && text.size() % (digest_digits + 1) == 0 &&
+         text.find_first_not_of("0123456789abcdef\n") == text.npos;
+}
+
+std::string read_recipe(const Job& job) {
+  std::error_code none;
+  if (!fs::is_regular_file(recipe_file(job), none)) return {};
   std::ifstream stream(recipe_file(job));
-  return stream && std::string(std::istreambuf_iterator<char>(stream), {}) == job.digest + "\n";
+  return {std::istreambuf_iterator<char>(stream), {}};
 }
 
-// The configuration is written last.
+fs::path weights_file(const Job& job) { return fs::path(job.plan.output) / "model.safetensors"; }
+
+// What is written last: a model of other options, or of another call, does not have these weights.
+std::string finished_recipe(const Job& job) {
+  return job.digest + "\n" + sha256_of_file(weights_file(job)) + "\n";
+}
+
 bool is_made(const Job& job) {
-  const fs::path folder = job.plan.output;
-  return is_own_folder(job) && fs::exists(folder / "config.json") && fs::exists(folder / "model.safetensors");
+  std::error_code none;
+  return read_recipe(job).starts_with(job.digest) && fs::exists(weights_file(job), none) &&
+         fs::exists(fs::path(job.plan.output) / "config.json", none) &&
+         read_recipe(job) == finished_recipe(job);
 }
 
-// Before the work, not after it: a folder that cannot be written, or that holds what this call would not have
-// made.
+// Before the work, not after it: throws ConfigError for a folder that holds what this call would not have
+// made. A model that is not finished is made anew by the same options.
 void claim_folder(const Job& job) {
   const fs::path folder = job.plan.output;
-  const bool taken = fs::exists(folder / "config.json") || fs::exists(folder / "model.safetensors");
-  if (taken && !is_own_folder(job))
-    throw ConfigError(
-        fmt::format("--output {}: there is a model already that this call would not have made; remove it or "
-                    "name another folder",
-                    job.plan.output));
-  if (fs::exists(folder) && !fs::is_directory(folder))
-    throw ConfigError(
-        fmt::format("--output {}: there is a file of this name, expected a folder", job.plan.output));
-  fs::create_directories(folder);
+  const std::string recipe = read_recipe(job);
+  const bool is_own = recipe == job.digest + "\n";
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"})
+    if (fs::exists(fs::symlink_status(folder / name)) && (!is_own || std::string_view(name) == "config.json"))
+      throw ConfigError(
+          fmt::format("--output {}: holds a model's {} already, which this call would not have made; remove "
+                      "it or name another folder",
+                      job.plan.output, name));
+  if (fs::exists(fs::symlink_status(recipe_file(job))) && !is_recipe(recipe))
+    throw ConfigError(fmt::format("{}: found something else, expected none or a note of comigs pretrain",
+                                  recipe_file(job).string()));
   io::write_atomically(recipe_file(job), job.digest + "\n");
 }
 
@@ -126,9 +150,8 @@ void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::
       if (!std::isfinite(perplexity))
         throw NumericError(fmt::format(
             "step {}: the validation perplexity is not finite; try a smaller --learning-rate", step + 1));
-      fmt::print("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity,
-                 format_duration(lap.seconds()));
-      std::fflush(stdout);
+      print_out("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity,
+                format_duration(lap.seconds()));
     });
   }
 }
@@ -144,11 +167,14 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
   const bool made = comm::all_agree(world, [&] { return world.is_first() && is_made(job); });
   if (world.all_max(made ? 1.0 : 0.0) > 0.0) {
     if (world.is_first())
-      fmt::print("{}: there already, made by the same options from the same data\n", job.plan.output);
+      print_out("{}: there already, made by the same options from the same data\n", job.plan.output);
     return;
   }
+  std::optional<OutputFolder> output;
   comm::all_agree(world, [&] {
-    if (world.is_first()) claim_folder(job);
+    if (!world.is_first()) return;
+    output.emplace(job.plan.output);
+    claim_folder(job);
   });
   // 2. Where.
   const comm::Placement placement = comm::all_place(world);
@@ -158,7 +184,7 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
   train::Pretraining pretraining(job.plan, job.manifest.vocabulary, device,
                                  {.index = world.rank(), .of = world.size()});
   if (world.is_first())
-    fmt::print(
+    print_out(
         "comigs pretrain: GPT-2, {} layers, width {}, vocabulary {}, {} parameters; {} steps of {} x {} "
         "tokens on {} ({})\n",
         job.plan.layers, job.plan.width, job.manifest.vocabulary, group_digits(pretraining.parameters()),
@@ -169,10 +195,12 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
   // 4. The folder.
   comm::all_agree(world, [&] {
     if (!world.is_first()) return;
+    output->lock().check();
     io::write_atomically(fs::path(job.plan.output) / "tokenizer.json",
                          io::MappedFile(job.manifest.tokeniser).bytes());
     pretraining.write(job.plan.output);
-    fmt::print("base model: {}\n", job.plan.output);
+    io::write_atomically(recipe_file(job), finished_recipe(job));
+    print_out("base model: {}\n", job.plan.output);
   });
 }
 
@@ -180,7 +208,7 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
 
 int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments) {
   if (config::wants_help(arguments)) {
-    fmt::print("{}", config::pretrain_help());
+    print_out(config::pretrain_help());
     return 0;
   }
   return run_with_mpi(argc, argv, [&](const comm::Communicator& world) { all_pretrain(world, arguments); });

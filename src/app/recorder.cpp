@@ -13,7 +13,7 @@ namespace comigs::app {
 
 Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path& path,
                    const results::RunDescription& run, const model::Architecture& architecture,
-                   std::vector<model::UserModel> users, config::Resume resume)
+                   std::vector<model::UserModel> users, config::Resume resume, const io::FolderLock* held)
     : world_(world),
       run_(run),
       architecture_(architecture),
@@ -22,8 +22,7 @@ Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path&
   using Existing = results::ResultsFile::Existing;
   comm::all_agree(world_, [&] {
     if (!world_.is_first()) return;
-    std::filesystem::create_directories(path.parent_path());
-    file_.emplace(path, run, resume == config::Resume::automatic ? Existing::go_on : Existing::refuse);
+    file_.emplace(path, run, resume == config::Resume::automatic ? Existing::go_on : Existing::refuse, held);
     if (!file_->found()) return;
     const std::vector<std::string> unlike =
         differences(file_->found()->identity, results::identity(run), path.string());
@@ -52,9 +51,8 @@ void Recorder::all_note_resumption() {
 }
 
 void Recorder::discard_empty() {
-  if (!file_ || file_->rounds() >= 0) return;
-  std::error_code ignored;
-  std::filesystem::remove(file_->path(), ignored);
+  // The failure that led here is told, not one of this.
+  if (file_) (void)comm::capture([&] { file_->discard_empty(); });
 }
 
 std::vector<UserRound> Recorder::all_gather(const UserRound& record) const {

@@ -15,11 +15,12 @@ namespace comigs::app {
 class Recorder {
  public:
   /// Collective. Creates `path`, or, where `resume` has it so, goes on with what is there; all ranks pass
-  /// what they know of the run, `users` alike everywhere. Throws PeerError on every rank if the file is there
-  /// and is not to be gone on with, is of another run, or cannot be made.
+  /// what they know of the run, `users` alike everywhere. `held`: rank 0's lock of the folder, which outlives
+  /// this; none elsewhere. Throws PeerError on every rank if the file is there and is not to be gone on with,
+  /// is of another run, or cannot be made.
   Recorder(const comm::Communicator& world, const std::filesystem::path& path,
            const results::RunDescription& run, const model::Architecture& architecture,
-           std::vector<model::UserModel> users, config::Resume resume);
+           std::vector<model::UserModel> users, config::Resume resume, const io::FolderLock* held);
 
   /// The last round that the file had from the start; -1: none. The same on every rank.
   [[nodiscard]] std::int64_t recorded() const { return recorded_; }

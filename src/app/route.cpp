@@ -7,6 +7,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/base/printable.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
@@ -239,7 +240,7 @@ void print_table(const std::vector<std::string>& users, const std::vector<Routed
                     tokens.owner.empty() ? "-" : printable(tokens.owner)});
     rows.back().insert(rows.back().end(), shares.begin(), shares.end());
   }
-  fmt::print("{}", format_table(head, rows));
+  print_out(format_table(head, rows));
 }
 
 void route_texts(const config::Route& options, const comm::Placement& placement) {
@@ -258,17 +259,17 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
   std::vector<results::TokenRouting> tokens;
   for (const Routed& text : texts) tokens.push_back(text.tokens);
   run.write_tokens(tokens);
-  fmt::print("comigs route: {}, mean gate weight of generalists over tokens and layers, by whose model\n\n",
-             job.method->name);
+  print_out("comigs route: {}, mean gate weight of generalists over tokens and layers, by whose model\n\n",
+            job.method->name);
   print_table(run.record().identity.users, texts);
-  fmt::print("\ntokens: {} ({})\n", run.path().string(), format_duration(watch.seconds()));
+  print_out("\ntokens: {} ({})\n", run.path().string(), format_duration(watch.seconds()));
 }
 
 }  // namespace
 
 int route(int& argc, char**& argv, const std::vector<std::string>& arguments) {
   if (config::wants_help(arguments)) {
-    fmt::print("{}", config::route_help());
+    print_out(config::route_help());
     return 0;
   }
   return run_with_mpi(argc, argv, [&](const comm::Communicator& world) {

@@ -9,6 +9,7 @@
 #include "checkpointer.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/base/version.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/interruption.hpp"
@@ -29,6 +30,7 @@
 #include "frozen_base.hpp"
 #include "identity.hpp"
 #include "job.hpp"
+#include "output_folder.hpp"
 #include "recorder.hpp"
 #include "terminal.hpp"
 
@@ -38,10 +40,8 @@ namespace {
 
 // Where the results go. Throws ConfigError where something is in the way.
 std::filesystem::path results_path(const config::Run& run) {
-  const std::filesystem::path output = run.output, results = output / "results.h5";
-  if (std::filesystem::exists(output) && !std::filesystem::is_directory(output))
-    throw ConfigError(
-        fmt::format("--output {}: there is a file of this name, expected a folder", output.string()));
+  check_output(run.output);
+  const std::filesystem::path results = std::filesystem::path(run.output) / "results.h5";
   if (run.resume == config::Resume::never && results::ResultsFile::exists(results))
     throw ConfigError(
         fmt::format("'{}' is there already and would be lost; choose another output folder, remove "
@@ -143,11 +143,11 @@ void print_plan(const Job& job, const results::RunDescription& run,
   const auto count = [](std::size_t n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
   };
-  fmt::print("comigs {}: {}, {}, {}, seed {}\n", program_version, run.title, count(run.users.size(), "user"),
-             count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
-  fmt::print("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model,
-             job.architecture.family, job.architecture.layers, job.architecture.width,
-             job.architecture.vocabulary, precision_words(job.config.run.precision, run.activations));
+  print_out("comigs {}: {}, {}, {}, seed {}\n", program_version, run.title, count(run.users.size(), "user"),
+            count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
+  print_out("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model,
+            job.architecture.family, job.architecture.layers, job.architecture.width,
+            job.architecture.vocabulary, precision_words(job.config.run.precision, run.activations));
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
     const UserDescription& user = run.users[u];
@@ -156,10 +156,9 @@ void print_plan(const Job& job, const results::RunDescription& run,
                     group_digits(user.validation_tokens), group_digits(user.test_tokens),
                     fmt::format("{}: {}", user.host, user.device)});
   }
-  fmt::print(
-      "{}",
+  print_out(
       format_table({"user", "experts", "trainable", "train tokens", "validation", "test", "device"}, rows));
-  fmt::print("\n");
+  print_out("\n");
 }
 
 bool stores_weights(const config::Run& run, std::int64_t round) {
@@ -168,8 +167,7 @@ bool stores_weights(const config::Run& run, std::int64_t round) {
 
 void print(const comm::Communicator& world, const std::string& text) {
   if (!world.is_first()) return;
-  fmt::print("{}", text);
-  std::fflush(stdout);
+  print_out(text);
 }
 
 // What the rounds are run with.
@@ -302,6 +300,11 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   const config::Config config = comm::all_agree(world, [&] { return fitted(job, user, device); });
+  std::optional<OutputFolder> output;
+  comm::all_agree(world, [&] {
+    if (world.is_first()) output.emplace(job.config.run.output);
+  });
+  const io::FolderLock* const held = output ? &output->lock() : nullptr;
   // 3. The frozen base and this user's data, the same for all ranks.
   const WeightsFound found = all_find_weights(world, job.config.model.folder);
   const results::RunDescription description =
@@ -334,9 +337,9 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
                              interruption);
   // 5. Where it is written, and what is there already.
   Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
-                            results::round_shape(description), parameters, trainer, participation);
+                            results::round_shape(description), parameters, trainer, participation, held);
   checkpointer.all_refuse_others(job.config.run.resume);
-  Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume);
+  Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume, held);
   if (recorder.recorded() == job.config.run.rounds) {
     checkpointer.all_remove();
     return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),
@@ -355,7 +358,7 @@ void all_train(comm::Communicator& world, const std::vector<std::string>& argume
 
 int train(int& argc, char**& argv, const std::vector<std::string>& arguments) {
   if (config::wants_help(arguments)) {
-    fmt::print("{}", config::help());
+    print_out(config::help());
     return 0;
   }
   comm::Interruption::hold_signals();

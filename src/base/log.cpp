@@ -8,6 +8,16 @@
 
 namespace comigs {
 
+namespace {
+
+// A terminal that is gone stops no work.
+void show(std::FILE* terminal, const std::string& text) {
+  std::fputs(text.c_str(), terminal);
+  std::fflush(terminal);
+}
+
+}  // namespace
+
 void start_log(const std::string& tag, bool first) {
   auto logger = spdlog::stderr_color_mt("comigs");
   logger->set_pattern(first ? "%^comigs:%$ %v" : fmt::format("%^comigs {}:%$ %v", tag));
@@ -50,15 +60,13 @@ void ProgressBar::draw(const std::string& note) {
   const std::string left = done_ > 0 ? format_duration(elapsed * (1.0 - share) / share) : "?";
   std::string bar;
   for (int i = 0; i < width; ++i) bar += i < static_cast<int>(share * width) ? "━" : "─";
-  fmt::print(terminal_, "\r\x1b[K{} {:3.0f} %  {} left  {}", bar, 100.0 * share, left, note);
-  std::fflush(terminal_);
+  show(terminal_, fmt::format("\r\x1b[K{} {:3.0f} %  {} left  {}", bar, 100.0 * share, left, note));
   drawn_ = true;
 }
 
 void ProgressBar::clear() {
   if (!drawn_) return;
-  fmt::print(terminal_, "\r\x1b[K");
-  std::fflush(terminal_);
+  show(terminal_, "\r\x1b[K");
   drawn_ = false;
   // The line that comes now takes a moment through mpirun: the next bar must not overtake it.
   last_draw_ = std::chrono::steady_clock::now();

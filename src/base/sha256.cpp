@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/system_reason.hpp"
 
 namespace comigs {
 namespace {
@@ -71,7 +72,10 @@ std::string sha256_of_file(const std::filesystem::path& path) {
     digest.add(buffer.data(), static_cast<std::size_t>(file.gcount()));
   }
   if (!file.eof()) {
-    throw DataError(fmt::format("cannot read '{}': {}", path.string(), std::strerror(errno)));
+    const int reason = errno;
+    const std::string message = fmt::format("cannot read '{}': {}", path.string(), std::strerror(reason));
+    if (is_about_path(reason)) throw DataError(message);
+    throw IoError(message);
   }
   return digest.finish();
 }

@@ -3,6 +3,7 @@
 #include "sources.hpp"
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/system_reason.hpp"
 #include "comigs/config/nearest.hpp"
 
 #include <fmt/format.h>
@@ -206,13 +207,17 @@ std::string read_job_file(const std::string& file) {
   const auto fail = [&](const std::string& reason) {
     throw ConfigError(fmt::format("cannot read the job file '{}': {}", printable(file), reason));
   };
+  const auto fail_by = [&](int reason) {
+    if (is_about_path(reason)) fail(std::strerror(reason));
+    throw IoError(fmt::format("cannot read the job file '{}': {}", printable(file), std::strerror(reason)));
+  };
   std::error_code error;
   if (std::filesystem::is_directory(file, error)) fail("it is a folder");
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) fail(std::strerror(errno));
+  if (!stream) fail_by(errno);
   std::string text(largest_job_file_bytes + 1, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (stream.bad()) fail(std::strerror(errno));
+  if (stream.bad()) fail_by(errno);
   text.resize(static_cast<std::size_t>(stream.gcount()));
   if (text.size() > largest_job_file_bytes) fail("it is larger than 1 MiB, so no job file");
   return text;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -27,11 +28,18 @@ constexpr std::string_view hexadecimal = "0123456789abcdef";
   throw IoError(fmt::format("cannot {} '{}': {}", action, path.string(), std::strerror(errno)));
 }
 
-std::string prefix_for(const std::filesystem::path& target) { return "." + target.filename().string() + "."; }
+std::string prefix_for(std::string_view target_name) { return fmt::format(".{}.", target_name); }
 
 std::filesystem::path folder_of(const std::filesystem::path& target) {
   return target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
 }
+
+struct Descriptor {
+  int value;
+  ~Descriptor() { ::close(value); }
+};
+
+}  // namespace
 
 std::string random_hexadecimal() {
   std::random_device source;
@@ -42,19 +50,17 @@ std::string random_hexadecimal() {
   return digits;
 }
 
-// Exactly the names that the constructor gives, so that nobody else's file is ever taken for one.
-bool is_temporary_of(const std::string& name, const std::string& prefix) {
-  return name.size() == prefix.size() + random_digits + suffix.size() && name.starts_with(prefix) &&
-         name.ends_with(suffix) &&
-         name.find_first_not_of(hexadecimal, prefix.size()) == name.size() - suffix.size();
+bool is_random_hexadecimal(std::string_view text) {
+  return text.size() == random_digits && text.find_first_not_of(hexadecimal) == text.npos;
 }
 
-struct Descriptor {
-  int value;
-  ~Descriptor() { ::close(value); }
-};
-
-}  // namespace
+// Exactly the names that the constructor gives, so that nobody else's file is ever taken for one.
+bool is_temporary_of(std::string_view name, std::string_view target_name) {
+  const std::string prefix = prefix_for(target_name);
+  return name.starts_with(prefix) && name.ends_with(suffix) &&
+         name.size() == prefix.size() + random_digits + suffix.size() &&
+         is_random_hexadecimal(name.substr(prefix.size(), random_digits));
+}
 
 void synchronise_folder(const std::filesystem::path& folder) {
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -73,7 +79,8 @@ void synchronise_folder(const std::filesystem::path& folder) {
 
 AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)) {
   for (int attempt = 0; attempt < name_attempts && descriptor_ < 0; ++attempt) {
-    temporary_ = folder_of(target_) / (prefix_for(target_) + random_hexadecimal() + std::string(suffix));
+    temporary_ = folder_of(target_) /
+                 (prefix_for(target_.filename().string()) + random_hexadecimal() + std::string(suffix));
     constexpr mode_t never_world_writable = 0664;
     descriptor_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, never_world_writable);
     if (descriptor_ < 0 && errno != EEXIST) {
@@ -87,9 +94,13 @@ AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)
 
 AtomicFile::~AtomicFile() {
   if (descriptor_ >= 0) {
-    ::close(descriptor_);
-    ::unlink(temporary_.c_str());
+    give_up_temporary();
   }
+}
+
+void AtomicFile::give_up_temporary() noexcept {
+  ::close(std::exchange(descriptor_, -1));
+  ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write_some(const std::byte* data, std::size_t size_bytes) {
@@ -161,15 +172,36 @@ void AtomicFile::reserve(std::uint64_t size_bytes) {
   }
 }
 
-void AtomicFile::commit() {
+void AtomicFile::synchronise() {
   if (::fsync(descriptor_) != 0) {
     fail("synchronise", target_);
   }
+}
+
+void AtomicFile::commit() {
+  synchronise();
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
     fail("replace", target_);
   }
   ::close(std::exchange(descriptor_, -1));
   synchronise_folder(folder_of(target_));
+}
+
+bool AtomicFile::commit_if_absent() {
+  synchronise();
+  const char *const temporary = temporary_.c_str(), *const target = target_.c_str();
+  // Some file systems have no second names of a file; those rename without replacing.
+  const bool linked = ::link(temporary, target) == 0;
+  if (!linked && errno != EEXIST &&
+      ::renameat2(AT_FDCWD, temporary, AT_FDCWD, target, RENAME_NOREPLACE) != 0 && errno != EEXIST) {
+    fail("create", target_);
+  }
+  const bool taken = !linked && errno == EEXIST;
+  give_up_temporary();
+  if (!taken) {
+    synchronise_folder(folder_of(target_));
+  }
+  return !taken;
 }
 
 void write_atomically(const std::filesystem::path& target, std::span<const std::byte> bytes) {
@@ -183,10 +215,10 @@ void write_atomically(const std::filesystem::path& target, std::string_view text
 }
 
 void remove_stale_temporaries(const std::filesystem::path& target) {
-  const std::string prefix = prefix_for(target);
+  const std::string target_name = target.filename().string();
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder_of(target), error)) {
-    if (is_temporary_of(entry.path().filename().string(), prefix) &&
+    if (is_temporary_of(entry.path().filename().string(), target_name) &&
         entry.symlink_status().type() == std::filesystem::file_type::regular) {
       std::filesystem::remove(entry.path(), error);  // one that cannot be removed disturbs nobody
     }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/system_reason.hpp"
 #include "live_mappings.hpp"
 
 namespace comigs::io {
@@ -18,6 +19,11 @@ namespace {
 
 [[noreturn]] void refuse(const std::filesystem::path& path, std::string_view reason) {
   throw DataError(fmt::format("cannot read '{}': {}", path.string(), reason));
+}
+
+[[noreturn]] void refuse_by(int reason, const std::filesystem::path& path) {
+  if (is_about_path(reason)) refuse(path, std::strerror(reason));
+  throw IoError(fmt::format("cannot read '{}': {}", path.string(), std::strerror(reason)));
 }
 
 struct Descriptor {
@@ -32,7 +38,7 @@ MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
   const Descriptor file{::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   struct stat status {};
   if (file.value < 0 || ::fstat(file.value, &status) != 0) {
-    refuse(path_, std::strerror(errno));
+    refuse_by(errno, path_);
   }
   if (!S_ISREG(status.st_mode)) {
     refuse(path_, S_ISDIR(status.st_mode) ? "it is a folder, not a file" : "it is not a regular file");
@@ -43,7 +49,7 @@ MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
   size_bytes_ = static_cast<std::size_t>(status.st_size);
   void* const address = ::mmap(nullptr, size_bytes_, PROT_READ, MAP_SHARED, file.value, 0);
   if (address == MAP_FAILED) {
-    refuse(path_, std::strerror(errno));
+    refuse_by(errno, path_);
   }
   data_ = static_cast<const std::byte*>(address);
   opened_.emplace(status);

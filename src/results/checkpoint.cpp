@@ -12,6 +12,7 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
+#include "comigs/io/removal.hpp"
 #include "comigs/io/safetensors.hpp"
 
 namespace comigs::results {
@@ -31,21 +32,81 @@ fs::path part_path(const fs::path& set, std::size_t user) {
   return set / fmt::format("user_{}.safetensors", user);
 }
 
-/// A set's number; nothing for any other entry of the folder.
+bool is_number(std::string_view text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == text.npos;
+}
+
+bool is_part_name(std::string_view name) {
+  constexpr std::string_view before = "user_", after = ".safetensors";
+  return name.size() > before.size() + after.size() && name.starts_with(before) && name.ends_with(after) &&
+         is_number(name.substr(before.size(), name.size() - before.size() - after.size()));
+}
+
+/// Whether it is a name that a write which did not end has left.
+bool is_temporary_name(const std::string& name) {
+  if (io::is_temporary_of(name, manifest_name)) return true;
+  const std::size_t end = name.rfind(".safetensors.");
+  constexpr std::size_t ending = std::string_view(".safetensors").size();
+  if (end == name.npos || !name.starts_with('.')) return false;
+  const std::string target = name.substr(1, end - 1 + ending);
+  return is_part_name(target) && io::is_temporary_of(name, target);
+}
+
+/// Names of all files that a set may have.
+bool is_name_in_set(const std::string& name) {
+  return name == manifest_name || is_part_name(name) || is_temporary_name(name);
+}
+
+/// Whether a user's file is one that `write_part` wrote: others have files of that name, too.
+bool is_part(const fs::path& file) {
+  try {
+    const io::SafetensorsFile part(file);
+    return part.find("position") != nullptr && part.find("aggregation") != nullptr &&
+           part.find("record") != nullptr && part.find("start") != nullptr;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+bool is_manifest(const fs::path& file) {
+  try {
+    const io::MappedFile content(file);
+    const Json root = io::parse_json(content.bytes(), file.string(), most_manifest_bytes);
+    return root.is_object() && root.value("format", Json()) == format_name;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+/// Whether a folder of a set's name is one that a run made: its manifest says so, or, where that is not yet
+/// there or is damaged, nothing but files of a set is in it and one of them can only be ours.
+bool is_set(const fs::path& folder) {
+  std::error_code none;
+  if (fs::is_regular_file(fs::symlink_status(folder / manifest_name, none)) &&
+      is_manifest(folder / manifest_name))
+    return true;
+  if (!io::holds_only(folder, is_name_in_set)) return false;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, none)) {
+    const std::string name = entry.path().filename().string();
+    if (is_temporary_name(name) || (is_part_name(name) && is_part(entry.path()))) return true;
+  }
+  return false;
+}
+
+/// The number in a set's name; nothing for any other name.
 std::optional<std::int64_t> number_of(const fs::path& entry) {
   const std::string name = entry.filename().string();
-  const bool numeric = name.size() >= digits && name.size() <= 2 * digits &&
-                       std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (!numeric || !fs::is_directory(fs::symlink_status(entry))) return std::nullopt;
+  if (name.size() < digits || name.size() > 2 * digits || !is_number(name)) return std::nullopt;
   return std::stoll(name);
 }
 
-/// All sets, complete or not, newest first.
+/// All sets, complete or not, newest first. People have folders with numbers for names, too: those of dates.
 std::vector<fs::path> all_sets(const fs::path& checkpoints) {
   std::vector<fs::path> sets;
   std::error_code none;
   for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints, none))
-    if (number_of(entry.path())) sets.push_back(entry.path());
+    if (number_of(entry.path()) && fs::is_directory(entry.symlink_status(none)) && is_set(entry.path()))
+      sets.push_back(entry.path());
   std::ranges::sort(sets, std::ranges::greater(), [](const fs::path& set) { return *number_of(set); });
   return sets;
 }
@@ -140,8 +201,13 @@ void write_manifest(const fs::path& set, const CheckpointManifest& manifest) {
 
 fs::path next_set(const fs::path& checkpoints) {
   const std::vector<fs::path> sets = all_sets(checkpoints);
-  const std::int64_t number = sets.empty() ? 1 : *number_of(sets.front()) + 1;
-  return checkpoints / fmt::format("{:0{}}", number, digits);
+  std::int64_t number = sets.empty() ? 0 : *number_of(sets.front());
+  fs::path next;
+  std::error_code none;
+  do {
+    next = checkpoints / fmt::format("{:0{}}", ++number, digits);
+  } while (fs::exists(fs::symlink_status(next, none)));
+  return next;
 }
 
 std::vector<fs::path> complete_sets(const fs::path& checkpoints) {
@@ -154,7 +220,7 @@ void remove_set(const fs::path& set) {
   // Without its manifest it is no set any more, however far the rest comes.
   std::error_code ignored;
   fs::remove(set / manifest_name, ignored);
-  fs::remove_all(set, ignored);
+  io::remove_ours(set, is_name_in_set);
 }
 
 void keep_newest_sets(const fs::path& checkpoints, std::size_t count) {

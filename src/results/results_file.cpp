@@ -66,6 +66,10 @@ void check_factor(const ParameterView& factor, std::size_t user, std::int64_t ex
   }
 }
 
+std::filesystem::path folder_of(const std::filesystem::path& file) {
+  return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+}
+
 // An upper bound of what a round adds to the file.
 std::uint64_t most_growth_bytes(const RoundShape& shape,
                                 const std::vector<std::vector<ParameterView>>& factors) {
@@ -83,9 +87,10 @@ std::uint64_t most_growth_bytes(const RoundShape& shape,
 
 }  // namespace
 
-ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existing existing)
+ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existing existing,
+                         const io::FolderLock* held)
     : path_(std::move(path)),
-      lock_(path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".")),
+      lock_(held != nullptr ? held : &own_lock_.emplace(folder_of(path_))),
       run_(std::move(run)),
       shape_(round_shape(run_)) {
   if (run_.users.empty() || shape_.layers < 1) {
@@ -129,6 +134,7 @@ void ResultsFile::note_resumption(bool moved) {
   if (same && !moved) {
     return;
   }
+  lock_->check();
   rewrite(path_, most_growth, [&](io::hdf5::File& file) {
     io::hdf5::Group root = file.root();
     root.set_attribute("history", history);
@@ -138,6 +144,13 @@ void ResultsFile::note_resumption(bool moved) {
     root.set_attribute("configuration", run_.configuration);
     root.set_attribute("base_model", run_.base_model);
   });
+}
+
+void ResultsFile::discard_empty() {
+  if (found_ || last_round_ >= 0) return;
+  lock_->check();
+  std::error_code ignored;
+  std::filesystem::remove(path_, ignored);
 }
 
 bool ResultsFile::exists(const std::filesystem::path& path) {
@@ -169,6 +182,7 @@ void ResultsFile::check(const std::vector<UserRound>& rows,
 void ResultsFile::write_round(const std::vector<UserRound>& rows,
                               const std::vector<std::vector<ParameterView>>& factors) {
   check(rows, factors);
+  lock_->check();
   rewrite(path_, most_growth_bytes(shape_, factors), [&](io::hdf5::File& file) {
     append_rows(file.root(), run_.users, shape_, rows);
     if (!factors.empty()) {

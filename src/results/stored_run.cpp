@@ -19,7 +19,8 @@ fs::path results_file(const fs::path& place) {
     throw DataError(
         fmt::format("{}: no such file, expected a run's folder or its results.h5", file.string()));
   }
-  return file;
+  // A link stays one: what is written goes where it leads.
+  return fs::is_symlink(fs::symlink_status(file, error)) ? fs::canonical(file) : file;
 }
 
 fs::path folder_of(const fs::path& file) {
@@ -42,6 +43,7 @@ void StoredRun::read_weights(std::int64_t round, std::size_t user,
 }
 
 void StoredRun::write_tokens(const std::vector<TokenRouting>& texts) {
+  lock_.check();
   io::remove_stale_temporaries(path_);
   rewrite(path_, most_growth_bytes(texts), [&](io::hdf5::File& file) {
     for (const TokenRouting& text : texts) {

@@ -85,6 +85,10 @@ class Running:
         yield
         assert self.signal(rank, signal.SIGCONT), self.output()
 
+    def signal_all(self, number: signal.Signals) -> None:
+        for rank in self.ranks():
+            self.signal(rank, number)
+
     def wait_for_round(self, number: int) -> None:
         self.wait_until(lambda: any(_round_of(line) >= number for line in self.output().splitlines()))
 

@@ -113,6 +113,23 @@ def test_command_reports_on_a_run_that_is_being_written(tmp_path):
     assert "report: run/report.html" in done.stdout
 
 
+def test_only_its_own_files_are_replaced(tmp_path):
+    write_results(tmp_path / "run")
+    assert command("report", "run", folder=tmp_path).returncode == 0
+    made = [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".html", ".svg", ".png")]
+    assert len(made) > 4
+    assert command("report", "run", folder=tmp_path).returncode == 0
+    for path in (made[0], made[-1], made[-2]):
+        kept = path.read_bytes()
+        path.write_bytes(b"a page, or a figure, of somebody else")
+        done = command("report", "run", folder=tmp_path)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert f"{path.relative_to(tmp_path)}: is there already, and not made by this command" in done.stderr
+        assert path.read_bytes() == b"a page, or a figure, of somebody else"
+        path.write_bytes(kept)
+    assert command("report", "run", folder=tmp_path).returncode == 0
+
+
 def test_command_without_arguments_says_what_it_wants(tmp_path):
     assert command(folder=tmp_path).returncode == 2
     wrong = command("report", "missing", folder=tmp_path)

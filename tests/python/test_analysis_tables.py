@@ -63,6 +63,19 @@ def sweep(tmp_path) -> Sweep:
     return made
 
 
+@pytest.mark.parametrize("ending", ["md", "tex", "csv"])
+def test_tables_of_others_are_not_overwritten(sweep, tmp_path, capsys, ending):
+    make(tmp_path, "table1")
+    make(tmp_path, "table1")  # one's own are
+    files = sorted((tmp_path / "paper").iterdir())
+    before = {file: file.read_bytes() for file in files}
+    theirs = tmp_path / f"paper/table1.{ending}"
+    theirs.write_text("a table of somebody else\n")
+    assert main(["table1", "--index", str(tmp_path / "index.json")]) == 2
+    assert f"{theirs}: is there already" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in files} == before | {theirs: b"a table of somebody else\n"}
+
+
 def test_means_spreads_and_ranks_by_hand(sweep, tmp_path, capsys):
     text = make(tmp_path, "table1")
     assert text in capsys.readouterr().out

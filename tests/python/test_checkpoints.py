@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -310,14 +309,49 @@ def test_a_folder_that_cannot_be_written_is_said(job, tmp_path):
 
 
 def test_the_converted_base_of_a_killed_run_goes(job, tmp_path):
-    left, held = tmp_path / ".base-1-1", tmp_path / ".base-2-2"
-    for folder in (left, held):
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"weights")
-    lock = os.open(held, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        finish(job("comigs-1g1s", tmp_path, "--precision", "bf16", "--rounds", 1))
-    finally:
-        os.close(lock)
-    assert list(tmp_path.glob(".base-*")) == [held]
+    left = tmp_path / ".base-0123456789abcdef"
+    left.mkdir()
+    for name in ("model.safetensors", ".model.safetensors.0123456789abcdef.tmp"):
+        (left / name).write_bytes(b"weights")
+    finish(job("comigs-1g1s", tmp_path, "--precision", "bf16", "--rounds", 1))
+    assert list(tmp_path.glob(".base-*")) == []
+
+
+def test_a_converted_base_in_use_stays(job, tmp_path):
+    """Whoever else is given the folder is refused before anything is removed there."""
+    options = ("--precision", "bf16", "--resume", "auto")
+    with Running(*job("comigs-1g1s", tmp_path, *options)) as run:
+        run.wait_for_round(0)
+        run.signal_all(signal.SIGSTOP)  # so that it cannot end first
+        [base] = tmp_path.glob(".base-*")
+        assert "another run is writing into this folder" in finish(job("comigs-1g1s", tmp_path, *options), 2).errors
+        assert (base / "model.safetensors").is_file()
+        run.signal_all(signal.SIGCONT)
+        assert run.end().code == 0
+
+
+def test_what_somebody_keeps_in_the_folder_stays(job, tmp_path):
+    """Names that are like ours, in places where ours are removed; checkpoints go to another disk by a link."""
+    output, scratch = tmp_path / "run", tmp_path / "scratch"
+    theirs = [
+        output / "user_0.safetensors",
+        output / "model.safetensors",
+        output / ".results.h5.tmp",
+        output / ".base-1-1/model.safetensors",
+        output / ".base-0123456789abcdef/thesis.tex",
+        output / ".base-0123456789abcdef/model.safetensors",
+        scratch / "20251128/thesis.tex",
+        scratch / "202511281530/user_0.safetensors",
+        scratch / "000001/manifest.json",
+        scratch / "20251128.tar",
+    ]
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("three years of work")
+    (output / "checkpoints").symlink_to(scratch)
+    (output / ".base-fedcba9876543210").symlink_to(scratch)
+    before = {path: path.is_symlink() for path in (*output.rglob("*"), *scratch.rglob("*"))}
+    finish(job("comigs-1g1s", output, "--precision", "bf16", "--rounds", 2))
+    assert [file.read_text() for file in theirs] == len(theirs) * ["three years of work"]
+    after = {path: path.is_symlink() for path in (*output.rglob("*"), *scratch.rglob("*"))}
+    assert after == before | {output / "results.h5": False}

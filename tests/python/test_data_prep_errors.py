@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -229,6 +230,57 @@ def test_the_same_command_again_does_nothing(one: Path, tmp_path: Path) -> None:
     assert "holds another data set" in refused(*options)
     assert "written in" in made(*options, "--replace")
     assert sum(entry["documents"] for entry in DataSet(tmp_path / "data").files.values()) == 61
+
+
+def test_what_came_there_meanwhile_is_not_replaced(one: Path, tmp_path: Path) -> None:
+    """Two calls with unlike options into one folder: the one that ends last leaves what the other has made."""
+    big = write_jsonl(tmp_path / "big.jsonl", toy_rows(60_000, 4))
+    output = tmp_path / "data"
+    options = ["text", "--user", f"One={big}", "--vocabulary", "270", "--output", str(output)]
+    slow = subprocess.Popen([sys.executable, "-m", "data_prep", *options], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    limit = time.monotonic() + 60
+    while slow.poll() is None and time.monotonic() < limit and nothing_left(tmp_path):
+        time.sleep(0.002)
+    assert slow.poll() is None
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    _, errors = slow.communicate(timeout=120)
+    assert slow.returncode == 2 and f"--output {output}" in errors
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["data"]
+    assert [path.read_text() for path in output.iterdir()] == ["mine"]
+
+
+def test_leftovers_are_known_by_name_and_content(one: Path, tmp_path: Path) -> None:
+    host = socket.gethostname()
+    output = tmp_path / "data"
+    options = ["text", "--user", f"One={one}", "--vocabulary", 270, "--output", output]
+    gone = 4_194_304 + 1  # above the largest number that a process can have
+    left, with_more, other = (
+        tmp_path / name
+        for name in (f".data.partial-{host}-{gone}", f".data.partial-{host}-{gone + 1}", f".data.partial-{host}-x")
+    )
+    for folder in (left, with_more, other):
+        (folder / "one").mkdir(parents=True)
+        (folder / "one/train.bin").write_text("tokens")
+    (with_more / "one/thesis.tex").write_text("mine")
+    made(*options)
+    assert not left.exists() and (with_more / "one/thesis.tex").exists() and (other / "one/train.bin").exists()
+    # Killed between putting the old data set aside and the new one in its place: the old one comes back.
+    before = (output / "manifest.json").read_bytes()
+    output.rename(left.with_name(left.name + ".old"))
+    assert "holds another data set" in refused(*options, "--seed", 1)
+    assert (output / "manifest.json").read_bytes() == before
+    made(*options, "--replace", "--seed", 1)
+    assert (output / "manifest.json").read_bytes() != before
+    assert not left.with_name(left.name + ".old").exists()
+
+
+def test_a_manifest_of_something_else_makes_no_data_set(one: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"format": "another", "users": [], "base": null}')
+    options = ["text", "--user", f"One={one}", "--vocabulary", 270, "--output", folder, "--replace"]
+    assert "exists and is no data set of comigs" in refused(*options)
 
 
 def test_a_damaged_data_set_is_made_anew_and_other_folders_are_left_alone(one: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,27 @@ def test_other_options_do_not_overwrite(made, tiny_data, ranks):
         and "remove it or name another" in done.errors
     )
     assert {entry: entry.stat().st_mtime_ns for entry in folder.iterdir()} == before
+
+
+def test_weights_that_are_not_the_recorded_ones_are_no_model_of_this_call(made, tiny_data, tmp_path):
+    """A record beside the weights of another call must not speak for them."""
+    folder = shutil.copytree(made[1][0], tmp_path / "base")
+    weights = folder / "model.safetensors"
+    other = bytearray(weights.read_bytes())
+    other[-1] ^= 0x40
+    weights.write_bytes(other)
+    done = pretrain(tiny_data, folder)
+    assert done.code == 2 and "remove it or name another" in done.errors
+    assert weights.read_bytes() == other
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "comigs_pretrain.txt"])
+def test_files_of_others_are_not_overwritten(tiny_data, tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    done = pretrain(tiny_data, tmp_path)
+    assert done.code == 2 and done.errors.count("\n") == 1 and name in done.errors, done.errors
+    assert {entry.name for entry in tmp_path.iterdir()} == {name}
+    assert (tmp_path / name).read_text() == "precious"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -100,3 +101,37 @@ def test_scripts_parse_and_explain_themselves(script: str) -> None:
             ["bash", str(ROOT / script), "--help"], capture_output=True, text=True, timeout=60, check=True
         )
         assert "usage: bash" in done.stdout
+
+
+def foreign_environment(folder: Path) -> Path:
+    """A copy of the tree's set-up beside somebody's own .venv."""
+    for name in ("setup.sh", "requirements.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    program = folder / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_an_environment_that_somebody_else_made_stays(tmp_path: Path) -> None:
+    program = foreign_environment(tmp_path)
+    before = program.read_text()
+    done = subprocess.run(["bash", str(tmp_path / "setup.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and ".venv: found something that setup.sh did not make" in done.stderr
+    assert [path.name for path in (tmp_path / ".venv").rglob("*")] == ["bin", "python"]
+    assert program.read_text() == before
+
+
+def test_a_second_call_waits_for_the_first(tmp_path: Path) -> None:
+    foreign_environment(tmp_path)
+    with (tmp_path / ".venv.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = subprocess.Popen(
+            ["bash", str(tmp_path / "setup.sh")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert second.stdout is not None
+        assert "another setup.sh is at work here; waiting" in second.stdout.readline()
+        assert second.poll() is None
+    assert second.wait(60) == 2
+    second.communicate()

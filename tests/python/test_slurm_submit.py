@@ -100,6 +100,15 @@ def test_submitted_with_a_folder_for_its_log_and_a_copy_of_the_script() -> None:
     assert "--output=runs/b/slurm-%j.log" in Path("submitted").read_text()
 
 
+def test_a_script_of_somebody_else_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    script = Path("runs/b/slurm.sh")
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text("#!/bin/bash\necho mine\n")
+    assert submit("--output", "runs/b") == 2
+    assert "runs/b/slurm.sh: found another file" in capsys.readouterr().err
+    assert script.read_text() == "#!/bin/bash\necho mine\n" and not Path("submitted").exists()
+
+
 def test_users_with_unlike_needs_become_components(capsys: pytest.CaptureFixture[str]) -> None:
     needs = plan([4 * GIB, 3 * GIB, GIB, GIB], [8e12, 8e12, 2e12, 2e12])
     Path("plan.json").write_text(json.dumps(needs))

@@ -32,8 +32,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    OTHER.mkdir(parents=True)
+    Path("interrupt-other").touch()
+    assert sweep("two", "--seeds", "1") == 1
+    Path("interrupt-other").unlink()
     (OTHER / "results.h5").write_text("half")
+    for folder in (OTHER, OTHER.with_name("local-seed0")):
+        (folder / "ended.json").unlink(missing_ok=True)
+    calls("")
+    capsys.readouterr()
     with locked(OTHER):
         assert sweep("two", "--seeds", "1") == 1
     assert f"failed: {OTHER}, another process is at work there, or it is in Slurm's queue" in capsys.readouterr().err
@@ -41,6 +47,65 @@ def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.Captur
     assert ["--method local" in line for line in calls()] == [True]
     assert sweep("two", "--seeds", "1") == 0
     assert (OTHER / "results.h5").read_text() == "complete\n"
+
+
+@pytest.mark.parametrize("machine", ["here", "elsewhere"])
+def test_a_run_that_says_so_in_its_folder_is_left_alone(machine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where locks do nothing, or not for another machine's."""
+    assert sweep("two", "--seeds", "1") == 0
+    (OTHER / "ended.json").unlink()
+    (OTHER / "results.h5").write_text("half")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    owner = {"format": "comigs-owner", "host": "n1", "machine": f"{boot}/{os.readlink('/proc/self/ns/pid')}"}
+    owner |= {"process": os.getpid(), "started": began, "token": "0123456789abcdef"}
+    if machine == "elsewhere":
+        owner |= {"machine": "another", "process": 1}
+    note = OTHER / ".comigs-owner"
+    note.write_text(json.dumps(owner))
+    assert sweep("two", "--seeds", "1", "--replace") == 1
+    assert f"failed: {OTHER}, another process is at work there" in capsys.readouterr().err
+    assert (OTHER / "results.h5").read_text() == "half"
+    # It has ended: another process has its number, or nothing was heard of that machine for long.
+    note.write_text(json.dumps(owner | {"started": began - 1}))
+    os.utime(note, (1, 1))
+    assert sweep("two", "--seeds", "1") == 0
+    assert (OTHER / "results.h5").read_text() == "complete\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--replace"]])
+@pytest.mark.parametrize("name", ["results.h5", "checkpoints/20251128/thesis.tex"])
+def test_what_no_sweep_has_made_stays(name: str, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody called comigs by hand, or keeps something there."""
+    file = OTHER / name
+    file.parent.mkdir(parents=True)
+    file.write_text("hours of work")
+    assert sweep("two", "--seeds", "1", *more) == 2
+    assert f"{OTHER}: holds results that no sweep has made; move them away" in capsys.readouterr().err
+    assert file.read_text() == "hours of work"
+
+
+def test_what_lies_beside_a_run_that_is_made_anew_stays() -> None:
+    assert sweep("two", "--seeds", "1") == 0
+    theirs = [OTHER / name for name in ("notes.txt", "model/model.safetensors", "checkpoints/20251128/thesis.tex")]
+    ours = [OTHER / name for name in ("checkpoints/000002/user_0.safetensors", ".results.h5.0123456789abcdef.tmp")]
+    for file in theirs + ours:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("work")
+    Path("jobs/datasets/common.ini").write_text("[method]\nload_balancing = none\n[run]\nrounds = 3\n")
+    assert sweep("two", "--seeds", "1", "--replace") == 0
+    assert [file.read_text() for file in theirs] == 3 * ["work"]
+    assert not any(file.exists() for file in ours)
+    assert (OTHER / "results.h5").read_text() == "complete\n"
+
+
+def test_an_index_that_is_none_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    index = Path("runs/paper/index.json")
+    index.parent.mkdir(parents=True)
+    index.write_text('{"of": "somebody"}')
+    assert sweep("two", "--seeds", "1") == 2
+    assert f"{index}: found something else" in capsys.readouterr().err
+    assert index.read_text() == '{"of": "somebody"}'
 
 
 def test_done_needs_results(capsys: pytest.CaptureFixture[str]) -> None:

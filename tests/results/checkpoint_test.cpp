@@ -167,6 +167,44 @@ BOOST_AUTO_TEST_CASE(sets_are_complete_with_their_manifest_and_old_ones_go) {
   BOOST_TEST(complete_sets(checkpoints).empty());
 }
 
+// People name folders by dates, and models' parts are files of such names.
+BOOST_AUTO_TEST_CASE(folders_of_others_are_no_sets_whatever_their_names_are) {
+  const auto put = [&](const char* folder_name, const char* name) {
+    fs::create_directories(checkpoints / folder_name);
+    std::ofstream(checkpoints / folder_name / name) << "three years of work";
+    return checkpoints / folder_name / name;
+  };
+  const fs::path first = write();
+  const std::vector<fs::path> theirs = {
+      put("20251128", "thesis.tex"),         put("202511281530", "user_0.safetensors"),
+      put("000002", "manifest.json"),        put("000002", "user_0.safetensors"),
+      put("20251129", "user_x.safetensors"), put("000777", ".user_0.safetensors.tmp")};
+  fs::create_directory(checkpoints / "20260101");
+  fs::create_directory_symlink(checkpoints / "20251128", checkpoints / "20270101");
+  const fs::path second = write();
+  BOOST_TEST(second.filename().string() == "000003");
+  // Beside what is ours, also in a set's folder.
+  std::ofstream(first / "notes") << "mine";
+  BOOST_TEST((complete_sets(checkpoints) == std::vector<fs::path>{second, first}));
+  keep_newest_sets(checkpoints, 0);
+  BOOST_TEST(complete_sets(checkpoints).empty());
+  BOOST_TEST(!fs::exists(second));
+  BOOST_TEST(!fs::exists(first / "user_0.safetensors"));
+  BOOST_TEST(fs::exists(first / "notes"));
+  for (const fs::path& file : theirs) BOOST_TEST(fs::file_size(file) == 19U, file.string());
+  BOOST_TEST(fs::is_directory(checkpoints / "20260101"));
+  BOOST_TEST(fs::is_symlink(checkpoints / "20270101"));
+}
+
+BOOST_AUTO_TEST_CASE(a_set_whose_manifest_is_damaged_goes_with_the_others) {
+  const fs::path set = write();
+  std::ofstream(set / "manifest.json") << "{";
+  std::ofstream(set / ".user_1.safetensors.0123456789abcdef.tmp") << "half";
+  BOOST_TEST((complete_sets(checkpoints) == std::vector<fs::path>{set}));
+  keep_newest_sets(checkpoints, 0);
+  BOOST_TEST(!fs::exists(set));
+}
+
 BOOST_AUTO_TEST_CASE(a_folder_that_cannot_be_made_is_said) {
   fs::create_directories(folder / "run");
   std::ofstream(checkpoints) << "a file";

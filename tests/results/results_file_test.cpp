@@ -3,12 +3,14 @@
 #include <hdf5_hl.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <csignal>
 #include <fstream>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/sha256.hpp"
 #include "comigs/results/results_file.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -61,9 +63,11 @@ std::vector<double> read(const std::filesystem::path& path, const char* name, st
   return values;
 }
 
-std::size_t entries(const std::filesystem::path& folder) {
-  return static_cast<std::size_t>(
-      std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator()));
+// Without the note of who holds the folder, which is there as long as a file is open.
+std::ptrdiff_t entries(const std::filesystem::path& folder) {
+  return std::count_if(
+      std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator(),
+      [](const auto& entry) { return entry.path().filename() != io::FolderLock::owner_file; });
 }
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -86,7 +90,7 @@ BOOST_FIXTURE_TEST_CASE(users_with_fewer_experts_have_gaps, TemporaryFolder) {
   const std::vector<double> test = read(folder / "results.h5", "perplexity/test", 2);
   BOOST_TEST(test[1] == std::exp(2.0));
   BOOST_TEST(std::isnan(read(folder / "results.h5", "perplexity/train", 2)[0]));
-  BOOST_TEST(entries(folder) == 1U);
+  BOOST_TEST(entries(folder) == 1);
 }
 
 BOOST_FIXTURE_TEST_CASE(runs_without_experts_have_only_gaps, TemporaryFolder) {
@@ -121,6 +125,29 @@ BOOST_FIXTURE_TEST_CASE(one_run_at_a_time_in_a_folder, TemporaryFolder) {
   BOOST_CHECK_NO_THROW(refused());
 }
 
+BOOST_FIXTURE_TEST_CASE(a_run_that_lost_its_folder_writes_nothing_more, TemporaryFolder) {
+  const RunDescription run = description({1});
+  const auto path = folder / "results.h5";
+  ResultsFile file(path, run);
+  file.write_round(rows_of(run, 0));
+  const auto before = sha256_of_file(path);
+  // As another machine does that took it for dead.
+  std::filesystem::remove(folder / io::FolderLock::owner_file);
+  BOOST_CHECK_EXCEPTION(file.write_round(rows_of(run, 1)), IoError,
+                        [](const IoError& error) { return has(error.what(), "this run stops"); });
+  BOOST_TEST(sha256_of_file(path) == before);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_file_without_rounds_goes_where_it_was_made_here, TemporaryFolder) {
+  const RunDescription run = description({1});
+  const auto path = folder / "results.h5";
+  { ResultsFile(path, run).discard_empty(); }
+  BOOST_TEST(!ResultsFile::exists(path));
+  { ResultsFile left(path, run); }
+  { ResultsFile(path, run, ResultsFile::Existing::go_on).discard_empty(); }
+  BOOST_TEST(ResultsFile::exists(path));
+}
+
 BOOST_FIXTURE_TEST_CASE(nothing_is_overwritten, TemporaryFolder) {
   const auto path = folder / "results.h5";
   std::ofstream(path) << "precious";
@@ -136,7 +163,7 @@ BOOST_FIXTURE_TEST_CASE(nothing_is_overwritten, TemporaryFolder) {
 BOOST_FIXTURE_TEST_CASE(leftovers_of_a_killed_run_do_not_disturb, TemporaryFolder) {
   std::ofstream(folder / ".results.h5.0123456789abcdef.tmp") << "half a file";
   ResultsFile file(folder / "results.h5", description({1}));
-  BOOST_TEST(entries(folder) == 1U);
+  BOOST_TEST(entries(folder) == 1);
 }
 
 BOOST_FIXTURE_TEST_CASE(rounds_that_contradict_the_run_are_refused, TemporaryFolder) {
@@ -191,7 +218,7 @@ BOOST_FIXTURE_TEST_CASE(full_disk_keeps_the_rounds_before, TemporaryFolder) {
   BOOST_TEST(has(message, "results.h5"), message);
   BOOST_TEST(has(message, "File too large"), message);
   BOOST_TEST(read(folder / "results.h5", "round", 1)[0] == 0.0);
-  BOOST_TEST(entries(folder) == 1U);
+  BOOST_TEST(entries(folder) == 1);
   file.write_round(rows_of(run, 1), factors);  // with room again, the round can be written
   BOOST_TEST(read(folder / "results.h5", "round", 2)[1] == 1.0);
 }

@@ -14,7 +14,7 @@ namespace comigs {
 [[nodiscard]] std::string sha256(std::string_view text);
 
 /// The same of a file's content, read in pieces. Throws DataError with the file's name where it cannot be
-/// read.
+/// read, IoError where the machine fails.
 [[nodiscard]] std::string sha256_of_file(const std::filesystem::path& path);
 
 }  // namespace comigs

@@ -32,8 +32,12 @@ class AtomicFile {
   /// The bytes reach the disk, then the name, then the folder's entry: after a return no power cut loses the
   /// file.
   void commit();
+  /// The same where nothing has the name; else returns false, and what is there stays.
+  [[nodiscard]] bool commit_if_absent();
 
  private:
+  void synchronise();
+  void give_up_temporary() noexcept;
   void write_some(const std::byte* data, std::size_t size_bytes);
   bool share_blocks(int source);
 
@@ -47,6 +51,13 @@ void write_atomically(const std::filesystem::path& target, std::string_view text
 
 /// The folder's entries reach the disk. Throws IoError.
 void synchronise_folder(const std::filesystem::path& folder);
+
+/// 16 random digits, for names that nobody else has.
+[[nodiscard]] std::string random_hexadecimal();
+[[nodiscard]] bool is_random_hexadecimal(std::string_view text);
+
+/// Whether `name` is one that AtomicFile gives to the temporary file of a target of the name `target_name`.
+[[nodiscard]] bool is_temporary_of(std::string_view name, std::string_view target_name);
 
 /// Removes what AtomicFile left beside `target` in processes that were killed. Only for the one writer of
 /// `target`.

@@ -49,10 +49,12 @@ CheckpointPart write_part(const std::filesystem::path& set, std::size_t user, co
 /// Completes the set. Throws IoError.
 void write_manifest(const std::filesystem::path& set, const CheckpointManifest& manifest);
 
-/// The folder for the next set among those in `checkpoints`, complete or not: 000001, 000002, ...
+/// The folder for the next set after those in `checkpoints`, complete or not: 000001, 000002, ... Numbers
+/// that others have taken are left out.
 [[nodiscard]] std::filesystem::path next_set(const std::filesystem::path& checkpoints);
-/// The complete sets, newest first.
+/// The complete sets, newest first: folders of such names in which nobody's checkpoint lies are none.
 [[nodiscard]] std::vector<std::filesystem::path> complete_sets(const std::filesystem::path& checkpoints);
+/// Removes the set's files; what else lies in its folder stays, and then the folder.
 void remove_set(const std::filesystem::path& set);
 /// Removes all sets but the newest `count` complete ones.
 void keep_newest_sets(const std::filesystem::path& checkpoints, std::size_t count);

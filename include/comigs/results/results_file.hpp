@@ -49,8 +49,10 @@ class ResultsFile {
 
   /// Creates the file without rounds, or goes on with one that is there; whether that is of the same run is
   /// for the caller to see (`found`). Throws ConfigError where there is one that is refused or another
-  /// process writes into its folder, DataError where one cannot be read.
-  ResultsFile(std::filesystem::path path, RunDescription run, Existing existing = Existing::refuse);
+  /// process writes into its folder, DataError where one cannot be read. `held`: the lock of the file's
+  /// folder, which outlives this; none: the file takes it itself.
+  ResultsFile(std::filesystem::path path, RunDescription run, Existing existing = Existing::refuse,
+              const io::FolderLock* held = nullptr);
 
   [[nodiscard]] static bool exists(const std::filesystem::path& path);
   /// Of the arrays: at least one expert, even where no user has any.
@@ -67,9 +69,12 @@ class ResultsFile {
   /// or base have `moved`, the configuration names their new places. Throws IoError.
   void note_resumption(bool moved);
 
+  /// Removes a file that this object has made and written no round into.
+  void discard_empty();
+
   /// Adds a round; `rows[i]` is user i's, `factors[i]` what it has trained (`factors` empty: not stored this
   /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
-  /// contradict the run.
+  /// contradict the run, IoError where the folder is no longer held.
   void write_round(const std::vector<UserRound>& rows,
                    const std::vector<std::vector<ParameterView>>& factors = {});
 
@@ -78,7 +83,8 @@ class ResultsFile {
              const std::vector<std::vector<ParameterView>>& factors) const;
 
   std::filesystem::path path_;
-  io::FolderLock lock_;  ///< of the file's folder: the next version is made from the last one of this run
+  std::optional<io::FolderLock> own_lock_;
+  const io::FolderLock* lock_;  ///< of the file's folder: rounds are added to what this run wrote before
   RunDescription run_;
   RoundShape shape_;
   std::optional<RunRecord> found_;
