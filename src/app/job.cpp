@@ -1,6 +1,7 @@
 #include "job.hpp"
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
@@ -22,6 +23,8 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   job.architecture = model::read_architecture(job.config.model.folder);
   federation::settle_experts(*job.method, job.config, job.architecture);
   federation::check_method(*job.method, job.config);
+  if (const std::string limits = federation::limits_of_top_k(*job.method, job.config.users); !limits.empty())
+    spdlog::info(limits);
   job.users = federation::user_models(*job.method, job.config.users);
   federation::check_base(job.config, job.manifest, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
