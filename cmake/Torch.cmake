@@ -35,6 +35,14 @@ if(COMIGS_CUDA STREQUAL ON)
     message(FATAL_ERROR "the CUDA back end is on, but this LibTorch has none (${COMIGS_TORCH}); "
                         "configure with -DCOMIGS_CUDA=OFF or install a LibTorch with CUDA")
   endif()
+  # A process has one CUDA runtime, LibTorch's: our kernels must be built for its major version.
+  file(STRINGS "${COMIGS_TORCH}/lib/libc10_cuda.so" runtime REGEX "libcudart[^ ]*\\.so\\.[0-9]+" LIMIT_COUNT 1)
+  string(REGEX REPLACE ".*libcudart[^ ]*\\.so\\.([0-9]+).*" "\\1" runtime "${runtime}")
+  if(runtime AND NOT runtime EQUAL CUDAToolkit_VERSION_MAJOR)
+    message(FATAL_ERROR "the CUDA toolkit is ${CUDAToolkit_VERSION} (${CMAKE_CUDA_COMPILER}), but LibTorch was built with "
+                        "CUDA ${runtime}. Set CUDACXX to an nvcc of CUDA ${runtime}, install a LibTorch for CUDA "
+                        "${CUDAToolkit_VERSION_MAJOR}, or configure with -DCOMIGS_CUDA=OFF.")
+  endif()
   # libtorch_cuda itself is loaded by those processes that use a GPU (see src/model/device.cpp).
   target_link_libraries(comigs_torch INTERFACE ${COMIGS_TORCH}/lib/libc10_cuda.so CUDA::cudart ${CMAKE_DL_LIBS})
   target_compile_definitions(comigs_torch INTERFACE COMIGS_CUDA)

@@ -60,12 +60,13 @@ def entropy_over_rounds(group: Group) -> Figure | None:
 
 
 def _most_entropy(group: Group, user: str) -> float:
-    """The entropy of an even gate over the user's top-k experts."""
+    """The entropy of an even gate over the user's top-k experts; top-1 gates are of a softmax over all."""
     run = group.runs[0]
     experts, top_k = (run.array("users", name) for name in ("experts", "top_k"))
     if experts is None or top_k is None:
         return 0.0
-    return math.log(max(1, min(int(experts.sel(user=user)), int(top_k.sel(user=user)))))
+    held, active = int(experts.sel(user=user)), int(top_k.sel(user=user))
+    return math.log(max(1, held if active == 1 else min(held, active)))
 
 
 # Words ------------------------------------------------------------------------------------------------------

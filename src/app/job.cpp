@@ -1,5 +1,6 @@
 #include "job.hpp"
 
+#include "comigs/base/log.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/federation/budgets.hpp"
@@ -21,6 +22,8 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   federation::settle_experts(*job.method, job.config, job.architecture);
   federation::check_method(*job.method, job.config);
   federation::check_experts_given(*job.method, job.config, settings);
+  if (const std::string limits = federation::limits_of_top_k(*job.method, job.config.users); !limits.empty())
+    spdlog::info(limits);
   job.users = federation::user_models(*job.method, job.config.users);
   job.remark = federation::idle_options(*job.method, job.config, job.users, settings);
   federation::check_base(job.config, job.manifest, job.architecture);

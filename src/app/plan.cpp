@@ -18,6 +18,7 @@
 #include "comigs/model/device.hpp"
 #include "comigs/train/calibration.hpp"
 #include "command.hpp"
+#include "device_choice.hpp"
 #include "plan_report.hpp"
 #include "reckoning.hpp"
 
@@ -43,7 +44,9 @@ double held_up(const Job& job, int threads, const c10::Device& device) {
 Place find_place(const config::Run& run, int threads) {
   model::set_up_host(threads);
   const bool visible = model::visible_gpus() > 0;
-  if (run.device == config::DeviceChoice::cpu || (run.device == config::DeviceChoice::automatic && !visible))
+  const bool automatic = run.device == config::DeviceChoice::automatic;
+  if (automatic && !visible) warn_of_unused_gpu("this machine");
+  if (run.device == config::DeviceChoice::cpu || (automatic && !visible))
     return {.memory_bytes = comm::memory_bytes()};
   if (!visible) return {.device = c10::DeviceType::CUDA, .visible = false};
   const c10::Device device = model::bind_gpu(0);

@@ -149,9 +149,12 @@ Summation::Summation(Summation&&) noexcept = default;
 Summation& Summation::operator=(Summation&&) noexcept = default;
 
 void Summation::all_sum(const Communicator& communicator, std::span<float> values) {
-  if (buffers_->memory == Memory::host) {
-    buffers_->all_sum_on_host(communicator, values);
-  } else if (buffers_->sums == Sums::any_order && mpi_reads_device_memory()) {
+  if (buffers_->memory == Memory::host) return buffers_->all_sum_on_host(communicator, values);
+#ifdef COMIGS_CUDA
+  // Neither MPI nor a copy waits for the streams that these values may still be written on.
+  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+#endif
+  if (buffers_->sums == Sums::any_order && mpi_reads_device_memory()) {
     all_sum_any_order(communicator, values);
   } else {
     buffers_->all_sum_staged(communicator, values);

@@ -123,7 +123,10 @@ constexpr Option<Job> options[] = {
     user.option<&User::lora_rank>("lora_rank", "N", "rank of every LoRA", between(1, 4096)),
     user.option<&User::lora_alpha>("lora_alpha", "NUMBER", "LoRA's scale: gamma = alpha / sqrt(rank)",
                                    above(0)),
-    user.option<&User::top_k>("top_k", "N", "experts active for a token", between(1, 64)),
+    user.option<&User::top_k>("top_k", "N",
+                              "experts active for a token, weighted by a softmax over their logits; 1 of "
+                              "several: by its probability among all. At most the user's experts",
+                              between(1, 64)),
     user.option<&User::batch_sequences>("batch_sequences", "SEQUENCES", "sequences of a step",
                                         between(1, most)),
     user.option<&User::micro_batch_sequences>(

@@ -118,6 +118,22 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
   });
 }
 
+bool sends_to_more_than_it_has(const Method& method, const config::User& user) {
+  const bool said = user.top_k != config::User().top_k;
+  return said && method.gate == model::Gate::top_k && user.top_k > method.experts.value_or(user.experts);
+}
+
+// Users of unlike resources may share one top_k; that of a user who has the most experts must be possible.
+void check_top_k(const Method& method, const std::vector<config::User>& users) {
+  std::int64_t most = method.experts.value_or(0);
+  for (const config::User& user : users) most = std::max(most, method.experts.value_or(user.experts));
+  refuse_users(users, [&](const config::User& user) -> std::string {
+    if (!sends_to_more_than_it_has(method, user) || user.top_k <= most) return {};
+    return fmt::format("top_k = {}: no user has more than {} expert{}; expected at most {}", user.top_k, most,
+                       most == 1 ? "" : "s", most);
+  });
+}
+
 bool shares_anything(const Method& method) {
   return method.attention_shared || method.experts_shared != Sharing::none;
 }
@@ -224,8 +240,18 @@ std::vector<model::UserModel> user_models(const Method& method, const std::vecto
   return models;
 }
 
+std::string limits_of_top_k(const Method& method, const std::vector<config::User>& users) {
+  std::vector<std::size_t> limited;
+  for (std::size_t i = 0; i < users.size(); ++i)
+    if (sends_to_more_than_it_has(method, users[i])) limited.push_back(i);
+  if (limited.empty()) return {};
+  return fmt::format("top_k: fewer experts than that has user {}: all of them take each of its tokens",
+                     fmt::join(limited, ", "));
+}
+
 void check_method(const Method& method, const config::Config& config) {
   check_experts(method, config.users);
+  check_top_k(method, config.users);
   check_ranks(method, config.users);
   check_one_model(method, config.users);
   check_options(method, config.method);

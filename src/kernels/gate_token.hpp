@@ -17,6 +17,9 @@ COMIGS_HOST_DEVICE inline bool is_chosen(const float* logits, const GateShape& s
   return before < shape.active;
 }
 
+// A softmax over one chosen expert would be 1 whatever the router says, which would then learn nothing.
+COMIGS_HOST_DEVICE inline bool shares_of_all(const GateShape& shape) { return shape.active == 1; }
+
 template <class Real>
 COMIGS_HOST_DEVICE inline void gate_forward_token(const GateForward& pass, std::int64_t token) {
   const std::int64_t first = token * pass.shape.experts;
@@ -32,17 +35,20 @@ COMIGS_HOST_DEVICE inline void gate_forward_token(const GateForward& pass, std::
     sum += exponential;
     sum_chosen += chosen ? exponential : Real{0};
   }
+  const Real whole = shares_of_all(pass.shape) ? sum : sum_chosen;
   for (std::int64_t e = 0; e < pass.shape.experts; ++e) {
     const Real exponential = std::exp(static_cast<Real>(logits[e]) - largest);
     pass.probabilities[first + e] = static_cast<float>(exponential / sum);
-    pass.gate[first + e] = pass.chosen[first + e] != 0 ? static_cast<float>(exponential / sum_chosen) : 0.0f;
+    pass.gate[first + e] = pass.chosen[first + e] != 0 ? static_cast<float>(exponential / whole) : 0.0f;
   }
 }
 
-// Of a softmax p with gradient d: d_logit = p (d - sum_j p_j d_j). An expert that is not chosen has gate 0.
+// Of a softmax p with gradient d: d_logit = p (d - sum_j p_j d_j). An expert that is not chosen has gate 0,
+// and its d is 0.
 template <class Real>
 COMIGS_HOST_DEVICE inline void gate_backward_token(const GateBackward& pass, std::int64_t token) {
   const std::int64_t first = token * pass.shape.experts;
+  const float* shares = shares_of_all(pass.shape) ? pass.probabilities : pass.gate;
   Real gate_mean = 0, probability_mean = 0;
   for (std::int64_t e = 0; e < pass.shape.experts; ++e) {
     if (pass.d_gate != nullptr)
@@ -53,9 +59,10 @@ COMIGS_HOST_DEVICE inline void gate_backward_token(const GateBackward& pass, std
   }
   for (std::int64_t e = 0; e < pass.shape.experts; ++e) {
     Real d_logit = 0;
-    if (pass.d_gate != nullptr)
-      d_logit +=
-          static_cast<Real>(pass.gate[first + e]) * (static_cast<Real>(pass.d_gate[first + e]) - gate_mean);
+    if (pass.d_gate != nullptr) {
+      const Real d_gate = pass.gate[first + e] != 0.0f ? static_cast<Real>(pass.d_gate[first + e]) : Real{0};
+      d_logit += static_cast<Real>(shares[first + e]) * (d_gate - gate_mean);
+    }
     if (pass.d_probabilities != nullptr)
       d_logit += static_cast<Real>(pass.probabilities[first + e]) *
                  (static_cast<Real>(pass.d_probabilities[e]) - probability_mean);

@@ -16,7 +16,7 @@ namespace {
 struct Family {
   const char* name;  // Hugging Face's model_type
   Architecture (*read)(const nlohmann::json&, const std::filesystem::path&);
-  std::unique_ptr<BaseModel> (*make)(const Architecture&, const WeightSource&);
+  std::unique_ptr<BaseModel> (*make)(const Architecture&, const WeightSource&, std::optional<at::ScalarType>);
   std::vector<WeightSpec> (*weights)(const Architecture&);
   std::string (*config)(const Architecture&);
 };
@@ -51,8 +51,9 @@ Architecture read_architecture(const std::filesystem::path& folder) {
   return find_family(type->get<std::string>(), file.string()).read(config, file);
 }
 
-std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights) {
-  return find_family(architecture.family, "architecture").make(architecture, weights);
+std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights,
+                                           std::optional<at::ScalarType> activations) {
+  return find_family(architecture.family, "architecture").make(architecture, weights, activations);
 }
 
 std::vector<WeightSpec> weight_specs(const Architecture& architecture) {
@@ -60,10 +61,11 @@ std::vector<WeightSpec> weight_specs(const Architecture& architecture) {
 }
 
 std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype,
-                                           const at::Device& device) {
+                                           const at::Device& device,
+                                           std::optional<at::ScalarType> activations) {
   // The configuration first: a folder that is no model at all is told by it.
   const Architecture architecture = read_architecture(folder);
-  return make_base_model(architecture, open_weights(folder, dtype, device));
+  return make_base_model(architecture, open_weights(folder, dtype, device), activations);
 }
 
 std::string config_json(const Architecture& architecture) {

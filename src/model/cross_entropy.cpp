@@ -75,9 +75,13 @@ class CrossEntropyFunction : public torch::autograd::Function<CrossEntropyFuncti
 
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor factor = (outputs[0] / saved[2]).to(at::kFloat);
+    // Of one dimension, so that bfloat16 times it is worked out in float32: a number without any would be
+    // rounded to bfloat16 first, and all gradients be off alike.
+    const at::Tensor factor = (outputs[0] / saved[2]).to(at::kFloat).view(1);
     const auto scaled = [&](const at::Tensor& gradient) {
-      return gradient.defined() ? gradient * factor.to(gradient.scalar_type()) : gradient;
+      if (!gradient.defined()) return gradient;
+      at::Tensor product = at::empty_like(gradient);
+      return at::mul_out(product, gradient, factor);
     };
     return {scaled(saved[0]), scaled(saved[1]), at::Tensor()};
   }

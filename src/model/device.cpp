@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <latch>
 #include <string>
@@ -36,12 +37,67 @@ int visible_gpus() {
 #endif
 }
 
+namespace {
+
+// What comigs was built with; 0: without CUDA.
+constexpr int cuda_version =
+#ifdef COMIGS_CUDA
+    CUDART_VERSION / 1000;
+#else
+    0;
+#endif
+
+// Of the driver's first line, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb ..."; empty
+// where there is none.
+std::string driver_version(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  std::string word;
+  while (stream >> word)
+    if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos)
+      return word;
+  return {};
+}
+
+// The oldest driver, by its first number, that runs programs of a CUDA version; 0: not known.
+int oldest_driver(int cuda) { return cuda == 12 ? 525 : cuda == 13 ? 580 : 0; }
+
+bool has_nvidia_devices(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("nvidia") && name.size() > 6 &&
+        name.find_first_not_of("0123456789", 6) == std::string::npos)
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string why_no_gpu(const std::filesystem::path& root) {
+  if (!has_nvidia_devices(root / "dev")) return {};
+  if (cuda_version == 0) return "this comigs was built without CUDA (the preset 'cuda' builds it)";
+  const std::string driver = driver_version(root / "proc/driver/nvidia/version");
+  const int oldest = oldest_driver(cuda_version);
+  if (!driver.empty() && std::atoi(driver.c_str()) < oldest)
+    return fmt::format(
+        "NVIDIA's driver {} is too old: CUDA {}, which this comigs was built with, needs {} or newer", driver,
+        cuda_version, oldest);
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return fmt::format("the driver{}{} shows none to this process ({})", driver.empty() ? "" : " ", driver,
+                     visible != nullptr ? fmt::format("CUDA_VISIBLE_DEVICES={}", visible)
+                                        : std::string("does the job ask for one?"));
+}
+
 c10::Device bind_gpu([[maybe_unused]] int local_rank) {
 #ifdef COMIGS_CUDA
   const int gpus = visible_gpus();
-  if (gpus == 0)
+  if (gpus == 0) {
+    const std::string why = why_no_gpu();
     throw ConfigError(
-        "--device cuda: no CUDA device is visible to this rank; use --device cpu or give the job GPUs");
+        fmt::format("--device cuda: no CUDA device is visible to this rank{}{}; use --device cpu{}",
+                    why.empty() ? "" : ": ", why, why.empty() ? " or give the job GPUs" : ""));
+  }
   // Its kernels register themselves when it is loaded, before LibTorch looks for them for the first time.
   // Linked, it would cost every process 130 MB of its own and a second to start, also where nothing runs on a
   // GPU.
@@ -53,6 +109,8 @@ c10::Device bind_gpu([[maybe_unused]] int local_rank) {
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
   at::globalContext().setDeterministicAlgorithms(true, false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
+  // Partial sums of products that are split, gradients above all, would else be added in bfloat16.
+  at::globalContext().setAllowBF16ReductionCuBLAS(false);
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   // Of its own: work can be recorded (see recording.hpp) on any stream but the default one.
   c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, index));

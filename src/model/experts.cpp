@@ -31,6 +31,7 @@ LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const
   if (!user_model.routed()) {
     const double share = 1.0 / static_cast<double>(user_model.experts);
     return {.gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
+            .distribution = {},
             .chosen = {},
             .load = {},
             .probability = {}};
@@ -43,8 +44,9 @@ at::Tensor expert_mlp(const at::Tensor& x, const FrozenMlp& mlp, const LayerPara
                       const UserModel& user_model, std::vector<LayerRouting>& routing) {
   if (user_model.gate == Gate::none) return plain_mlp(x, mlp);
   LayerRouting decided = route(x, parameters, user_model);
+  const at::Tensor sum = user_model.gates_sum_to_one() ? at::Tensor() : decided.gate.sum(-1, true);
   at::Tensor y = mixture_mlp(x, decided.gate, mlp,
-                             side_by_side(parameters.experts, user_model.scale(), x.scalar_type()));
+                             side_by_side(parameters.experts, user_model.scale(), x.scalar_type()), sum);
   if (user_model.routed()) routing.push_back(std::move(decided));
   return y;
 }

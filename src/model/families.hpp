@@ -17,6 +17,7 @@ namespace comigs::model {
 /// The config.json that transformers reads back to the same architecture.
 [[nodiscard]] std::string gpt2_config(const Architecture& architecture);
 [[nodiscard]] std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture,
-                                                   const WeightSource& weights);
+                                                   const WeightSource& weights,
+                                                   std::optional<at::ScalarType> activations);
 
 }  // namespace comigs::model

@@ -22,7 +22,7 @@ kernels::GateShape shape_of(const at::Tensor& gate, std::int64_t active) {
 
 class GateFunction : public torch::autograd::Function<GateFunction> {
  public:
-  // gate [n, E], probability [E], load [E], chosen [n, E]
+  // gate [n, E], probability [E], load [E], chosen [n, E], probabilities [n, E]
   static variable_list forward(AutogradContext* context, const at::Tensor& router_logits,
                                std::int64_t active) {
     const at::Tensor logits = router_logits.contiguous(), probabilities = at::empty_like(logits),
@@ -48,9 +48,9 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
     const at::Tensor share = means[0].clone(), probability = means[1].clone();
     context->save_for_backward({probabilities, gate});
     context->saved_data["active"] = active;
-    context->mark_non_differentiable({share, chosen});
+    context->mark_non_differentiable({share, chosen, probabilities});
     context->set_materialize_grads(false);
-    return {gate, probability, share, chosen};
+    return {gate, probability, share, chosen, probabilities};
   }
 
   static variable_list backward(AutogradContext* context, variable_list outputs) {
@@ -84,7 +84,11 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
 
 LayerRouting top_k_gate(const at::Tensor& logits, std::int64_t active) {
   const variable_list outputs = GateFunction::apply(logits, active);
-  return {.gate = outputs[0], .chosen = outputs[3], .load = outputs[2], .probability = outputs[1]};
+  return {.gate = outputs[0],
+          .distribution = active == 1 ? outputs[4] : outputs[0],
+          .chosen = outputs[3],
+          .load = outputs[2],
+          .probability = outputs[1]};
 }
 
 }  // namespace comigs::model

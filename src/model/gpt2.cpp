@@ -19,11 +19,13 @@ struct Layer {
 
 class Gpt2 : public BaseModel {
  public:
-  Gpt2(const Architecture& architecture, const WeightSource& source) : architecture_(architecture) {
+  Gpt2(const Architecture& architecture, const WeightSource& source,
+       std::optional<at::ScalarType> activations)
+      : architecture_(architecture) {
     std::map<std::string, at::Tensor> weights;
     for (const WeightSpec& spec : gpt2_weights(architecture_)) weights[spec.name] = source(spec);
     embedding_ = weights.at("wte.weight");
-    activations_ = activation_type(embedding_.scalar_type(), embedding_.device());
+    activations_ = activations.value_or(activation_type(embedding_.scalar_type(), embedding_.device()));
     positions_ = weights.at("wpe.weight");
     // Biases and norms, which are small, are kept in the activations' precision; matrices stay where they
     // are.
@@ -106,8 +108,9 @@ class Gpt2 : public BaseModel {
 
 }  // namespace
 
-std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture, const WeightSource& weights) {
-  return std::make_unique<Gpt2>(architecture, weights);
+std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture, const WeightSource& weights,
+                                     std::optional<at::ScalarType> activations) {
+  return std::make_unique<Gpt2>(architecture, weights, activations);
 }
 
 }  // namespace comigs::model

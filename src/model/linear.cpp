@@ -47,10 +47,11 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
 
 }  // namespace
 
-void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor,
-                  const at::Tensor& bias) {
-  const at::Tensor ones = at::ones({reduced.size(0), 1}, reduced.options());
-  y.addmm_(at::cat({reduced, ones}, 1), at::cat({factor, bias.unsqueeze(0)}));
+void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor, const at::Tensor& bias,
+                  const at::Tensor& times) {
+  const at::Tensor column =
+      times.defined() ? times.to(reduced.scalar_type()) : at::ones({reduced.size(0), 1}, reduced.options());
+  y.addmm_(at::cat({reduced, column}, 1), at::cat({factor, bias.unsqueeze(0)}));
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const Lora* lora,

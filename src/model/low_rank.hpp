@@ -5,7 +5,9 @@
 
 namespace comigs::model {
 
-/// y [n, out] += reduced [n, R] factor [R, out] + bias [out], in one pass over y: the bias is one more rank.
-void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor, const at::Tensor& bias);
+/// y [n, out] += reduced [n, R] factor [R, out] + times [n, 1] bias [out], in one pass over y: the bias is
+/// one more rank. Undefined `times`: 1.
+void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor, const at::Tensor& bias,
+                  const at::Tensor& times = {});
 
 }  // namespace comigs::model

@@ -16,6 +16,7 @@ using torch::autograd::variable_list;
 enum Input {
   in_x,
   in_gate,
+  in_gate_sum,
   in_up,
   in_up_bias,
   in_down,
@@ -31,15 +32,17 @@ enum Input {
 class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate,
-                            const at::Tensor& up, const at::Tensor& up_bias, const at::Tensor& down,
-                            const at::Tensor& down_bias, const at::Tensor& up_A, const at::Tensor& up_B,
-                            const at::Tensor& down_A, const at::Tensor& down_B, double scale) {
+                            const at::Tensor& gate_sum, const at::Tensor& up, const at::Tensor& up_bias,
+                            const at::Tensor& down, const at::Tensor& down_bias, const at::Tensor& up_A,
+                            const at::Tensor& up_B, const at::Tensor& down_A, const at::Tensor& down_B,
+                            double scale) {
     const at::Tensor hidden = at::addmm(up_bias, x, up.to(x.scalar_type()));  // [n, F]
     const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);                    // [n, E R]
     const auto [mixed, weighted] = mix_activations({hidden, reduced, gate, up_B, down_A});
     at::Tensor y = mixed.mm(down.to(x.scalar_type()));
-    add_low_rank(y, weighted, down_B.t().mul(scale), down_bias);
-    context->save_for_backward({x, gate, up, down, up_A, up_B, down_A, down_B, hidden, reduced, weighted});
+    add_low_rank(y, weighted, down_B.t().mul(scale), down_bias, gate_sum);
+    context->save_for_backward(
+        {x, gate, up, down, down_bias, up_A, up_B, down_A, down_B, hidden, reduced, weighted});
     context->saved_data["scale"] = scale;
     return y;
   }
@@ -47,9 +50,9 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
   // d_ marks the gradient of the loss with respect to what follows.
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     const variable_list saved = context->get_saved_variables();
-    const at::Tensor &x = saved[0], &gate = saved[1], &up = saved[2], &down = saved[3], &up_A = saved[4],
-                     &up_B = saved[5], &down_A = saved[6], &down_B = saved[7], &hidden = saved[8],
-                     &reduced = saved[9], &weighted = saved[10];
+    const at::Tensor &x = saved[0], &gate = saved[1], &up = saved[2], &down = saved[3], &down_bias = saved[4],
+                     &up_A = saved[5], &up_B = saved[6], &down_A = saved[7], &down_B = saved[8],
+                     &hidden = saved[9], &reduced = saved[10], &weighted = saved[11];
     const double scale = context->saved_data["scale"].toDouble();
     const auto needs = [&](Input input) { return context->needs_input_grad(input); };
     const auto dtype = x.scalar_type();
@@ -61,6 +64,7 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     variable_list gradients(inputs);
     if (needs(in_x)) gradients[in_x] = d.hidden.mm(up.to(dtype).t()).addmm_(d_reduced, up_A);
     gradients[in_gate] = d.gate;
+    if (needs(in_gate_sum)) gradients[in_gate_sum] = d_y.mv(down_bias).to(at::kFloat).unsqueeze(1);
     if (needs(in_up_A)) gradients[in_up_A] = d_reduced.t().mm(x);
     gradients[in_up_B] = d.up_B;
     gradients[in_down_A] = d.down_A;
@@ -72,8 +76,9 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
 }  // namespace
 
 at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const FrozenMlp& mlp,
-                       const ExpertFactors& factors) {
-  return MixtureFunction::apply(x, gate, mlp.up, mlp.up_bias, mlp.down, mlp.down_bias, factors.up_A,
+                       const ExpertFactors& factors, const at::Tensor& gate_sum) {
+  const at::Tensor sum = gate_sum.defined() ? gate_sum : at::ones({x.size(0), 1}, x.options());
+  return MixtureFunction::apply(x, gate, sum, mlp.up, mlp.up_bias, mlp.down, mlp.down_bias, factors.up_A,
                                 factors.up_B, factors.down_A, factors.down_B, factors.scale);
 }
 

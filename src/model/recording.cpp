@@ -16,6 +16,14 @@ namespace comigs::model {
 
 namespace allocator = c10::cuda::CUDACachingAllocator;
 
+namespace {
+
+void warn_not_recorded(const std::exception& error) {
+  spdlog::warn("passes are not recorded as CUDA graphs and take longer to launch: {}", first_line(error));
+}
+
+}  // namespace
+
 // A private pool of LibTorch's allocator. A graph's kernels have the addresses of its tensors in them: nobody
 // else may get these, and the pool gives nothing back as long as it lives.
 class RecordingMemory::Pool {
@@ -101,7 +109,7 @@ class Recording::Graph {
       C10_CUDA_CHECK(cudaGraphInstantiate(&graph_, captured.graph, 0));
       return true;
     } catch (const std::exception& error) {
-      spdlog::warn("passes are not recorded as CUDA graphs and take longer to launch: {}", first_line(error));
+      warn_not_recorded(error);
       return false;
     }
   }
@@ -132,8 +140,15 @@ class Recording::Graph {
   cudaGraphExec_t graph_ = nullptr;
 };
 
-RecordingMemory::RecordingMemory(const c10::Device& device)
-    : pool_(device.is_cuda() ? std::make_unique<Pool>(device.index()) : nullptr) {}
+// An allocator without private pools (PYTORCH_CUDA_ALLOC_CONF=backend:cudaMallocAsync) refuses.
+RecordingMemory::RecordingMemory(const c10::Device& device) {
+  if (!device.is_cuda()) return;
+  try {
+    pool_ = std::make_unique<Pool>(device.index());
+  } catch (const std::exception& error) {
+    warn_not_recorded(error);
+  }
+}
 
 Recording::Recording(RecordingMemory& memory)
     : graph_(memory.pool_ ? std::make_unique<Graph>(*memory.pool_) : nullptr) {}

@@ -73,11 +73,13 @@ void add_expert_arrays(std::vector<ArrayDescription>& arrays) {
       {"routing/score", Type::float32, by_expert, "1", "mean gate weight over the tokens of the test split"});
   arrays.push_back({"routing/load", Type::float32, by_expert, "1",
                     "fraction of the tokens of the test split with the expert in their top-k"});
-  arrays.push_back({"routing/entropy",
-                    Type::float32,
-                    {"round", "user", "layer"},
-                    "nat",
-                    "mean entropy of the gate over the tokens of the test split"});
+  arrays.push_back(
+      {"routing/entropy",
+       Type::float32,
+       {"round", "user", "layer"},
+       "nat",
+       "mean entropy of the gate over the tokens of the test split; top-1 of several experts: of "
+       "the softmax over all of them"});
   arrays.push_back({"expert/update_norm",
                     Type::float32,
                     {"round", "user", "layer", "expert", "projection"},

@@ -21,7 +21,7 @@ class RoutingSums {
     if (routing.empty()) return;
     std::vector<at::Tensor> rows;
     for (const model::LayerRouting& layer : routing) {
-      const at::Tensor entropy = -at::xlogy(layer.gate, layer.gate).sum(-1, true);
+      const at::Tensor entropy = -at::xlogy(layer.distribution, layer.distribution).sum(-1, true);
       const at::Tensor columns =
           at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
       rows.push_back((columns * mask.unsqueeze(1)).sum(0, false, at::kDouble));

@@ -103,7 +103,9 @@ class Mixture(nn.Module):
             gate = logits.softmax(-1).to(x.dtype)
             mixed = sum(gate[:, e : e + 1] * expert(tokens) for e, expert in enumerate(self.experts))
             return mixed.view_as(x)
-        gate = values.softmax(-1).to(x.dtype)
+        # Switch Transformers: one expert alone is weighted with its probability among all.
+        gate = values.softmax(-1) if self.top_k > 1 else logits.softmax(-1).gather(-1, chosen)
+        gate = gate.to(x.dtype)
         mixed = torch.zeros_like(tokens)
         for e, expert in enumerate(self.experts):
             rows, slots = torch.where(chosen == e)

@@ -157,6 +157,27 @@ BOOST_AUTO_TEST_CASE(a_fixed_number_of_experts_is_insisted_on) {
   BOOST_TEST(refusal("comigs-1gxs", users_with({4, 3, 1})).empty());
 }
 
+BOOST_AUTO_TEST_CASE(nobody_is_asked_for_more_experts_than_anybody_has) {
+  const auto with = [](const std::vector<std::int64_t>& experts, std::int64_t top_k) {
+    std::vector<config::User> users = users_with(experts);
+    for (config::User& user : users) user.top_k = top_k;
+    return users;
+  };
+  check_contains(refusal("comigs-1g1s", with({2, 2}, 5)),
+                 {"[user.0] top_k = 5", "more than 2 experts", "at most 2"});
+  check_contains(refusal("comigs-1gxs", with({1, 1}, 3)), {"top_k = 3", "more than 1 expert;"});
+  BOOST_TEST(refusal("comigs-1gxs", with({1, 1}, 2)).empty());  // as it is unsaid
+  BOOST_TEST(refusal("comigs-1gxs", with({4, 3, 1}, 4)).empty());
+  check_contains(refusal("comigs-1gxs", with({4, 3, 1}, 5)), {"[user.0] top_k = 5", "at most 4"});
+  const auto told = [&](const char* method, const std::vector<config::User>& users) {
+    return limits_of_top_k(find_method(method), users);
+  };
+  check_contains(told("comigs-1gxs", with({4, 3, 1}, 4)), {"top_k", "user 1, 2"});
+  BOOST_TEST(told("comigs-1gxs", with({4, 3, 1}, 1)).empty());
+  BOOST_TEST(told("comigs-1gxs", with({4, 3, 1}, 2)).empty());
+  BOOST_TEST(told("fedavg", with({2, 2}, 5)).empty());
+}
+
 BOOST_AUTO_TEST_CASE(what_is_averaged_needs_one_rank_and_alpha) {
   std::vector<config::User> users = users_with({2, 2, 2});
   users[2].lora_rank = 4;

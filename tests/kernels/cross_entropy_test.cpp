@@ -108,7 +108,7 @@ BOOST_AUTO_TEST_CASE(a_real_vocabulary) {
   compare(Chunk<float>(2, 50257, 3.0f), 2e-6);
   compare(Chunk<Bfloat16>(2, 50257, 3.0f), 4e-3);
   // With as many threads as are launched.
-  Chunk<Bfloat16> chunk(4, 50257, 3.0f), expected = chunk;
+  Chunk<Bfloat16> chunk(12, 50257, 3.0f), expected = chunk;
   on_device<1024>(chunk, true, Order::backwards);
   reference(expected, true);
   check_close("losses", chunk.losses, expected.losses, 1e-6);

@@ -60,7 +60,8 @@ struct Result {
 const std::vector<GateShape> shapes{{1, 1, 1},  {9, 2, 1},  {9, 2, 2},   {33, 5, 2},   {300, 8, 1},
                                     {70, 8, 2}, {70, 8, 8}, {20, 64, 2}, {257, 16, 3}, {0, 4, 2}};
 
-// The definition as PyTorch would be asked for it: sort, keep K, softmax over what is kept.
+// The definition as PyTorch would be asked for it: sort, keep K, softmax over what is kept; of a single one,
+// what it has of the softmax over all.
 void check_definition(const Problem& problem, const Result& result) {
   const auto E = static_cast<std::size_t>(problem.shape.experts);
   for (std::size_t first = 0; first < problem.size(); first += E) {
@@ -77,6 +78,7 @@ void check_definition(const Problem& problem, const Result& result) {
       all += exponential(order[i]);
       if (static_cast<std::int64_t>(i) < problem.shape.active) kept += exponential(order[i]);
     }
+    if (problem.shape.active == 1) kept = all;
     for (std::size_t i = 0; i < E; ++i) {
       const std::size_t e = order[i];
       const bool chosen = static_cast<std::int64_t>(i) < problem.shape.active;
@@ -93,7 +95,7 @@ void check_definition(const Problem& problem, const Result& result) {
 
 BOOST_AUTO_TEST_SUITE(gate_kernels)
 
-BOOST_AUTO_TEST_CASE(shares_are_the_softmax_of_the_chosen) {
+BOOST_AUTO_TEST_CASE(shares_are_of_the_softmax) {
   for (const GateShape& shape : shapes) {
     const Problem problem(shape);
     Result fast(problem), reference(problem);
@@ -173,6 +175,30 @@ BOOST_AUTO_TEST_CASE(backward_is_the_slope) {
                                   static_cast<double>(result.d_logits[i]),
                               2e-4);
       }
+}
+
+// Of two experts, one of which is chosen, the gate is the logistic function of the logits' distance.
+BOOST_AUTO_TEST_CASE(a_single_choice_has_its_probability_for_a_share_and_a_slope) {
+  Problem problem({2, 2, 1});
+  problem.logits = {0.25f, -0.5f, -1.0f, 1.0f};
+  problem.d_gate = {2.0f, 100.0f, 100.0f, -3.0f};
+  Result result(problem);
+  gate_forward(result.forward(problem), 0, 2);
+  GateBackward pass = result.backward(problem);
+  pass.d_probabilities = nullptr;
+  gate_backward(pass, 0, 2);
+  const double first = 1.0 / (1.0 + std::exp(-0.75)), second = 1.0 / (1.0 + std::exp(-2.0));
+  const std::vector<double> gate = {first, 0.0, 0.0, second},
+                            slope = {2.0 * first * (1 - first), -2.0 * first * (1 - first),
+                                     3.0 * second * (1 - second), -3.0 * second * (1 - second)};
+  for (std::size_t i = 0; i < 4; ++i) {
+    BOOST_REQUIRE_SMALL(static_cast<double>(result.gate[i]) - gate[i], 1e-6);
+    BOOST_REQUIRE_SMALL(static_cast<double>(result.d_logits[i]) - slope[i], 1e-6);
+  }
+  Problem alone({1, 1, 1});
+  Result one(alone);
+  gate_forward(one.forward(alone), 0, 1);
+  BOOST_TEST(one.gate[0] == 1.0f);
 }
 
 BOOST_AUTO_TEST_CASE(load_sums_over_tokens) {

@@ -91,10 +91,10 @@ void check_rounded_once(const std::vector<Bfloat16>& found, const std::vector<Bf
 }
 
 template <class Number>
-void compare(const MixtureShape& shape, std::int64_t active, double tolerance) {
+void compare(const Problem<Number>& problem, double tolerance) {
+  const MixtureShape& shape = problem.shape;
   BOOST_TEST_CONTEXT("n " << shape.tokens << ", F " << shape.inner << ", E " << shape.experts << ", R "
-                          << shape.rank << ", " << active << " active") {
-    const Problem<Number> problem(shape, active);
+                          << shape.rank) {
     const Result<Number> found = device<false>(problem, Order::forwards), expected = reference(problem);
     check_close(found, expected, tolerance);
     if constexpr (std::is_same_v<Number, Bfloat16>) {
@@ -120,13 +120,30 @@ BOOST_AUTO_TEST_CASE(float32_is_the_definition) {
                                                                                         {{17, 64, 8, 16}, 8},
                                                                                         {{270, 132, 3, 9}, 1},
                                                                                         {{0, 64, 2, 8}, 2}})
-    compare<float>(shape, active, 1e-6);
+    compare(Problem<float>(shape, active), 2e-6);
+}
+
+BOOST_AUTO_TEST_CASE(far_from_zero_it_stays_finite) {
+  const Problem<float> problem({5, 44, 2, 3}, 2);
+  compare(problem.far_from_zero(), 2e-6);
+}
+
+// GPT-2's inner width and rank: 24 tiles of columns by 5 of tokens, three and two of which a part has here;
+// with two experts every token has both, with eight it has two.
+BOOST_AUTO_TEST_CASE(at_real_shapes) {
+  for (const std::int64_t experts : {2, 8}) {
+    const Problem<Bfloat16> problem({600, 3072, experts, 8}, 2);
+    const Result<Bfloat16> found = device<true>(problem, Order::forwards, 2), expected = reference(problem);
+    check_close(found, expected, one_step);
+    check_rounded_once(found.mixed, expected.mixed);
+    check_rounded_once(found.d_hidden, expected.d_hidden);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(bfloat16_is_rounded_once) {
   for (const auto& [shape, active] : std::vector<std::pair<MixtureShape, std::int64_t>>{
            {{7, 19, 1, 3}, 1}, {{70, 300, 4, 8}, 2}, {{33, 516, 2, 5}, 2}, {{17, 64, 8, 16}, 8}})
-    compare<Bfloat16>(shape, active, one_step);
+    compare(Problem<Bfloat16>(shape, active), one_step);
 }
 
 BOOST_AUTO_TEST_CASE(tokens_in_parts_sum_to_the_same) {
@@ -134,7 +151,7 @@ BOOST_AUTO_TEST_CASE(tokens_in_parts_sum_to_the_same) {
   const Result<float> expected = reference(problem);
   for (const std::int64_t parts : {1, 2, 3, 5}) {
     const Result<float> found = device<true>(problem, Order::forwards, parts);
-    check_close(found, expected, 1e-6);
+    check_close(found, expected, 2e-6);
   }
   BOOST_TEST(token_parts({8192, 3072, 2, 8}) == 16);
   BOOST_TEST(token_parts({530, 20, 2, 3}) == 5);
@@ -187,9 +204,7 @@ BOOST_AUTO_TEST_CASE(lanes_take_columns_together_where_they_fit) {
 BOOST_AUTO_TEST_CASE(the_definition_of_backward_is_the_slope) {
   // The loss is sum d_mixed mixed + sum d_weighted weighted.
   const Problem<float> problem({3, 5, 3, 2}, 2);
-  Problem<float> start = problem;
-  for (const std::size_t i : {0u, 1u, 2u, 3u}) start.hidden[i] = 0.3f * static_cast<float>(i) - 0.5f;
-  const Result<float> slope = reference(start);
+  const Result<float> slope = reference(problem);
   const auto loss = [](const Problem<float>& at) {
     const Result<float> result = reference(at);
     double sum = 0.0;
@@ -202,8 +217,8 @@ BOOST_AUTO_TEST_CASE(the_definition_of_backward_is_the_slope) {
   const auto check = [&](std::vector<float> Problem<float>::*input, const std::vector<float>& gradient) {
     constexpr float step = 1.0f / 64;
     for (std::size_t i = 0; i < gradient.size(); ++i) {
-      if (input == &Problem<float>::gate && start.gate[i] == 0.0f) continue;  // an expert joining is a jump
-      Problem<float> above = start, below = start;
+      if (input == &Problem<float>::gate && problem.gate[i] == 0.0f) continue;  // an expert joining is a jump
+      Problem<float> above = problem, below = problem;
       (above.*input)[i] += step;
       (below.*input)[i] -= step;
       BOOST_REQUIRE_SMALL(

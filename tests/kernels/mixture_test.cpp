@@ -12,8 +12,8 @@ namespace comigs::kernels {
 namespace {
 
 template <class Number>
-void compare(const MixtureShape& shape, std::int64_t active, double tolerance) {
-  const Problem<Number> problem(shape, active);
+void compare(const Problem<Number>& problem, double tolerance) {
+  const MixtureShape& shape = problem.shape;
   Result<Number> found(shape);
   // In parts, as threads take them: tokens forward, columns backward.
   const std::int64_t tokens = shape.tokens / 3, columns = shape.inner / 2;
@@ -37,14 +37,19 @@ BOOST_AUTO_TEST_CASE(float32_is_the_definition) {
                                                                                         {{17, 64, 8, 4}, 1},
                                                                                         {{17, 64, 8, 16}, 8},
                                                                                         {{0, 64, 2, 8}, 2}})
-    compare<float>(shape, active, 1e-6);
+    compare(Problem<float>(shape, active), 1e-6);
+}
+
+BOOST_AUTO_TEST_CASE(far_from_zero_it_stays_finite) {
+  const Problem<float> problem({5, 44, 2, 3}, 2);
+  compare(problem.far_from_zero(), 1e-6);
 }
 
 BOOST_AUTO_TEST_CASE(bfloat16_is_the_definition_to_its_precision) {
   // Each of the active experts rounds the sum once more.
   for (const auto& [shape, active] : std::vector<std::pair<MixtureShape, std::int64_t>>{
            {{7, 19, 1, 3}, 1}, {{70, 300, 4, 8}, 2}, {{33, 1100, 2, 5}, 2}})
-    compare<Bfloat16>(shape, active, one_step);
+    compare(Problem<Bfloat16>(shape, active), one_step);
 }
 
 BOOST_AUTO_TEST_CASE(gradients_that_are_not_asked_for_are_not_made) {

@@ -12,6 +12,8 @@
 #include "comigs/model/losses.hpp"
 #include "comigs/model/recording.hpp"
 #include "support/card.hpp"
+#include "support/messages.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_base.hpp"
 
@@ -26,9 +28,9 @@ struct Step {
 };
 
 Step step(const test::Weights& weights, const Architecture& architecture, const UserModel& user_model,
-          at::ScalarType precision, const at::Device& device) {
-  const auto base = make_base_model(
-      architecture, [&](const WeightSpec& spec) { return weights.at(spec.name).to(device, precision); });
+          const at::Device& device) {
+  const auto base =
+      make_base_model(architecture, [&](const WeightSpec& spec) { return weights.at(spec.name).to(device); });
   Parameters parameters(architecture, user_model, device);
   parameters.values().copy_(test::random_parameters(architecture, user_model, 3, 0.05).values());
   const at::Tensor tokens =
@@ -46,20 +48,17 @@ BOOST_TEST_GLOBAL_FIXTURE(Card);
 
 BOOST_AUTO_TEST_SUITE(device)
 
-BOOST_AUTO_TEST_CASE(steps_agree) {
+BOOST_AUTO_TEST_CASE(steps_of_a_card_are_the_host_s, *boost::unit_test::precondition(test::has_card)) {
   const Architecture architecture = test::tiny_architecture();
   const test::Weights weights = test::random_weights(architecture);
-  for (const std::int64_t experts : {1, 2, 4}) {
-    const UserModel user_model{.experts = experts, .lora_rank = 4, .top_k = 2};
-    const Step host = step(weights, architecture, user_model, at::kFloat, at::kCPU);
-    for (const at::Device& device : test::devices()) {
-      const Step exact = step(weights, architecture, user_model, at::kFloat, device);
-      const Step narrow = step(weights, architecture, user_model, at::kBFloat16, device);
-      BOOST_TEST(test::close(exact.loss, host.loss, 1e-5));
-      BOOST_TEST(test::close(exact.gradients, host.gradients, 1e-3));
-      BOOST_TEST(test::close(narrow.loss, host.loss, 2e-2));
+  for (const std::int64_t experts : {1, 2, 4})
+    for (const std::int64_t top_k : {1, 2}) {
+      const UserModel user_model{.experts = experts, .lora_rank = 4, .top_k = top_k};
+      const Step host = step(weights, architecture, user_model, at::kCPU);
+      const Step card = step(weights, architecture, user_model, test::card);
+      BOOST_TEST(test::close(card.loss, host.loss, 1e-5));
+      BOOST_TEST(test::close(card.gradients, host.gradients, 1e-3));
     }
-  }
 }
 
 BOOST_DATA_TEST_CASE(recordings_read_and_write_where_they_were_recorded, test::devices(), device) {
@@ -82,6 +81,40 @@ BOOST_DATA_TEST_CASE(recordings_read_and_write_where_they_were_recorded, test::d
     BOOST_TEST(square.sum().item<float>() == 1000.0f * static_cast<float>(call * call));
   }
   BOOST_TEST(sum.sum().item<float>() == 1000.0f * (2 * 15 + 55));
+}
+
+namespace {
+
+// A machine as `why_no_gpu` finds it: device files, and what the driver says of itself.
+struct Machine : TemporaryFolder {
+  void add_device(const std::string& name) const {
+    std::filesystem::create_directories(folder / "dev");
+    test::write_text(folder / "dev" / name, "");
+  }
+  void add_driver(const std::string& words) const {
+    std::filesystem::create_directories(folder / "proc/driver/nvidia");
+    test::write_text(folder / "proc/driver/nvidia/version", words);
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_CASE(a_machine_without_a_card_needs_no_reason, Machine) {
+  BOOST_TEST(why_no_gpu(folder).empty());
+  add_device("nvidiactl");  // what a container may have without any
+  add_device("nvidia-uvm");
+  BOOST_TEST(why_no_gpu(folder).empty());
+}
+
+BOOST_FIXTURE_TEST_CASE(a_card_that_is_not_visible_has_one, Machine) {
+  add_device("nvidia0");
+  if (why_no_gpu(folder).starts_with("this comigs was built without CUDA")) return;
+  test::check_contains(why_no_gpu(folder), {"the driver shows none to this process"});
+  add_driver(
+      "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13\nGCC version:  gcc 12.2.0\n");
+  test::check_contains(why_no_gpu(folder), {"driver 470.57.02 is too old: CUDA", "or newer"});
+  add_driver("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  999.65.06  Release Build\n");
+  test::check_contains(why_no_gpu(folder), {"the driver 999.65.06 shows none to this process"});
 }
 
 // On a GPU such work cannot be recorded.

@@ -21,9 +21,13 @@ using test::close;
 
 constexpr std::int64_t B = 3, T = 11, C = 16, heads = 2;
 
-UserModel user_with(std::int64_t experts, Gate gate = Gate::top_k) {
-  return {
-      .experts = experts, .generalists = {0}, .lora_rank = 3, .lora_alpha = 2.0, .top_k = 2, .gate = gate};
+UserModel user_with(std::int64_t experts, Gate gate = Gate::top_k, std::int64_t top_k = 2) {
+  return {.experts = experts,
+          .generalists = {0},
+          .lora_rank = 3,
+          .lora_alpha = 2.0,
+          .top_k = top_k,
+          .gate = gate};
 }
 
 // GPT-2 with LoRA as methods.md has it: no fused operation, every expert in full.
@@ -90,14 +94,15 @@ class PlainModel {
   }
 
   // The share [B, T, 1] of an expert: what it has of the softmax over those that are not below the k-th
-  // largest.
+  // largest; of a single one, what it has of that over all.
   [[nodiscard]] at::Tensor gate(const at::Tensor& x, const LayerParameters& layer, std::int64_t e) const {
     if (!user_.routed()) return at::full({1, 1, 1}, 1.0 / static_cast<double>(user_.experts));
     const at::Tensor logits = x.matmul(layer.router.t());
     const at::Tensor least =
         std::get<0>(logits.sort(-1, true)).narrow(-1, std::min(user_.top_k, user_.experts) - 1, 1);
     const at::Tensor open = logits.ge(least).to(at::kFloat) * logits.exp();
-    return open.narrow(-1, e, 1) / open.sum(-1, true);
+    const at::Tensor whole = user_.top_k == 1 ? logits.exp() : open;
+    return open.narrow(-1, e, 1) / whole.sum(-1, true);
   }
 
   test::Weights weights_;
@@ -116,8 +121,9 @@ struct TinyModel {
 BOOST_FIXTURE_TEST_SUITE(forward_pass, TinyModel)
 
 BOOST_AUTO_TEST_CASE(agrees_with_the_plain_model) {
-  for (const UserModel& user : {user_with(1), user_with(2), user_with(4), user_with(3, Gate::equal),
-                                UserModel{.experts = 0, .generalists = {}, .gate = Gate::none}}) {
+  for (const UserModel& user :
+       {user_with(1), user_with(2), user_with(4), user_with(3, Gate::equal), user_with(2, Gate::top_k, 1),
+        user_with(4, Gate::top_k, 1), UserModel{.experts = 0, .generalists = {}, .gate = Gate::none}}) {
     const Parameters parameters = test::random_parameters(architecture, user, 1);
     const Forward forward = base->forward(tokens, parameters);
     BOOST_TEST(close(forward.hidden, PlainModel(architecture, parameters).hidden(tokens), 2e-5),
@@ -128,7 +134,8 @@ BOOST_AUTO_TEST_CASE(agrees_with_the_plain_model) {
 
 BOOST_AUTO_TEST_CASE(every_gradient_agrees_with_the_plain_model) {
   const at::Tensor targets = at::arange(B * T, at::kLong).mul(7).remainder(37);
-  for (const UserModel& user : {user_with(1), user_with(2), user_with(4), user_with(2, Gate::equal)}) {
+  for (const UserModel& user : {user_with(1), user_with(2), user_with(4), user_with(2, Gate::equal),
+                                user_with(2, Gate::top_k, 1), user_with(4, Gate::top_k, 1)}) {
     Parameters parameters = test::random_parameters(architecture, user, 2);
     at::Tensor gradients = parameters.gradients();
     gradients.zero_();
@@ -138,8 +145,10 @@ BOOST_AUTO_TEST_CASE(every_gradient_agrees_with_the_plain_model) {
     const at::Tensor hidden = PlainModel(architecture, parameters).hidden(tokens);
     at::cross_entropy_loss(hidden.matmul(base->head().t()), targets).backward();
     for (const Slice& part : {parameters.attention(), parameters.experts(), parameters.routers()})
-      if (part.count > 0)
+      if (part.count > 0) {
         BOOST_TEST(close(view(found, part), view(gradients, part), 1e-4), user.experts << " experts");
+        BOOST_TEST(view(found, part).abs().max().item<float>() > 0.0f);
+      }
   }
 }
 

@@ -161,6 +161,24 @@ BOOST_AUTO_TEST_CASE(gradient_of_the_gate_itself) {
   BOOST_TEST(close(gate.grad(), free.grad(), 1e-6));
 }
 
+BOOST_AUTO_TEST_CASE(the_bias_counts_as_often_as_the_gates_say) {
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    const Problem problem(3, dtype);
+    const double tolerance = dtype == at::kFloat ? 1e-5 : 1e-6;  // gates are float32 in any case
+    const at::Tensor gate = (problem.gate().detach() * 0.6).to(at::kFloat).set_requires_grad(true),
+                     free = gate.detach().to(dtype).set_requires_grad(true);
+    const at::Tensor y = mixture_mlp(problem.x, gate, problem.mlp, problem.factors, gate.sum(-1, true));
+    const at::Tensor expected = problem.one_by_one(free);
+    BOOST_TEST(close(y, expected, tolerance));
+    const std::vector<at::Tensor> found = problem.gradients(y), wanted = problem.gradients(expected);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (problem.leaves()[i].first != "logits")
+        BOOST_TEST(close(found[i], wanted[i], tolerance), problem.leaves()[i].first);
+    const at::Tensor open = gate.detach().gt(0);
+    BOOST_TEST(close(gate.grad() * open, free.grad() * open, 1e-5));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(without_B_it_is_the_frozen_block) {
   for (const std::int64_t experts : {1, 2, 4}) {
     Problem problem(experts);

@@ -78,11 +78,27 @@ BOOST_AUTO_TEST_CASE(the_k_largest_share_the_gate) {
   BOOST_TEST(close(routed.probability, x.narrow(1, 0, 4).to(at::kDouble).softmax(-1).mean(0), 1e-6));
 }
 
+BOOST_AUTO_TEST_CASE(one_of_several_is_weighted_with_its_probability) {
+  const at::Tensor logits = test::normal({50, 3}, 14).set_requires_grad(true);
+  const LayerRouting routed = routing_of(logits, 1);
+  const at::Tensor probabilities = test::copy_of(logits).to(at::kDouble).softmax(-1);
+  const at::Tensor largest = std::get<0>(probabilities.max(-1, true));
+  BOOST_TEST(close(routed.gate, probabilities * probabilities.eq(largest), 1e-6));
+  BOOST_TEST(close(routed.distribution, probabilities, 1e-6));
+  // Its gradient reaches all logits, as that of the definition does.
+  const at::Tensor weights = test::normal({50, 3}, 15), again = test::copy_of(logits).set_requires_grad(true);
+  (routed.gate * weights).sum().backward();
+  (again.softmax(-1) * routed.chosen * weights).sum().backward();
+  BOOST_TEST(close(logits.grad(), again.grad(), 1e-6));
+  BOOST_TEST(logits.grad().abs().gt(0).all().item<bool>());
+}
+
 BOOST_AUTO_TEST_CASE(gates_sum_to_one_and_k_are_open) {
   const at::Tensor x = test::normal({200, 8}, 1);
   for (const std::int64_t k : {1, 2, 3, 5, 9}) {
     const LayerRouting routed = route(x, reading_router(5, 8), user_with(5, k));
-    BOOST_TEST(close(routed.gate.sum(-1), at::ones({200}), 1e-6));
+    BOOST_TEST(close(routed.distribution.sum(-1), at::ones({200}), 1e-6));
+    if (k > 1) BOOST_TEST(close(routed.gate.sum(-1), at::ones({200}), 1e-6));
     BOOST_TEST(routed.gate.gt(0).sum(-1).eq(std::min<std::int64_t>(k, 5)).all().item<bool>());
     BOOST_TEST(routed.chosen.equal(routed.gate.gt(0)));
     BOOST_TEST(close(routed.load, routed.chosen.to(at::kDouble).mean(0), 1e-6));

@@ -1,7 +1,8 @@
 """GPT-2 with LoRA experts in plain PyTorch, from the methods' definition: it shares nothing with comigs.
 
 Every expert runs in full, its own frozen products beside its own low-rank terms; attention, norms and GELU
-are written out; gradients are PyTorch's own. float64, so that what differs is comigs' rounding.
+are written out; gradients are PyTorch's own. float64, so that what differs is comigs' rounding; or, with frozen
+weights in bfloat16 and parameters in float32, as PyTorch trains in mixed precision.
 """
 
 from __future__ import annotations
@@ -30,25 +31,33 @@ class Setting:
 
 @dataclass(frozen=True)
 class Routing:
-    """Of one layer, over all tokens [n, experts]."""
+    """Of one layer, over all tokens [n, experts]. An entropy is that of the softmax that the gate is taken from."""
 
     probabilities: Tensor
     gate: Tensor
     chosen: Tensor
+    distribution: Tensor
 
 
-def frozen_weights(folder: Path) -> dict[str, Tensor]:
+def frozen_weights(folder: Path, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     weights = load_file(folder / "model.safetensors")
-    return {name.removeprefix("transformer."): weight.double() for name, weight in weights.items()}
+    return {name.removeprefix("transformer."): weight.to(dtype) for name, weight in weights.items()}
+
+
+def wide(x: Tensor) -> Tensor:
+    """What is no product of matrices is worked out in float32 at least, and rounded once."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def gelu(x: Tensor) -> Tensor:
-    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    z = wide(x)
+    return (0.5 * z * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))).to(x.dtype)
 
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5) * weight + bias
+    centred = wide(x) - wide(x).mean(-1, keepdim=True)
+    scaled = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5)
+    return (scaled * wide(weight) + wide(bias)).to(x.dtype)
 
 
 class PlainModel:
@@ -60,7 +69,7 @@ class PlainModel:
 
     def _linear(self, x: Tensor, layer: int, projection: str, lora: str) -> Tensor:
         y = x @ self.frozen[f"h.{layer}.{projection}.weight"] + self.frozen[f"h.{layer}.{projection}.bias"]
-        A, B = self.parameters[f"{layer}.{lora}.A"], self.parameters[f"{layer}.{lora}.B"]
+        A, B = (self.parameters[f"{layer}.{lora}.{factor}"].to(x.dtype) for factor in "AB")
         return y + self.setting.scale * (x @ A.T) @ B.T
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
@@ -73,7 +82,7 @@ class PlainModel:
         q, k, v = (part.view(batch, context, self.setting.heads, size).transpose(1, 2) for part in qkv)
         scores = q @ k.transpose(-1, -2) / math.sqrt(size)
         future = torch.ones(context, context, dtype=torch.bool).triu(1)
-        weights = scores.masked_fill(future, -math.inf).softmax(-1)
+        weights = wide(scores).masked_fill(future, -math.inf).softmax(-1).to(x.dtype)
         joined = (weights @ v).transpose(1, 2).reshape(batch, context, width)
         return self._linear(joined, layer, "attn.c_proj", "attn.c_proj")
 
@@ -82,12 +91,15 @@ class PlainModel:
         return self._linear(inner, layer, "mlp.c_proj", f"expert.{expert}.down")
 
     def _route(self, x: Tensor, layer: int) -> Routing:
-        logits = x @ self.parameters[f"{layer}.router"].T
+        logits = wide(x) @ self.parameters[f"{layer}.router"].T
         best = logits.topk(min(self.setting.top_k, self.setting.experts), dim=-1).indices
         chosen = torch.zeros_like(logits).scatter(-1, best, 1.0)
+        probabilities = logits.softmax(-1)
+        if self.setting.top_k == 1:  # Fedus et al. 2022
+            return Routing(probabilities, probabilities * chosen, chosen, probabilities)
         unnormalised = logits.exp() * chosen
         gate = unnormalised / unnormalised.sum(-1, keepdim=True)
-        return Routing(logits.softmax(-1), gate, chosen)
+        return Routing(probabilities, gate, chosen, gate)
 
     def _mlp(self, x: Tensor, layer: int, routings: list[Routing]) -> Tensor:
         experts = self.setting.experts
@@ -96,6 +108,7 @@ class PlainModel:
             gate = routings[-1].gate
         else:
             gate = torch.full((*x.shape[:-1], experts), 1 / experts, dtype=x.dtype)
+        gate = gate.to(x.dtype)
         return sum(gate[..., e : e + 1] * self._expert(x, layer, e) for e in range(experts))
 
     def logits(self, tokens: Tensor) -> tuple[Tensor, list[Routing]]:
@@ -122,7 +135,7 @@ class PlainModel:
     def losses(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Language-model loss and, where tokens are routed and balanced, the load-balancing loss."""
         logits, routings = self.logits(tokens)
-        log_probabilities = logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1))
+        log_probabilities = wide(logits).log_softmax(-1).gather(-1, targets.unsqueeze(-1))
         balanced = bool(routings) and self.setting.balancing != "none"
         return -log_probabilities.mean(), self.balancing_loss(routings) if balanced else None
 
@@ -153,6 +166,7 @@ def evaluate(model: PlainModel, tokens: Tensor, context: int) -> tuple[float, li
     for layer in range(len(parts[0])):
         gate = torch.cat([routings[layer].gate[0] for routings in parts])
         chosen = torch.cat([routings[layer].chosen[0] for routings in parts])
-        entropy = -torch.xlogy(gate, gate).sum(-1)
+        distribution = torch.cat([routings[layer].distribution[0] for routings in parts])
+        entropy = -torch.xlogy(distribution, distribution).sum(-1)
         statistics.append({"score": gate.mean(0), "load": chosen.mean(0), "entropy": entropy.mean()})
     return math.exp(nats / (len(tokens) - 1)), statistics

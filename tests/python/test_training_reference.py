@@ -65,6 +65,8 @@ CASES = [
     Case("comigs-1gxs", 4),
     Case("comigs-1gxs", 4, "uniform"),
     Case("comigs-1gxs", 3, top_k=1),
+    Case("comigs-1g1s", 2, "none", top_k=1),
+    Case("local-moe", 4, "none", top_k=1, phases="eeeeee", joint=True),
     Case("comigs-1gxs", 1, phases="eeeeee"),
     Case("fedavg", 2, routed=False, phases="eeeeee"),
     Case("fedavg-moe", 3, phases="eeeeee", joint=True, favours=False),

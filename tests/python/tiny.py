@@ -242,9 +242,15 @@ class Trace:
 
 
 def trace_steps(
-    file: Path, options: Sequence[object], users: int = 1, user: int = 0, deviation: float = 0.05
+    file: Path,
+    options: Sequence[object],
+    users: int = 1,
+    user: int = 0,
+    deviation: float = 0.05,
+    activations: str = "float32",
 ) -> Trace:
-    done = run([built_program("reference_trace"), "steps", file, users, user, deviation, *options])
+    trace = [built_program("reference_trace"), "steps", file, users, user, deviation, activations]
+    done = run([*trace, *options])
     assert done.code == 0, done.errors
     with safe_open(file, "pt") as opened:
         places = {name: tuple(map(int, place.split())) for name, place in opened.metadata().items()}

@@ -2,9 +2,10 @@
 //
 //   reference_trace logits FOLDER TOKENS OUT float32|bf16
 //     logits [B T, V] of the base model in FOLDER for `tokens` [B, T] int64 of the safetensors file TOKENS
-//   reference_trace steps OUT USERS USER DEVIATION [options of `comigs train`]
+//   reference_trace steps OUT USERS USER DEVIATION ACTIVATIONS [options of `comigs train`]
 //     every local step of user USER out of USERS over all rounds, without aggregation, from initial
-//     parameters to which N(0, DEVIATION^2) is added. Writes, for S steps of B x T tokens and P parameters:
+//     parameters to which N(0, DEVIATION^2) is added, with activations in float32 or bf16. Writes, for S
+//     steps of B x T tokens and P parameters:
 //       values [S + 1, P] before each step and after the last, gradients [S, P], losses [S, 2] (language
 //       model, load balancing or NaN), phases [S] (0: experts, 1: routers), tokens and targets [S, B, T]; in
 //       the metadata each parameter's "offset rows columns" in the block
@@ -60,7 +61,8 @@ struct Recording {
 void write_steps(const Arguments& arguments) {
   const auto user = static_cast<std::size_t>(std::stoul(arguments.at(2)));
   const Job job =
-      read_job(std::stol(arguments.at(1)), user, Arguments(arguments.begin() + 4, arguments.end()));
+      read_job(std::stol(arguments.at(1)), user, Arguments(arguments.begin() + 5, arguments.end()), at::kCPU,
+               arguments.at(4) == "bf16" ? at::kBFloat16 : at::kFloat);
   model::set_up_host(1);
   model::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));

@@ -44,6 +44,19 @@ inline boost::test_tools::assertion_result close(const at::Tensor& found, const 
   return result;
 }
 
+/// ||found - expected|| / ||expected||.
+inline double relative_error(const at::Tensor& found, const at::Tensor& expected) {
+  const at::Tensor a = found.detach().to(at::kDouble), b = expected.detach().to(at::kDouble);
+  return ((a - b).norm() / b.norm()).item<double>();
+}
+
+/// How many times `expected` is in `found`; what differs at right angles to it, as rounding does, does not
+/// count.
+inline double times(const at::Tensor& found, const at::Tensor& expected) {
+  const at::Tensor a = found.detach().to(at::kDouble), b = expected.detach().to(at::kDouble);
+  return ((a * b).sum() / b.square().sum()).item<double>();
+}
+
 /// The same shape, type and bits.
 inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor x = a.detach().contiguous(), y = b.detach().contiguous();

@@ -15,7 +15,7 @@
 namespace comigs::test {
 
 Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options,
-             const c10::Device& device) {
+             const c10::Device& device, std::optional<c10::ScalarType> activations) {
   config::Config config = config::resolve(config::parse(options), users);
   const federation::Method& method = federation::find_method(config.method.name);
   federation::check_method(method, config);
@@ -25,7 +25,7 @@ Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string
           .texts = federation::texts(method, config, manifest, user,
                                      federation::open_user(config, manifest, user)),
           .base = model::load_base_model(config.model.folder, federation::stored_type(config.run.precision),
-                                         device),
+                                         device, activations),
           .plan = federation::local_plan(method, config, user)};
 }
 

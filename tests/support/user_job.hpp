@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,11 @@ struct Job {
   train::LocalPlan plan;
 };
 
-/// User `user` of `users`, with the options of `comigs train`, on `device`.
+/// User `user` of `users`, with the options of `comigs train`, on `device`; activations in another precision
+/// than this machine's choice, if one is given.
 [[nodiscard]] Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string>& options,
-                           const c10::Device& device = c10::DeviceType::CPU);
+                           const c10::Device& device = c10::DeviceType::CPU,
+                           std::optional<c10::ScalarType> activations = std::nullopt);
 
 /// Adds N(0, deviation^2) to every number: as drawn, each B is zero and so are the gradients of each A.
 void perturb(const at::Tensor& values, float deviation);

@@ -130,6 +130,25 @@ BOOST_AUTO_TEST_CASE(routing_is_averaged_over_predicted_tokens) {
   }
 }
 
+// Of a single choice the gate is a probability among others, and the entropy that of all of them.
+BOOST_AUTO_TEST_CASE(routing_of_a_single_choice) {
+  parameters =
+      test::random_parameters(test::tiny_architecture(), {.experts = 3, .lora_rank = 2, .top_k = 1}, 1);
+  const SplitReport report = run(shard(T + 1), 1);
+  const at::NoGradGuard no_gradients;
+  const at::Tensor input = at::from_blob(tokens.data(), {1, T}, at::kLong);
+  const std::vector<model::LayerRouting> routing = base->forward(input, parameters).routing;
+  for (std::size_t layer = 0; layer < 2; ++layer) {
+    const at::Tensor p = routing[layer].distribution.to(at::kDouble);
+    const at::Tensor score = (p * p.eq(std::get<0>(p.max(-1, true)))).mean(0);
+    BOOST_TEST(report.routing.entropy[layer] == (-p * p.log()).sum(-1).mean().item<double>(),
+               tt::tolerance(1e-5));
+    for (std::int64_t e = 0; e < 3; ++e)
+      BOOST_TEST(std::abs(report.routing.score[3 * layer + static_cast<std::size_t>(e)] -
+                          score[e].item<float>()) < 1e-6f);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(unrouted_models_have_no_routing) {
   parameters = test::random_parameters(test::tiny_architecture(),
                                        {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal}, 2);

@@ -108,6 +108,17 @@ BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(the_text_alone_moves_a_router_that_chooses_one) {
+  user_model.top_k = 1;
+  plan.method.load_balancing = config::LoadBalancing::none;
+  plan.method.router_every = 1;
+  plan.optimiser.weight_decay = 0.0;
+  model::Parameters parameters = warm();
+  const at::Tensor before = part(parameters.values(), parameters.routers());
+  (void)train(parameters, 1);
+  BOOST_TEST(!test::same_bits(part(parameters.values(), parameters.routers()), before));
+}
+
 BOOST_AUTO_TEST_CASE(load_balancing_of_two_of_two_is_half_and_moves_nothing) {
   model::Parameters parameters = warm();
   const std::vector<Seen> balanced = train(parameters, 1);

@@ -64,7 +64,7 @@ BOOST_DATA_TEST_CASE_F(Resuming, on_every_device, test::devices(), there) {
   const at::Tensor host = unbroken(3);
   move_to(there);
   BOOST_TEST(test::same_bits(broken(3), unbroken(3)));
-  BOOST_TEST(test::close(unbroken(3), host, 1e-3));
+  if (there.is_cuda()) BOOST_TEST(test::close(unbroken(3), host, 1e-3));
 }
 
 BOOST_AUTO_TEST_CASE(with_router_updates_that_no_round_divides) {

@@ -27,7 +27,7 @@ struct Evaluation {
 struct RoutingStatistics {
   std::vector<float> score;    ///< [layer, expert] mean gate weight
   std::vector<float> load;     ///< [layer, expert] fraction of tokens with the expert in their top-k
-  std::vector<float> entropy;  ///< [layer] mean entropy of the gate, nats
+  std::vector<float> entropy;  ///< [layer] mean entropy of the softmax that gates are taken from, nats
 };
 
 /// Wall-clock of a user's round.

@@ -29,8 +29,9 @@ class Summation {
   Summation(Summation&&) noexcept;
   Summation& operator=(Summation&&) noexcept;
 
-  /// Collective. Replaces `values` (in the memory given at construction; device work on it must be finished)
-  /// by the elementwise sum over the communicator's ranks, the same bits on each. Throws CommError.
+  /// Collective. Replaces `values` (in the memory given at construction) by the elementwise sum over the
+  /// communicator's ranks, the same bits on each; in device memory once all work queued on the device is
+  /// done. Throws CommError.
   void all_sum(const Communicator& communicator, std::span<float> values);
 
  private:

@@ -58,7 +58,12 @@ struct Method {
                                                         const std::vector<config::User>& users);
 
 /// Throws ConfigError, with the reason, if the configuration does not go with the method: a number of experts
-/// that it fixes otherwise, ranks that differ where factors are averaged, an option without effect.
+/// that it fixes otherwise, ranks that differ where factors are averaged, an option without effect, a top_k
+/// that no user has the experts for.
 void check_method(const Method& method, const config::Config& config);
+
+/// Which users of a `check_method`ed configuration have fewer experts than the top_k that they were given, as
+/// a line for the log; empty: none.
+[[nodiscard]] std::string limits_of_top_k(const Method& method, const std::vector<config::User>& users);
 
 }  // namespace comigs::federation

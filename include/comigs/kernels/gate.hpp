@@ -15,7 +15,9 @@ struct GateForward {
   GateShape shape;
   const float* logits = nullptr;   ///< [n, E]
   float* probabilities = nullptr;  ///< [n, E]: softmax over all experts
-  float* gate = nullptr;           ///< [n, E]: softmax over the chosen experts, 0 for the others
+  /// [n, E]: softmax over the chosen experts, 0 for the others. K = 1: the chosen expert's probability, as in
+  /// Switch Transformers (Fedus et al. 2022); of a softmax over one the router would get no gradient.
+  float* gate = nullptr;
   std::uint8_t* chosen = nullptr;  ///< [n, E]: 1 or 0
 };
 

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "comigs/model/architecture.hpp"
@@ -40,17 +41,20 @@ class BaseModel {
 /// family that comigs does not know is named with those that it does.
 [[nodiscard]] Architecture read_architecture(const std::filesystem::path& folder);
 
-/// A model of the architecture's family with weights from `weights`.
-[[nodiscard]] std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture,
-                                                         const WeightSource& weights);
+/// A model of the architecture's family with weights from `weights`. Activations are float32 or bfloat16;
+/// unsaid: what `activation_type` gives for the embedding.
+[[nodiscard]] std::unique_ptr<BaseModel> make_base_model(
+    const Architecture& architecture, const WeightSource& weights,
+    std::optional<at::ScalarType> activations = std::nullopt);
 
 /// The weights that a model of the architecture's family has, in the order of its files.
 [[nodiscard]] std::vector<WeightSpec> weight_specs(const Architecture& architecture);
 
-/// The model of a Hugging Face folder (config.json, model.safetensors) in `dtype` on `device`. Throws
-/// DataError.
-[[nodiscard]] std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder,
-                                                         at::ScalarType dtype, const at::Device& device);
+/// The model of a Hugging Face folder (config.json, model.safetensors) in `dtype` on `device`; activations as
+/// in `make_base_model`. Throws DataError.
+[[nodiscard]] std::unique_ptr<BaseModel> load_base_model(
+    const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device,
+    std::optional<at::ScalarType> activations = std::nullopt);
 
 /// The config.json that transformers and `read_architecture` read back to the same architecture.
 [[nodiscard]] std::string config_json(const Architecture& architecture);

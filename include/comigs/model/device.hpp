@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace comigs::model {
@@ -11,9 +12,14 @@ namespace comigs::model {
 /// How many CUDA devices this process sees; 0 where comigs was built without CUDA.
 [[nodiscard]] int visible_gpus();
 
+/// Why a process that sees no GPU sees none, where the machine has one of NVIDIA's: comigs built without
+/// CUDA, too old a driver, none given to the job. Empty where the machine has none. It is looked for under
+/// `root`.
+[[nodiscard]] std::string why_no_gpu(const std::filesystem::path& root = "/");
+
 /// Makes GPU `local_rank` modulo the visible ones this process's own, and what it computes the same bits at
-/// every run. Before any backward pass: LibTorch then looks for a GPU once and for all. Throws ConfigError if
-/// there is none.
+/// every run. Before any backward pass: LibTorch then looks for a GPU once and for all. Throws ConfigError,
+/// with the reason, if there is none.
 [[nodiscard]] c10::Device bind_gpu(int local_rank);
 
 /// "cpu, 2 threads" or the card's name and number.

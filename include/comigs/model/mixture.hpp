@@ -25,13 +25,14 @@ struct ExpertFactors {
 };
 
 /// y [n, C] = sum_i g_i expert_i(x) with expert_i(x) = a_i down + down_bias + gamma (a_i A'_i^T) B'_i^T and
-/// a_i = gelu(x up + up_bias + gamma (x A_i^T) B_i^T). Because the gates of a token sum to 1 and the down
-/// projection is linear, this is one product with `up`, E activations, one product of their mixture with
-/// `down`, and low-rank terms. x [n, C] in the activations' precision; gate [n, E] float32. Differentiable in
-/// x, gate and the factors; the activations are not kept but computed again in the backward pass. No gradient
-/// is made for what does not ask for one.
+/// a_i = gelu(x up + up_bias + gamma (x A_i^T) B_i^T). Because the down projection is linear, this is one
+/// product with `up`, E activations, one product of their mixture with `down`, low-rank terms, and down_bias
+/// times the sum of the token's gates. x [n, C] in the activations' precision; gate [n, E] float32; gate_sum
+/// [n, 1] float32, undefined where it is 1. Differentiable in x, gate, gate_sum and the factors; the
+/// activations are not kept but computed again in the backward pass. No gradient is made for what does not
+/// ask for one.
 [[nodiscard]] at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const FrozenMlp& mlp,
-                                     const ExpertFactors& factors);
+                                     const ExpertFactors& factors, const at::Tensor& gate_sum = {});
 
 /// The block without experts, for a base model alone; differentiable in everything (pretraining).
 [[nodiscard]] at::Tensor plain_mlp(const at::Tensor& x, const FrozenMlp& mlp);

@@ -15,7 +15,7 @@ namespace comigs::model {
 enum class Gate {
   none,   ///< no experts: the base model as it is
   equal,  ///< 1/n for each
-  top_k,  ///< softmax over the k largest logits of the router
+  top_k,  ///< softmax over the k largest logits of the router; for k = 1 see LayerRouting::gate
 };
 
 /// Both factors of every LoRA, or one of them.
@@ -37,6 +37,8 @@ struct UserModel {
   /// gamma = alpha / sqrt(R), rank-stabilised (Eq. 5).
   [[nodiscard]] double scale() const;
   [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }
+  /// Not where a token has one expert of several: that one's weight is its probability.
+  [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }
 };
 
 /// A range of the block, in elements.

@@ -10,7 +10,8 @@
 namespace comigs::model {
 
 /// Owns the GPU memory that recordings allocate from. They are run one after the other, so that each finds
-/// free what the others need only while they run. Must outlive them. Owns nothing on the CPU.
+/// free what the others need only while they run. Must outlive them. Owns nothing on the CPU; nor, with a
+/// warning, where the allocator has no memory of its own for recordings, and work is then done as it is.
 class RecordingMemory {
  public:
   explicit RecordingMemory(const c10::Device& device);
@@ -21,7 +22,7 @@ class RecordingMemory {
  private:
   friend class Recording;
   class Pool;
-  std::unique_ptr<Pool> pool_;  // null on the CPU
+  std::unique_ptr<Pool> pool_;  // null on the CPU, and where nothing can be recorded
 };
 
 /// Work on a GPU that allocates, and is set up by the host, only twice: the first call does it as it is, the
