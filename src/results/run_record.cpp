@@ -19,6 +19,7 @@ RunRecord read_run_record(const std::filesystem::path& path) {
                      .data_digest = root.text_attribute("data_digest"),
                      .base_digest = root.text_attribute("base_digest"),
                      .users = root.open_dataset("user").read_texts()},
+        .schema_version = root.number_attribute("schema_version"),
         .rounds = length("round") - 1,
         .shape = {.layers = length("layer"), .experts = length("routing/expert"), .users = length("user")}};
   } catch (const IoError& error) {

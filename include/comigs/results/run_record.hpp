@@ -19,7 +19,8 @@ struct RunIdentity {
 
 struct RunRecord {
   RunIdentity identity;
-  std::int64_t rounds = 0;  ///< the last that was written; -1: none yet
+  std::int64_t schema_version = 0;  ///< of the file's layout
+  std::int64_t rounds = 0;          ///< the last that was written; -1: none yet
   RoundShape shape;
 };
 
