@@ -138,7 +138,8 @@ void GrowingFile::check_untouched() const {
 void GrowingFile::commit() {
   check_untouched();
   stated_end_ = encoded_end();
-  if (stated_end_ < end_) throw IoError(fmt::format("'{}': its end was not written", path_.string()));
+  if (end_ > committed_end_ && stated_end_ < end_)
+    throw IoError(fmt::format("'{}': its end was not written", path_.string()));
   resize(std::max(stated_end_, committed_stated_end_));
   synchronise();
   // From here on readers may find the new part: its room is taken, even if the rest fails.
@@ -154,7 +155,10 @@ void GrowingFile::write_changed_pages() const {
   if (changed_.empty()) return;
   if (changed_.rbegin()->first > 0) {
     // Nothing may lead beyond the end that the superblock states.
-    if (changed_.contains(0) && stated_end_ > committed_stated_end_) write_changed(0, superblock_bytes);
+    if (changed_.contains(0) && stated_end_ > committed_stated_end_) {
+      write_changed(0, superblock_bytes);
+      synchronise();
+    }
     for (auto page = changed_.rbegin(); page != changed_.rend() && page->first > 0; ++page)
       write_changed(page->first, page_bytes);
     synchronise();
