@@ -78,12 +78,20 @@ def _reasons(file: h5py.File, size: int) -> Iterator[str]:
         for attribute in item.attrs:
             item.attrs.get(attribute)
         if isinstance(item, h5py.Dataset):
-            if item.is_virtual or item.external:
+            if item.external or (item.is_virtual and not _views_own_data(item)):
                 yield f"the data of {name!r:.100} are in another file"
             elif item.shape is not None and item.nbytes > max(size, SMALL_BYTES):
                 yield f"{name!r:.100} claims {item.nbytes} bytes of a file of {size}"
             else:
                 _read(item)
+
+
+def _views_own_data(dataset: h5py.Dataset) -> bool:
+    """A view of arrays of the same file, which are no views themselves."""
+    sources = [(source.file_name, dataset.file.get(source.dset_name)) for source in dataset.virtual_sources()]
+    return all(
+        name == "." and isinstance(array, h5py.Dataset) and not array.is_virtual for name, array in sources
+    )
 
 
 def _read(dataset: h5py.Dataset) -> None:

@@ -25,7 +25,7 @@ import xarray as xr
 from analysis.inspection import complaint
 
 FILE_NAME = "results.h5"
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = ("1", "2")
 GROUPS = (
     "users",
     "perplexity",
@@ -42,7 +42,7 @@ GROUPS = (
 SECOND_AXIS = {"user": "source_user"}
 # How netCDF marks a scale that is a dimension's length only.
 WITHOUT_LABELS = "This is a netCDF dimension but not a netCDF variable"
-# xarray reserves a coordinate's name: the seconds of a whole round are `total` here.
+# What version 1 has under the name of a coordinate.
 RENAMED = {("time", "round"): "total"}
 
 
@@ -231,11 +231,9 @@ def _check(path: Path, file: h5py.File, attributes: dict[str, str]) -> None:
         if not isinstance(file.get(name), kind):
             raise ResultsError(f"{path}: not a comigs results file ('/{name}' is missing)")
     version = attributes["schema_version"].strip().partition(".")[0]
-    if version != str(SCHEMA_VERSION):
-        found = attributes["schema_version"].strip()
-        raise ResultsError(
-            f"{path}: results schema version '{found}' found, version {SCHEMA_VERSION} expected"
-        )
+    if version not in SCHEMA_VERSIONS:
+        found, expected = attributes["schema_version"].strip(), " or ".join(SCHEMA_VERSIONS)
+        raise ResultsError(f"{path}: results schema version '{found}' found, version {expected} expected")
 
 
 def _read_group(path: Path, group: h5py.Group, labels: dict[str, np.ndarray]) -> dict[str, xr.Variable]:

@@ -82,6 +82,7 @@ PHASES = {
     "aggregation": "#c8577e",
     "evaluation": "#b9b3a2",
     "checkpoint": "#7a6a58",
+    "writing": "#a8896b",
     "other": "#dfe2e6",
 }
 

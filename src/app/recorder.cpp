@@ -64,19 +64,30 @@ std::vector<UserRound> Recorder::all_gather(const UserRound& record) const {
   return rows;
 }
 
-std::vector<UserRound> Recorder::all_write(const UserRound& record, const model::Parameters* parameters) {
+std::vector<UserRound> Recorder::all_write(UserRound& record, const model::Parameters* parameters) {
+  if (record.round <= recorded_) return all_gather(record);
+  const Stopwatch before;
+  if (parameters != nullptr) all_write_weights(record.round, *parameters);
+  record.seconds.writing = unrecorded_seconds_ + before.seconds();
+  record.seconds.total += record.seconds.writing;
+  const Stopwatch after;
   std::vector<UserRound> rows = all_gather(record);
-  if (record.round <= recorded_) return rows;
-  const auto stored =
-      parameters != nullptr ? all_gather_blocks(*parameters) : std::vector<std::vector<float>>();
+  comm::all_agree(world_, [&] {
+    if (file_) file_->write_round(rows);
+  });
+  unrecorded_seconds_ = after.seconds();
+  return rows;
+}
+
+void Recorder::all_write_weights(std::int64_t round, const model::Parameters& parameters) {
+  const std::vector<std::vector<float>> stored = all_gather_blocks(parameters);
   comm::all_agree(world_, [&] {
     if (!file_) return;
     std::vector<std::vector<ParameterView>> views;
     for (std::size_t user = 0; user < stored.size(); ++user)
       views.push_back(model::stored_parameters(architecture_, users_[user], stored[user].data()));
-    file_->write_round(rows, views);
+    file_->write_weights(round, views);
   });
-  return rows;
 }
 
 std::vector<std::vector<float>> Recorder::all_gather_blocks(const model::Parameters& parameters) const {

@@ -38,10 +38,11 @@ class Recorder {
   [[nodiscard]] std::vector<UserRound> all_gather(const UserRound& record) const;
   /// Collective. Writes a round's row, with all trained numbers if `parameters` is given, and returns all
   /// users' records on every rank. When it returns the round is safe on disk. A row that the file has already
-  /// stays as it is.
-  std::vector<UserRound> all_write(const UserRound& record, const model::Parameters* parameters);
+  /// stays as it is. Adds to the record's seconds what was written since its last row was whole.
+  std::vector<UserRound> all_write(UserRound& record, const model::Parameters* parameters);
 
  private:
+  void all_write_weights(std::int64_t round, const model::Parameters& parameters);
   [[nodiscard]] std::vector<std::vector<float>> all_gather_blocks(const model::Parameters& parameters) const;
 
   const comm::Communicator& world_;
@@ -51,6 +52,7 @@ class Recorder {
   results::RoundShape shape_;
   std::optional<results::ResultsFile> file_;
   std::int64_t recorded_ = -1;
+  double unrecorded_seconds_ = 0.0;  ///< of writing, since the last row was whole
 };
 
 }  // namespace comigs::app

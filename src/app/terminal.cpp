@@ -118,7 +118,7 @@ std::string round_line(std::int64_t round, std::int64_t rounds, const std::vecto
                        std::int64_t trained_tokens) {
   double seconds = 0.0, training = 0.0;
   for (const UserRound& row : rows) {
-    seconds = std::max(seconds, row.seconds.round);
+    seconds = std::max(seconds, row.seconds.total);
     training = std::max(training, row.seconds.experts + row.seconds.routers);
   }
   std::string cells;

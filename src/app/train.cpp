@@ -116,7 +116,8 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
                                     ? fmt::format("the first {} tokens of the training split", evaluated)
                                     : "the whole training split",
       .users = {},
-      .layers = job.architecture.layers};
+      .layers = job.architecture.layers,
+      .rounds = job.config.run.rounds};
   const std::string processor = model::processor();
   all_tell_unlike(world, fmt::format("{}, {}", processor, fmt::join(run.library_versions, ", ")));
   const std::vector<std::string> hosts = world.all_gather(placement.host),
@@ -189,7 +190,7 @@ std::vector<UserRound> all_write(const Run& run, RoundProgress& progress, const 
                    record.round % options.checkpoint_every == 0;
   if (due) {
     record.seconds.checkpoint = 0.0;
-    const SecondsInto checkpoint(record.seconds.checkpoint);
+    const SecondsInto checkpoint(record.seconds.checkpoint), total(record.seconds.total);
     run.checkpointer.all_write(progress, start);
   }
   return run.recorder.all_write(record, stores_weights(options, record.round) ? &run.parameters : nullptr);

@@ -32,7 +32,7 @@ RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& conf
 
 void RoundLoop::all_finish_round(RoundProgress& progress) {
   UserRound& record = progress.record;
-  const SecondsInto whole(record.seconds.round);
+  const SecondsInto whole(record.seconds.total);
   if (progress.stage == Stage::training) {
     all_train(progress);
     all_compare(record);

@@ -89,37 +89,6 @@ void write_all(const Dataset& dataset, hid_t type, std::size_t count, const Valu
   check(H5Dwrite(dataset.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), dataset.id(), "write");
 }
 
-template <class Value>
-void append(const Dataset& dataset, hid_t type, std::span<const Value> values) {
-  std::vector<hsize_t> extent;
-  for (const std::uint64_t length : dataset.extent()) {
-    extent.push_back(length);
-  }
-  if (extent.empty()) {
-    throw IoError(fmt::format("{}: a single value has no rows", place_of(dataset.id())));
-  }
-  std::vector<hsize_t> start(extent.size(), 0), count = extent;
-  start.at(0) = extent[0]++;
-  count[0] = 1;
-  std::size_t size = 1;
-  for (const hsize_t length : count) {
-    size *= length;
-  }
-  if (size != values.size()) {
-    throw IoError(fmt::format("{}: a row of {} values given, {} expected", place_of(dataset.id()),
-                              values.size(), size));
-  }
-  check(H5Dset_extent(dataset.id(), extent.data()), dataset.id(), "lengthen");
-  const Object target(check(H5Dget_space(dataset.id()), dataset.id(), "read the shape of"), &H5Sclose);
-  const Object source(check(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
-                            dataset.id(), "describe a row of"),
-                      &H5Sclose);
-  check(H5Sselect_hyperslab(target.id(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
-        dataset.id(), "choose a row of");
-  check(H5Dwrite(dataset.id(), type, source.id(), target.id(), H5P_DEFAULT, values.data()), dataset.id(),
-        "write");
-}
-
 }  // namespace
 
 void fail(const std::string& place, std::string_view action) {
@@ -236,6 +205,19 @@ std::vector<std::string> Object::read_text_attribute(const std::string& name, bo
   return taken(pointers);
 }
 
+std::int64_t Object::number_attribute(const std::string& name) const {
+  const std::string action = fmt::format("read the attribute '{}' of", name);
+  const Object attribute(check(H5Aopen(id_, name.c_str(), H5P_DEFAULT), id_, action), &H5Aclose);
+  const Object type(check(H5Aget_type(attribute.id()), id_, action), &H5Tclose);
+  const Object space(check(H5Aget_space(attribute.id()), id_, action), &H5Sclose);
+  if (H5Tget_class(type.id()) != H5T_INTEGER || H5Sget_simple_extent_npoints(space.id()) != 1) {
+    throw IoError(fmt::format("cannot {} {}: it is not one whole number", action, place_of(id_)));
+  }
+  std::int64_t value = 0;
+  check(H5Aread(attribute.id(), H5T_NATIVE_INT64, &value), id_, action);
+  return value;
+}
+
 void Dataset::set_fill_value_attribute(Type type) {
   constexpr auto nan = std::numeric_limits<double>::quiet_NaN();
   constexpr auto narrow_nan = std::numeric_limits<float>::quiet_NaN();
@@ -256,9 +238,22 @@ void Dataset::write(const std::vector<std::string>& values) {
   write_all(*this, variable_text_type().id(), values.size(), pointers_to(values).data());
 }
 
-void Dataset::append_row(std::span<const std::int64_t> values) { append(*this, H5T_NATIVE_INT64, values); }
-void Dataset::append_row(std::span<const float> values) { append(*this, H5T_NATIVE_FLOAT, values); }
-void Dataset::append_row(std::span<const double> values) { append(*this, H5T_NATIVE_DOUBLE, values); }
+void Dataset::append_row(std::span<const double> values) {
+  const std::vector<std::uint64_t> now = extent();
+  if (now.size() != 2 || now[1] != values.size()) {
+    throw IoError(fmt::format("{}: a row of {} values given, {} expected", place_of(id()), values.size(),
+                              now.size() == 2 ? now[1] : 0));
+  }
+  const std::array<hsize_t, 2> start{now[0], 0}, count{1, now[1]}, longer{now[0] + 1, now[1]};
+  check(H5Dset_extent(id(), longer.data()), id(), "lengthen");
+  const Object target(check(H5Dget_space(id()), id(), "read the shape of"), &H5Sclose);
+  const Object source(check(H5Screate_simple(2, count.data(), nullptr), id(), "describe a row of"),
+                      &H5Sclose);
+  check(H5Sselect_hyperslab(target.id(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr), id(),
+        "choose a row of");
+  check(H5Dwrite(id(), H5T_NATIVE_DOUBLE, source.id(), target.id(), H5P_DEFAULT, values.data()), id(),
+        "write");
+}
 
 std::vector<std::uint64_t> Dataset::extent() const {
   const Object space(check(H5Dget_space(id()), id(), "read the shape of"), &H5Sclose);

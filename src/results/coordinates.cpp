@@ -3,6 +3,8 @@
 #include <numeric>
 #include <utility>
 
+#include "layout.hpp"
+
 namespace comigs::results {
 namespace {
 
@@ -41,12 +43,12 @@ Coordinates::Coordinates(Group root, const RunDescription& run, const RoundShape
   }
 }
 
-Dataset Coordinates::in(const std::string& group, const std::string& dimension, bool linked) {
+Dataset Coordinates::in(const std::string& group, const std::string& dimension) {
   Group place = root_.open_group(group);
   const auto [home, is_new] = homes_.try_emplace(dimension, "/" + group + "/" + dimension);
   if (is_new) {
     create(root_.open_group(group), dimension);
-  } else if (linked && !place.contains(dimension)) {
+  } else if (!place.contains(dimension)) {
     place.link(dimension, home->second);
   }
   return root_.open_dataset(home->second);
@@ -54,7 +56,7 @@ Dataset Coordinates::in(const std::string& group, const std::string& dimension, 
 
 void Coordinates::create(Group place, const std::string& dimension) {
   if (dimension == "round") {
-    describe(place.create_growing("round", Type::int64, {}), "round",
+    describe(place.create_view("round", Type::int64, {}, rows_path, 0), "round",
              "rounds of training done; 0 is before any");
   } else if (dimension == "layer") {
     create_numbers(place, dimension, "transformer layer");

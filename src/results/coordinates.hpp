@@ -22,9 +22,8 @@ class Coordinates {
   /// them, because the root has a group named "expert".
   Coordinates(io::hdf5::Group root, const RunDescription& run, const RoundShape& shape);
 
-  /// The labels of `dimension` for arrays of `group`. `linked` is false where an array there has the
-  /// dimension's name.
-  [[nodiscard]] io::hdf5::Dataset in(const std::string& group, const std::string& dimension, bool linked);
+  /// The labels of `dimension` for arrays of `group`.
+  [[nodiscard]] io::hdf5::Dataset in(const std::string& group, const std::string& dimension);
 
  private:
   void create(io::hdf5::Group place, const std::string& dimension);

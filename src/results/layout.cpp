@@ -1,7 +1,7 @@
 #include "layout.hpp"
 
+#include <algorithm>
 #include <functional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +16,7 @@ using io::hdf5::Dataset;
 using io::hdf5::Group;
 using io::hdf5::Type;
 
-// An array of the file; it grows by a row a round where its first dimension is the round.
+// An array of the file; it has a row a round, a view of the round's, where its first dimension is the round.
 struct ArrayDescription {
   std::string path;  // group/name
   Type type;
@@ -24,7 +24,6 @@ struct ArrayDescription {
   std::string units, long_name;
 };
 
-constexpr std::int64_t schema_version = 1;
 const std::vector<std::string> by_user{"user"};
 const std::vector<std::string> by_round_and_user{"round", "user"};
 
@@ -96,9 +95,13 @@ void add_expert_arrays(std::vector<ArrayDescription>& arrays) {
 
 void add_costs(std::vector<ArrayDescription>& arrays) {
   const std::vector<std::pair<std::string, std::string>> phases{
-      {"experts", "training the experts"},      {"routers", "training the routers"},
-      {"aggregation", "the aggregation"},       {"evaluation", "the evaluation"},
-      {"checkpoint", "writing the checkpoint"}, {"round", "the whole round"}};
+      {"experts", "training the experts"},
+      {"routers", "training the routers"},
+      {"aggregation", "the aggregation"},
+      {"evaluation", "the evaluation"},
+      {"checkpoint", "writing the checkpoint"},
+      {"writing", "writing results, since the row before was whole"},
+      {"total", "the whole round"}};
   for (const auto& [phase, words] : phases) {
     arrays.push_back({"time/" + phase, Type::float64, by_round_and_user, "s", "wall-clock time of " + words});
   }
@@ -122,27 +125,40 @@ void create_groups(Group& root, const std::string& path) {
   }
 }
 
-void create_array(Group& root, Coordinates& coordinates, const RoundShape& shape,
-                  const ArrayDescription& description, const std::set<std::string>& paths) {
-  const std::string group_path = group_of(description.path);
-  create_groups(root, group_path);
-  const bool growing = description.dimensions.front() == "round";
-  // Coordinates first, so that a listing shows them before what they label.
-  std::vector<Dataset> scales;
+bool has_rounds(const ArrayDescription& description) { return description.dimensions.front() == "round"; }
+
+// Of a round, or of the whole array where it has none.
+std::vector<std::uint64_t> extent_of(const ArrayDescription& description, const RoundShape& shape) {
   std::vector<std::uint64_t> extent;
   for (const std::string& dimension : description.dimensions) {
-    const bool name_is_free = !paths.contains(group_path + "/" + dimension);
-    scales.push_back(coordinates.in(group_path, dimension, name_is_free));
     if (dimension != "round") {
       extent.push_back(length_of(dimension, shape));
     }
   }
+  return extent;
+}
+
+void describe(Dataset& array, const std::string& units, const std::string& long_name) {
+  array.set_attribute("units", units);
+  array.set_attribute("long_name", long_name);
+}
+
+// `first`: the column of a view.
+void create_array(Group& root, Coordinates& coordinates, const RoundShape& shape,
+                  const ArrayDescription& description, std::uint64_t first) {
+  const std::string group_path = group_of(description.path), name = name_of(description.path);
+  create_groups(root, group_path);
+  // Coordinates first, so that a listing shows them before what they label.
+  std::vector<Dataset> scales;
+  for (const std::string& dimension : description.dimensions) {
+    scales.push_back(coordinates.in(group_path, dimension));
+  }
   Group group = root.open_group(group_path);
-  const std::string name = name_of(description.path);
-  Dataset array = growing ? group.create_growing(name, description.type, extent)
-                          : group.create_dataset(name, description.type, extent);
-  array.set_attribute("units", description.units);
-  array.set_attribute("long_name", description.long_name);
+  const std::vector<std::uint64_t> extent = extent_of(description, shape);
+  Dataset array = has_rounds(description)
+                      ? group.create_view(name, description.type, extent, rows_path, first)
+                      : group.create_dataset(name, description.type, extent);
+  describe(array, description.units, description.long_name);
   for (unsigned i = 0; i < scales.size(); ++i) {
     array.attach_scale(scales[i], i);
   }
@@ -222,35 +238,50 @@ std::vector<ArrayDescription> arrays_of(const RunDescription& run) {
 
 }  // namespace
 
+std::vector<Columns> row_columns(const RunDescription& run, const RoundShape& shape) {
+  std::vector<Columns> columns{{.path = "round", .first = 0, .count = 1}};
+  for (const ArrayDescription& array : arrays_of(run)) {
+    if (!has_rounds(array)) continue;
+    std::uint64_t count = 1;
+    for (const std::uint64_t length : extent_of(array, shape)) count *= length;
+    columns.push_back({array.path, columns.back().first + columns.back().count, count});
+  }
+  return columns;
+}
+
 void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
+  const std::vector<Columns> columns = row_columns(run, shape);
+  const std::uint64_t length = columns.back().first + columns.back().count;
+  // The rows first: what grows is at the beginning of the file.
+  Group of_rows = root.create_group("rows");
+  Dataset rows = of_rows.create_growing(
+      "values", length, static_cast<std::uint64_t>(std::max<std::int64_t>(run.rounds, 0)) + 1);
   write_attributes(root, run);
   Coordinates coordinates(root.open_group("/"), run, shape);
-  const std::vector<ArrayDescription> arrays = arrays_of(run);
-  std::set<std::string> paths;
-  for (const ArrayDescription& array : arrays) {
-    paths.insert(array.path);
+  auto viewed = columns.begin();
+  for (const ArrayDescription& array : arrays_of(run)) {
+    create_array(root, coordinates, shape, array, has_rounds(array) ? (++viewed)->first : 0);
   }
-  for (const ArrayDescription& array : arrays) {
-    create_array(root, coordinates, shape, array, paths);
-  }
+  describe(rows, "1", "what all arrays have of the round, one after the other; they are views of this one");
+  rows.attach_scale(coordinates.in("rows", "round"), 0);
+  rows.attach_scale(of_rows.create_dimension("column", length), 1);
   write_users(root, run.users, shape.experts);
 }
 
 void check_laid_out(const Group& root, const RunDescription& run, const RoundShape& shape) {
-  const Dataset round = root.open_dataset("round");
-  const std::vector<std::uint64_t> rows = round.extent();
-  const auto check = [&](const std::string& path, const Dataset& array, Type type, const auto& dimensions) {
-    std::vector<std::uint64_t> extent;
-    for (const std::string& dimension : dimensions) {
-      extent.push_back(dimension == "round" && !rows.empty() ? rows[0] : length_of(dimension, shape));
-    }
-    if (!array.is_as_made(type, extent, dimensions.front() == "round")) {
-      throw IoError(fmt::format("'/{}' is not as it was made: nothing can be added", path));
+  const std::vector<std::uint64_t> found = root.open_dataset(rows_path).extent();
+  const auto check = [&](const std::string& path, Type type, std::vector<std::uint64_t> extent,
+                         bool growing) {
+    if (growing) extent.insert(extent.begin(), found.empty() ? 0 : found[0]);
+    if (!root.open_dataset(path).is_as_made(type, extent, growing)) {
+      throw IoError(fmt::format("'{}' is not as it was made: nothing can be added", path));
     }
   };
-  check("round", round, Type::int64, std::vector<std::string>{"round"});
+  const std::vector<Columns> columns = row_columns(run, shape);
+  check(rows_path, Type::float64, {columns.back().first + columns.back().count}, true);
+  check("round", Type::int64, {}, true);
   for (const ArrayDescription& array : arrays_of(run)) {
-    check(array.path, root.open_dataset(array.path), array.type, array.dimensions);
+    check(array.path, array.type, extent_of(array, shape), has_rounds(array));
   }
 }
 

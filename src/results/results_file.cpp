@@ -9,7 +9,6 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/hdf5.hpp"
 #include "layout.hpp"
-#include "rewrite.hpp"
 #include "round_rows.hpp"
 
 namespace comigs::results {
@@ -70,19 +69,17 @@ std::filesystem::path folder_of(const std::filesystem::path& file) {
   return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
 }
 
-// An upper bound of what a round adds to the file.
-std::uint64_t most_growth_bytes(const RoundShape& shape,
-                                const std::vector<std::vector<ParameterView>>& factors) {
-  constexpr std::int64_t slack = 1 << 20, factor_overhead = 4096, scalars_of_user = 32, arrays_by_expert = 4;
-  const std::int64_t by_user =
-      shape.layers * (shape.experts * arrays_by_expert + 1) + shape.users + scalars_of_user;
-  std::int64_t bytes = slack + 2 * shape.users * by_user * static_cast<std::int64_t>(sizeof(double));
+// About the most that is added to the file: the weights, and room for so many rows.
+std::uint64_t most_growth_bytes(const std::vector<std::vector<ParameterView>>& factors, std::uint64_t rows,
+                                std::uint64_t row_length) {
+  constexpr std::uint64_t slack = 1 << 20, factor_overhead = 4096, most_for_rows = 1 << 26;
+  std::uint64_t bytes = slack + std::min(rows * row_length * sizeof(double), most_for_rows);
   for (const auto& of_user : factors) {
     for (const ParameterView& factor : of_user) {
-      bytes += factor.rows * factor.columns * static_cast<std::int64_t>(sizeof(float)) + factor_overhead;
+      bytes += static_cast<std::uint64_t>(factor.rows * factor.columns) * sizeof(float) + factor_overhead;
     }
   }
-  return static_cast<std::uint64_t>(bytes);
+  return bytes;
 }
 
 }  // namespace
@@ -116,6 +113,14 @@ ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existin
 }
 
 void ResultsFile::check_found() const {
+  if (found_->schema_version != schema_version) {
+    if (last_round_ >= run_.rounds) return;  // nothing will be added
+    throw ConfigError(
+        fmt::format("'{}' has the layout of another version of comigs (schema_version {}, expected {}) and "
+                    "cannot "
+                    "be gone on with; finish the run with that version, or choose another output folder",
+                    path_.string(), found_->schema_version, schema_version));
+  }
   try {
     check_laid_out(io::hdf5::File::open_to_read(path_).root(), run_, shape_);
   } catch (const IoError& error) {
@@ -157,38 +162,72 @@ bool ResultsFile::exists(const std::filesystem::path& path) {
   return std::filesystem::exists(std::filesystem::symlink_status(path));
 }
 
-void ResultsFile::check(const std::vector<UserRound>& rows,
-                        const std::vector<std::vector<ParameterView>>& factors) const {
-  if (rows.size() != run_.users.size() || (!factors.empty() && factors.size() != rows.size())) {
+void ResultsFile::check(const std::vector<UserRound>& rows) const {
+  if (rows.size() != run_.users.size()) {
     throw std::invalid_argument(
-        fmt::format("a round of {} records and factors of {} users was given; the run has {} users",
-                    rows.size(), factors.size(), run_.users.size()));
+        fmt::format("a round of {} records was given; the run has {} users", rows.size(), run_.users.size()));
   }
+  const std::int64_t round = round_with_weights_.value_or(rows[0].round);
   for (std::size_t user = 0; user < rows.size(); ++user) {
-    if (rows[user].round != rows[0].round || rows[user].round <= last_round_) {
+    if (rows[user].round != round || rows[user].round <= last_round_) {
       throw std::invalid_argument(
           fmt::format("user {} brings round {} beside round {}; the last one written is {}", user,
-                      rows[user].round, rows[0].round, last_round_));
+                      rows[user].round, round, last_round_));
     }
     check_row(rows[user], user, run_.users[user].experts, shape_);
+  }
+}
+
+void ResultsFile::begin_step(std::int64_t round, const std::vector<std::vector<ParameterView>>& factors) {
+  lock_->check();
+  if (!growing_) growing_.emplace(path_);
+  const std::vector<Columns> columns = row_columns(run_, shape_);
+  const std::int64_t rows = last_round_ < 0 ? run_.rounds + 1 : 1;
+  growing_->begin(most_growth_bytes(factors, static_cast<std::uint64_t>(rows),
+                                    columns.back().first + columns.back().count),
+                  round >= run_.rounds);
+}
+
+void ResultsFile::change(const std::function<void(io::hdf5::Group root)>& add) {
+  try {
+    io::hdf5::File file = io::hdf5::File::open(*growing_);
+    add(file.root());
+    file.close();
+  } catch (...) {
+    growing_->discard();
+    round_with_weights_.reset();
+    throw;
+  }
+}
+
+void ResultsFile::write_weights(std::int64_t round, const std::vector<std::vector<ParameterView>>& factors) {
+  if (factors.size() != run_.users.size() || round <= last_round_) {
+    throw std::invalid_argument(
+        fmt::format("factors of {} users in round {} were given; the run has {} users, and the last round "
+                    "written is {}",
+                    factors.size(), round, run_.users.size(), last_round_));
   }
   for (std::size_t user = 0; user < factors.size(); ++user) {
     for (const ParameterView& factor : factors[user]) {
       check_factor(factor, user, run_.users[user].experts, shape_);
     }
   }
+  begin_step(round, factors);
+  change([&](io::hdf5::Group root) { results::write_weights(std::move(root), round, factors); });
+  round_with_weights_ = round;
 }
 
-void ResultsFile::write_round(const std::vector<UserRound>& rows,
-                              const std::vector<std::vector<ParameterView>>& factors) {
-  check(rows, factors);
-  lock_->check();
-  rewrite(path_, most_growth_bytes(shape_, factors), [&](io::hdf5::File& file) {
-    append_rows(file.root(), run_.users, shape_, rows);
-    if (!factors.empty()) {
-      write_weights(file.root(), rows.front().round, factors);
-    }
-  });
+void ResultsFile::write_round(const std::vector<UserRound>& rows) {
+  check(rows);
+  if (!round_with_weights_) begin_step(rows.front().round, {});
+  change([&](io::hdf5::Group root) { append_row(std::move(root), run_, shape_, rows); });
+  round_with_weights_.reset();
+  try {
+    growing_->commit();
+  } catch (...) {
+    growing_->discard();
+    throw;
+  }
   last_round_ = rows.front().round;
 }
 

@@ -2,52 +2,69 @@
 
 #include <functional>
 #include <limits>
+#include <map>
 #include <string>
+
+#include "layout.hpp"
 
 namespace comigs::results {
 namespace {
 
 using io::hdf5::Group;
 
-constexpr float missing = std::numeric_limits<float>::quiet_NaN();
+constexpr double missing = std::numeric_limits<double>::quiet_NaN();
 
-template <class Value, class Rows, class Extract>
-void append_by_user(const Group& root, const std::string& path, const Rows& rows, Extract extract) {
-  std::vector<Value> values;
-  for (const UserRound& row : rows) {
-    values.push_back(extract(row));
+// The numbers of a round, all NaN at first, by the path of the array that shows them.
+class Row {
+ public:
+  explicit Row(const std::vector<Columns>& columns)
+      : values_(columns.back().first + columns.back().count, missing) {
+    for (const Columns& of_array : columns)
+      places_[of_array.path] = std::span(values_).subspan(of_array.first, of_array.count);
   }
-  root.open_dataset(path).append_row(values);
+  [[nodiscard]] std::span<double> at(const std::string& path) const { return places_.at(path); }
+  [[nodiscard]] std::span<const double> values() const { return values_; }
+
+ private:
+  std::vector<double> values_;
+  std::map<std::string, std::span<double>> places_;
+};
+
+template <class Extract>
+void fill_by_user(const Row& row, const std::string& path, const std::vector<UserRound>& rounds,
+                  Extract extract) {
+  const std::span<double> values = row.at(path);
+  for (std::size_t user = 0; user < rounds.size(); ++user)
+    values[user] = static_cast<double>(extract(rounds[user]));
 }
 
-void append_evaluations(const Group& root, const std::vector<UserRound>& rows) {
-  const auto append = [&](const std::string& split, Evaluation SplitEvaluations::*member) {
-    append_by_user<double>(root, "perplexity/" + split, rows,
-                           [=](const UserRound& row) { return (row.after.*member).perplexity(); });
-    append_by_user<double>(root, "loss/" + split, rows,
-                           [=](const UserRound& row) { return (row.after.*member).loss(); });
+void fill_evaluations(const Row& row, const std::vector<UserRound>& rounds) {
+  const auto fill = [&](const std::string& split, Evaluation SplitEvaluations::*member) {
+    fill_by_user(row, "perplexity/" + split, rounds,
+                 [=](const UserRound& round) { return (round.after.*member).perplexity(); });
+    fill_by_user(row, "loss/" + split, rounds,
+                 [=](const UserRound& round) { return (round.after.*member).loss(); });
   };
-  append("train", &SplitEvaluations::train);
-  append("validation", &SplitEvaluations::validation);
-  append("test", &SplitEvaluations::test);
+  fill("train", &SplitEvaluations::train);
+  fill("validation", &SplitEvaluations::validation);
+  fill("test", &SplitEvaluations::test);
 }
 
-void append_costs(const Group& root, const std::vector<UserRound>& rows) {
-  const auto append = [&](const std::string& phase, double PhaseSeconds::*member) {
-    append_by_user<double>(root, "time/" + phase, rows,
-                           [=](const UserRound& row) { return row.seconds.*member; });
+void fill_costs(const Row& row, const std::vector<UserRound>& rounds) {
+  const auto fill = [&](const std::string& phase, double PhaseSeconds::*member) {
+    fill_by_user(row, "time/" + phase, rounds, [=](const UserRound& round) { return round.seconds.*member; });
   };
-  append("experts", &PhaseSeconds::experts);
-  append("routers", &PhaseSeconds::routers);
-  append("aggregation", &PhaseSeconds::aggregation);
-  append("evaluation", &PhaseSeconds::evaluation);
-  append("checkpoint", &PhaseSeconds::checkpoint);
-  append("round", &PhaseSeconds::round);
-  append_by_user<std::int64_t>(root, "aggregation/participation", rows,
-                               std::mem_fn(&UserRound::participation));
-  append_by_user<std::int64_t>(root, "communication/bytes", rows,
-                               std::mem_fn(&UserRound::communication_bytes));
-  append_by_user<std::int64_t>(root, "memory/peak", rows, std::mem_fn(&UserRound::peak_memory_bytes));
+  fill("experts", &PhaseSeconds::experts);
+  fill("routers", &PhaseSeconds::routers);
+  fill("aggregation", &PhaseSeconds::aggregation);
+  fill("evaluation", &PhaseSeconds::evaluation);
+  fill("checkpoint", &PhaseSeconds::checkpoint);
+  fill("writing", &PhaseSeconds::writing);
+  fill("total", &PhaseSeconds::total);
+  fill_by_user(row, "aggregation/participation", rounds, std::mem_fn(&UserRound::participation));
+  fill_by_user(row, "aggregation/lora_rank", rounds, std::mem_fn(&UserRound::lora_rank));
+  fill_by_user(row, "communication/bytes", rounds, std::mem_fn(&UserRound::communication_bytes));
+  fill_by_user(row, "memory/peak", rounds, std::mem_fn(&UserRound::peak_memory_bytes));
 }
 
 struct Spread {
@@ -55,36 +72,31 @@ struct Spread {
   const RoundShape& shape;
 };
 
-// Every user's [layer, its experts, width] in one row of [user, layer, most experts, width]; what a user
-// lacks is NaN.
-void append_by_expert(const Group& root, const std::string& path, const Spread& spread,
-                      const std::vector<UserRound>& rows, std::size_t width,
-                      const std::function<const std::vector<float>&(const UserRound&)>& extract) {
+// Every user's [layer, its experts, width] in [user, layer, most experts, width]; what a user lacks stays
+// NaN.
+void fill_by_expert(const Row& row, const std::string& path, const Spread& spread,
+                    const std::vector<UserRound>& rounds, std::size_t width,
+                    const std::function<const std::vector<float>&(const UserRound&)>& extract) {
   const auto layers = static_cast<std::size_t>(spread.shape.layers);
   const auto most = static_cast<std::size_t>(spread.shape.experts);
-  std::vector<float> values(rows.size() * layers * most * width, missing);
-  for (std::size_t user = 0; user < rows.size(); ++user) {
-    const std::vector<float>& own = extract(rows[user]);
+  const std::span<double> values = row.at(path);
+  for (std::size_t user = 0; user < rounds.size(); ++user) {
+    const std::vector<float>& own = extract(rounds[user]);
     const auto own_width = static_cast<std::size_t>(spread.users[user].experts) * width;
-    for (std::size_t i = 0; i < own.size(); ++i) {
+    for (std::size_t i = 0; i < own.size(); ++i)
       values[(user * layers + i / own_width) * most * width + i % own_width] = own[i];
-    }
   }
-  root.open_dataset(path).append_row(values);
 }
 
-// Every user's list of `length`, NaN where it has none.
+// Every user's list of `length`; it stays NaN where it has none. The arrays are of float32.
 template <class Extract>
-void append_lists(const Group& root, const std::string& path, const std::vector<UserRound>& rows,
-                  std::size_t length, Extract extract) {
-  std::vector<float> values(rows.size() * length, missing);
-  for (std::size_t user = 0; user < rows.size(); ++user) {
-    const auto& own = extract(rows[user]);
-    for (std::size_t i = 0; i < own.size(); ++i) {
-      values[user * length + i] = static_cast<float>(own[i]);
-    }
+void fill_lists(const Row& row, const std::string& path, const std::vector<UserRound>& rounds,
+                std::size_t length, Extract extract) {
+  const std::span<double> values = row.at(path);
+  for (std::size_t user = 0; user < rounds.size(); ++user) {
+    const auto& own = extract(rounds[user]);
+    for (std::size_t i = 0; i < own.size(); ++i) values[user * length + i] = static_cast<float>(own[i]);
   }
-  root.open_dataset(path).append_row(values);
 }
 
 void write_before_aggregation(const Group& root, const std::vector<UserRound>& rows) {
@@ -111,30 +123,30 @@ void write_before_aggregation(const Group& root, const std::vector<UserRound>& r
 
 }  // namespace
 
-void append_rows(Group root, const std::vector<UserDescription>& users, const RoundShape& shape,
-                 const std::vector<UserRound>& rows) {
-  const Spread spread{users, shape};
-  const auto layers = static_cast<std::size_t>(shape.layers);
-  root.open_dataset("round").append_row(std::span(&rows.front().round, 1));
-  append_evaluations(root, rows);
-  append_by_expert(
-      root, "routing/score", spread, rows, 1,
-      [](const UserRound& row) -> const auto& { return row.routing.score; });
-  append_by_expert(
-      root, "routing/load", spread, rows, 1,
-      [](const UserRound& row) -> const auto& { return row.routing.load; });
-  append_lists(
-      root, "routing/entropy", rows, layers,
-      [](const UserRound& row) -> const auto& { return row.routing.entropy; });
-  append_by_expert(
-      root, "expert/update_norm", spread, rows, 2,
-      [](const UserRound& row) -> const auto& { return row.update_norm; });
-  append_lists(
-      root, "aggregation/weight", rows, rows.size(),
-      [](const UserRound& row) -> const auto& { return row.aggregation_weight; });
-  append_by_user<std::int64_t>(root, "aggregation/lora_rank", rows, std::mem_fn(&UserRound::lora_rank));
-  append_costs(root, rows);
-  write_before_aggregation(root, rows);
+void append_row(Group root, const RunDescription& run, const RoundShape& shape,
+                const std::vector<UserRound>& rounds) {
+  const Spread spread{run.users, shape};
+  const Row row(row_columns(run, shape));
+  row.at("round")[0] = static_cast<double>(rounds.front().round);
+  fill_evaluations(row, rounds);
+  fill_by_expert(
+      row, "routing/score", spread, rounds, 1,
+      [](const UserRound& round) -> const auto& { return round.routing.score; });
+  fill_by_expert(
+      row, "routing/load", spread, rounds, 1,
+      [](const UserRound& round) -> const auto& { return round.routing.load; });
+  fill_lists(
+      row, "routing/entropy", rounds, static_cast<std::size_t>(shape.layers),
+      [](const UserRound& round) -> const auto& { return round.routing.entropy; });
+  fill_by_expert(
+      row, "expert/update_norm", spread, rounds, 2,
+      [](const UserRound& round) -> const auto& { return round.update_norm; });
+  fill_lists(
+      row, "aggregation/weight", rounds, rounds.size(),
+      [](const UserRound& round) -> const auto& { return round.aggregation_weight; });
+  fill_costs(row, rounds);
+  write_before_aggregation(root, rounds);
+  root.open_dataset(rows_path).append_row(row.values());
 }
 
 }  // namespace comigs::results

@@ -1,4 +1,4 @@
-// How the users' records of a round become rows of the file's arrays, and the stored factors groups of it.
+// How the users' records of a round become a row of the file, and the stored factors groups of it.
 #pragma once
 
 #include <span>
@@ -9,10 +9,9 @@
 
 namespace comigs::results {
 
-/// Lengthens every array that has rounds by one row, and fills `before_aggregation` where the records hold
-/// it.
-void append_rows(io::hdf5::Group root, const std::vector<UserDescription>& users, const RoundShape& shape,
-                 const std::vector<UserRound>& rows);
+/// Adds a row to all arrays that have rounds, and fills `before_aggregation` where the records hold it.
+void append_row(io::hdf5::Group root, const RunDescription& run, const RoundShape& shape,
+                const std::vector<UserRound>& rounds);
 
 /// Writes expert/weights/<round>/user_<i>/layer_<l>/expert_<e>/<name>.
 void write_weights(io::hdf5::Group root, std::int64_t round,

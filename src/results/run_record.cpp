@@ -55,6 +55,7 @@ RunRecord read_run_record(const std::filesystem::path& path) {
                      .users = root.open_dataset("user").read_texts()},
         .history =
             root.has_attribute("history") ? root.texts_attribute("history") : std::vector<std::string>(),
+        .schema_version = root.number_attribute("schema_version"),
         .rounds = length("round") - 1,
         .shape = {.layers = length("layer"), .experts = length("routing/expert"), .users = length("user")}};
   } catch (const IoError& error) {

@@ -82,8 +82,9 @@ void record(Archive& archive, Round& round, const RoundShape& shape) {
   archive.list(round.routing.entropy, layers);
   archive.list(round.update_norm, layers * experts * 2);
   archive.list(round.aggregation_weight, static_cast<std::size_t>(shape.users));
-  for (auto* seconds : {&round.seconds.experts, &round.seconds.routers, &round.seconds.aggregation,
-                        &round.seconds.evaluation, &round.seconds.checkpoint, &round.seconds.round}) {
+  for (auto* seconds :
+       {&round.seconds.experts, &round.seconds.routers, &round.seconds.aggregation, &round.seconds.evaluation,
+        &round.seconds.checkpoint, &round.seconds.writing, &round.seconds.total}) {
     archive.number(*seconds);
   }
   archive.number(round.participation);

@@ -16,6 +16,14 @@ Group child(Group& parent, const std::string& name) {
   return parent.contains(name) ? parent.open_group(name) : parent.create_group(name);
 }
 
+// The group of a round: <role>/weights/<round>.
+Group round_group(Group& root, const std::string& role, std::int64_t round) {
+  Group of_role = child(root, role);
+  Group weights =
+      of_role.contains("weights") ? of_role.open_group("weights") : of_role.create_sorted_group("weights");
+  return child(weights, std::to_string(round));
+}
+
 // The dimensions of one user's factors: named, without labels, shared by its layers and experts.
 class Dimensions {
  public:
@@ -45,8 +53,11 @@ void write_parameter(Group& place, Dimensions& dimensions, const ParameterView& 
   };
   const auto rows = static_cast<std::uint64_t>(parameter.rows),
              columns = static_cast<std::uint64_t>(parameter.columns);
+  const std::span values(parameter.data, rows * columns);
+  // A run that was killed before the round's row was there may have left them.
+  if (place.contains(parameter.name)) return place.open_dataset(parameter.name).write(values);
   Dataset array = place.create_dataset(parameter.name, io::hdf5::Type::float32, {rows, columns});
-  array.write(std::span(parameter.data, rows * columns));
+  array.write(values);
   array.set_attribute("units", "1");
   array.set_attribute("long_name", fmt::format("{} {}", parameter.role, parameter.name));
   array.attach_scale(dimensions.get(or_default(parameter.row_dimension, "_row"), parameter.rows), 0);
@@ -71,12 +82,12 @@ void write_weights(Group root, std::int64_t round,
   std::set<std::string> roles;
   for (const auto& of_user : parameters)
     for (const ParameterView& parameter : of_user) roles.insert(parameter.role);
-  for (const std::string& role : roles) {
-    Group of_role = child(root, role);
-    Group weights = child(of_role, "weights");
-    Group of_round = weights.create_group(std::to_string(round));
+  // All of these first: what changes before the end of the file lies together.
+  std::map<std::string, Group> groups;
+  for (const std::string& role : roles) groups.emplace(role, round_group(root, role, round));
+  for (auto& [role, of_round] : groups) {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      Group user = of_round.create_group(fmt::format("user_{}", i));
+      Group user = child(of_round, fmt::format("user_{}", i));
       write_role(user, role, parameters[i]);
     }
   }

@@ -14,6 +14,7 @@ import xarray as xr
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
+from built_program import run_program  # noqa: E402
 from report_page import report  # noqa: E402
 from results_fixture import default_perplexity, write_results  # noqa: E402
 
@@ -49,6 +50,17 @@ def test_run_tells_what_it_is(tmp_path):
     assert run.expert_roles("Dutch") == ["generalist"]
     assert run.settings["method.experts"] == "3,1"
     assert not run.is_unfinished
+
+
+def test_files_of_the_program_read_like_those_of_version_0_1(tmp_path):
+    run_program("results_writer_demo", tmp_path / "results.h5", "four", 3)
+    run, older = open_run(tmp_path), open_run(write_results(tmp_path / "older"))
+    assert run.attribute("schema_version") == "2" and older.attribute("schema_version") == "1"
+    for one in (run, older):
+        assert one["time"]["total"].dims == ("round", "user") and "round" in one["time"].coords
+    np.testing.assert_allclose(run["time"]["total"].isel(user=0), [0.7, 1.7, 2.7])
+    np.testing.assert_allclose(run["time"]["writing"].isel(user=0), [0.6, 1.6, 2.6])
+    np.testing.assert_array_equal(older["time"]["total"].isel(user=0), [2.0, *[10.0] * (len(older.rounds) - 1)])
 
 
 def test_array_without_a_finite_value_or_rows_is_absent(tmp_path):
@@ -125,7 +137,7 @@ def _without_users(folder: Path) -> Path:
 
 
 def _later_schema(folder: Path) -> Path:
-    return write_results(folder / "run", attributes={"schema_version": 2})
+    return write_results(folder / "run", attributes={"schema_version": 3})
 
 
 def _no_rounds(folder: Path) -> Path:
@@ -148,7 +160,7 @@ def _no_scale(folder: Path) -> Path:
         (_truncated, "cannot be read as HDF5"),
         (_foreign, "not a comigs results file (the attribute 'schema_version' is missing)"),
         (_without_users, "not a comigs results file ('/user' is missing)"),
-        (_later_schema, "schema version '2' found, version 1 expected"),
+        (_later_schema, "schema version '3' found, version 1 or 2 expected"),
         (_no_rounds, "no finished round yet"),
         (_no_scale, "'/perplexity/extra' has no dimension scale on axis 0"),
     ],

@@ -38,13 +38,18 @@ def elsewhere(file: h5py.File, name: str, kind: str, secret: Path) -> None:
         file[name] = h5py.ExternalLink(str(secret), "/secret")
     elif kind == "raw":
         file.create_dataset(name, shape=(4, 2), dtype="f8", external=[(str(secret), 0, 64)])
-    else:
+    else:  # of another file, itself, a view of itself
+        sources = {"virtual": (str(secret), "secret"), "itself": (".", f"/{name}"), "view": (".", "/other")}
         layout = h5py.VirtualLayout(shape=(4, 2), dtype="f8")
-        layout[:] = h5py.VirtualSource(str(secret), "secret", shape=(4, 2))
+        layout[:] = h5py.VirtualSource(*sources[kind], shape=(4, 2))
         file.create_virtual_dataset(name, layout)
+        if kind == "view":
+            layout = h5py.VirtualLayout(shape=(4, 2), dtype="f8")
+            layout[:] = h5py.VirtualSource(".", f"/{name}", shape=(4, 2))
+            file.create_virtual_dataset("other", layout)
 
 
-@pytest.mark.parametrize("kind", ["link", "raw", "virtual"])
+@pytest.mark.parametrize("kind", ["link", "raw", "virtual", "itself", "view"])
 def test_data_in_other_files_are_not_followed(tmp_path, capsys, kind):
     secret = tmp_path / "secret.h5"
     with h5py.File(secret, "w") as file:

@@ -72,9 +72,7 @@ def test_every_dimension_has_its_labels_in_every_group(results, engine):
         assert dataset.data_vars, group
         for name, array in dataset.data_vars.items():
             for dimension in array.dims:
-                # time/round is the seconds of whole rounds: no room for labels of that name beside it.
-                if (group, dimension) != ("time", "round"):
-                    assert dataset[dimension].values.tolist() == expected[dimension], (group, name)
+                assert dataset[dimension].values.tolist() == expected[dimension], (group, name)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -118,10 +116,11 @@ def test_experts_that_a_user_lacks_are_nan(results, engine):
 def test_costs_and_users(results):
     seconds = open_group(results, "time")
     assert sorted(seconds.variables) == sorted(
-        ["user", "experts", "routers", "aggregation", "evaluation", "checkpoint", "round"]
+        ["round", "user", "experts", "routers", "aggregation", "evaluation", "checkpoint", "writing", "total"]
     )
-    assert seconds["round"].dims == ("round", "user")
-    np.testing.assert_allclose(seconds["round"][:, 1], [0.6, 1.6, 2.6])
+    assert seconds["total"].dims == ("round", "user")
+    np.testing.assert_allclose(seconds["total"].sel(user="Français"), [0.7, 1.7, 2.7])
+    np.testing.assert_allclose(seconds["writing"].sel(round=1), [1.6] * 4)
     np.testing.assert_allclose(seconds["checkpoint"].sel(user="Dutch"), [0.5, 1.5, 2.5])
     sent = open_group(results, "communication")["bytes"]
     assert sent.dtype == np.int64 and int(sent.sel(round=1, user="Dutch")) == 10**12 + 3
@@ -162,7 +161,7 @@ def test_every_array_is_named_and_described(results):
                 assert np.isnan(array.attrs["_FillValue"]).all() and np.isnan(array.fillvalue), name
         assert arrays["perplexity/test"].maxshape == (None, 4)
         assert "the first 1000 tokens of the training split" in arrays["perplexity/train"].attrs["long_name"]
-        assert arrays["time/round"].attrs["units"] == "s"
+        assert arrays["time/total"].attrs["units"] == "s"
         assert file["round"].maxshape == (None,)
         assert file["perplexity/user"] == file["user"]  # a link, not a copy
         assert file["before_aggregation"].attrs["round"] == ROUNDS - 1
@@ -174,7 +173,7 @@ def test_run_is_described(results, engine):
     assert attributes["title"] == "made-up run"
     assert attributes["configuration"] == "[run]\nseed = 7\n"
     assert attributes["created"] == "2025-01-02T03:04:05Z"
-    assert attributes["seed"] == 7 and attributes["N"] == 4 and attributes["schema_version"] == 1
+    assert attributes["seed"] == 7 and attributes["N"] == 4 and attributes["schema_version"] == 2
     assert list(attributes["hosts"]) == ["host-0", "host-1", "host-2", "host-3"]
     assert list(attributes["devices"]) == ["cpu"] * 4
     assert attributes["library_versions"][0] == "Open MPI 4.1.4"
@@ -213,8 +212,30 @@ def test_ncdump_shows_all_of_it(results):
     done = subprocess.run(["ncdump", results], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert "float score(round, user, layer, expert) ;" in done.stdout
-    assert "double round(round, user) ;" in done.stdout
+    assert "double total(round, user) ;" in done.stdout
     assert "round = UNLIMITED ; // (3 currently)" in done.stdout
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_groups_merge_by_round(results, engine):
+    """Curves against seconds."""
+    merged = xr.merge([open_group(results, group, engine)[name] for group, name in (("perplexity", "test"), ("time", "total"))])
+    assert merged["total"].dims == merged["test"].dims == ("round", "user")
+    frame = merged.to_dataframe()
+    assert frame.loc[(2, "Dutch"), "total"] == pytest.approx(2.7)
+
+
+def test_all_arrays_of_a_round_are_one_row(results):
+    """All arrays grow at once: they are views of the file's own rows."""
+    with h5py.File(results) as file:
+        rows, growing = file["rows/values"], [file["round"]]
+        growing += [array for array in arrays_of(file).values() if array.maxshape[0] is None and array != rows]
+        assert rows.shape[0] == ROUNDS and len(growing) > 20
+        for array in growing:
+            (source,) = array.virtual_sources()
+            assert (source.file_name, source.dset_name) == (".", "/rows/values")
+        row = np.concatenate([np.ravel(array[1]).astype(float) for array in growing])
+        assert sorted(row[~np.isnan(row)]) == sorted(rows[1][~np.isnan(rows[1])])
 
 
 def test_one_user_with_one_expert(tmp_path):
@@ -279,7 +300,7 @@ def test_reported_rounds_survive_kill_9(tmp_path):
 
 def test_readers_may_open_it_at_any_time(tmp_path):
     path = tmp_path / "results.h5"
-    command = [built_program("results_writer_demo"), path, "four", "150"]
+    command = [built_program("results_writer_demo"), path, "four", "2000"]
     seen = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "round 0\n"
@@ -288,6 +309,6 @@ def test_readers_may_open_it_at_any_time(tmp_path):
             with xr.open_dataset(path, group="perplexity", engine="h5netcdf") as held_open:
                 assert held_open["test"].sizes["round"] >= seen[-1]
         reported = process.stdout.read().split("\n")
-    assert process.returncode == 0 and reported[-2] == "round 149"
+    assert process.returncode == 0 and reported[-2] == "round 1999"
     assert seen == sorted(seen) and len(set(seen)) > 2
-    assert check_rounds(path, 150) == 150
+    assert check_rounds(path, 2000) == 2000

@@ -76,7 +76,8 @@ UserRound row(std::int64_t round, std::int64_t user, std::int64_t experts, std::
     result.aggregation_weight.push_back(static_cast<double>(10 * user + source));
   }
   const auto seconds = static_cast<double>(round);
-  result.seconds = {seconds + 0.1, seconds + 0.2, seconds + 0.3, seconds + 0.4, seconds + 0.5, seconds + 0.6};
+  result.seconds = {seconds + 0.1, seconds + 0.2, seconds + 0.3, seconds + 0.4,
+                    seconds + 0.5, seconds + 0.6, seconds + 0.7};
   result.communication_bytes = 1'000'000'000'000 + user;
   result.peak_memory_bytes = 2'000'000'000'000 + user;
   return result;
@@ -101,7 +102,9 @@ std::vector<ParameterView> views(const Factors& factors, std::int64_t experts) {
 }
 
 void write(const std::string& path, const std::vector<std::int64_t>& experts, std::int64_t rounds) {
-  comigs::results::ResultsFile file(path, description(experts));
+  comigs::results::RunDescription run = description(experts);
+  run.rounds = rounds - 1;
+  comigs::results::ResultsFile file(path, run);
   std::vector<Factors> factors(experts.size());
   std::vector<std::vector<ParameterView>> all_views;
   const auto users = static_cast<std::int64_t>(experts.size());
@@ -119,7 +122,8 @@ void write(const std::string& path, const std::vector<std::int64_t>& experts, st
     for (std::int64_t user = 0; user < users; ++user) {
       rows.push_back(row(round, user, experts[static_cast<std::size_t>(user)], users, last));
     }
-    file.write_round(rows, last ? all_views : std::vector<std::vector<ParameterView>>{});
+    if (last) file.write_weights(round, all_views);
+    file.write_round(rows);
     std::printf("round %lld\n", static_cast<long long>(round));
     std::fflush(stdout);
   }

@@ -44,7 +44,8 @@ struct Finished : TemporaryFolder {
     for (const std::int64_t round : {0, 1}) {
       std::vector<UserRound> rows(2);
       rows[0].round = rows[1].round = round;
-      file.write_round(rows, {stored, stored});
+      file.write_weights(round, {stored, stored});
+      file.write_round(rows);
     }
   }
 

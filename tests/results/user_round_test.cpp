@@ -25,7 +25,7 @@ UserRound full_round() {
   round.routing.entropy = {0.5F, 0.25F, std::numeric_limits<float>::quiet_NaN()};
   round.update_norm = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
   round.aggregation_weight = {0.3, 0.7};
-  round.seconds = {1, 2, 3, 4, 5, 6};
+  round.seconds = {1, 2, 3, 4, 5, 6, 7};
   round.communication_bytes = 1 << 30;
   round.peak_memory_bytes = std::int64_t{78} << 30;
   return round;
@@ -51,7 +51,8 @@ BOOST_AUTO_TEST_CASE(round_comes_back_bit_for_bit) {
   BOOST_TEST(got.update_norm == sent.update_norm, boost::test_tools::per_element());
   BOOST_TEST(got.aggregation_weight == sent.aggregation_weight, boost::test_tools::per_element());
   BOOST_TEST(got.seconds.experts == 1.0);
-  BOOST_TEST(got.seconds.round == 6.0);
+  BOOST_TEST(got.seconds.writing == 6.0);
+  BOOST_TEST(got.seconds.total == 7.0);
   BOOST_TEST(got.communication_bytes == sent.communication_bytes);
   BOOST_TEST(got.peak_memory_bytes == sent.peak_memory_bytes);
 }

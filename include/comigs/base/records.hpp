@@ -34,7 +34,8 @@ struct RoutingStatistics {
 struct PhaseSeconds {
   double experts = 0.0, routers = 0.0, aggregation = 0.0, evaluation = 0.0;
   double checkpoint = std::numeric_limits<double>::quiet_NaN();  ///< NaN: none was written
-  double round = 0.0;
+  double writing = 0.0;  ///< results, from where the row before was whole on
+  double total = 0.0;    ///< of the whole round
 };
 
 /// Perplexity of a user's model on its three splits.

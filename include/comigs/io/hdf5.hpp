@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "comigs/io/growing_file.hpp"
+
 namespace comigs::io::hdf5 {
 
 enum class Type { int64, float32, float64, text };
@@ -27,11 +29,12 @@ class Object {
   void set_attribute(const std::string& name, const std::string& value);
   void set_attribute(const std::string& name, std::int64_t value);
   void set_attribute(const std::string& name, const std::vector<std::string>& values);
-  /// The attribute's value; an absent one, or one that is no text, is an error.
+  /// The attribute's value; an absent one, or one of another kind, is an error.
   [[nodiscard]] std::string text_attribute(const std::string& name) const;
   /// The same for a list of texts.
   [[nodiscard]] std::vector<std::string> texts_attribute(const std::string& name) const;
   [[nodiscard]] bool has_attribute(const std::string& name) const;
+  [[nodiscard]] std::int64_t number_attribute(const std::string& name) const;
 
  protected:
   void set_attribute_data(const std::string& name, std::int64_t type, std::int64_t space, const void* data);
@@ -54,11 +57,9 @@ class Dataset : public Object {
   void write(std::span<const double> values);
   void write(const std::vector<std::string>& values);
   /// Lengthens the first dimension by one and fills it.
-  void append_row(std::span<const std::int64_t> values);
-  void append_row(std::span<const float> values);
   void append_row(std::span<const double> values);
   [[nodiscard]] std::vector<std::uint64_t> extent() const;
-  /// Whether `create_dataset` (`create_growing`) made it with this type, and it has this extent now.
+  /// Whether it was made with this type, as one that grows or not, and has this extent now.
   [[nodiscard]] bool is_as_made(Type type, const std::vector<std::uint64_t>& extent, bool growing) const;
   /// All of it. Numbers are converted; texts must be of variable length, as `write` makes them.
   void read(std::span<float> values) const;
@@ -82,13 +83,19 @@ class Group : public Object {
  public:
   using Object::Object;
   [[nodiscard]] Group create_group(const std::string& name);
+  /// A group whose children come in the order of their names: adding one changes less of the file.
+  [[nodiscard]] Group create_sorted_group(const std::string& name);
   [[nodiscard]] Group open_group(const std::string& path) const;
   /// Floating-point arrays start as NaN, and say so in `_FillValue`.
   [[nodiscard]] Dataset create_dataset(const std::string& name, Type type,
                                        const std::vector<std::uint64_t>& extent);
-  /// An array without rows yet, each of extent `row`, that `append_row` lengthens.
-  [[nodiscard]] Dataset create_growing(const std::string& name, Type type,
-                                       const std::vector<std::uint64_t>& row);
+  /// A float64 array without rows yet, each of `columns` numbers, that `append_row` lengthens. The first row
+  /// takes the room of `rows` of them; where more come, they take as much again.
+  [[nodiscard]] Dataset create_growing(const std::string& name, std::uint64_t columns, std::uint64_t rows);
+  /// An array whose rows, of extent `row`, are those of the array at the absolute path `source`, from the
+  /// column `first` on: as long as that, always.
+  [[nodiscard]] Dataset create_view(const std::string& name, Type type, const std::vector<std::uint64_t>& row,
+                                    const std::string& source, std::uint64_t first);
   [[nodiscard]] Dataset open_dataset(const std::string& path) const;
   /// A dimension of this length that has a name but no labels, as netCDF-4 stores it.
   [[nodiscard]] Dataset create_dimension(const std::string& name, std::uint64_t length);
@@ -100,7 +107,8 @@ class Group : public Object {
   void remove(const std::string& name);
 
  private:
-  Dataset create(const std::string& name, Type type, const std::vector<std::uint64_t>& extent, bool growing);
+  Group create_group(const std::string& name, const Object& creation);
+  Dataset create(const std::string& name, Type type, const Object& space, const Object& creation);
 };
 
 /// An open file. `close` reports what the destructor cannot: that the last bytes did not reach the file.
@@ -109,12 +117,15 @@ class File {
   [[nodiscard]] static File create(const std::filesystem::path& path);  ///< empties a file that is there
   [[nodiscard]] static File open(const std::filesystem::path& path);    ///< for reading and writing
   [[nodiscard]] static File open_to_read(const std::filesystem::path& path);
+  /// For reading and writing within a step of `file`, which must outlive it. Nothing is in the file itself
+  /// before the step's end.
+  [[nodiscard]] static File open(GrowingFile& file);
   [[nodiscard]] Group root() const;
   /// All groups and datasets must have gone before.
   void close();
 
  private:
-  static File open_as(const std::filesystem::path& path, unsigned mode);
+  static File open_as(const std::filesystem::path& path, unsigned mode, const Object& access);
   File(Object object, std::filesystem::path path) : object_(std::move(object)), path_(std::move(path)) {}
   Object object_;
   std::filesystem::path path_;

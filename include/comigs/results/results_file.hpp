@@ -3,14 +3,20 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "comigs/base/records.hpp"
 #include "comigs/io/folder_lock.hpp"
+#include "comigs/io/growing_file.hpp"
 #include "comigs/results/run_record.hpp"
 #include "comigs/results/user_round.hpp"
+
+namespace comigs::io::hdf5 {
+class Group;
+}
 
 namespace comigs::results {
 
@@ -31,6 +37,7 @@ struct RunDescription {
       "the whole training split";  ///< on which tokens train perplexity is measured
   std::vector<UserDescription> users;
   std::int64_t layers = 0;
+  std::int64_t rounds = 0;  ///< that it will have; there is room for their rows from the first one on
 };
 
 [[nodiscard]] RunIdentity identity(const RunDescription& run);
@@ -38,10 +45,10 @@ struct RunDescription {
 /// What decides the length of the run's rounds.
 [[nodiscard]] RoundShape round_shape(const RunDescription& run);
 
-/// The file at `path`, which is at any moment complete, closed and readable: each write makes the next
-/// version beside it and renames that over it. For one process of the run. Throws IoError where writing
-/// fails; the file then is as it was. Arrays and dimensions are those of the documented layout, for h5py,
-/// xarray, netCDF and others.
+/// The file at `path`, which is at any moment complete and readable, by whoever opens it or has it open; a
+/// round adds to it what the round has, however large it is. For one process of the run. Throws IoError where
+/// writing fails; the file then is as it was. Arrays and dimensions are those of the documented layout, for
+/// h5py, xarray, netCDF and others.
 class ResultsFile {
  public:
   /// What is done with a file that is there already.
@@ -62,7 +69,8 @@ class ResultsFile {
   [[nodiscard]] const std::optional<RunRecord>& found() const noexcept { return found_; }
   /// The last round that was written; -1: none yet.
   [[nodiscard]] std::int64_t rounds() const noexcept { return last_round_; }
-  /// Throws DataError where a file that was there cannot take this run's next rounds.
+  /// Throws DataError where a file that was there cannot take this run's next rounds, ConfigError where it is
+  /// of another version's layout.
   void check_found() const;
 
   /// Where a file that was there goes on: adds to its history by what, if that is not as it was; where data
@@ -72,15 +80,17 @@ class ResultsFile {
   /// Removes a file that this object has made and written no round into.
   void discard_empty();
 
-  /// Adds a round; `rows[i]` is user i's, `factors[i]` what it has trained (`factors` empty: not stored this
-  /// round). After the return a crash loses nothing of it. Throws std::invalid_argument where sizes
-  /// contradict the run, IoError where the folder is no longer held.
-  void write_round(const std::vector<UserRound>& rows,
-                   const std::vector<std::vector<ParameterView>>& factors = {});
+  /// Writes what users have trained, to be there with the row of the round: `factors[i]` is user i's. Throws
+  /// std::invalid_argument where sizes contradict the run.
+  void write_weights(std::int64_t round, const std::vector<std::vector<ParameterView>>& factors);
+  /// Adds a round; `rows[i]` is user i's. After the return a crash loses nothing of it. Throws
+  /// std::invalid_argument where sizes contradict the run, IoError where the folder is no longer held.
+  void write_round(const std::vector<UserRound>& rows);
 
  private:
-  void check(const std::vector<UserRound>& rows,
-             const std::vector<std::vector<ParameterView>>& factors) const;
+  void check(const std::vector<UserRound>& rows) const;
+  void begin_step(std::int64_t round, const std::vector<std::vector<ParameterView>>& factors);
+  void change(const std::function<void(io::hdf5::Group root)>& add);
 
   std::filesystem::path path_;
   std::optional<io::FolderLock> own_lock_;
@@ -89,6 +99,8 @@ class ResultsFile {
   RoundShape shape_;
   std::optional<RunRecord> found_;
   std::int64_t last_round_ = -1;
+  std::optional<io::GrowingFile> growing_;          ///< from the first write on
+  std::optional<std::int64_t> round_with_weights_;  ///< whose row is to come
 };
 
 }  // namespace comigs::results
