@@ -8,8 +8,8 @@
 namespace comigs::io {
 
 /// Owns a read-only mapping of a whole file; the destructor unmaps it. Hold it by shared_ptr where views
-/// outlive a scope. Throws DataError with the file's name where it is absent, unreadable, empty or not a
-/// regular file.
+/// outlive a scope. Throws DataError with the file's name where it is absent, unreadable, empty, not a
+/// regular file, or a pointer that Git LFS or Git Xet left in its place.
 class MappedFile {
  public:
   explicit MappedFile(std::filesystem::path path);
