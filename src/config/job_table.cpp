@@ -76,8 +76,9 @@ constexpr Option<Job> options[] = {
     data.option<&Data::folder>("folder", "FOLDER", "data-set folder with manifest.json", {},
                                {.flag = "data", .required = true}),
 
-    model.option<&Model::folder>("folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors",
-                                 {}, {.flag = "model", .required = true}),
+    model.option<&Model::folder>("folder", "FOLDER",
+                                 "Hugging Face folder: config.json, model.safetensors or shards", {},
+                                 {.flag = "model", .required = true}),
 
     method.option<&Method::name>("name", "NAME", "row of the method table", {},
                                  {.flag = "method", .required = true}),
