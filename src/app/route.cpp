@@ -87,10 +87,10 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
   const model::Architecture architecture = model::read_architecture(folder);
   if (model::weights_digest(folder) != run.record().identity.base_digest ||
       architecture.layers != run.record().shape.layers)
-    throw DataError(fmt::format(
-        "{}: not the base model of {}, the SHA-256 of whose model.safetensors is {}; --model says "
-        "where that is",
-        folder.string(), run.path().string(), printable(run.record().identity.base_digest)));
+    throw DataError(
+        fmt::format("{}: not the base model of {}, the SHA-256 of whose weights is {}; --model says "
+                    "where that is",
+                    folder.string(), run.path().string(), printable(run.record().identity.base_digest)));
   return architecture;
 }
 
@@ -98,7 +98,7 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
                                      const config::Route& options) {
   if (!options.probes.empty()) {
     data::ProbeFile file = data::read_probes(options.probes);
-    if (!federation::fits(file.vocabulary, job.architecture))
+    if (!federation::fits(file.vocabulary, job.config.model.folder, job.architecture))
       throw DataError(
           fmt::format("{}: made with a tokeniser of {} entries, but the base model {} has a vocabulary of "
                       "{}; make it with the base model's own tokeniser",

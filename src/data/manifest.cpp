@@ -107,14 +107,6 @@ Manifest read_manifest(const fs::path& folder) {
   return manifest;
 }
 
-bool same_vocabulary(const fs::path& one, const fs::path& other) {
-  const auto vocabulary = [](const fs::path& file) {
-    const JsonFile reader(file);
-    return reader.member(reader.member(reader.root(), "model", ""), "vocab", "model.");
-  };
-  return vocabulary(one) == vocabulary(other);
-}
-
 UserData open_user(const Manifest& manifest, std::int64_t user) {
   const UserShards& shards = manifest.users.at(static_cast<std::size_t>(user));
   return {.train = TokenShard(shards.train, manifest.vocabulary),

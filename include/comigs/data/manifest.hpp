@@ -34,10 +34,6 @@ struct Manifest {
 /// that lead out of the folder are refused.
 [[nodiscard]] Manifest read_manifest(const std::filesystem::path& folder);
 
-/// Whether two tokenizer.json files give every token the same number. Throws DataError naming the file that
-/// is none.
-[[nodiscard]] bool same_vocabulary(const std::filesystem::path& one, const std::filesystem::path& other);
-
 /// A user's three splits, mapped and checked.
 struct UserData {
   TokenShard train, validation, test;
