@@ -105,6 +105,8 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
     from tokenizers import AddedToken, Tokenizer, models
 
     try:
+        for file in (encoder, merges):
+            _refuse_pointer(file)
         file = encoder
         ids = json_of(encoder)
         file = merges
@@ -128,6 +130,16 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
     return _finished("gpt2", tokenizer, END_OF_TEXT)
 
 
+def _refuse_pointer(path: Path) -> None:
+    """What git leaves in the place of a large file that it has not fetched."""
+    with path.open("rb") as stream:
+        if stream.read(64).startswith((b"version https://git-lfs.github.com/spec/", b"# xet version")):
+            raise DataError(
+                f"{path}: is a pointer of Git LFS, not the file itself; run 'git lfs pull' in the repository"
+                " that it is from, or download it"
+            )
+
+
 def opened(path: Path) -> Tokenizer:
     """Any tokenizer.json."""
     _library()
@@ -136,7 +148,10 @@ def opened(path: Path) -> Tokenizer:
     if not path.is_file():
         raise DataError(f"--tokeniser {path}: no such file ('train', 'gpt2' or a tokenizer.json is expected)")
     try:
+        _refuse_pointer(path)
         return _for_documents(Tokenizer.from_buffer(path.read_bytes()))
+    except DataError:
+        raise
     except Exception as error:  # the library raises plain Exception
         raise DataError(f"--tokeniser {path}: is not a tokenizer.json: {error}") from None
 

@@ -69,7 +69,8 @@ class Run:
             name: value for name, value in self.data_set.settings.items() if name not in ("data", "model")
         }
         manifest = self.data_set.data / "manifest.json"
-        base = [self.data_set.base / name for name in ("config.json", "model.safetensors")]
+        weights = sorted(self.data_set.base.glob("*.safetensors"))  # one file, or shards
+        base = [self.data_set.base / "config.json", *weights]
         return {
             "options": self.options,
             "seed": self.seed,

@@ -75,6 +75,10 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
   const std::string name = world.all_broadcast(fmt::format("{}{}", prefix, io::random_hexadecimal()));
   const std::filesystem::path copy = std::filesystem::path(run.output) / name;
   const std::vector<model::WeightSpec> specs = model::weight_specs(architecture);
+  const bool is_first_of_node = world.all_split_by_node().is_first();
+  comm::all_agree(world, [&] {
+    if (is_first_of_node) model::check_finite(folder, specs);
+  });
   const bool convert =
       comm::all_agree(world, [&] { return device.is_cpu() && !model::can_be_mapped(folder, specs, dtype); });
   const bool any_converts = world.all_max(convert ? 1.0 : 0.0) > 0.0;

@@ -17,13 +17,16 @@ namespace comigs::app {
 
 namespace {
 
-// The size of the base's file if rank 0 has to convert it before a run; else 0.
+// The size of the base's files if rank 0 has to convert it before a run; else 0.
 std::int64_t weights_converted(const Job& job, const config::Config& config, bool cuda) {
   const std::filesystem::path folder = config.model.folder;
   const bool mapped = model::can_be_mapped(folder, model::weight_specs(job.architecture),
                                            federation::stored_type(config.run.precision));
-  return cuda || mapped ? 0
-                        : static_cast<std::int64_t>(std::filesystem::file_size(folder / "model.safetensors"));
+  if (cuda || mapped) return 0;
+  std::int64_t bytes = 0;
+  for (const std::filesystem::path& file : model::weight_files(folder))
+    bytes += static_cast<std::int64_t>(std::filesystem::file_size(file));
+  return bytes;
 }
 
 constexpr double unlimited = 1e6;  // GiB

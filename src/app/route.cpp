@@ -100,10 +100,10 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
                       folder.string(), run.path().string(), fmt::join(unlike, "; ")));
   if (model::weights_digest(folder) != run.record().identity.base_digest ||
       architecture.layers != run.record().shape.layers)
-    throw DataError(fmt::format(
-        "{}: not the base model of {}, the SHA-256 of whose model.safetensors is {}; --model says "
-        "where that is",
-        folder.string(), run.path().string(), printable(run.record().identity.base_digest)));
+    throw DataError(
+        fmt::format("{}: not the base model of {}, the SHA-256 of whose weights is {}; --model says "
+                    "where that is",
+                    folder.string(), run.path().string(), printable(run.record().identity.base_digest)));
   return architecture;
 }
 
@@ -112,7 +112,7 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
   if (!options.probes.empty()) {
     if (!options.data.empty()) spdlog::warn("without effect beside --probes: --data");
     data::ProbeFile file = data::read_probes(options.probes);
-    if (!federation::fits(file.vocabulary, job.architecture))
+    if (!federation::fits(file.vocabulary, job.config.model.folder, job.architecture))
       throw DataError(
           fmt::format("{}: made with a tokeniser of {} entries, but the base model {} has a vocabulary of "
                       "{}; make it with the base model's own tokeniser",

@@ -79,7 +79,7 @@ constexpr Option<Job> options[] = {
         {.flag = "data", .required = true, .determines_numbers = false, .is_of_rank = true}),
 
     model.option<&Model::folder>(
-        "folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors", {},
+        "folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors or shards", {},
         {.flag = "model", .required = true, .determines_numbers = false, .is_of_rank = true}),
 
     method.option<&Method::name>("name", "NAME", "row of the method table", {},

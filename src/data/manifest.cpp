@@ -118,14 +118,6 @@ void check_tokeniser(const Manifest& manifest) {
         manifest.tokeniser.string()));
 }
 
-bool same_vocabulary(const fs::path& one, const fs::path& other) {
-  const auto vocabulary = [](const fs::path& file) {
-    const JsonFile reader(file);
-    return reader.member(reader.member(reader.root(), "model", ""), "vocab", "model.");
-  };
-  return vocabulary(one) == vocabulary(other);
-}
-
 UserData open_user(const Manifest& manifest, std::int64_t user) {
   const UserShards& shards = manifest.users.at(static_cast<std::size_t>(user));
   return {.train = TokenShard(shards.train, manifest.vocabulary),

@@ -1,10 +1,10 @@
 #include "comigs/data/vocabulary.hpp"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 
-#include "comigs/base/error.hpp"
-#include "json_file.hpp"
+#include "tokeniser_file.hpp"
 
 namespace comigs::data {
 
@@ -100,19 +100,12 @@ std::string valid_text(std::string_view bytes) {
 }
 
 Vocabulary::Vocabulary(const std::filesystem::path& tokeniser) {
-  const JsonFile file(tokeniser);
-  const Json& tokens = file.member(file.member(file.root(), "model", ""), "vocab", "model.");
-  if (!tokens.is_object()) file.fail("model.vocab", "an object of tokens and their numbers");
+  const TokeniserFile file(tokeniser);
+  const std::vector<std::pair<std::string, std::int64_t>> tokens = file.tokens();
   const bool byte_level = is_byte_level(file.root());
-  const auto set = [&](const std::string& token, std::int64_t id) {
+  for (const auto& [token, id] : tokens) {
     texts_[id] = valid_text(byte_level ? bytes_of(token) : token);
-  };
-  for (const auto& [token, id] : tokens.items()) set(token, file.count(tokens, token, "model.vocab."));
-  const Json added = file.root().value("added_tokens", Json::array());
-  if (!added.is_array()) file.fail("added_tokens", "a list");
-  for (std::size_t i = 0; i < added.size(); ++i) {
-    const std::string where = fmt::format("added_tokens[{}].", i);
-    set(file.text(added[i], "content", where), file.count(added[i], "id", where));
+    size_ = std::max(size_, id + 1);
   }
 }
 

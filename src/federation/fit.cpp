@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "comigs/base/error.hpp"
+#include "comigs/data/vocabulary.hpp"
 #include "comigs/federation/local_work.hpp"
 #include "comigs/model/footprint.hpp"
 
@@ -20,27 +21,66 @@ void check_users(const data::Manifest& manifest, std::int64_t ranks) {
                   fmt::join(names, ", "), users));
 }
 
-bool fits(std::int64_t vocabulary, const model::Architecture& architecture) {
-  constexpr std::int64_t padding = 128;
-  return vocabulary <= architecture.vocabulary && architecture.vocabulary < vocabulary + padding;
+namespace {
+
+constexpr std::int64_t most_padding = 128;  // rows of the embedding; where no tokeniser speaks for more
+
+std::filesystem::path own_tokeniser(const std::string& base) {
+  return std::filesystem::path(base) / "tokenizer.json";
+}
+
+bool has_tokeniser(const std::string& base) {
+  std::error_code error;
+  return std::filesystem::exists(own_tokeniser(base), error);
+}
+
+// The data's tokens are those of the base's own tokeniser.
+void check_tokeniser(const std::string& base, const std::filesystem::path& own, const std::string& data,
+                     const data::Manifest& manifest, std::int64_t rows) {
+  const std::string difference = data::tokeniser_difference(own, manifest.tokeniser);
+  if (!difference.empty())
+    throw DataError(
+        fmt::format("{} is another tokeniser than data set {} was made with ({}); prepare the data with the "
+                    "base model's own",
+                    own.string(), data, difference));
+  if (manifest.vocabulary > rows)
+    throw DataError(
+        fmt::format("{}: a vocabulary of {}, but its tokenizer.json, with which data set {} was made, has {} "
+                    "entries; resize the model with transformers: resize_token_embeddings({})",
+                    base, rows, data, manifest.vocabulary, manifest.vocabulary));
+}
+
+// Without one, a vocabulary of another size tells that the tokens mean something else.
+void check_vocabulary(const std::string& base, const std::string& data, std::int64_t vocabulary,
+                      std::int64_t rows) {
+  const bool is_too_small = vocabulary <= rows - most_padding;
+  if (vocabulary <= rows && !is_too_small) return;
+  throw DataError(fmt::format(
+      "{}: a vocabulary of {}, but data set {} was made with a tokeniser of {} entries{}; prepare the data "
+      "with the base model's own tokeniser{}",
+      base, rows, data, vocabulary,
+      is_too_small ? ", and there is no tokenizer.json beside the model that shows it to be the model's" : "",
+      is_too_small ? ", or put that there if it is the same" : ""));
+}
+
+}  // namespace
+
+bool fits(std::int64_t vocabulary, const std::string& base, const model::Architecture& architecture) {
+  const std::int64_t rows = architecture.vocabulary,
+                     least = has_tokeniser(base) ? data::Vocabulary(own_tokeniser(base)).size()
+                                                 : rows - most_padding + 1;
+  return least <= vocabulary && vocabulary <= rows;
 }
 
 void check_base(const config::Config& config, const data::Manifest& manifest,
                 const model::Architecture& architecture) {
-  if (!fits(manifest.vocabulary, architecture))
-    throw DataError(
-        fmt::format("{}: a vocabulary of {}, but data set {} was made with a tokeniser of {} entries; "
-                    "prepare the data with "
-                    "the base model's own tokeniser",
-                    config.model.folder, architecture.vocabulary, config.data.folder, manifest.vocabulary));
-  const std::filesystem::path tokeniser = std::filesystem::path(config.model.folder) / "tokenizer.json";
-  std::error_code error;
-  const bool has_one = std::filesystem::exists(tokeniser, error);
-  if (has_one) data::check_tokeniser(manifest);
-  if (has_one && !data::same_vocabulary(tokeniser, manifest.tokeniser))
-    throw DataError(fmt::format(
-        "{} is another tokeniser than data set {} was made with; prepare the data with the base model's own",
-        tokeniser.string(), config.data.folder));
+  const std::string &base = config.model.folder, &folder = config.data.folder;
+  if (has_tokeniser(base)) {
+    data::check_tokeniser(manifest);
+    check_tokeniser(base, own_tokeniser(base), folder, manifest, architecture.vocabulary);
+  } else {
+    check_vocabulary(base, folder, manifest.vocabulary, architecture.vocabulary);
+  }
   for (std::size_t i = 0; i < config.users.size(); ++i)
     if (config.users[i].context_tokens > architecture.positions)
       throw ConfigError(fmt::format("[user.{}] context_tokens = {}, but the base model {} has {} positions",

@@ -31,6 +31,18 @@ struct Descriptor {
   ~Descriptor() { ::close(value); }
 };
 
+// What git leaves in the place of a large file that it has not fetched.
+void refuse_pointer(const std::filesystem::path& path, std::string_view text) {
+  if (text.starts_with("version https://git-lfs.github.com/spec/"))
+    refuse(path,
+           "it is a pointer of Git LFS, not the file itself; run 'git lfs pull' in the repository that it is "
+           "from, or download it");
+  if (text.starts_with("# xet version"))
+    refuse(path,
+           "it is a pointer of Git Xet, not the file itself; run 'git xet checkout' in the repository that "
+           "it is from, or download it");
+}
+
 }  // namespace
 
 MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
@@ -52,6 +64,12 @@ MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
     refuse_by(errno, path_);
   }
   data_ = static_cast<const std::byte*>(address);
+  try {
+    refuse_pointer(path_, {static_cast<const char*>(address), size_bytes_});
+  } catch (...) {
+    ::munmap(address, size_bytes_);
+    throw;
+  }
   opened_.emplace(status);
   LiveMappings::add(*this);
 }

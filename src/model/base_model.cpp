@@ -8,6 +8,7 @@
 #include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "families.hpp"
+#include "stored_weights.hpp"
 
 namespace comigs::model {
 
@@ -19,9 +20,12 @@ struct Family {
   std::unique_ptr<BaseModel> (*make)(const Architecture&, const WeightSource&, std::optional<at::ScalarType>);
   std::vector<WeightSpec> (*weights)(const Architecture&);
   std::string (*config)(const Architecture&);
+  bool (*is_no_weight)(std::string_view);  // of what its files may have besides
+  const char *embedding, *head;            // names of the two matrices that may be one
 };
 
-constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2, gpt2_weights, gpt2_config}};
+constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2, gpt2_weights, gpt2_config, is_no_gpt2_weight,
+                                "wte.weight", "lm_head.weight"}};
 
 const Family& find_family(const std::string& name, const std::string& where) {
   std::string known;
@@ -31,6 +35,17 @@ const Family& find_family(const std::string& name, const std::string& where) {
   }
   throw DataError(
       fmt::format("{}: model_type '{}' is not supported; known: {}", where, printable(name), known));
+}
+
+// What the tensors say beyond the configuration, and that they are the ones which it asks for.
+void settle_weights(Architecture& architecture, const Family& family, const std::filesystem::path& folder) {
+  const StoredWeights weights(folder);
+  if (!architecture.tied_head && !weights.has(family.head))
+    throw DataError(fmt::format("{}: there is no '{}', but 'tie_word_embeddings' in config.json is false",
+                                weights.entry().string(), family.head));
+  // As transformers does: a head that differs from the embedding counts, whatever the configuration says.
+  if (weights.differ(family.embedding, family.head)) architecture.tied_head = false;
+  weights.check(family.weights(architecture), family.is_no_weight);
 }
 
 }  // namespace
@@ -48,7 +63,10 @@ Architecture read_architecture(const std::filesystem::path& folder) {
   const auto type = config.find("model_type");
   if (type == config.end() || !type->is_string())
     throw DataError(fmt::format("{}: 'model_type' is missing", file.string()));
-  return find_family(type->get<std::string>(), file.string()).read(config, file);
+  const Family& family = find_family(type->get<std::string>(), file.string());
+  Architecture architecture = family.read(config, file);
+  settle_weights(architecture, family, folder);
+  return architecture;
 }
 
 std::unique_ptr<BaseModel> make_base_model(const Architecture& architecture, const WeightSource& weights,

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string_view>
 
 #include "comigs/model/base_model.hpp"
 
@@ -12,8 +13,10 @@ namespace comigs::model {
 
 /// `config` is the parsed config.json at `file`, for messages.
 [[nodiscard]] Architecture read_gpt2(const nlohmann::json& config, const std::filesystem::path& file);
-/// All weights of a GPT-2, in the order of its files. The head is the token embedding.
+/// All weights of a GPT-2, in the order of its files.
 [[nodiscard]] std::vector<WeightSpec> gpt2_weights(const Architecture& architecture);
+/// Causal masks, which OpenAI's and older files have beside the weights.
+[[nodiscard]] bool is_no_gpt2_weight(std::string_view name);
 /// The config.json that transformers reads back to the same architecture.
 [[nodiscard]] std::string gpt2_config(const Architecture& architecture);
 [[nodiscard]] std::unique_ptr<BaseModel> make_gpt2(const Architecture& architecture,

@@ -25,6 +25,7 @@ class Gpt2 : public BaseModel {
     std::map<std::string, at::Tensor> weights;
     for (const WeightSpec& spec : gpt2_weights(architecture_)) weights[spec.name] = source(spec);
     embedding_ = weights.at("wte.weight");
+    head_ = architecture_.tied_head ? embedding_ : weights.at("lm_head.weight");
     activations_ = activations.value_or(activation_type(embedding_.scalar_type(), embedding_.device()));
     positions_ = weights.at("wpe.weight");
     // Biases and norms, which are small, are kept in the activations' precision; matrices stay where they
@@ -53,7 +54,7 @@ class Gpt2 : public BaseModel {
   }
 
   [[nodiscard]] const Architecture& architecture() const override { return architecture_; }
-  [[nodiscard]] const at::Tensor& head() const override { return embedding_; }
+  [[nodiscard]] const at::Tensor& head() const override { return head_; }
 
   [[nodiscard]] Forward forward(const at::Tensor& tokens, const Parameters& parameters) const override {
     const std::int64_t B = tokens.size(0), T = tokens.size(1);
@@ -102,7 +103,7 @@ class Gpt2 : public BaseModel {
 
   Architecture architecture_;
   at::ScalarType activations_;
-  at::Tensor embedding_, positions_, final_norm_, final_norm_bias_;
+  at::Tensor embedding_, head_, positions_, final_norm_, final_norm_bias_;
   std::vector<Layer> layers_;
 };
 

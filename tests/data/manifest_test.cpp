@@ -232,20 +232,6 @@ BOOST_AUTO_TEST_CASE(files_must_not_be_links_to_elsewhere) {
   check_contains(refusal([](Json&) {}), {"'users[0].splits.train.file'", "inside the data-set folder"});
 }
 
-BOOST_AUTO_TEST_CASE(vocabularies_are_compared_token_by_token) {
-  const auto write = [&](const char* name, const Json& vocabulary) {
-    test::write_text(folder / name, Json{{"version", "1.0"}, {"model", {{"vocab", vocabulary}}}}.dump());
-    return folder / name;
-  };
-  const auto one = write("one.json", {{"a", 0}, {"b", 1}}), same = write("same.json", {{"b", 1}, {"a", 0}}),
-             other = write("other.json", {{"a", 1}, {"b", 0}});
-  BOOST_TEST(same_vocabulary(one, same));
-  BOOST_TEST(!same_vocabulary(one, other));
-  test::write_text(folder / "none.json", "{}");
-  check_contains(test::message_of<DataError>([&] { (void)same_vocabulary(one, folder / "none.json"); }),
-                 {"none.json", "'model'"});
-}
-
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace comigs::data

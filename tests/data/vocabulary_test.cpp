@@ -57,10 +57,27 @@ BOOST_AUTO_TEST_CASE(tokens_of_other_kinds_stand_as_they_are) {
   BOOST_TEST(vocabulary.text(2) == "Ã¼");
 }
 
+BOOST_AUTO_TEST_CASE(a_list_of_tokens_and_scores_is_numbered_by_place) {
+  content["decoder"] = {{"type", "Metaspace"}};
+  content["model"]["vocab"] = nlohmann::json::parse(R"([["<pad>", 0.0], ["▁cat", -2.5], ["日", -3]])");
+  const Vocabulary vocabulary = read();
+  BOOST_TEST(vocabulary.text(0) == "<pad>");
+  BOOST_TEST(vocabulary.text(1) == "▁cat");
+  BOOST_TEST(vocabulary.text(2) == "日");
+  BOOST_TEST(vocabulary.text(8) == "<|endoftext|>");
+  BOOST_TEST(vocabulary.size() == 9);
+  content["model"]["vocab"][1] = {"▁cat"};
+  check_refused("'model.vocab[1]'");
+  content["model"]["vocab"][1] = {-2.5, "▁cat"};
+  check_refused("'model.vocab[1]'");
+}
+
 BOOST_AUTO_TEST_CASE(what_is_no_tokeniser_is_refused) {
   content["model"]["vocab"]["b"] = -1;
   check_refused("'model.vocab.b'");
   content["model"]["vocab"] = {"a", "b"};
+  check_refused("'model.vocab[0]'");
+  content["model"]["vocab"] = "a";
   check_refused("'model.vocab'");
   content.erase("model");
   check_refused("'model'");

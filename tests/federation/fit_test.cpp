@@ -4,9 +4,12 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <fstream>
+
 #include "comigs/base/error.hpp"
 #include "comigs/model/footprint.hpp"
 #include "support/messages.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace comigs::federation {
 
@@ -100,6 +103,36 @@ BOOST_AUTO_TEST_CASE(vocabularies_must_match_up_to_padding) {
         message_of<DataError>([&] { check(); }),
         {"base", "vocabulary of " + std::to_string(entries), "texts", "1000 entries", "tokeniser"});
   }
+}
+
+// The base's own tokeniser vouches for its tokens, however many rows the embedding has beyond them.
+BOOST_AUTO_TEST_CASE(own_tokeniser_decides) {
+  TemporaryFolder base, data;
+  config.model.folder = base.folder.string();
+  config.data.folder = data.folder.string();
+  manifest.tokeniser = data.folder / "tokenizer.json";
+  manifest.vocabulary = 300;
+  const auto write = [](const TemporaryFolder& holder, const std::string& last) {
+    std::ofstream(holder.folder / "tokenizer.json")
+        << R"({"model": {"vocab": {"a": 0, ")" << last << R"(": 299}}})";
+  };
+  write(base, "b");
+  write(data, "b");
+  for (const std::int64_t rows : {300, 427, 428, 512, 50257}) {
+    architecture.vocabulary = rows;
+    BOOST_CHECK_NO_THROW(check());
+    BOOST_TEST(fits(300, config.model.folder, architecture));
+    BOOST_TEST(!fits(299, config.model.folder, architecture));
+    BOOST_TEST(!fits(rows + 1, config.model.folder, architecture));
+  }
+  architecture.vocabulary = 299;
+  const std::string message = message_of<DataError>([&] { check(); });
+  check_contains(message, {"a vocabulary of 299", "its tokenizer.json", "300 entries", "resize"});
+  BOOST_TEST(message.find("prepare the data") == message.npos);
+  architecture.vocabulary = 512;
+  write(data, "c");
+  check_contains(message_of<DataError>([&] { check(); }), {(base.folder / "tokenizer.json").string(),
+                                                           "another tokeniser", "'b' is 299 in it, absent"});
 }
 
 BOOST_AUTO_TEST_CASE(contexts_must_fit_the_positions) {

@@ -44,7 +44,10 @@ def _manifests(folder: Path) -> list[bytes]:
 
 def _tokenisers(folder: Path) -> list[bytes]:
     plain = {"model": {"vocab": {"a": 0, "\u0120b": 1, "\u00c3": 96}}, "decoder": None}
+    metaspace = {"type": "Metaspace", "replacement": "_", "add_prefix_space": True}
+    unigram = {"model": {"type": "Unigram", "vocab": [["a", 0], ["_b", -2.5]]}, "pre_tokenizer": metaspace}
     return [
+        json.dumps(unigram).encode(),
         json.dumps(TOKENISER).encode(),
         json.dumps(plain, ensure_ascii=False).encode(),
         tiny.TOKENISER.encode(),

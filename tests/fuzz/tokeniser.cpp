@@ -1,5 +1,4 @@
 // A tokenizer.json: its vocabulary as texts, all of them valid; compared with itself.
-#include "comigs/data/manifest.hpp"
 #include "comigs/data/vocabulary.hpp"
 
 #include "input.hpp"
@@ -13,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const data::Vocabulary vocabulary(file);
     for (const std::int64_t token : {-1, 0, 1, 96, 1 << 30})
       fuzz::require(data::valid_text(vocabulary.text(token)) == vocabulary.text(token));
-    fuzz::require(data::same_vocabulary(file, file));
+    fuzz::require(data::tokeniser_difference(file, file).empty());
   });
   return 0;
 }

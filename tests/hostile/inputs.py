@@ -221,6 +221,11 @@ def safetensors(place: Place, source: random.Random) -> Broken:
     return _train(place, what, (str(place.base),))
 
 
+def shard_index(place: Place, source: random.Random) -> Broken:
+    index = place.shard_base()
+    return _json_file(place, index, source, lambda what: _train(place, what, (str(place.base),)))
+
+
 def damaged_safetensors(file: Path, source: random.Random) -> str:
     data = file.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
@@ -375,6 +380,7 @@ CLASSES = (
     InputClass("probe texts", probes),
     InputClass("config.json", model_configuration),
     InputClass("safetensors", safetensors),
+    InputClass("indices of shards", shard_index),
     InputClass("checkpoints", checkpoint),
     InputClass("results.h5, comigs route", results_routed),
     InputClass("results.h5, analysis", results_analysed, module="analysis"),

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.numpy import load_file, save_file
+
 from .trial import ROOT, run, start
 
 sys.path.insert(0, str(ROOT / "tests" / "python"))
@@ -126,6 +128,18 @@ class Place:
                     data = shard.read_bytes()
                     split |= {"sha256": hashlib.sha256(data).hexdigest(), "tokens": len(data) // 2}
         self.manifest.write_text(json.dumps(content), encoding="utf-8")
+
+    def shard_base(self) -> Path:
+        """Puts the base's weights into two files; returns their index."""
+        whole = self.base / "model.safetensors"
+        weights = load_file(whole)
+        whole.unlink()
+        shards = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(sorted(weights))}
+        for shard in set(shards.values()):
+            save_file({name: weights[name] for name in weights if shards[name] == shard}, self.base / shard)
+        index = self.base / "model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": shards}), encoding="utf-8")
+        return index
 
     def copy(self, folder: Path) -> Place:
         shutil.copytree(self.folder, folder, symlinks=True)

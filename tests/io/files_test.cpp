@@ -172,6 +172,21 @@ BOOST_FIXTURE_TEST_CASE(unmappable_files_are_data_errors, TemporaryFolder) {
   BOOST_TEST(has(refusal(folder / "pipe"), "not a regular file"));
 }
 
+// What git leaves where a large file has not been fetched.
+BOOST_FIXTURE_TEST_CASE(pointers_are_told_from_files, TemporaryFolder) {
+  const auto refusal = [&](std::string_view text) {
+    io::write_atomically(folder / "model.safetensors", text);
+    return message_of<DataError>([&] { io::MappedFile file(folder / "model.safetensors"); });
+  };
+  const std::string lfs =
+      refusal("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 548105171\n");
+  BOOST_TEST(has(lfs, "model.safetensors': it is a pointer of Git LFS"));
+  BOOST_TEST(has(lfs, "git lfs pull"));
+  BOOST_TEST(has(refusal("# xet version 0\nfilesize = 548105171\nhash = '0123'\n"), "a pointer of Git Xet"));
+  io::write_atomically(folder / "text", std::string_view("version https://git-lfs"));
+  BOOST_CHECK_NO_THROW(io::MappedFile(folder / "text"));
+}
+
 BOOST_FIXTURE_TEST_CASE(digests_are_those_of_the_standard, TemporaryFolder) {
   const std::string abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
   BOOST_TEST(sha256(std::string_view("abc")) == abc);
@@ -194,8 +209,26 @@ BOOST_AUTO_TEST_CASE(json_of_others_is_bounded) {
   const auto nested = [](std::size_t levels) { return std::string(levels, '[') + std::string(levels, ']'); };
   BOOST_TEST(refusal(nested(65)) == "a.json: nested more than 64 levels deep");
   BOOST_TEST(refusal(nested(1'000'000)) == "a.json: nested more than 64 levels deep");
-  BOOST_TEST(refusal("{\"a\": 1e999}") == "a.json: not valid JSON");
+  BOOST_TEST(refusal("{\"a\": 1e999}") == "a.json: not valid JSON: number overflow parsing '1e999'");
   BOOST_TEST(refusal("[1, 2]", 5) == "a.json: 6 bytes, expected at most 5");
   const std::string deepest = nested(64);
   BOOST_TEST(io::parse_json(std::as_bytes(std::span(deepest)), "a.json").is_array());
+}
+
+BOOST_AUTO_TEST_CASE(json_that_is_none_is_told_where) {
+  using namespace std::string_literals;
+  const auto refusal = [](const std::string& text) {
+    return message_of<DataError>([&] { (void)io::parse_json(std::as_bytes(std::span(text)), "a.json"); });
+  };
+  BOOST_TEST(
+      has(refusal("{\"a\": 1,\n \"b\": tru}"), "a.json: not valid JSON: line 2, byte 19: syntax error"));
+  BOOST_TEST(has(refusal("{\"a\": \"\xff\"}"), "line 1, byte 8: "));
+  BOOST_TEST(has(refusal("{\"a\": \"x\0\"}"s), "line 1, byte 9: "));
+  BOOST_TEST(has(refusal("{} []"), "line 1, byte 4: "));
+  BOOST_TEST(has(refusal("\xEF\xBB\xBF{}"), "begins with a byte order mark"));
+  BOOST_TEST(has(refusal("\xFF\xFE{\0}\0"s), "byte order mark of UTF-16"));
+  BOOST_TEST(has(refusal("{\0}\0"s), "line 1, byte 2: "));
+  BOOST_TEST(refusal("[{\"a\": 1}, {\"b\": {\"a\": 1}, \"b\": 2}]") == "a.json: an object has 'b' twice");
+  const std::string once = "[{\"a\": {\"a\": 1, \"b\": {}}, \"b\": 1}, {\"a\": 1}]";
+  BOOST_CHECK_NO_THROW((void)io::parse_json(std::as_bytes(std::span(once)), "a.json"));
 }

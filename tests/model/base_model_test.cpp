@@ -158,7 +158,8 @@ BOOST_AUTO_TEST_CASE(missing_files) {
 BOOST_AUTO_TEST_CASE(config_that_is_not_one) {
   const std::vector<std::pair<std::string, std::string>> refused = {
       {"", "it is empty"},
-      {"{", "not valid JSON"},
+      {"{", "not valid JSON: line 1, byte 2"},
+      {R"({"n_layer": 2, "n_layer": 3})", "'n_layer' twice"},
       {"[1]", "not a JSON object"},
       {"7", "not a JSON object"},
       {"{\"n_layer\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}", "nested more than"}};
@@ -195,14 +196,49 @@ BOOST_AUTO_TEST_CASE(sizes_that_cannot_be) {
 }
 
 BOOST_AUTO_TEST_CASE(settings_that_compute_something_else) {
-  check_contains(config_refusal([](Json& c) { c["activation_function"] = "relu"; }),
-                 {"'activation_function'", "relu", "gelu_new"});
+  for (const char* other : {"relu", "gelu", "gelu_10", "quick_gelu", "silu"})
+    check_contains(config_refusal([&](Json& c) { c["activation_function"] = other; }),
+                   {"'activation_function'", other, "gelu_new"});
   check_contains(config_refusal([](Json& c) { c["n_inner"] = 100; }), {"'n_inner'", "100", "64"});
   check_contains(config_refusal([](Json& c) { c["scale_attn_weights"] = false; }), {"'scale_attn_weights'"});
   check_contains(config_refusal([](Json& c) { c["scale_attn_by_inverse_layer_idx"] = true; }),
                  {"'scale_attn_by_inverse_layer_idx'"});
-  check_contains(config_refusal([](Json& c) { c["tie_word_embeddings"] = false; }),
-                 {"'tie_word_embeddings'"});
+  check_contains(config_refusal([](Json& c) { c["add_cross_attention"] = true; }), {"'add_cross_attention'"});
+  check_contains(config_refusal([](Json& c) { c["is_encoder_decoder"] = true; }), {"'is_encoder_decoder'"});
+  check_contains(config_refusal([](Json& c) { c["pruned_heads"] = {{"0", {1}}}; }), {"'pruned_heads'"});
+  check_contains(config_refusal([](Json& c) {
+                   c["quantization_config"] = {{"load_in_8bit", true}};
+                 }),
+                 {"'quantization_config'", "load_in_8bit"});
+  check_contains(config_refusal([](Json& c) {
+                   c["auto_map"] = {{"AutoModelForCausalLM", "own.py"}};
+                 }),
+                 {"'auto_map'", "own.py"});
+  check_contains(config_refusal([](Json& c) { c["architectures"] = {"GPT2ForSequenceClassification"}; }),
+                 {"'architectures'", "GPT2ForSequenceClassification", "GPT2LMHeadModel"});
+  check_contains(config_refusal([](Json& c) { c["tie_word_embeddings"] = "no"; }),
+                 {"'tie_word_embeddings'", "true or false"});
+  check_contains(config_refusal([](Json& c) { c["hidden_size"] = 32; }), {"'hidden_size' is 32", "16"});
+}
+
+BOOST_AUTO_TEST_CASE(settings_that_compute_the_same) {
+  write();
+  const auto read = [&](const std::function<void(Json&)>& change) {
+    Json config = Json::parse(config_json(architecture));
+    change(config);
+    test::write_text(folder / "config.json", config.dump());
+    return read_architecture(folder);
+  };
+  for (const char* alias : {"gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"})
+    BOOST_CHECK_NO_THROW((void)read([&](Json& c) { c["activation_function"] = alias; }));
+  BOOST_CHECK_NO_THROW((void)read([](Json& c) { c["reorder_and_upcast_attn"] = true; }));
+  BOOST_CHECK_NO_THROW((void)read([](Json& c) { c["architectures"] = {"GPT2Model"}; }));
+  BOOST_CHECK_NO_THROW((void)read([](Json& c) { c["quantization_config"] = nullptr; }));
+  const Architecture renamed = read([](Json& c) {
+    c["num_hidden_layers"] = c["n_layer"];
+    c.erase("n_layer");
+  });
+  BOOST_TEST(renamed.layers == 2);
 }
 
 BOOST_AUTO_TEST_CASE(missing_tensor) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,66 @@ def test_logits_in_bf16(model, tmp_path, stored):
     print(f"mean error: transformers {their_error:.4f}, comigs {our_error:.4f}, logits {exact.std():.2f}")
     assert our_error <= 1.5 * their_error
     assert (ours - theirs).abs().max() <= 0.05 * exact.abs().max()
+
+
+# As models are published ------------------------------------------------------------------------------------
+
+
+def changed_folder(model: GPT2LMHeadModel, folder: Path, tensors: dict[str, torch.Tensor], **settings: object) -> None:
+    """The model's folder with tensors in addition to or in the place of its own, and settings; None removes one."""
+    save(model, folder, True, torch.float32)
+    weights = load_file(folder / "model.safetensors") | tensors
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | settings
+    config = {name: value for name, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def check_logits(folder: Path) -> torch.Tensor:
+    """Those of comigs, which are those of transformers for the same folder."""
+    reference = expected(folder, tokens(), torch.float32)
+    assert reference.std() > 1
+    ours = logits(folder, tokens())
+    assert (ours - reference).abs().max() <= 1e-4
+    return ours
+
+
+@pytest.mark.parametrize("tied", [True, False, None])
+def test_head_of_its_own(model, tmp_path, tied):
+    """transformers uses it whatever the configuration says, or does not say."""
+    head = 0.2 * torch.randn(101, 48, generator=torch.Generator().manual_seed(3))
+    changed_folder(model, tmp_path, {"lm_head.weight": head}, tie_word_embeddings=tied)
+    assert (check_logits(tmp_path) - expected(model, tokens(), torch.float32)).abs().max() > 1
+
+
+@pytest.mark.parametrize("tied", [True, False, None])
+def test_head_that_is_a_copy_of_the_embedding(model, tmp_path, tied):
+    head = model.transformer.wte.weight.detach().clone()
+    changed_folder(model, tmp_path, {"lm_head.weight": head}, tie_word_embeddings=tied)
+    check_logits(tmp_path)
+
+
+def test_embedding_stored_as_the_head_alone(model, tmp_path):
+    save(model, tmp_path, True, torch.float32)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("transformer.wte.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    check_logits(tmp_path)
+
+
+def test_shards(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert not (tmp_path / "model.safetensors").exists()
+    check_logits(tmp_path)
+
+
+def test_half_precision_file(model, tmp_path):
+    save(model, tmp_path, True, torch.float16)
+    check_logits(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"])
+def test_other_names_of_the_activation(model, tmp_path, name):
+    changed_folder(model, tmp_path, {}, activation_function=name)
+    check_logits(tmp_path)

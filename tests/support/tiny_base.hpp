@@ -41,18 +41,26 @@ inline std::unique_ptr<model::BaseModel> tiny_base(
                                 });
 }
 
-/// model.safetensors with these tensors (float32 or bfloat16), each named `prefix` and its key.
-inline void write_weights(const std::filesystem::path& folder, const Weights& weights,
-                          const std::string& prefix = "transformer.") {
+/// A safetensors file with these tensors (float32, bfloat16 or float16), each named `prefix` and its key; the
+/// head is named without one, as transformers does.
+inline void write_weights_file(const std::filesystem::path& file, const Weights& weights,
+                               const std::string& prefix = "transformer.") {
+  const std::map<at::ScalarType, io::Dtype> types = {{at::kFloat, io::Dtype::float32},
+                                                     {at::kBFloat16, io::Dtype::bfloat16},
+                                                     {at::kHalf, io::Dtype::float16}};
   std::vector<io::NamedTensor> tensors;
-  for (const auto& [name, tensor] : weights) {
-    const auto dtype = tensor.scalar_type() == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32;
-    tensors.push_back({prefix + name,
-                       {.dtype = dtype,
+  for (const auto& [name, tensor] : weights)
+    tensors.push_back({name == "lm_head.weight" ? name : prefix + name,
+                       {.dtype = types.at(tensor.scalar_type()),
                         .shape = tensor.sizes().vec(),
                         .bytes = {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}}});
-  }
-  io::write_safetensors(folder / "model.safetensors", tensors);
+  io::write_safetensors(file, tensors);
+}
+
+/// The same as `folder`/model.safetensors.
+inline void write_weights(const std::filesystem::path& folder, const Weights& weights,
+                          const std::string& prefix = "transformer.") {
+  write_weights_file(folder / "model.safetensors", weights, prefix);
 }
 
 inline void write_base(const std::filesystem::path& folder, const model::Architecture& architecture,

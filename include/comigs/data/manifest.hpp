@@ -38,10 +38,6 @@ struct Manifest {
 /// Throws DataError where the data set's tokeniser is not the file that the manifest means.
 void check_tokeniser(const Manifest& manifest);
 
-/// Whether two tokenizer.json files give every token the same number. Throws DataError naming the file that
-/// is none.
-[[nodiscard]] bool same_vocabulary(const std::filesystem::path& one, const std::filesystem::path& other);
-
 /// A user's three splits, mapped and checked.
 struct UserData {
   TokenShard train, validation, test;

@@ -12,11 +12,15 @@ namespace comigs::federation {
 /// Throws ConfigError if the number of ranks is not the number of users.
 void check_users(const data::Manifest& manifest, std::int64_t ranks);
 
-/// Whether tokens of a vocabulary of this size can be the base model's: it may be padded to a round number,
-/// but where it is larger, they mean something else.
-[[nodiscard]] bool fits(std::int64_t vocabulary, const model::Architecture& architecture);
+/// Whether tokens of a vocabulary of this size can be those of the base model in folder `base`: no more than
+/// its embedding has rows, no fewer than its tokeniser has entries, or, where it has none, than rows that are
+/// padded to a round number. Throws DataError.
+[[nodiscard]] bool fits(std::int64_t vocabulary, const std::string& base,
+                        const model::Architecture& architecture);
 
-/// Throws DataError if the tokens are not the base model's, ConfigError if a context is longer than its
+/// Throws DataError if the tokens are not the base model's: its own tokenizer.json decides, where it has one,
+/// and its embedding may have any number of rows beyond the vocabulary; else the rows may be padded to a
+/// round number and no further. Throws ConfigError if a context is longer than its
 /// positions.
 void check_base(const config::Config& config, const data::Manifest& manifest,
                 const model::Architecture& architecture);

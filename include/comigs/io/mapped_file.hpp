@@ -12,11 +12,12 @@
 namespace comigs::io {
 
 /// Owns a read-only mapping of a whole file; the destructor unmaps it. Hold it by shared_ptr where views
-/// outlive a scope. Throws DataError with the file's name where it is absent, unreadable, empty or not a
-/// regular file; IoError where the machine fails (no memory, no descriptors, a broken disk). A file that is written over shows in its mapping (`check_mapped_files`); one that is
-/// replaced under its name does not. Where the process touches what the file has lost since, it ends with a
-/// message that names the file: exit code 2 where the file became shorter, 1 where it cannot be read any
-/// more.
+/// outlive a scope. Throws DataError with the file's name where it is absent, unreadable, empty, not a
+/// regular file, or a pointer that Git LFS or Git Xet left in its place; IoError where the machine fails (no
+/// memory, no descriptors, a broken disk). A file that is written over shows in its mapping
+/// (`check_mapped_files`); one that is replaced under its name does not. Where the process touches what the
+/// file has lost since, it ends with a message that names the file: exit code 2 where the file became
+/// shorter, 1 where it cannot be read any more.
 class MappedFile {
  public:
   explicit MappedFile(std::filesystem::path path);

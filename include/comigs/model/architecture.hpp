@@ -22,16 +22,18 @@ struct Architecture {
   std::int64_t vocabulary = 0;  ///< V
   std::int64_t positions = 0;   ///< longest context
   double layer_norm_epsilon = 1e-5;
+  bool tied_head = true;              ///< the head is the token embedding, not a matrix of its own
   std::vector<Projection> attention;  ///< one LoRA each
   Projection up, down;                ///< of the MLP block: one LoRA pair for each expert
 };
 
 /// One weight of the frozen model.
 struct WeightSpec {
-  enum class Kind { matrix, residual_matrix, embedding, bias, scale };
+  enum class Kind { matrix, residual_matrix, embedding, head, bias, scale };
   std::string name;  ///< in the family's files, without prefix
   std::vector<std::int64_t> shape;
-  Kind kind = Kind::matrix;  ///< how it is initialised in pretraining, and whether it is decayed
+  Kind kind = Kind::matrix;      ///< how it is initialised in pretraining, and whether it is decayed
+  std::string alternative = {};  ///< another name that it may have there
 
   [[nodiscard]] std::int64_t count() const;
 };

@@ -37,8 +37,9 @@ class BaseModel {
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
 };
 
-/// Reads the Hugging Face folder's config.json. Throws DataError naming the file and the entry at fault; a
-/// family that comigs does not know is named with those that it does.
+/// Reads the Hugging Face folder's config.json, and of its weights' files which tensors they have. Throws
+/// DataError naming the file and the entry or tensor at fault, also where one would be passed over; a family
+/// that comigs does not know is named with those that it does.
 [[nodiscard]] Architecture read_architecture(const std::filesystem::path& folder);
 
 /// A model of the architecture's family with weights from `weights`. Activations are float32 or bfloat16;
@@ -50,8 +51,8 @@ class BaseModel {
 /// The weights that a model of the architecture's family has, in the order of its files.
 [[nodiscard]] std::vector<WeightSpec> weight_specs(const Architecture& architecture);
 
-/// The model of a Hugging Face folder (config.json, model.safetensors) in `dtype` on `device`; activations as
-/// in `make_base_model`. Throws DataError.
+/// The model of a Hugging Face folder (config.json, model.safetensors or its shards) in `dtype` on `device`;
+/// activations as in `make_base_model`. Throws DataError.
 [[nodiscard]] std::unique_ptr<BaseModel> load_base_model(
     const std::filesystem::path& folder, at::ScalarType dtype, const at::Device& device,
     std::optional<at::ScalarType> activations = std::nullopt);
