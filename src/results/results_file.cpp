@@ -9,6 +9,7 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/hdf5.hpp"
 #include "layout.hpp"
+#include "rewrite.hpp"
 #include "round_rows.hpp"
 
 namespace comigs::results {
