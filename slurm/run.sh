@@ -177,7 +177,9 @@ pass_old_steps() {
 # Takes from the environment what is another job's, in which this one was submitted with all its variables.
 leave_outer_job() {
     RECORD=$(record) || return 0
-    [ -n "$(entry HetJobId)" ] || unset SLURM_HET_SIZE
+    # shellcheck disable=SC2046 # names
+    [ -n "$(entry HetJobId)" ] ||
+        unset SLURM_HET_SIZE SLURM_PACK_SIZE $(compgen -e SLURM_ | grep -E '_(HET|PACK)_GROUP_')
     SLURM_RESTART_COUNT=$(entry Restarts) # unset in a first start
     [ "${SLURM_RESTART_COUNT:-0}" != 0 ] || unset SLURM_RESTART_COUNT
     # A batch script is no step, and its ranks get the job's memory by themselves.

@@ -126,6 +126,8 @@ JobRequeue=1
 ReturnToService=2
 SlurmdTimeout=10
 KillWait=10
+# Seconds for which a job that has ended can be looked at.
+MinJobAge=86400
 MpiDefault=none
 GresTypes=gpu
 CONF

@@ -228,7 +228,8 @@ def test_suspended_longer_than_ranks_wait_for_each_other_it_goes_on(job: Job) ->
 
 @pytest.mark.parametrize("mpi", ["none", "pmix", "pmi2"])
 def test_commands_of_one_process_in_the_shell_of_a_step(job: Job, unbroken: Path, mpi: str) -> None:
-    route = f"{executable()} route {unbroken.parent} --tokens 8"
+    run = shutil.copytree(unbroken.parent, job.folder / "copy")  # its results get what route finds
+    route = f"{executable()} route {run} --tokens 8"
     step = ("srun", "--ntasks=1", "--mem-per-cpu=500M", f"--mpi={mpi}")
     said = job.cluster.run(*step, "bash", "-c", f"{executable()} methods && {route} && {route}")
     assert "comigs-1g1s" in said and said.count("mean gate weight") == 2

@@ -233,6 +233,14 @@ def test_requeued_is_the_job_on_record_not_the_one_around_it(batch: list[str], e
     assert requeued() == [name]
 
 
+def test_a_batch_script_submitted_by_hand_within_another_job_is_no_part_of_it(batch: list[str]) -> None:
+    leaked = words("SLURM_HET_SIZE=2 SLURM_NTASKS_HET_GROUP_0=1 SLURM_RESTART_COUNT=5 SLURM_STEP_ID=0 SLURM_MEM_PER_GPU=3")
+    # Slurm tells a batch script the number of its own process.
+    in_job(["bash", "-c", "export SLURM_TASK_PID=$$; exec bash script"], **leaked)
+    assert environment(Path("ranks")).keys() & leaked.keys() == set()
+    assert requeued() == ["8"]
+
+
 @pytest.mark.parametrize(
     ("record", "step"), [("JobState=RUNNING BatchFlag=0", None), ("JobState=RUNNING BatchFlag=1", "0")]
 )
