@@ -18,7 +18,8 @@ namespace comigs::model {
 
 namespace {
 
-constexpr std::int64_t B = 4, T = 18;  // 1/72 in bfloat16 is 0.2 % too large: a mean that is rounded so shows
+constexpr std::int64_t B = 15,
+                       T = 17;  // 1/255 in bfloat16 is 0.39 % too large: a mean that is rounded so shows
 
 struct Pass {
   double loss;
@@ -59,7 +60,7 @@ std::vector<Slice> parts_of(const UserModel& user) {
 }
 
 void compare(const UserModel& user, const at::Device& device) {
-  constexpr int wanted = 8;
+  constexpr int wanted = 4;
   const std::vector<Slice> parts = parts_of(user);
   std::vector<double> times(parts.size(), 0.0);
   int compared = 0;
@@ -77,7 +78,7 @@ void compare(const UserModel& user, const at::Device& device) {
   }
   BOOST_TEST_REQUIRE(compared == wanted);
   for (std::size_t i = 0; i < parts.size(); ++i)
-    BOOST_TEST(std::abs(times[i] - 1) < 1e-3, "part " << i << " is " << times[i] << " times as long");
+    BOOST_TEST(std::abs(times[i] - 1) < 3e-3, "part " << i << " is " << times[i] << " times as long");
 }
 
 }  // namespace

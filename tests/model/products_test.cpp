@@ -111,9 +111,11 @@ BOOST_AUTO_TEST_SUITE(products_of_a_step)
 
 // What is known to lie across the rows that GPUs read fast. A line may go when its cause goes; none may come.
 BOOST_AUTO_TEST_CASE(operands_are_aligned_but_for_what_is_known) {
-  const std::set<std::string> known = {
-      "TODO",
-  };
+  const std::set<std::string> known = {"addmm_ 64 9",
+                                       "addmm_ 64 17",  // a bias as one more rank: K = R + 1 and E R + 1
+                                       "mm 64 1009",    // logits of an odd vocabulary
+                                       "mm 64 2 float32", "mm 2 64 float32"};  // the router of two experts
+
   const Seen experts = step(Phase::experts, two), routers = step(Phase::routers, two);
   std::set<std::string> found = experts.misaligned;
   found.insert(routers.misaligned.begin(), routers.misaligned.end());
@@ -125,8 +127,8 @@ BOOST_AUTO_TEST_CASE(operands_are_aligned_but_for_what_is_known) {
 BOOST_AUTO_TEST_CASE(operations_stay_within_their_budget) {
   const std::int64_t experts = step(Phase::experts, two).operations,
                      routers = step(Phase::routers, two).operations;
-  BOOST_TEST(experts <= 1);
-  BOOST_TEST(routers <= 1);
+  BOOST_TEST(experts <= 1428);
+  BOOST_TEST(routers <= 1049);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

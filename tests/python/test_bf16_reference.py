@@ -13,7 +13,7 @@ from plain_model import PlainModel, Setting, frozen_weights
 from tiny import Trace, data_set, gpt2_folder, trace_steps
 
 RANK, ALPHA = 4, 8.0
-CONTEXT, BATCH = 12, 6  # 1/72 in bf16 is 0.2 % too large: a mean that is rounded so shows
+CONTEXT, BATCH = 15, 17  # 1/255 in bf16 is 0.39 % too large: a mean that is rounded so shows
 
 Gradient = dict[str, torch.Tensor]
 
@@ -32,7 +32,7 @@ class Case:
         return Setting(self.experts, ALPHA / math.sqrt(RANK), self.top_k, balancing_weight=0.3)
 
 
-CASES = [Case("comigs-1g1s", 2), Case("comigs-1g1s", 2, top_k=1), Case("comigs-1gxs", 1), Case("comigs-1gxs", 4)]
+CASES = [Case("comigs-1g1s", 2), Case("comigs-1g1s", 2, top_k=1), Case("comigs-1gxs", 1)]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def steps(request, base, tmp_path_factory) -> list[Step]:
     options = ["--data", data_set(folder / "data", users=["German"]), "--model", base, "--output", "unused"]
     options += ["--method", case.method, "--experts", case.experts, "--top-k", case.top_k, "--precision", "bf16"]
     options += ["--lora-rank", RANK, "--lora-alpha", ALPHA, "--batch-sequences", BATCH, "--seed", 3]
-    options += ["--context-tokens", CONTEXT, "--local-steps", 6, "--rounds", 2, "--router-every", 2]
+    options += ["--context-tokens", CONTEXT, "--local-steps", 4, "--rounds", 2, "--router-every", 2]
     options += ["--router-steps", 2, "--load-balancing-weight", case.setting.balancing_weight]
     trace = trace_steps(folder / "trace.safetensors", options, activations="bf16")
     return [step_of(case, trace, base, number) for number in range(len(trace.tensors["phases"]))]
@@ -123,4 +123,4 @@ def test_gradients_have_the_right_length(steps):
     for part in phases(steps):
         ours, theirs = (median(scale(step.gradients[i], step.gradients[1]) for step in part) for i in (0, 2))
         print(f"{len(part)} steps: length of the gradient {ours:.5f}, of plain PyTorch's {theirs:.5f}")
-        assert abs(ours - 1) <= 1e-3
+        assert abs(ours - 1) <= 3e-3
