@@ -23,7 +23,7 @@ std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + page_bytes - 1)
 
 // Room ahead of the end, so that the superblock changes seldom: little beside the file.
 std::uint64_t room_ahead(std::uint64_t end) {
-  return whole_pages(std::min<std::uint64_t>(end / 32, std::uint64_t{1} << 20));
+  return whole_pages(std::min<std::uint64_t>(end / 8, std::uint64_t{1} << 20));
 }
 
 bool write_all(int descriptor, std::span<const std::byte> bytes, std::uint64_t place) {
@@ -144,6 +144,8 @@ void GrowingFile::commit() {
   synchronise();
   // From here on readers may find the new part: its room is taken, even if the rest fails.
   committed_end_ = end_ = whole_pages(end_);
+  // The library also writes what it has not changed.
+  std::erase_if(changed_, [&](const auto& page) { return page.second == stored_page(page.first); });
   write_changed_pages();
   changed_.clear();
   first_page_ = stored_page(0);

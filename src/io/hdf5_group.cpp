@@ -58,7 +58,9 @@ void require_own_data(const Dataset& dataset) {
   const Object creation = creation_of(dataset.id());
   const bool own = H5Pget_layout(creation.id()) == H5D_VIRTUAL ? views_own_data(dataset, creation)
                                                                : H5Pget_external_count(creation.id()) == 0;
-  if (!own) throw IoError(fmt::format("{}: its data are in another file", place_of(dataset.id())));
+  if (!own)
+    throw IoError(
+        fmt::format("{}: its data are in another file, or a view of a view", place_of(dataset.id())));
 }
 
 // What netCDF-4 itself uses: the file format of HDF5 1.8, which all readers know, but for views, which came

@@ -253,9 +253,10 @@ void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
   const std::vector<Columns> columns = row_columns(run, shape);
   const std::uint64_t length = columns.back().first + columns.back().count;
   // The rows first: what grows is at the beginning of the file.
-  Group of_rows = root.create_group("rows");
-  Dataset rows = of_rows.create_growing(
-      "values", length, static_cast<std::uint64_t>(std::max<std::int64_t>(run.rounds, 0)) + 1);
+  const std::string of_rows = group_of(rows_path);
+  create_groups(root, of_rows.substr(1));
+  Dataset rows = root.open_group(of_rows).create_growing(
+      name_of(rows_path), length, static_cast<std::uint64_t>(std::max<std::int64_t>(run.rounds, 0)) + 1);
   write_attributes(root, run);
   Coordinates coordinates(root.open_group("/"), run, shape);
   auto viewed = columns.begin();
@@ -263,8 +264,8 @@ void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
     create_array(root, coordinates, shape, array, has_rounds(array) ? (++viewed)->first : 0);
   }
   describe(rows, "1", "what all arrays have of the round, one after the other; they are views of this one");
-  rows.attach_scale(coordinates.in("rows", "round"), 0);
-  rows.attach_scale(of_rows.create_dimension("column", length), 1);
+  rows.attach_scale(coordinates.in(of_rows, "round"), 0);
+  rows.attach_scale(root.open_group(of_rows).create_dimension("column", length), 1);
   write_users(root, run.users, shape.experts);
 }
 

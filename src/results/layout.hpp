@@ -13,8 +13,9 @@ namespace comigs::results {
 /// Of what `lay_out` makes.
 constexpr std::int64_t schema_version = 2;
 
-/// The numbers of a round in one row, so that all arrays grow at once: they are views of this one.
-constexpr const char* rows_path = "/rows/values";
+/// The numbers of a round in one row, so that all arrays grow at once: they are views of this one. It lies with
+/// what is measured, as measured times are among its numbers.
+constexpr const char* rows_path = "/time/rows/values";
 /// Where an array's numbers lie in it.
 struct Columns {
   std::string path;  ///< of the array, group/name

@@ -134,11 +134,11 @@ def test_without_checkpoints_a_killed_run_starts_again_and_keeps_its_rows(job, u
         run.end()
     assert not sets(output)
     with h5py.File(output / "results.h5") as file:
-        clock = file["time/round"][()]
+        clock = file["time/total"][()]
     finish(job("comigs-1g1s", output, "--resume", "auto"))
     assert differing(unbroken("comigs-1g1s"), output / "results.h5") == []
     with h5py.File(output / "results.h5") as file:
-        np.testing.assert_array_equal(file["time/round"][: len(clock)], clock)
+        np.testing.assert_array_equal(file["time/total"][: len(clock)], clock)
 
 
 def test_resume_of_nothing_is_a_run_and_of_a_finished_one_nothing(job, unbroken, tmp_path):

@@ -228,12 +228,12 @@ def test_groups_merge_by_round(results, engine):
 def test_all_arrays_of_a_round_are_one_row(results):
     """All arrays grow at once: they are views of the file's own rows."""
     with h5py.File(results) as file:
-        rows, growing = file["rows/values"], [file["round"]]
+        rows, growing = file["time/rows/values"], [file["round"]]
         growing += [array for array in arrays_of(file).values() if array.maxshape[0] is None and array != rows]
         assert rows.shape[0] == ROUNDS and len(growing) > 20
         for array in growing:
             (source,) = array.virtual_sources()
-            assert (source.file_name, source.dset_name) == (".", "/rows/values")
+            assert (source.file_name, source.dset_name) == (".", "/time/rows/values")
         row = np.concatenate([np.ravel(array[1]).astype(float) for array in growing])
         assert sorted(row[~np.isnan(row)]) == sorted(rows[1][~np.isnan(rows[1])])
 

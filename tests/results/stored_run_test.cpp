@@ -185,6 +185,17 @@ BOOST_AUTO_TEST_CASE(what_a_file_claims_is_not_believed) {
   check_contains(refused("user", [&](hid_t file) { create(file, "user", {2}, external); }),
                  {"other.h5", "(/user)", "in another file"});
   H5Pclose(external);
+  // A view of another file's array, or of itself.
+  for (const char* viewed : {"third.h5", "."}) {
+    const hid_t view = H5Pcreate(H5P_DATASET_CREATE);
+    const hsize_t length = 2;
+    const hid_t space = H5Screate_simple(1, &length, nullptr);
+    H5Pset_virtual(view, space, viewed, "/user", space);
+    check_contains(refused("user", [&](hid_t file) { create(file, "user", {length}, view); }),
+                   {"other.h5", "(/user)", "in another file"});
+    H5Sclose(space);
+    H5Pclose(view);
+  }
   std::filesystem::copy_file(path, folder / "third.h5");
   check_contains(refused("user",
                          [&](hid_t file) {
