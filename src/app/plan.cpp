@@ -6,7 +6,6 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
-#include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
@@ -113,10 +112,7 @@ int plan(int&, char**&, const std::vector<std::string>& arguments) {
   }
   std::vector<std::string> options = arguments;
   const bool as_json = std::erase(options, "--json") > 0;
-  int code = static_cast<int>(ExitCode::failed);
-  if (const std::optional<comm::Failure> failure = comm::capture([&] { code = plan(options, as_json); }))
-    throw Error(failure->exit_code, failure->message);
-  return code;
+  return run_alone("plan", [&] { return plan(options, as_json); });
 }
 
 }  // namespace comigs::app
