@@ -23,6 +23,11 @@ inline c10::Device choose_device(config::DeviceChoice choice, std::int64_t threa
   if (placement.oversubscribed && placement.local_rank == 0)
     spdlog::info("{} ranks share the cores of {}: there are more ranks than cores", placement.local_size,
                  placement.host);
+  if (threads > placement.cores && placement.local_rank == 0)
+    spdlog::warn(
+        "--threads {}: more than the {} core{} that a rank has on {}; threads that wait for a core make "
+        "it slower",
+        threads, placement.cores, placement.cores == 1 ? "" : "s", placement.host);
   model::set_up_host(threads > 0 ? static_cast<int>(threads) : placement.cores);
   const bool automatic = choice == config::DeviceChoice::automatic;
   const bool gpu = choice == config::DeviceChoice::cuda || (automatic && model::visible_gpus() > 0);

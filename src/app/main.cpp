@@ -9,6 +9,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/base/output.hpp"
 #include "comigs/base/version.hpp"
+#include "comigs/comm/interruption.hpp"
 #include "command.hpp"
 
 namespace {
@@ -17,13 +18,15 @@ struct Command {
   const char* name;
   const char* summary;
   int (*run)(int& argc, char**& argv, const std::vector<std::string>& arguments);
+  bool has_mpi = false;
 };
 
 constexpr Command commands[] = {
-    {"train", "fine-tune with any method of the table; one MPI rank a user", comigs::app::train},
+    {"train", "fine-tune with any method of the table; one MPI rank a user", comigs::app::train, true},
     {"plan", "what a run of train will take: memory, FLOPs, bytes sent, time; and whether it fits",
      comigs::app::plan},
-    {"pretrain", "make a small base model from scratch, data-parallel over ranks", comigs::app::pretrain},
+    {"pretrain", "make a small base model from scratch, data-parallel over ranks", comigs::app::pretrain,
+     true},
     {"route", "run texts through a finished run's users and store every token's gate weights",
      comigs::app::route},
     {"methods", "print the table of methods", comigs::app::methods},
@@ -38,6 +41,7 @@ std::string usage() {
 // Errors of a phase are agreed on by all ranks inside the commands; what comes here comes from before MPI or
 // after it.
 int run(const Command& command, int argc, char** argv) {
+  if (!command.has_mpi) comigs::comm::Interruption::leave_at_once();
   try {
     return command.run(argc, argv, std::vector<std::string>(argv + 2, argv + argc));
   } catch (const comigs::Error& error) {
@@ -51,6 +55,11 @@ int run(const Command& command, int argc, char** argv) {
 
 // Whatever this process was given: nothing that it writes, temporary or not, is writable for everyone.
 void keep_others_from_writing() { umask(umask(0) | S_IWOTH); }
+
+// A signal is to be found by a command that knows what to do about it, not to kill what is still being
+// loaded: before LibTorch's own initialisation, which takes longer than everything else before main.
+[[gnu::section(".preinit_array"),
+  gnu::used]] void (*const hold_signals)() = &comigs::comm::Interruption::hold_signals;
 
 int run(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "";

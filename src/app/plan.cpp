@@ -7,7 +7,6 @@
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/output.hpp"
-#include "comigs/comm/agreement.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
@@ -90,7 +89,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
   // 1. What is to be done, with all of train's checks.
   const Job job = read_job(arguments);
   check_files(job);
-  if (!job.remark.empty()) fmt::print(stderr, "comigs: {}\n", job.remark);
+  if (!job.remark.empty()) print_error(fmt::format("comigs: {}\n", job.remark));
   // 2. Where: on this machine, as if all users ran here.
   const int threads = threads_of_rank(job);
   const Place place = find_place(job.config.run, threads);
@@ -120,10 +119,7 @@ int plan(int&, char**&, const std::vector<std::string>& arguments) {
   }
   std::vector<std::string> options = arguments;
   const bool as_json = std::erase(options, "--json") > 0;
-  int code = static_cast<int>(ExitCode::failed);
-  if (const std::optional<comm::Failure> failure = comm::capture([&] { code = plan(options, as_json); }))
-    throw Error(failure->exit_code, failure->message);
-  return code;
+  return run_alone("plan", [&] { return plan(options, as_json); });
 }
 
 }  // namespace comigs::app

@@ -3,10 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include "comigs/base/error.hpp"
@@ -14,6 +17,7 @@
 #include "comigs/base/output.hpp"
 #include "comigs/base/sha256.hpp"
 #include "comigs/comm/agreement.hpp"
+#include "comigs/comm/interruption.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/comm/summation.hpp"
 #include "comigs/config/parse.hpp"
@@ -26,6 +30,7 @@
 #include "device_choice.hpp"
 #include "identity.hpp"
 #include "output_folder.hpp"
+#include "pretrain_checkpoint.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -33,6 +38,7 @@ namespace comigs::app {
 namespace {
 
 namespace fs = std::filesystem;
+using Position = PretrainCheckpoint::Position;
 
 constexpr std::size_t digest_digits = 64;
 
@@ -53,6 +59,12 @@ void check_corpus(const config::Pretrain& plan, const data::BaseShards& corpus) 
   data::require_tokens(corpus.validation, 2, reason);
 }
 
+// It decides no number, and bases from before there was one are to be known again.
+std::string without_patience(std::string options) {
+  const std::size_t begin = options.find("patience =");
+  return options.erase(begin, options.find('\n', begin) + 1 - begin);
+}
+
 Job read_job(const std::vector<std::string>& arguments) {
   Job job{.plan = config::parse_pretrain(arguments), .manifest = {}, .options = {}, .digest = {}};
   job.manifest = data::read_manifest(job.plan.data);
@@ -67,7 +79,7 @@ Job read_job(const std::vector<std::string>& arguments) {
   numbers.data = "-";
   numbers.device = config::DeviceChoice::automatic;
   numbers.threads = 0;
-  job.options = config::echo(numbers);
+  job.options = without_patience(config::echo(numbers));
   job.digest = sha256(job.options + job.manifest.digest);
   return job;
 }
@@ -105,8 +117,10 @@ void claim_folder(const Job& job) {
   const fs::path folder = job.plan.output;
   const std::string recipe = read_recipe(job);
   const bool is_own = recipe == job.digest + "\n";
-  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"})
-    if (fs::exists(fs::symlink_status(folder / name)) && (!is_own || std::string_view(name) == "config.json"))
+  const std::string checkpoint = PretrainCheckpoint::path_in(folder).filename().string();
+  for (const std::string& name : {std::string("config.json"), std::string("model.safetensors"),
+                                  std::string("tokenizer.json"), checkpoint})
+    if (fs::exists(fs::symlink_status(folder / name)) && (!is_own || name == "config.json"))
       throw ConfigError(
           fmt::format("--output {}: holds a model's {} already, which this call would not have made; remove "
                       "it or name another folder",
@@ -129,36 +143,102 @@ double all_step(const comm::Communicator& world, train::Pretraining& pretraining
   }
 }
 
-void all_pretrain_steps(const comm::Communicator& world, const Job& job, train::Pretraining& pretraining,
-                        const data::BaseShards& corpus, comm::Memory memory) {
+// What the steps are made with.
+struct Run {
+  const comm::Communicator& world;
+  comm::Interruption& interruption;
+  const Job& job;
+  train::Pretraining& pretraining;
+  const PretrainCheckpoint& checkpoint;
+};
+
+bool is_evaluated(const config::Pretrain& plan, std::int64_t steps) {
+  return steps > 0 && (steps % plan.evaluate_every == 0 || steps == plan.steps);
+}
+
+void all_evaluate(const Run& run, const Position& position, const data::TokenShard& held_out,
+                  ProgressBar& bar, const Stopwatch& lap) {
+  comm::all_agree(run.world, [&] {
+    io::check_mapped_files();
+    if (!run.world.is_first()) return;
+    const double perplexity =
+        run.pretraining.evaluate(held_out, [&] { return run.interruption.is_asked(); }).perplexity();
+    bar.clear();
+    if (!std::isfinite(perplexity))
+      throw NumericError(fmt::format(
+          "step {}: the validation perplexity is not finite; try a smaller --learning-rate", position.steps));
+    print_out("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", position.steps, position.loss,
+              perplexity, format_duration(lap.seconds()));
+  });
+}
+
+// From where `position` stands to the last step, or to where ranks were asked to stop.
+void all_run(const Run& run, const data::BaseShards& corpus, comm::Memory memory, Position& position) {
+  const comm::Communicator& world = run.world;
+  const config::Pretrain& plan = run.job.plan;
+  const std::int64_t vocabulary = run.job.manifest.vocabulary;
   const data::TokenShard text =
-      comm::all_agree(world, [&] { return data::TokenShard(corpus.train, job.manifest.vocabulary); });
+      comm::all_agree(world, [&] { return data::TokenShard(corpus.train, vocabulary); });
   const data::TokenShard held_out =
-      comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, job.manifest.vocabulary); });
+      comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, vocabulary); });
   comm::Summation summation(memory, comm::Sums::any_order);
-  ProgressBar bar(job.plan.steps, world.is_first());
+  ProgressBar bar(plan.steps - position.steps, world.is_first());
   Stopwatch lap;
-  for (std::int64_t step = 0; step < job.plan.steps; ++step) {
-    const double loss = all_step(world, pretraining, step, text, summation);
-    bar.advance(1, fmt::format("step {}/{}, loss {:.3f}", step + 1, job.plan.steps, loss));
-    if ((step + 1) % job.plan.evaluate_every != 0 && step + 1 != job.plan.steps) continue;
-    comm::all_agree(world, [&] {
-      io::check_mapped_files();
-      if (!world.is_first()) return;
-      const double perplexity = pretraining.evaluate(held_out).perplexity();
-      bar.clear();
-      if (!std::isfinite(perplexity))
-        throw NumericError(fmt::format(
-            "step {}: the validation perplexity is not finite; try a smaller --learning-rate", step + 1));
-      print_out("step {:>6}  loss {:.3f}  validation perplexity {:.2f}  {}\n", step + 1, loss, perplexity,
-                format_duration(lap.seconds()));
-    });
+  for (;; ++position.steps) {
+    if (is_evaluated(plan, position.steps)) all_evaluate(run, position, held_out, bar, lap);
+    if (position.steps == plan.steps) return;
+    // Ranks that meet at every step leave at the same one.
+    if (world.all_max(run.interruption.is_asked() ? 1.0 : 0.0) > 0.0) throw PeerError(ExitCode::interrupted);
+    position.loss = all_step(world, run.pretraining, position.steps, text, summation);
+    bar.advance(1, fmt::format("step {}/{}, loss {:.3f}", position.steps + 1, plan.steps, position.loss));
   }
 }
 
-void all_pretrain(const comm::Communicator& world, const std::vector<std::string>& arguments) {
+// Every rank has the same numbers: the first reads and writes them.
+Position all_restore(const Run& run) {
+  const comm::Communicator& world = run.world;
+  const PretrainCheckpoint::Blocks blocks = run.pretraining.state();
+  const Position found = comm::all_agree(world, [&] {
+    return world.is_first() && run.checkpoint.exists() ? run.checkpoint.read(blocks) : Position();
+  });
+  const std::array own = {static_cast<double>(found.steps), found.loss};
+  const std::vector<double> all = world.all_gather(std::span<const double>(own));
+  if (all[0] == 0.0) return {};
+  for (const auto& [name, block] : blocks) {
+    const at::Tensor host = block.to(at::kCPU);
+    world.all_broadcast(std::span(host.data_ptr<float>(), static_cast<std::size_t>(host.numel())), 0);
+    block.copy_(host);
+  }
+  if (world.is_first()) print_out("going on after step {:.0f}\n", all[0]);
+  return {.steps = static_cast<std::int64_t>(all[0]), .loss = all[1]};
+}
+
+// Writes down where an interrupted call stands, and says how it can go on.
+void all_leave(const Run& run, const Position& position) {
+  const std::string reason = run.interruption.all_reason();
+  comm::all_agree(run.world, [&] {
+    if (run.world.is_first() && position.steps > 0) run.checkpoint.write(position, run.pretraining.state());
+  });
+  if (run.world.is_first())
+    spdlog::warn("stopped by {} after {} of {} steps{}; the same command goes on from there", reason,
+                 position.steps, run.job.plan.steps, position.steps > 0 ? ", checkpoint written" : "");
+}
+
+void all_go_on(const Run& run, comm::Memory memory) {
+  Position position = all_restore(run);
+  try {
+    all_run(run, *run.job.manifest.base, memory, position);
+  } catch (const PeerError& error) {
+    if (error.exit_code() == ExitCode::interrupted) all_leave(run, position);
+    throw;
+  }
+}
+
+void all_pretrain(const comm::Communicator& world, comm::Interruption& interruption,
+                  const std::vector<std::string>& arguments) {
   // 1. What is to be made, and whether it is there already.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments); });
+  const PretrainCheckpoint checkpoint(job.plan.output, job.digest);
   all_insist_alike(world,
                    {{"program", this_build()},
                     {"digest of the options", sha256(job.options).substr(0, 12)},
@@ -166,8 +246,9 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
   // The first looks, for all: file systems may show others another state.
   const bool made = comm::all_agree(world, [&] { return world.is_first() && is_made(job); });
   if (world.all_max(made ? 1.0 : 0.0) > 0.0) {
-    if (world.is_first())
-      print_out("{}: there already, made by the same options from the same data\n", job.plan.output);
+    if (!world.is_first()) return;
+    checkpoint.remove();
+    print_out("{}: there already, made by the same options from the same data\n", job.plan.output);
     return;
   }
   std::optional<OutputFolder> output;
@@ -181,27 +262,36 @@ void all_pretrain(const comm::Communicator& world, const std::vector<std::string
   const c10::Device device =
       comm::all_agree(world, [&] { return choose_device(job.plan.device, job.plan.threads, placement); });
   // 3. The weights and their training.
-  train::Pretraining pretraining(job.plan, job.manifest.vocabulary, device,
-                                 {.index = world.rank(), .of = world.size()});
+  const auto pretraining = comm::all_agree(world, [&] {
+    return std::make_unique<train::Pretraining>(job.plan, job.manifest.vocabulary, device,
+                                                data::Share{.index = world.rank(), .of = world.size()});
+  });
   if (world.is_first())
     print_out(
         "comigs pretrain: GPT-2, {} layers, width {}, vocabulary {}, {} parameters; {} steps of {} x {} "
         "tokens on {} ({})\n",
-        job.plan.layers, job.plan.width, job.manifest.vocabulary, group_digits(pretraining.parameters()),
+        job.plan.layers, job.plan.width, job.manifest.vocabulary, group_digits(pretraining->parameters()),
         job.plan.steps, job.plan.batch_sequences, job.plan.context_tokens, job.manifest.name,
         model::describe(device));
-  all_pretrain_steps(world, job, pretraining, *job.manifest.base,
-                     device.is_cuda() ? comm::Memory::device : comm::Memory::host);
+  all_go_on({world, interruption, job, *pretraining, checkpoint},
+            device.is_cuda() ? comm::Memory::device : comm::Memory::host);
   // 4. The folder.
   comm::all_agree(world, [&] {
     if (!world.is_first()) return;
     output->lock().check();
     io::write_atomically(fs::path(job.plan.output) / "tokenizer.json",
                          io::MappedFile(job.manifest.tokeniser).bytes());
-    pretraining.write(job.plan.output);
+    pretraining->write(job.plan.output);
     io::write_atomically(recipe_file(job), finished_recipe(job));
+    checkpoint.remove();
     print_out("base model: {}\n", job.plan.output);
   });
+}
+
+Start read_start(const std::vector<std::string>& arguments) {
+  Start start;
+  (void)comm::capture([&] { start.patience_seconds = config::parse_pretrain(arguments).patience; });
+  return start;
 }
 
 }  // namespace
@@ -211,7 +301,10 @@ int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments)
     print_out(config::pretrain_help());
     return 0;
   }
-  return run_with_mpi(argc, argv, [&](const comm::Communicator& world) { all_pretrain(world, arguments); });
+  return run_with_mpi(argc, argv, read_start(arguments),
+                      [&](const comm::Communicator& world, comm::Interruption& interruption) {
+                        all_pretrain(world, interruption, arguments);
+                      });
 }
 
 }  // namespace comigs::app

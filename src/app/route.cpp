@@ -9,7 +9,7 @@
 #include "comigs/base/log.hpp"
 #include "comigs/base/output.hpp"
 #include "comigs/base/printable.hpp"
-#include "comigs/comm/agreement.hpp"
+#include "comigs/comm/interruption.hpp"
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
@@ -243,11 +243,11 @@ void print_table(const std::vector<std::string>& users, const std::vector<Routed
   print_out(format_table(head, rows));
 }
 
-void route_texts(const config::Route& options, const comm::Placement& placement) {
+void route_texts(const config::Route& options) {
   const Stopwatch watch;
   results::StoredRun run(options.run);
   Job job = read_job(run, options);
-  const c10::Device device = choose_device(options.device, options.threads, placement);
+  const c10::Device device = choose_device(options.device, options.threads, comm::place_alone());
   const auto dtype = federation::stored_type(job.config.run.precision);
   const auto base = model::load_base_model(job.config.model.folder, dtype, device);
   const std::string activations = model::name_of(model::activation_type(dtype, device));
@@ -258,6 +258,7 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
   io::check_mapped_files();
   std::vector<results::TokenRouting> tokens;
   for (const Routed& text : texts) tokens.push_back(text.tokens);
+  comm::Interruption::finish_undisturbed();
   run.write_tokens(tokens);
   print_out("comigs route: {}, mean gate weight of generalists over tokens and layers, by whose model\n\n",
             job.method->name);
@@ -267,19 +268,14 @@ void route_texts(const config::Route& options, const comm::Placement& placement)
 
 }  // namespace
 
-int route(int& argc, char**& argv, const std::vector<std::string>& arguments) {
+int route(int&, char**&, const std::vector<std::string>& arguments) {
   if (config::wants_help(arguments)) {
     print_out(config::route_help());
     return 0;
   }
-  return run_with_mpi(argc, argv, [&](const comm::Communicator& world) {
-    const comm::Placement placement = comm::all_place(world);
-    comm::all_agree(world, [&] {
-      if (world.size() > 1)
-        throw ConfigError(
-            fmt::format("{} MPI ranks: 'comigs route' is one process, which needs no mpirun", world.size()));
-      route_texts(config::parse_route(arguments), placement);
-    });
+  return run_alone("route", [&] {
+    route_texts(config::parse_route(arguments));
+    return static_cast<int>(ExitCode::done);
   });
 }
 

@@ -17,6 +17,7 @@
 #include "comigs/comm/session.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
+#include "comigs/config/resolve.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
@@ -227,11 +228,8 @@ void all_run(const Run& run, RoundProgress& progress, UserRound& start) {
 
 // Writes down where an interrupted run stands, and says how it can go on.
 void all_leave(const Run& run, const RoundProgress& progress, const UserRound& start,
-               const std::string& signal) {
+               const std::string& reason) {
   const std::int64_t round = progress.record.round;
-  const std::vector<std::string> signals = run.world.all_gather(signal);
-  const auto found = std::ranges::find_if(signals, [](const std::string& name) { return !name.empty(); });
-  const std::string reason = found == signals.end() ? "a signal" : *found;
   comm::all_agree(run.world, io::check_mapped_files);
   if (round > 0) run.checkpointer.all_write(progress, start);
   if (run.world.is_first())
@@ -255,12 +253,16 @@ config::Config fitted(const Job& job, std::size_t user, const c10::Device& devic
   return config;
 }
 
-// Collective. Names for messages, and how long ranks wait for each other.
-void all_introduce(comm::Communicator& world, const Job& job, const comm::Placement& placement) {
-  const std::string& user = job.manifest.users[static_cast<std::size_t>(world.rank())].name;
-  world.name_ranks(
-      world.all_gather(fmt::format("rank {} (user {} on {})", world.rank(), user, placement.host)));
-  if (job.config.run.patience > 0.0) world.wait_at_most(job.config.run.patience);
+// As far as it can be read: what cannot is told of later, by all ranks together.
+Start read_start(const std::vector<std::string>& arguments) {
+  Start start;
+  (void)comm::capture([&] {
+    const config::Layered settings = config::parse(arguments);
+    start.patience_seconds = config::patience(settings);
+    for (const data::UserShards& user : data::read_manifest(config::data_folder(settings)).users)
+      start.users.push_back(user.name);
+  });
+  return start;
 }
 
 // The rounds, from where an interrupted run stands or from the first, to the end or to where this one is.
@@ -278,7 +280,7 @@ void all_go_on(const Run& run, const comm::Interruption& interruption) {
     all_run(run, progress, start);
   } catch (const PeerError& error) {
     if (error.exit_code() == ExitCode::interrupted) {
-      all_leave(run, progress, start, interruption.signal());
+      all_leave(run, progress, start, interruption.all_reason());
     } else {
       run.recorder.discard_empty();
     }
@@ -286,18 +288,15 @@ void all_go_on(const Run& run, const comm::Interruption& interruption) {
   }
 }
 
-void all_train(comm::Communicator& world, const std::vector<std::string>& arguments) {
+void all_train(const comm::Communicator& world, comm::Interruption& interruption,
+               const std::vector<std::string>& arguments) {
   const Stopwatch watch;
-  comm::Interruption interruption(world);
-  // A rank that waits passes a signal on to those it waits for.
-  world.while_waiting([&] { (void)interruption.is_asked(); });
   // 1. What is to be done, the same on every rank.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
   const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(job.config.run); });
   const auto user = static_cast<std::size_t>(world.rank());
   // 2. Where it is done.
   const comm::Placement placement = comm::all_place(world);
-  all_introduce(world, job, placement);
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   const config::Config config = comm::all_agree(world, [&] { return fitted(job, user, device); });
@@ -362,8 +361,10 @@ int train(int& argc, char**& argv, const std::vector<std::string>& arguments) {
     print_out(config::help());
     return 0;
   }
-  comm::Interruption::hold_signals();
-  return run_with_mpi(argc, argv, [&](comm::Communicator& world) { all_train(world, arguments); });
+  return run_with_mpi(argc, argv, read_start(arguments),
+                      [&](const comm::Communicator& world, comm::Interruption& interruption) {
+                        all_train(world, interruption, arguments);
+                      });
 }
 
 }  // namespace comigs::app

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <regex>
 
 #include "comigs/base/log.hpp"
 
@@ -36,6 +37,16 @@ int gravity(std::int64_t code) {
   return static_cast<int>(found - order.begin());
 }
 
+// LibTorch's allocators say "... you tried to allocate 1234 bytes. ..." and "Tried to allocate 2.00 GiB.
+// ...". Empty: it is another error.
+std::string memory_wanted(const std::string& text) {
+  const std::regex words("ried to allocate ([0-9.]+) (bytes|[KMGT]iB)");
+  std::smatch found;
+  if (!std::regex_search(text, found, words)) return {};
+  if (found[2] != "bytes") return fmt::format("{} {}", found[1].str(), found[2].str());
+  return fmt::format("{:.2f} GiB", std::stod(found[1]) / (1 << 30));
+}
+
 void all_meet(const Communicator& communicator, const std::optional<Failure>& failure) {
   if (!failure || failure->exit_code == ExitCode::interrupted) return communicator.all_meet();
   try {
@@ -57,6 +68,10 @@ std::optional<Failure> capture(const std::function<void()>& work) {
     return Failure{ExitCode::failed, "out of memory"};
   } catch (const std::exception& error) {
     const std::string text = first_line(error);
+    if (const std::string wanted = memory_wanted(text); !wanted.empty())
+      return Failure{
+          ExitCode::failed,
+          fmt::format("out of memory: {} more were wanted; 'comigs plan' says what a run takes", wanted)};
     return Failure{ExitCode::failed, text.empty() ? "an error without a message" : text};
   }
 }

@@ -1,14 +1,11 @@
 #include "comigs/comm/communicator.hpp"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
-#include <chrono>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 #include "comigs/base/error.hpp"
+#include "guard.hpp"
 
 namespace comigs::comm {
 
@@ -16,32 +13,6 @@ namespace {
 
 // MPI counts are ints; longer blocks travel in pieces of this many elements.
 constexpr std::size_t largest_message = std::size_t{1} << 28;
-
-constexpr int come_tag = 1, go_tag = 2;  // of `all_meet`
-
-// Waits for the requests, asleep between looks; which of them are still open when the time is up.
-std::vector<std::size_t> open_after(std::vector<MPI_Request>& requests, double seconds,
-                                    const std::function<void()>& look) {
-  using Clock = std::chrono::steady_clock;
-  constexpr std::chrono::microseconds longest_pause(1000);
-  const Clock::time_point begun = Clock::now();
-  for (std::chrono::microseconds pause(10);; pause = std::min(2 * pause, longest_pause)) {
-    int all = 0;
-    check_mpi(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &all, MPI_STATUSES_IGNORE),
-              "MPI_Testall");
-    if (all != 0) return {};
-    if (look) look();
-    if (std::chrono::duration<double>(Clock::now() - begun).count() > seconds) break;
-    std::this_thread::sleep_for(pause);
-  }
-  std::vector<std::size_t> open;
-  for (std::size_t i = 0; i < requests.size(); ++i) {
-    int done = 0;
-    check_mpi(MPI_Test(&requests[i], &done, MPI_STATUS_IGNORE), "MPI_Test");
-    if (done == 0) open.push_back(i);
-  }
-  return open;
-}
 
 }  // namespace
 
@@ -57,6 +28,17 @@ void check_mpi(int code, const char* call) {
 Communicator::Communicator(MPI_Comm handle, bool owned) : handle_(handle), owned_(owned) {
   check_mpi(MPI_Comm_rank(handle_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(handle_, &size_), "MPI_Comm_size");
+  std::vector<int> ranks(static_cast<std::size_t>(size_));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  members_ = ranks;
+  if (handle_ == MPI_COMM_WORLD) return;
+  MPI_Group group = MPI_GROUP_NULL, all = MPI_GROUP_NULL;
+  check_mpi(MPI_Comm_group(handle_, &group), "MPI_Comm_group");
+  check_mpi(MPI_Comm_group(MPI_COMM_WORLD, &all), "MPI_Comm_group");
+  check_mpi(MPI_Group_translate_ranks(group, size_, ranks.data(), all, members_.data()),
+            "MPI_Group_translate_ranks");
+  check_mpi(MPI_Group_free(&group), "MPI_Group_free");
+  check_mpi(MPI_Group_free(&all), "MPI_Group_free");
 }
 
 Communicator Communicator::world() { return {MPI_COMM_WORLD, false}; }
@@ -66,6 +48,7 @@ Communicator::Communicator(Communicator&& other) noexcept
       owned_(std::exchange(other.owned_, false)),
       rank_(other.rank_),
       size_(other.size_),
+      members_(std::move(other.members_)),
       names_(std::move(other.names_)),
       look_(std::move(other.look_)),
       patience_seconds_(other.patience_seconds_) {}
@@ -75,6 +58,7 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
   std::swap(owned_, other.owned_);
   std::swap(rank_, other.rank_);
   std::swap(size_, other.size_);
+  std::swap(members_, other.members_);
   std::swap(names_, other.names_);
   std::swap(look_, other.look_);
   std::swap(patience_seconds_, other.patience_seconds_);
@@ -83,17 +67,37 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
 
 Communicator::~Communicator() {
   // Freeing is collective: while one rank unwinds the others may never come.
-  if (owned_ && std::uncaught_exceptions() == 0) MPI_Comm_free(&handle_);
+  if (!owned_ || std::uncaught_exceptions() > 0) return;
+  const Guard guard("MPI_Comm_free", patience_seconds_, members_[static_cast<std::size_t>(rank_)], namer());
+  MPI_Comm_free(&handle_);
+}
+
+std::function<std::string(int)> Communicator::namer() const {
+  return [names = names_](int rank) {
+    const auto index = static_cast<std::size_t>(rank);
+    return index < names.size() ? names[index] : fmt::format("rank {}", rank);
+  };
+}
+
+Communicator Communicator::group(MPI_Comm handle) const {
+  Communicator part(handle, true);
+  part.names_ = names_;
+  part.look_ = look_;
+  part.patience_seconds_ = patience_seconds_;
+  return part;
 }
 
 std::optional<Communicator> Communicator::all_split_into(int color) const {
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split(handle_, color, rank_, &part), "MPI_Comm_split");
+  all_guarded("MPI_Comm_split", [&] { return MPI_Comm_split(handle_, color, rank_, &part); });
   if (color == MPI_UNDEFINED) return std::nullopt;
-  Communicator group(part, true);
-  group.patience_seconds_ = patience_seconds_;
-  if (!names_.empty()) group.names_ = group.all_gather(name_of(rank_));
-  return group;
+  return group(part);
+}
+
+Communicator Communicator::all_duplicate() const {
+  MPI_Comm copy = MPI_COMM_NULL;
+  all_finish("MPI_Comm_idup", [&](MPI_Request* request) { return MPI_Comm_idup(handle_, &copy, request); });
+  return group(copy);
 }
 
 std::optional<Communicator> Communicator::all_split(bool member) const {
@@ -107,88 +111,58 @@ Communicator Communicator::all_split_by(const std::string& text) const {
 
 Communicator Communicator::all_split_by_node() const {
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part),
-            "MPI_Comm_split_type");
-  return {part, true};
+  all_guarded("MPI_Comm_split_type", [&] {
+    return MPI_Comm_split_type(handle_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &part);
+  });
+  return group(part);
 }
 
 std::string Communicator::name_of(int rank) const {
-  const auto index = static_cast<std::size_t>(rank);
-  return index < names_.size() ? names_[index] : fmt::format("rank {}", rank);
-}
-
-// Messages to rank 0 and back instead of a barrier: only so can anyone tell who is missing.
-void Communicator::all_meet(double seconds) const {
-  const auto post = [&](auto&& call, const char* name) {
-    MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(call(&request), name);
-    return request;
-  };
-  std::vector<MPI_Request> come, go;
-  if (!is_first()) {
-    constexpr double grace_seconds = 2.0;  // rank 0 names the others first
-    come.push_back(
-        post([&](MPI_Request* r) { return MPI_Isend(nullptr, 0, MPI_BYTE, 0, come_tag, handle_, r); },
-             "MPI_Isend"));
-    come.push_back(post(
-        [&](MPI_Request* r) { return MPI_Irecv(nullptr, 0, MPI_BYTE, 0, go_tag, handle_, r); }, "MPI_Irecv"));
-    if (open_after(come, seconds + grace_seconds, look_).empty()) return;
-    throw CommError(fmt::format("{} did not let the others go on within {:g} s", name_of(0), seconds));
-  }
-  for (int rank = 1; rank < size_; ++rank)
-    come.push_back(
-        post([&](MPI_Request* r) { return MPI_Irecv(nullptr, 0, MPI_BYTE, rank, come_tag, handle_, r); },
-             "MPI_Irecv"));
-  std::vector<std::string> missing;
-  for (const std::size_t index : open_after(come, seconds, look_))
-    missing.push_back(name_of(static_cast<int>(index) + 1));
-  if (!missing.empty())
-    throw CommError(
-        fmt::format("after {:g} s {} had not come to where all ranks meet; a longer --patience waits "
-                    "for slower ones",
-                    seconds, fmt::join(missing, ", ")));
-  for (int rank = 1; rank < size_; ++rank)
-    go.push_back(
-        post([&](MPI_Request* r) { return MPI_Isend(nullptr, 0, MPI_BYTE, rank, go_tag, handle_, r); },
-             "MPI_Isend"));
-  (void)open_after(go, seconds, look_);
+  return namer()(members_.at(static_cast<std::size_t>(rank)));
 }
 
 double Communicator::all_max(double value) const {
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, handle_), "MPI_Allreduce");
+  all_finish("MPI_Iallreduce", [&](MPI_Request* request) {
+    return MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_DOUBLE, MPI_MAX, handle_, request);
+  });
   return value;
 }
 
 std::int64_t Communicator::all_sum(std::int64_t value) const {
-  check_mpi(MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, handle_), "MPI_Allreduce");
+  all_finish("MPI_Iallreduce", [&](MPI_Request* request) {
+    return MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, handle_, request);
+  });
   return value;
 }
 
-std::vector<double> Communicator::all_gather(std::span<const double> block) const {
-  std::vector<double> all(block.size() * static_cast<std::size_t>(size_));
+template <class Number>
+std::vector<Number> Communicator::all_gather_numbers(std::span<const Number> block, MPI_Datatype type) const {
+  std::vector<Number> all(block.size() * static_cast<std::size_t>(size_));
   const int count = static_cast<int>(block.size());
-  check_mpi(MPI_Allgather(block.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, handle_),
-            "MPI_Allgather");
+  all_finish("MPI_Iallgather", [&](MPI_Request* request) {
+    return MPI_Iallgather(block.data(), count, type, all.data(), count, type, handle_, request);
+  });
   return all;
+}
+
+std::vector<double> Communicator::all_gather(std::span<const double> block) const {
+  return all_gather_numbers(block, MPI_DOUBLE);
 }
 
 std::vector<std::int64_t> Communicator::all_gather(std::span<const std::int64_t> block) const {
-  std::vector<std::int64_t> all(block.size() * static_cast<std::size_t>(size_));
-  const int count = static_cast<int>(block.size());
-  check_mpi(MPI_Allgather(block.data(), count, MPI_INT64_T, all.data(), count, MPI_INT64_T, handle_),
-            "MPI_Allgather");
-  return all;
+  return all_gather_numbers(block, MPI_INT64_T);
 }
 
 std::vector<std::string> Communicator::all_gather(const std::string& text) const {
-  int length = static_cast<int>(text.size());
-  std::vector<int> lengths(static_cast<std::size_t>(size_)), offsets(lengths.size());
-  check_mpi(MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, handle_), "MPI_Allgather");
+  const int length = static_cast<int>(text.size());
+  const std::vector<int> lengths = all_gather_numbers(std::span(&length, 1), MPI_INT);
+  std::vector<int> offsets(lengths.size());
   std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
   std::string joined(static_cast<std::size_t>(offsets.back() + lengths.back()), '\0');
-  check_mpi(MPI_Allgatherv(text.data(), length, MPI_CHAR, joined.data(), lengths.data(), offsets.data(),
-                           MPI_CHAR, handle_),
-            "MPI_Allgatherv");
+  all_finish("MPI_Iallgatherv", [&](MPI_Request* request) {
+    return MPI_Iallgatherv(text.data(), length, MPI_CHAR, joined.data(), lengths.data(), offsets.data(),
+                           MPI_CHAR, handle_, request);
+  });
   std::vector<std::string> texts;
   for (std::size_t i = 0; i < lengths.size(); ++i)
     texts.push_back(
@@ -210,13 +184,11 @@ std::vector<std::vector<float>> Communicator::all_gather_to_first(std::span<cons
     }
     for (std::size_t begin = 0; begin < total && (rank_ == 0 || rank_ == source); begin += largest_message) {
       const int count = static_cast<int>(std::min(largest_message, total - begin));
-      if (rank_ == source) {
-        check_mpi(MPI_Send(block.data() + begin, count, MPI_FLOAT, 0, 0, handle_), "MPI_Send");
-      } else {
-        check_mpi(
-            MPI_Recv(blocks.back().data() + begin, count, MPI_FLOAT, source, 0, handle_, MPI_STATUS_IGNORE),
-            "MPI_Recv");
-      }
+      all_finish(rank_ == source ? "MPI_Isend" : "MPI_Irecv", [&](MPI_Request* request) {
+        return rank_ == source
+                   ? MPI_Isend(block.data() + begin, count, MPI_FLOAT, 0, 0, handle_, request)
+                   : MPI_Irecv(blocks.back().data() + begin, count, MPI_FLOAT, source, 0, handle_, request);
+      });
     }
   }
   return blocks;
@@ -225,16 +197,21 @@ std::vector<std::vector<float>> Communicator::all_gather_to_first(std::span<cons
 void Communicator::all_broadcast(std::span<float> block, int source) const {
   for (std::size_t begin = 0; begin < block.size(); begin += largest_message) {
     const int count = static_cast<int>(std::min(largest_message, block.size() - begin));
-    check_mpi(MPI_Bcast(block.data() + begin, count, MPI_FLOAT, source, handle_), "MPI_Bcast");
+    all_finish("MPI_Ibcast", [&](MPI_Request* request) {
+      return MPI_Ibcast(block.data() + begin, count, MPI_FLOAT, source, handle_, request);
+    });
   }
 }
 
 std::string Communicator::all_broadcast(const std::string& text) const {
   std::uint64_t length = text.size();
-  check_mpi(MPI_Bcast(&length, 1, MPI_UINT64_T, 0, handle_), "MPI_Bcast");
+  all_finish("MPI_Ibcast",
+             [&](MPI_Request* request) { return MPI_Ibcast(&length, 1, MPI_UINT64_T, 0, handle_, request); });
   std::string copy = text;
   copy.resize(length);
-  check_mpi(MPI_Bcast(copy.data(), static_cast<int>(length), MPI_CHAR, 0, handle_), "MPI_Bcast");
+  all_finish("MPI_Ibcast", [&](MPI_Request* request) {
+    return MPI_Ibcast(copy.data(), static_cast<int>(length), MPI_CHAR, 0, handle_, request);
+  });
   return copy;
 }
 

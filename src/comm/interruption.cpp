@@ -1,7 +1,13 @@
 #include "comigs/comm/interruption.hpp"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <array>
 #include <csignal>
+#include <string_view>
+
+#include "comigs/base/error.hpp"
 
 namespace comigs::comm {
 
@@ -22,16 +28,46 @@ void install(void (*handler)(int)) {
   for (const int signal : handled) sigaction(signal, &action, nullptr);
 }
 
-void mask(int how) {
+// Also before the sanitizers' runtime is there.
+[[gnu::no_sanitize("address")]] void mask(int how) {
   sigset_t signals;
   sigemptyset(&signals);
   for (const int signal : handled) sigaddset(&signals, signal);
   pthread_sigmask(how, &signals, nullptr);
 }
 
+std::string_view name_of(int signal) {
+  switch (signal) {
+    case SIGTERM:
+      return "SIGTERM";
+    case SIGUSR1:
+      return "SIGUSR1";
+    default:
+      return {};
+  }
+}
+
+// Nothing but what a signal handler may do.
+void leave(int signal) {
+  for (const std::string_view part : {std::string_view("comigs: stopped by "), name_of(signal),
+                                      std::string_view("; nothing was written, the same command does it\n")})
+    if (::write(STDERR_FILENO, part.data(), part.size()) < 0) break;
+  ::_exit(static_cast<int>(ExitCode::interrupted));
+}
+
 }  // namespace
 
-void Interruption::hold_signals() { mask(SIG_BLOCK); }
+[[gnu::no_sanitize("address")]] void Interruption::hold_signals() { mask(SIG_BLOCK); }
+
+void Interruption::leave_at_once() {
+  install(&leave);
+  mask(SIG_UNBLOCK);
+}
+
+void Interruption::finish_undisturbed() {
+  install(SIG_IGN);
+  std::signal(SIGINT, SIG_IGN);
+}
 
 Interruption::Interruption(const Communicator& world) : messages_(world.all_duplicate()) {
   last_signal = 0;
@@ -62,15 +98,12 @@ void Interruption::tell_others() {
   }
 }
 
-std::string Interruption::signal() const {
-  switch (last_signal) {
-    case SIGTERM:
-      return "SIGTERM";
-    case SIGUSR1:
-      return "SIGUSR1";
-    default:
-      return {};
-  }
+std::string Interruption::signal() const { return std::string(name_of(last_signal)); }
+
+std::string Interruption::all_reason() const {
+  const std::vector<std::string> names = messages_.all_gather(signal());
+  const auto found = std::ranges::find_if(names, [](const std::string& name) { return !name.empty(); });
+  return found == names.end() ? "a signal" : *found;
 }
 
 }  // namespace comigs::comm

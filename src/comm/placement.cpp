@@ -62,13 +62,15 @@ std::size_t most_per_rank() {
   return count > 0 ? static_cast<std::size_t>(count) : no_limit;
 }
 
+}  // namespace
+
 std::string host_name() {
   char name[256] = {};
   gethostname(name, sizeof name - 1);
   return name;
 }
 
-}  // namespace
+Placement place_alone() { return {.host = host_name(), .cores = std::max(1, share_of_cores(1))}; }
 
 Placement all_place(const Communicator& world) {
   const Communicator node = world.all_split_by_node();

@@ -34,12 +34,19 @@ void check_cuda(cudaError_t status, const char* call) {
 }
 #endif
 
-void all_sum_any_order(const Communicator& communicator, std::span<float> values) {
+void all_sum_any_order(const Communicator& communicator, std::span<float> values, Memory memory) {
   for (std::size_t begin = 0; begin < values.size(); begin += largest_message) {
-    const std::size_t count = std::min(largest_message, values.size() - begin);
-    check_mpi(MPI_Allreduce(MPI_IN_PLACE, values.data() + begin, static_cast<int>(count), MPI_FLOAT, MPI_SUM,
-                            communicator.handle()),
-              "MPI_Allreduce");
+    float* piece = values.data() + begin;
+    const int count = static_cast<int>(std::min(largest_message, values.size() - begin));
+    if (memory == Memory::host) {
+      communicator.all_finish("MPI_Iallreduce", [&](MPI_Request* request) {
+        return MPI_Iallreduce(MPI_IN_PLACE, piece, count, MPI_FLOAT, MPI_SUM, communicator.handle(), request);
+      });
+    } else {  // of which MPI's nonblocking sums know nothing
+      communicator.all_guarded("MPI_Allreduce", [&] {
+        return MPI_Allreduce(MPI_IN_PLACE, piece, count, MPI_FLOAT, MPI_SUM, communicator.handle());
+      });
+    }
   }
 }
 
@@ -77,17 +84,19 @@ class OrderedSum {
     received_.resize(sent_.size());
     const auto end = std::ranges::transform(piece, sent_.begin(), Wire::pack).out;
     std::fill(end, sent_.begin() + static_cast<std::ptrdiff_t>(ranks * part), typename Wire::Type{});
-    check_mpi(MPI_Alltoall(sent_.data(), elements, Wire::mpi(), received_.data(), elements, Wire::mpi(),
-                           communicator.handle()),
-              "MPI_Alltoall");
+    communicator.all_finish("MPI_Ialltoall", [&](MPI_Request* request) {
+      return MPI_Ialltoall(sent_.data(), elements, Wire::mpi(), received_.data(), elements, Wire::mpi(),
+                           communicator.handle(), request);
+    });
     for (std::size_t i = 0; i < part; ++i) {
       float sum = Wire::unpack(received_[i]);
       for (std::size_t rank = 1; rank < ranks; ++rank) sum += Wire::unpack(received_[rank * part + i]);
       sent_[i] = Wire::pack(sum);
     }
-    check_mpi(MPI_Allgather(sent_.data(), elements, Wire::mpi(), received_.data(), elements, Wire::mpi(),
-                            communicator.handle()),
-              "MPI_Allgather");
+    communicator.all_finish("MPI_Iallgather", [&](MPI_Request* request) {
+      return MPI_Iallgather(sent_.data(), elements, Wire::mpi(), received_.data(), elements, Wire::mpi(),
+                            communicator.handle(), request);
+    });
     std::transform(received_.begin(), received_.begin() + static_cast<std::ptrdiff_t>(piece.size()),
                    piece.begin(), Wire::unpack);
   }
@@ -117,7 +126,7 @@ struct Summation::Buffers {
   void all_sum_on_host(const Communicator& communicator, std::span<float> values) {
     switch (sums) {
       case Sums::any_order:
-        return all_sum_any_order(communicator, values);
+        return all_sum_any_order(communicator, values, Memory::host);
       case Sums::rank_order:
         return whole.all_sum(communicator, values);
       case Sums::bf16:
@@ -155,7 +164,7 @@ void Summation::all_sum(const Communicator& communicator, std::span<float> value
   check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 #endif
   if (buffers_->sums == Sums::any_order && mpi_reads_device_memory()) {
-    all_sum_any_order(communicator, values);
+    all_sum_any_order(communicator, values, Memory::device);
   } else {
     buffers_->all_sum_staged(communicator, values);
   }

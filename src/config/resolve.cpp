@@ -137,6 +137,10 @@ std::string data_folder(const Layered& layered) {
   return applied(job_table(), layered, all_users).common.data.folder;
 }
 
+double patience(const Layered& layered) {
+  return applied(job_table(), layered, all_users).common.run.patience;
+}
+
 Config resolve(const Layered& layered, std::int64_t users) {
   const Table<Job> table = job_table();
   Config config;

@@ -113,10 +113,17 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
   return loss;
 }
 
-Evaluation Pretraining::evaluate(const data::TokenShard& text) const {
-  return train::evaluate(*base_, *no_parameters_, text,
-                         {.context = plan_.context_tokens, .sequences = 32, .tokens = 0})
+Evaluation Pretraining::evaluate(const data::TokenShard& text, std::function<bool()> stop) const {
+  return train::evaluate(
+             *base_, *no_parameters_, text,
+             {.context = plan_.context_tokens, .sequences = 32, .tokens = 0, .stop = std::move(stop)})
       .evaluation;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Pretraining::state() const {
+  return {{"values", values_},
+          {"first_moments", optimiser_->first_moments()},
+          {"second_moments", optimiser_->second_moments()}};
 }
 
 void Pretraining::write(const std::filesystem::path& folder) const {

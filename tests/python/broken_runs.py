@@ -104,6 +104,16 @@ class Running:
         return Done(self._process.returncode, self.output(), FRAMED.sub("", errors), epilogue)
 
 
+def holds_back(pid: int, number: signal.Signals) -> bool:
+    """Whether a signal to this process would wait: from the program's first moments on."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(blocked.split()[1], 16) >> (number - 1) & 1)
+
+
 def arguments(*options: object) -> list[object]:
     """`train` and these options, each followed by its value; of an option given twice the last value counts."""
     given = dict(zip(options[::2], options[1::2], strict=True)) | {"--device": "cpu", "--threads": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -9,8 +10,9 @@ import time
 import h5py
 import numpy as np
 import pytest
-from broken_runs import Running, arguments, finish, rounds_in
-from tiny import USERS
+from broken_runs import Running, arguments, finish, holds_back, rounds_in
+from tiny import USERS, executable
+from tiny import run as tiny_run
 
 OPTIONS = ("--rounds", 4, "--local-steps", 20, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
 OPTIONS += ("--context-tokens", 12, "--lora-rank", 2, "--method", "comigs-1g1s")
@@ -64,6 +66,83 @@ def test_a_rank_that_does_not_come_is_named(rank, job):
         done = run.end()
     assert done.code == 1, done.output + done.errors
     assert f"rank {rank} (user {USERS[rank]} on" in done.errors
+
+
+def test_a_rank_that_freezes_while_it_waits_is_named(job):
+    """User 1 is done at once and has told so when it freezes; the others come much later."""
+    with Running(*job("--local-steps", "400,1,1,1", "--patience", 4)) as run:
+        run.wait_for_round(0)
+        time.sleep(0.2)
+        assert run.signal(1, signal.SIGSTOP)
+        done = run.end()
+    assert done.code == 1, done.output + done.errors
+    assert done.errors.count("had not come") == 1
+    assert f"rank 1 (user {USERS[1]} on {socket.gethostname()}) had not come" in done.errors
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_that_freezes_where_ranks_meet_at_every_step_is_named(rank, job):
+    with Running(*job("--method", "centralized", "--local-steps", 5000, "--patience", 2)) as run:
+        run.wait_for_round(0)
+        time.sleep(0.5)
+        assert run.signal(rank, signal.SIGSTOP)
+        done = run.end()
+    assert done.code == 1, done.output + done.errors
+    assert f"rank {rank} (user {USERS[rank]} on" in done.errors
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_rank_that_freezes_while_it_starts_is_named(rank, job):
+    """Before MPI is there, which the others wait for."""
+    with Running(*job("--patience", 2)) as run:
+        run.wait_until(lambda: rank in run.ranks())
+        assert run.signal(rank, signal.SIGSTOP)
+        done = run.end()
+    assert done.code == 1, done.output + done.errors
+    assert f"rank {rank} (user {USERS[rank]} on {socket.gethostname()}) had not come" in done.errors
+
+
+@pytest.mark.parametrize("steps", ["100", "300,20,20,20"])
+def test_a_run_that_is_suspended_as_a_whole_goes_on(steps, job):
+    """For longer than the patience, and each rank at a moment of its own."""
+    with Running(*job("--local-steps", steps, "--patience", 4)) as run:
+        run.wait_for_round(0)
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for rank in range(len(USERS)):
+                assert run.signal(rank, number)
+                time.sleep(0.1)
+            time.sleep(5 if number == signal.SIGSTOP else 0)
+        done = run.end()
+    assert done.code == 0, done.output + done.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_while_the_program_is_loaded_asks_it_to_stop(number, job, tmp_path):
+    with Running(*job()) as run:
+        run.wait_until(lambda: holds_back(run.ranks().get(2, 0), number))
+        assert run.signal(2, number)
+        done = run.end()
+    assert done.code == 3, done.output + done.errors
+    assert f"stopped by {number.name}" in done.errors
+
+
+def test_ranks_of_srun_that_cannot_find_each_other_are_told_of_pmix(job, tmp_path):
+    """As srun --mpi=none starts them; each would take itself for the only one."""
+    for rank in (0, 1):
+        environment = {"SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": 2, "SLURM_PROCID": rank}
+        words = [f"{name}={value}" for name, value in environment.items()]
+        done = tiny_run(["env", *words, executable(), *job()])
+        assert done.code == 2 and done.output == ""
+        assert ("srun --mpi=pmix" in done.errors and done.errors.count("\n") == 1) if rank == 0 else not done.errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_threads_than_cores_are_told_of(job):
+    cores = len(os.sched_getaffinity(0))
+    words = job("--rounds", 1)
+    words[words.index("--threads") + 1] = cores + 1
+    done = finish(words)
+    assert done.errors.count(f"--threads {cores + 1}: more than the") == 1
 
 
 def test_with_continue_the_others_go_on(job, tmp_path):

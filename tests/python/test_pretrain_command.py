@@ -1,17 +1,20 @@
-"""`comigs pretrain`: the same weights on any number of ranks, a folder that transformers reads."""
+"""`comigs pretrain`: the same weights on any number of ranks, a folder that transformers reads; stopped and gone on."""
 
 from __future__ import annotations
 
 import math
 import re
 import shutil
+import signal
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from broken_runs import Running, holds_back
 from safetensors.torch import load_file
-from tiny import TOKENISER, VOCABULARY, Done, alone, comigs
+from tiny import TOKENISER, VOCABULARY, Done, alone, comigs, executable, run
 from transformers import AutoModelForCausalLM
 
 CONTEXT, WIDTH, STEPS = 14, 32, 6
@@ -168,3 +171,114 @@ def test_two_ranks_leave_when_numbers_are_not_finite(tiny_data, tmp_path, steps)
     assert "MPI_ABORT" not in done.epilogue
     # The folder was claimed before the work; what says that there is a model is not in it.
     assert {entry.name for entry in (tmp_path / "base").iterdir()} == {"comigs_pretrain.txt"}
+
+
+# Stopped and gone on with --------------------------------------------------------------------------------------
+
+MANY = 400
+
+
+def options_with(**changed: object) -> list[object]:
+    given = dict(zip(OPTIONS[::2], OPTIONS[1::2]))
+    given |= {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
+    return [word for option in given.items() for word in option]
+
+
+@pytest.fixture(scope="module")
+def long_options() -> list[object]:
+    return options_with(steps=MANY, evaluate_every=1, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data, tmp_path_factory, long_options) -> bytes:
+    output = tmp_path_factory.mktemp("undisturbed") / "base"
+    done = comigs("pretrain", "--data", tiny_data, "--output", output, *long_options, ranks=2)
+    assert done.code == 0, done.errors
+    return (output / "model.safetensors").read_bytes()
+
+
+def begun(data: Path, output: Path, options: list[object], *more: object) -> Running:
+    return Running("pretrain", "--data", data, "--output", output, *options, *more, ranks=2)
+
+
+def last_step(output: str) -> int:
+    return max(map(int, re.findall(r"^step +(\d+) ", output, re.MULTILINE)), default=0)
+
+
+def test_a_pretraining_that_is_stopped_again_and_again_ends_the_same(
+    tiny_data, tmp_path, long_options, undisturbed
+):
+    output, told = tmp_path / "base", 0
+    for rank, number in ((0, signal.SIGUSR1), (1, signal.SIGTERM)):
+        with begun(tiny_data, output, long_options) as run:
+            run.wait_until(lambda run=run, least=told + 20: last_step(run.output()) >= least)
+            assert run.signal(rank, number)
+            done = run.end()
+        assert done.code == 3, done.output + done.errors
+        assert f"stopped by {number.name} after" in done.errors and "the same command" in done.errors
+        assert ("going on after step" in done.output) == (told > 0)
+        told = last_step(done.output)
+        assert not (output / "config.json").exists() and (output / "comigs_pretrain.safetensors").exists()
+    done = comigs("pretrain", "--data", tiny_data, "--output", output, *long_options, ranks=2)
+    assert done.code == 0 and "going on after step" in done.output, done.errors
+    assert (output / "model.safetensors").read_bytes() == undisturbed
+    assert not (output / "comigs_pretrain.safetensors").exists()
+
+
+def stopped(data: Path, output: Path, options: list[object]) -> Path:
+    with begun(data, output, options) as run:
+        run.wait_until(lambda: last_step(run.output()) >= 5)
+        run.signal(0, signal.SIGUSR1)
+        assert run.end().code == 3
+    return output / "comigs_pretrain.safetensors"
+
+
+def test_a_checkpoint_that_is_damaged_or_of_other_options_is_refused(tiny_data, tmp_path, long_options):
+    output = tmp_path / "base"
+    checkpoint = stopped(tiny_data, output, long_options)
+    whole = checkpoint.read_bytes()
+    other = comigs("pretrain", "--data", tiny_data, "--output", output, *long_options, "--weight-decay", 0.3)
+    assert other.code == 2 and str(output) in other.errors and checkpoint.read_bytes() == whole
+    checkpoint.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    done = comigs("pretrain", "--data", tiny_data, "--output", output, *long_options, ranks=2)
+    assert done.code == 2 and done.errors.count("\n") == 1, done.errors
+    assert str(checkpoint) in done.errors and "damaged" in done.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_before_the_first_step_leaves_nothing_to_go_on_from(number, tiny_data, tmp_path, long_options):
+    with begun(tiny_data, tmp_path / "base", long_options) as run:
+        run.wait_until(lambda: holds_back(run.ranks().get(1, 0), number))
+        assert run.signal(1, number)
+        done = run.end()
+    assert done.code == 3, done.output + done.errors
+    assert f"stopped by {number.name} after 0 of {MANY} steps;" in done.errors
+    assert not (tmp_path / "base" / "comigs_pretrain.safetensors").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_of_a_pretraining_that_freezes_is_named(rank, tiny_data, tmp_path):
+    endless = options_with(steps=100_000, evaluate_every=50, learning_rate=1e-3, patience=2)
+    with begun(tiny_data, tmp_path / "base", endless) as run:
+        run.wait_until(lambda: last_step(run.output()) >= 50)
+        assert run.signal(rank, signal.SIGSTOP)
+        done = run.end()
+    assert done.code == 1, done.output + done.errors
+    assert f"rank {rank} (on {socket.gethostname()}) had not come" in done.errors
+
+
+def test_one_rank_needs_no_launcher_in_a_step_of_slurm(tiny_data, tmp_path):
+    """`srun --pty bash`: Open MPI takes these for a launch without PMI, and gives up."""
+    step = ["SLURM_JOBID=7", "SLURM_JOB_ID=7", "SLURM_STEP_ID=0", "SLURM_STEP_NUM_TASKS=1", "SLURM_PROCID=0"]
+    step.append(f"SLURM_NODELIST={socket.gethostname()}")
+    words = ["env", *step, executable(), "pretrain", "--data", tiny_data, "--output", tmp_path / "base"]
+    done = run([*words, *OPTIONS])
+    assert done.code == 0, done.errors
+
+
+def test_memory_that_is_not_there_is_told_of_in_our_words(tiny_data, tmp_path):
+    """Some 200 TB, more than an address space holds."""
+    options = options_with(layers=1000, width=65536)
+    done = comigs("pretrain", "--data", tiny_data, "--output", tmp_path / "base", *options, ranks=2)
+    assert done.code == 1 and done.errors.count("\n") == 1, done.errors
+    assert re.search(r"out of memory: \d{5,6}\.\d\d GiB more were wanted", done.errors), done.errors

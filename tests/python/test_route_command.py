@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from broken_runs import holds_back
 from built_program import ROOT
 from data_set_reader import made, refused
 from plain_model import PlainModel, Setting, frozen_weights
@@ -378,3 +381,26 @@ def test_command_lines_that_cannot_be(mixed, tmp_path):
     assert two.code == 2 and "2 MPI ranks: 'comigs route' is one process" in two.errors
     shown = run([executable(), "route", "--help"])
     assert shown.code == 0 and shown.output.startswith("Usage: comigs route RUN")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_ends_it_at_once_and_leaves_the_file(number, mixed):
+    """Sent as soon as the program, which is still being loaded, holds signals back."""
+    before = (mixed / "results.h5").read_bytes()
+    process = subprocess.Popen(
+        [executable(), "route", str(mixed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not holds_back(process.pid, number):
+        pass
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3 and output == "", errors
+    assert errors == f"comigs: stopped by {number.name}; nothing was written, the same command does it\n"
+    assert (mixed / "results.h5").read_bytes() == before
+
+
+def test_a_step_of_slurm_without_pmi_is_no_obstacle(mixed):
+    """`srun --pty bash`: Open MPI would take these for a launch without PMI, and give up."""
+    step = ["SLURM_JOBID=7", "SLURM_JOB_ID=7", "SLURM_STEP_ID=0", "SLURM_STEP_NUM_TASKS=1", "SLURM_PROCID=0"]
+    done = run(["env", *step, f"SLURM_NODELIST={socket.gethostname()}", executable(), "route", mixed])
+    assert done.code == 0, done.errors

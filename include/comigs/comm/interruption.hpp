@@ -18,8 +18,14 @@ class Interruption {
   Interruption(const Interruption&) = delete;
   Interruption& operator=(const Interruption&) = delete;
 
-  /// Local. Keeps both signals waiting until there is an Interruption: before MPI starts, in the main thread.
+  /// Local. Keeps both signals waiting until there is an Interruption, or `leave_at_once`: before anything
+  /// else, in the main thread.
   static void hold_signals();
+  /// Local. For a command of one process that has nothing to write down on its way: either signal ends it at
+  /// once, with a message and the exit code for what can be done again.
+  static void leave_at_once();
+  /// Local. The same command from here on: it is writing, and soon done. SIGINT is ignored, too.
+  static void finish_undisturbed();
 
   /// Local, cheap. Whether this process has been signalled or another rank has told; once true, always true.
   /// The first time it is found here, the others are told.
@@ -28,6 +34,8 @@ class Interruption {
   void tell_others();
   /// Name of the signal that came to this process; empty: none did.
   [[nodiscard]] std::string signal() const;
+  /// Collective. Name of the signal that came to any rank; "a signal" where none says so.
+  [[nodiscard]] std::string all_reason() const;
 
  private:
   Communicator messages_;

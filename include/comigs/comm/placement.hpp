@@ -24,6 +24,10 @@ struct Placement {
 /// SLURM_CPUS_PER_TASK, where a batch system sets it, as the most that a rank takes.
 [[nodiscard]] Placement all_place(const Communicator& world);
 
+/// Local. The same for a process that is alone and needs no MPI.
+[[nodiscard]] Placement place_alone();
+[[nodiscard]] std::string host_name();
+
 /// Local. How many cores each of `ranks` ranks on this node could count on, started as this process was; 0:
 /// they are more than the cores. Needs no MPI.
 [[nodiscard]] int share_of_cores(int ranks);

@@ -26,6 +26,7 @@ struct Pretrain {
   std::uint64_t seed = 0;
   DeviceChoice device = DeviceChoice::automatic;
   std::int64_t threads = 0;  ///< compute threads a rank; 0: its share of the cores it may use
+  double patience = 3600.0;  ///< seconds that ranks wait for each other; 0: for ever
 };
 
 /// Options of `comigs pretrain`, by the rules of `parse` and `resolve`; an INI file has the one section

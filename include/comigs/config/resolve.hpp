@@ -17,6 +17,8 @@ namespace comigs::config {
 
 /// The data-set folder alone, which says how many users there are; empty where it is not given.
 [[nodiscard]] std::string data_folder(const Layered& layered);
+/// [run] patience alone, which ranks need before they can speak of the rest.
+[[nodiscard]] double patience(const Layered& layered);
 
 /// All problems of a configuration however it was made; empty: none. Method names are not looked at:
 /// federation owns them.

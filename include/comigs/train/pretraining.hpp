@@ -8,6 +8,9 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "comigs/base/records.hpp"
 #include "comigs/config/pretrain.hpp"
@@ -31,8 +34,11 @@ class Pretraining {
 
   /// Collective through `sum`. Step `step` from 0; returns the batch's mean loss (nats) on every rank.
   double step(std::int64_t step, const data::TokenShard& text, const SumOverRanks& sum);
-  /// Local. Perplexity on a whole shard.
-  [[nodiscard]] Evaluation evaluate(const data::TokenShard& text) const;
+  /// Local. Perplexity on a whole shard. Throws Interrupted where `stop`, asked before each batch, says so.
+  [[nodiscard]] Evaluation evaluate(const data::TokenShard& text, std::function<bool()> stop = {}) const;
+  /// The blocks [P] that, with the number of steps done, say where training stands; to be read and
+  /// overwritten.
+  [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> state() const;
   /// Writes the Hugging Face folder (float32). Throws IoError.
   void write(const std::filesystem::path& folder) const;
   [[nodiscard]] std::int64_t parameters() const { return values_.numel(); }

@@ -1,0 +1,81 @@
+#include "comigs/comm/launch.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <string>
+#include <string_view>
+
+namespace comigs::comm {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+int number(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::atoi(text);
+}
+
+bool is_set(const char* name) { return std::getenv(name) != nullptr; }
+
+std::string content(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+// The value of a variable in the text of /proc/PID/environ; empty: it has none.
+std::string value_in(std::string_view environment, std::string_view name) {
+  while (!environment.empty()) {
+    const std::string_view entry = environment.substr(0, environment.find('\0'));
+    if (entry.starts_with(name) && entry.substr(name.size()).starts_with('='))
+      return std::string(entry.substr(name.size() + 1));
+    environment.remove_prefix(std::min(entry.size() + 1, environment.size()));
+  }
+  return {};
+}
+
+// The letter of a process's state; its name, which may hold anything, stands in brackets before it.
+char state_of(const fs::path& process) {
+  const std::string text = content(process / "stat");
+  const std::size_t place = text.rfind(") ");
+  return place == std::string::npos || place + 2 >= text.size() ? 'R' : text[place + 2];
+}
+
+}  // namespace
+
+Launch launched() {
+  // mpirun inside a step of Slurm's speaks last.
+  if (is_set("OMPI_COMM_WORLD_SIZE"))
+    return {.ranks = number("OMPI_COMM_WORLD_SIZE", 1),
+            .rank = number("OMPI_COMM_WORLD_RANK", 0),
+            .by_mpirun = true,
+            .has_pmi = true};
+  return {.ranks = number("SLURM_STEP_NUM_TASKS", 1),
+          .rank = number("SLURM_PROCID", 0),
+          .has_pmi = is_set("PMIX_RANK") || is_set("PMI_RANK")};
+}
+
+std::vector<int> stopped_ranks() {
+  constexpr std::string_view stopped_or_traced = "Tt";
+  const char* run = std::getenv("PMIX_NAMESPACE");
+  if (run == nullptr) return {};
+  std::set<int> stopped;
+  std::error_code error;
+  for (const fs::directory_entry& process : fs::directory_iterator("/proc", error)) {
+    const std::string name = process.path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos ||
+        stopped_or_traced.find(state_of(process.path())) == std::string_view::npos)
+      continue;
+    const std::string environment = content(process.path() / "environ");
+    const std::string rank = value_in(environment, "PMIX_RANK");
+    if (value_in(environment, "PMIX_NAMESPACE") == run && !rank.empty())
+      stopped.insert(std::atoi(rank.c_str()));
+  }
+  return {stopped.begin(), stopped.end()};
+}
+
+}  // namespace comigs::comm
