@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 EXPERTS, CONTEXTS = [4, 2, 1, 1], [12, 12, 10, 16]
 RANK, ALPHA, ROUNDS, TOKENS, VOCABULARY = 4, 8.0, 2, 50, 300
-TEXT = "Grüße aus 日本, with <|endoftext|> inside 🙂\n\tand naïve 12 + 3 = 15; the the the cat\x00.\n"
+TEXT = "Grüße aus 日本, with <|endoftext|> inside 🙂\n\tand naïve 12 + 3 = 15; the the the cat\x01.\n"
 OPTIONS = ["--rounds", ROUNDS, "--lora-rank", RANK, "--lora-alpha", ALPHA, "--batch-sequences", 4]
 OPTIONS += ["--local-steps", 4, "--router-every", 2, "--router-steps", 4, "--seed", 5]
 # Large steps, so that a forgotten factor shows.
@@ -54,6 +55,10 @@ def place(tmp_path_factory) -> Path:
     data_set(folder / "data", vocabulary=VOCABULARY)
     for holder in ("base", "data"):
         tokenizer.save(str(folder / holder / "tokenizer.json"))
+    manifest = json.loads((folder / "data" / "manifest.json").read_text(encoding="utf-8"))
+    file = folder / "data" / manifest["tokeniser"]["file"]
+    manifest["tokeniser"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "data" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
 
