@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs import terminal
 from jobs.ini import JobError, check_seeds
 from jobs.scale import settings_of
+from jobs.terminal import Parser
 
 from .needs import Needs, ask, components, limit, sizes_by_need, together
 from .script import Job, encoded, log_in, script, submit
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="slurm/submit", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(prog="slurm/submit", description=DESCRIPTION, allow_abbrev=False)
     add = parser.add_argument
     add("job", metavar="JOB.ini", type=Path, help="job file of comigs train; it comes before all options")
     add("--dry-run", action="store_true", help="print the script; submit nothing")
@@ -209,4 +211,4 @@ def _sizes(asked: str | None, needs: Needs, site: Site, is_array: bool) -> list[
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -116,7 +116,7 @@ def holds_back(pid: int, number: signal.Signals) -> bool:
 
 def arguments(*options: object) -> list[object]:
     """`train` and these options, each followed by its value; of an option given twice the last value counts."""
-    given = dict(zip(options[::2], options[1::2], strict=True)) | {"--device": "cpu", "--threads": 1}
+    given = {"--device": "cpu", "--threads": 1} | dict(zip(options[::2], options[1::2], strict=True))
     return ["train", *(word for pair in given.items() for word in pair)]
 
 

@@ -146,7 +146,7 @@ def test_missing_files_and_options(one: Path, tmp_path: Path) -> None:
         ([*text, "--group", "side"], "one.jsonl:1: no field 'side', which --group names"),
         ([*text, "--tokeniser", "gpt2"], "needs --gpt2-files"),
         ([*text, "--tokeniser", "gpt2", "--gpt2-files", one, gone], f"{gone}: no such file"),
-        ([*text, "--tokeniser", "gpt2", "--gpt2-files", one, one], "cannot be read"),
+        ([*text, "--tokeniser", "gpt2", "--gpt2-files", one, one], "one.jsonl: not JSON: line 2, column 1"),
         ([*text, "--tokeniser", gone], f"{gone}: no such file"),
         ([*text, "--tokeniser", one], "is not a tokenizer.json"),
         ([*text, "--tokeniser", pointer], f"{pointer}: is a pointer of Git LFS"),

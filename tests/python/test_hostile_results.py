@@ -58,7 +58,8 @@ def test_data_in_other_files_are_not_followed(tmp_path, capsys, kind):
     with h5py.File(path, "r+") as file:
         elsewhere(file, "perplexity/test", kind, secret)
     words = "is a link to another file" if kind == "link" else "are in another file"
-    assert words in refusal(path, capsys) and "'perplexity/test'" in refusal(path, capsys)
+    told = refusal(path, capsys)
+    assert words in told and ("'perplexity/test'" in told or (kind == "view" and "'other'" in told))
 
 
 @pytest.mark.parametrize("command", ["report", "insight"])

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from tiny import VOCABULARY, Done, data_set, executable, gpt2_folder, run
+from tiny import VOCABULARY, Done, data_set, executable, gpt2_folder, know_tokeniser, run
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 SPECIAL = ["<unk>", "</s>"]
@@ -105,6 +105,7 @@ def test_saved_again_it_is_the_same(make, folders):
     again.no_truncation()
     again.no_padding()
     again.save(str(data), pretty=False)
+    know_tokeniser(data.parent)
     as_older_versions_wrote_it(base)
     assert Tokenizer.from_file(str(base)).encode(texts()[0]).ids[:9] == again.encode(texts()[0]).ids[:9]
     done = plan(folders)
@@ -117,6 +118,7 @@ def test_another_one_is_told_by_what_differs(folders):
     tokenizer.save(str(base))
     tokenizer.add_special_tokens([AddedToken("<pad>", special=True)])
     tokenizer.save(str(data))
+    know_tokeniser(data.parent)
     done = plan(folders)
     assert done.code == 2
     assert f"{base} is another tokeniser" in done.errors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -22,7 +21,19 @@ from broken_runs import holds_back
 from built_program import ROOT
 from data_set_reader import made, refused
 from plain_model import PlainModel, Setting, frozen_weights
-from tiny import LAYERS, USERS, Done, comigs, data_set, executable, gpt2_folder, run, tokens_of, train
+from tiny import (
+    LAYERS,
+    USERS,
+    Done,
+    comigs,
+    data_set,
+    executable,
+    gpt2_folder,
+    know_tokeniser,
+    run,
+    tokens_of,
+    train,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 EXPERTS, CONTEXTS = [4, 2, 1, 1], [12, 12, 10, 16]
@@ -55,10 +66,7 @@ def place(tmp_path_factory) -> Path:
     data_set(folder / "data", vocabulary=VOCABULARY)
     for holder in ("base", "data"):
         tokenizer.save(str(folder / holder / "tokenizer.json"))
-    manifest = json.loads((folder / "data" / "manifest.json").read_text(encoding="utf-8"))
-    file = folder / "data" / manifest["tokeniser"]["file"]
-    manifest["tokeniser"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (folder / "data" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    know_tokeniser(folder / "data")
     return folder
 
 

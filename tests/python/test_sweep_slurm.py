@@ -63,6 +63,7 @@ def test_what_may_be_at_work_on_another_machine_is_not_submitted(
     file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     OTHER.mkdir(parents=True)
+    (OTHER / "run.json").write_text("{}")  # a sweep has made it
     (OTHER / file).write_text("half")
     assert sweep("two", "--seeds", "1", "--submit") == 0
     assert f"left out: {OTHER}: begun and not ended" in capsys.readouterr().err

@@ -136,6 +136,14 @@ def data_set(
     return folder
 
 
+def know_tokeniser(folder: Path) -> None:
+    """The manifest gets the digest of the tokeniser that lies in the data set's folder now."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    file = folder / manifest["tokeniser"]["file"]
+    manifest["tokeniser"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+
+
 def signed(checkpoint_manifest: Mapping[str, object]) -> str:
     """A checkpoint's manifest as text, with the digest of what it says: SHA-256 of all other entries, sorted."""
     content = {name: value for name, value in checkpoint_manifest.items() if name != "sha256"}
