@@ -76,7 +76,9 @@ def other_weights(file: Path) -> None:
 
 
 def own_lines(errors: str) -> list[str]:
-    return [line for line in errors.splitlines() if line.startswith("comigs") and "share the cores" not in line]
+    notes = ("share the cores", "that a rank has on")
+    found = [line for line in errors.splitlines() if line.startswith("comigs")]
+    return [line for line in found if not any(note in line for note in notes)]
 
 
 # Between stop and resumption --------------------------------------------------------------------------------
