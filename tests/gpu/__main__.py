@@ -19,7 +19,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__.splitlines()[0])
     parser.add_argument("half", nargs="?", choices=("first", "second"), help="without: both")
     parser.add_argument("--output", type=Path, default=Path("gpu-results"), metavar="FOLDER")
-    parser.add_argument("--rehearse", action="store_true", help="there is no card: to be told so is as expected")
+    parser.add_argument("--rehearse", action="store_true", help="there is no card, as expected")
     return parser.parse_args()
 
 

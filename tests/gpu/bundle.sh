@@ -92,7 +92,7 @@ find "$bundle" -name __pycache__ -prune -exec rm -rf {} +
 git describe --always --dirty >"$bundle/version" 2>/dev/null || echo 'no commit' >"$bundle/version"
 
 mkdir -p .gpu
-XZ_OPT=${XZ_OPT:--6} tar --owner=0 --group=0 -cJf "$work/bundle.tar.xz" -C "$work" comigs-gpu
+XZ_OPT=-0 tar --owner=0 --group=0 -cJf "$work/bundle.tar.xz" -C "$work" comigs-gpu
 bytes=$(stat -c %s "$work/bundle.tar.xz")
 [ "$bytes" -le "$LARGEST" ] || fail "$((bytes >> 20)) MiB, expected at most $((LARGEST >> 20))"
 mv "$work/bundle.tar.xz" .gpu/bundle.tar.xz

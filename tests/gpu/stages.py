@@ -19,6 +19,7 @@ NO_DEVICE = re.compile(
 )
 PASSED, FAILED, NO_CARD, ABSENT = "passed", "FAILED", "no card", "not here"
 PYTHON = sys.executable
+SANITIZER = ("--target-processes", "all", "--error-exitcode", "9")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ FIRST = [
     Stage("test_kernels_card", ("test_kernels_card",), 180),
     Stage("test_model, device", _test("test_model", "--run_test=device")),
     Stage("test_train, resuming", _test("test_train", "--run_test=resuming")),
-    Stage("test_gpu.py", (PYTHON, "-m", "pytest", "-q", "-ra", "-p", "no:cacheprovider", "tests/python/test_gpu.py"), 180),
+    Stage("test_gpu.py", (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/python/test_gpu.py"), 180),
     *(
         Stage(
             f"compute-sanitizer, {tool}",
-            ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "test_kernels_card", "small"),
+            ("compute-sanitizer", "--tool", tool, *SANITIZER, "bin/test_kernels_card", "small"),
             90,
             "compute-sanitizer",
         )
@@ -69,7 +70,7 @@ SIZES = [(batch, precision) for batch in (64, 8) for precision in ("bf16", "floa
 SECOND = [
     Stage("random base and data", _measure("material")),
     *(
-        Stage(f"{batch} x 128, {precision}, {experts} experts", _measure("steps", batch, precision, experts), 60)
+        Stage(f"{batch} x 128, {precision}, {experts} experts", _measure("steps", batch, precision, experts))
         for batch, precision in SIZES
         for experts in (2, 1, 4, 8)
     ),
@@ -116,7 +117,8 @@ def carry_out(stage: Stage, left: float, log: TextIO) -> Outcome:
     begun = time.monotonic()
     code, output = _run(stage.command, limit)
     seconds = time.monotonic() - begun
-    log.write(f"\n===== {stage.name}: {' '.join(stage.command)}\n{output}\n===== exit code {code}, {seconds:.1f} s\n")
+    log.write(f"\n===== {stage.name}: {' '.join(stage.command)}\n{output}\n")
+    log.write(f"===== exit code {code}, {seconds:.1f} s\n")
     log.flush()
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     note = lines[-1] if lines else "printed nothing"
