@@ -46,7 +46,7 @@ def _measure(*words: object) -> tuple[str, ...]:
 
 
 def _test(program: str, *words: str) -> tuple[str, ...]:
-    return (program, "--log_level=message", "--report_level=short", *words)
+    return (program, "--log_level=message", "--color_output=no", "--report_level=short", *words)
 
 
 FIRST = [
