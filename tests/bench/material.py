@@ -84,7 +84,7 @@ def random_base(folder: Path, gpt2: Gpt2) -> Path:
         noise = 0.02 * random.standard_normal(shape, dtype=np.float32)
         is_scale = "ln_" in name and name.endswith("weight")
         weights[name] = noise + np.float32(1) if is_scale else noise
-    with taking_the_place_of(base) as temporary:
+    with taking_the_place_of(base, None) as temporary:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
         (temporary / "config.json").write_text(json.dumps(gpt2.config(), indent=1), encoding="utf-8")
     return base
@@ -114,7 +114,7 @@ def random_data(
     shares = 1.0 / np.arange(1, vocabulary + 1)
     limits = np.cumsum(shares / shares.sum())
     lengths = {"train": train, "validation": validation, "test": test}
-    with taking_the_place_of(data) as temporary:
+    with taking_the_place_of(data, None) as temporary:
         entries = []
         for user in range(users):
             splits = {}
