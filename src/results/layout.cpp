@@ -249,24 +249,34 @@ std::vector<Columns> row_columns(const RunDescription& run, const RoundShape& sh
   return columns;
 }
 
+void lay_out_rows(Group root, const RunDescription& run, const RoundShape& shape) {
+  const Columns last = row_columns(run, shape).back();
+  const std::string home = group_of(rows_path);
+  create_groups(root, home.substr(1));
+  const auto rows = static_cast<std::uint64_t>(std::max<std::int64_t>(run.rounds, 0)) + 1;
+  const Dataset made =
+      root.open_group(home).create_growing(name_of(rows_path), last.first + last.count, rows);
+}
+
 void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
-  const std::vector<Columns> columns = row_columns(run, shape);
-  const std::uint64_t length = columns.back().first + columns.back().count;
-  // The rows first: what grows is at the beginning of the file.
-  const std::string of_rows = group_of(rows_path);
-  create_groups(root, of_rows.substr(1));
-  Dataset rows = root.open_group(of_rows).create_growing(
-      name_of(rows_path), length, static_cast<std::uint64_t>(std::max<std::int64_t>(run.rounds, 0)) + 1);
   write_attributes(root, run);
   Coordinates coordinates(root.open_group("/"), run, shape);
+  const std::vector<Columns> columns = row_columns(run, shape);
   auto viewed = columns.begin();
   for (const ArrayDescription& array : arrays_of(run)) {
     create_array(root, coordinates, shape, array, has_rounds(array) ? (++viewed)->first : 0);
   }
+  Dataset rows = root.open_dataset(rows_path);
+  const std::string home = group_of(rows_path);
   describe(rows, "1", "what all arrays have of the round, one after the other; they are views of this one");
-  rows.attach_scale(coordinates.in(of_rows, "round"), 0);
-  rows.attach_scale(root.open_group(of_rows).create_dimension("column", length), 1);
+  rows.attach_scale(coordinates.in(home, "round"), 0);
+  rows.attach_scale(root.open_group(home).create_dimension("column", rows.extent().at(1)), 1);
   write_users(root, run.users, shape.experts);
+}
+
+void settle_lengths(const Group& root, const RunDescription& run, const RoundShape& shape) {
+  // The library writes what it finds.
+  for (const Columns& columns : row_columns(run, shape)) (void)root.open_dataset(columns.path).extent();
 }
 
 void check_laid_out(const Group& root, const RunDescription& run, const RoundShape& shape) {

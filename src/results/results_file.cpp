@@ -108,8 +108,15 @@ ResultsFile::ResultsFile(std::filesystem::path path, RunDescription run, Existin
   io::remove_stale_temporaries(path_);
   io::AtomicFile next(path_);
   io::hdf5::File file = io::hdf5::File::create(next.temporary_path());
-  lay_out(file.root(), run_, shape_);
+  lay_out_rows(file.root(), run_, shape_);
   file.close();
+  // The rest as rounds will be written: what changes later then lies in one page each.
+  io::GrowingFile laid_out(next.temporary_path());
+  laid_out.begin(0, false);
+  io::hdf5::File rest = io::hdf5::File::open(laid_out);
+  lay_out(rest.root(), run_, shape_);
+  rest.close();
+  laid_out.commit();
   next.commit();
 }
 
@@ -189,7 +196,7 @@ void ResultsFile::begin_step(std::int64_t round, const std::vector<std::vector<P
                   round >= run_.rounds);
 }
 
-void ResultsFile::change(const std::function<void(io::hdf5::Group root)>& add) {
+void ResultsFile::change(const std::function<void(const io::hdf5::Group& root)>& add) {
   try {
     io::hdf5::File file = io::hdf5::File::open(*growing_);
     add(file.root());
@@ -214,22 +221,31 @@ void ResultsFile::write_weights(std::int64_t round, const std::vector<std::vecto
     }
   }
   begin_step(round, factors);
-  change([&](io::hdf5::Group root) { results::write_weights(std::move(root), round, factors); });
+  change([&](const io::hdf5::Group& root) { results::write_weights(root.open_group("/"), round, factors); });
   round_with_weights_ = round;
 }
 
-void ResultsFile::write_round(const std::vector<UserRound>& rows) {
-  check(rows);
-  if (!round_with_weights_) begin_step(rows.front().round, {});
-  change([&](io::hdf5::Group root) { append_row(std::move(root), run_, shape_, rows); });
-  round_with_weights_.reset();
+void ResultsFile::commit() {
   try {
     growing_->commit();
   } catch (...) {
     growing_->discard();
     throw;
   }
-  last_round_ = rows.front().round;
+}
+
+void ResultsFile::write_round(const std::vector<UserRound>& rows) {
+  check(rows);
+  const std::int64_t round = rows.front().round;
+  if (!round_with_weights_) begin_step(round, {});
+  change([&](const io::hdf5::Group& root) { append_row(root, run_, shape_, rows); });
+  round_with_weights_.reset();
+  commit();
+  last_round_ = round;
+  if (round < run_.rounds) return;
+  begin_step(round, {});
+  change([&](const io::hdf5::Group& root) { settle_lengths(root, run_, shape_); });
+  commit();
 }
 
 }  // namespace comigs::results

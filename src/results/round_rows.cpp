@@ -123,7 +123,7 @@ void write_before_aggregation(const Group& root, const std::vector<UserRound>& r
 
 }  // namespace
 
-void append_row(Group root, const RunDescription& run, const RoundShape& shape,
+void append_row(const Group& root, const RunDescription& run, const RoundShape& shape,
                 const std::vector<UserRound>& rounds) {
   const Spread spread{run.users, shape};
   const Row row(row_columns(run, shape));

@@ -10,7 +10,7 @@
 namespace comigs::results {
 
 /// Adds a row to all arrays that have rounds, and fills `before_aggregation` where the records hold it.
-void append_row(io::hdf5::Group root, const RunDescription& run, const RoundShape& shape,
+void append_row(const io::hdf5::Group& root, const RunDescription& run, const RoundShape& shape,
                 const std::vector<UserRound>& rounds);
 
 /// Writes expert/weights/<round>/user_<i>/layer_<l>/expert_<e>/<name>.

@@ -182,19 +182,33 @@ std::vector<std::vector<Write>> phases() {
   return result;
 }
 
-// Every prefix of the step's writes, and, as disks write in any order, every choice of those between two
-// barriers.
+// The choices among so many writes: all, or, of many, each one alone and all but one.
+std::vector<std::vector<bool>> choices_of(std::size_t count) {
+  std::vector<std::vector<bool>> choices;
+  for (std::size_t choice = 0; count < 6 && choice < std::size_t{1} << count; ++choice) {
+    choices.emplace_back();
+    for (std::size_t i = 0; i < count; ++i) choices.back().push_back((choice >> i & 1) != 0);
+  }
+  for (std::size_t one = 0; count >= 6 && one < count; ++one) {
+    for (const bool alone : {true, false}) {
+      choices.emplace_back(count, !alone);
+      choices.back()[one] = alone;
+    }
+  }
+  return choices;
+}
+
+// Every prefix of the step's writes, and, as disks write in any order, choices of those between two barriers.
 void check_every_moment(const std::vector<char>& before, const std::filesystem::path& scratch,
                         std::int64_t round, bool weights_stored) {
   Image image(before, scratch);
   bool is_tail = true;
   for (const std::vector<Write>& phase : phases()) {
-    BOOST_REQUIRE((is_tail || phase.size() < 8U));
-    const std::size_t choices = is_tail ? 0 : std::size_t{1} << phase.size();
-    for (std::size_t choice = 0; choice < choices; ++choice) {
+    for (const std::vector<bool>& choice :
+         is_tail ? std::vector<std::vector<bool>>() : choices_of(phase.size())) {
       Image other = image;
       for (std::size_t i = 0; i < phase.size(); ++i)
-        if ((choice >> i & 1) != 0) other.apply(phase[i]);
+        if (choice[i]) other.apply(phase[i]);
       check(other.found(), round, weights_stored);
     }
     for (std::size_t i = 0; i < phase.size(); ++i) {

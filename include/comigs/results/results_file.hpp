@@ -90,7 +90,8 @@ class ResultsFile {
  private:
   void check(const std::vector<UserRound>& rows) const;
   void begin_step(std::int64_t round, const std::vector<std::vector<ParameterView>>& factors);
-  void change(const std::function<void(io::hdf5::Group root)>& add);
+  void change(const std::function<void(const io::hdf5::Group& root)>& add);
+  void commit();
 
   std::filesystem::path path_;
   std::optional<io::FolderLock> own_lock_;
