@@ -156,11 +156,12 @@ def truncated_weights(job: Job) -> list[object]:
 
 def missing_weights(job: Job) -> list[object]:
     (job.model / "model.safetensors").unlink()
-    return [f"{job.model}/model.safetensors", "No such file"]
+    return [f"{job.model}: there is neither model.safetensors nor model.safetensors.index.json"]
 
 
 def other_vocabulary(job: Job) -> list[object]:
     gpt2_folder(job.model, vocabulary=400)
+    (job.model / "tokenizer.json").unlink()  # which would show that the tokens are its own
     return [job.model, "a vocabulary of 400", job.data, "97 entries"]
 
 
