@@ -52,8 +52,9 @@ def _train(place: Place, what: str, names: Sequence[str], may_run: bool = True) 
 def _route(
     place: Place, what: str, names: Sequence[str], *more: object, results: Path | None = None
 ) -> Broken:
-    where = ["--data", place.data, "--model", place.base, "--device", "cpu", "--threads", 1, "--tokens", 24]
-    return Broken(what, ["route", results or place.results.parent, *where, *more], names)
+    where = ["--model", place.base, "--device", "cpu", "--threads", 1]
+    texts = [] if "--probes" in more else ["--data", place.data, "--tokens", 24]  # else the test split
+    return Broken(what, ["route", results or place.results.parent, *where, *texts, *more], names)
 
 
 # Configurations ---------------------------------------------------------------------------------------------

@@ -157,6 +157,7 @@ def make(folder: Path, executable: Path) -> Place:
     (folder / "secret").write_bytes((place.data / "user0/train.bin").read_bytes())
     for holder in (place.base, place.data):
         (holder / "tokenizer.json").write_text(json.dumps(TOKENISER), encoding="utf-8")
+    tiny.know_tokeniser(place.data)
     place.probes.write_text(json.dumps(PROBES), encoding="utf-8")
     place.write_job()
     ended = run([executable, "train", place.job], folder, seconds=300, limited=False)
