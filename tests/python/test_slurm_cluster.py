@@ -216,11 +216,11 @@ def test_what_the_site_file_loads_reaches_ranks_where_sbatch_exports_nothing(job
 def test_suspended_longer_than_ranks_wait_for_each_other_it_goes_on(job: Job) -> None:
     # The first user has so much more to do that the others wait for it nearly all the time.
     work = ("--local-steps", "600,5,5,5", "--rounds", 3, "--evaluate-every", 3)
-    number = job.submit("--patience", 10, *work)
+    number = job.submit("--patience", 30, *work)
     job.cluster.wait_for("the first round", lambda: re.search("^ *0/", job.log(), re.M) is not None)
     time.sleep(0.5)
     job.cluster.run("scontrol", "suspend", number)
-    time.sleep(13)
+    time.sleep(33)
     job.cluster.run("scontrol", "resume", number)
     ended = job.wait(number)
     assert (ended.state, ended.code, ended.restarts) == ("COMPLETED", 0, 0), job.log()
