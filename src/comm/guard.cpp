@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <utility>
 #include <vector>
 
 #include "comigs/base/error.hpp"
+#include "comigs/base/output.hpp"
 #include "comigs/comm/launch.hpp"
 #include "comigs/comm/patience.hpp"
 #include "comigs/comm/placement.hpp"
@@ -34,7 +34,7 @@ bool waits(std::stop_token stop, double seconds) {
 }
 
 [[noreturn]] void end_process(int rank, const std::string& message) {
-  fmt::print(stderr, "comigs{}: {}\n", rank == 0 ? "" : fmt::format(" rank {}", rank), message);
+  print_error(fmt::format("comigs{}: {}\n", rank == 0 ? "" : fmt::format(" rank {}", rank), message));
   std::_Exit(static_cast<int>(ExitCode::failed));
 }
 

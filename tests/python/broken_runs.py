@@ -114,6 +114,19 @@ def holds_back(pid: int, number: signal.Signals) -> bool:
     return bool(int(blocked.split()[1], 16) >> (number - 1) & 1)
 
 
+def check_it_ends_at_once(number: signal.Signals, command: Sequence[object]) -> None:
+    """A command of one process, signalled as soon as it, which is still being loaded, holds signals back."""
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not holds_back(process.pid, number):
+        pass
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3 and output == "", errors
+    assert errors == f"comigs: stopped by {number.name}; nothing was written, the same command does it\n"
+
+
 def arguments(*options: object) -> list[object]:
     """`train` and these options, each followed by its value; of an option given twice the last value counts."""
     given = {"--device": "cpu", "--threads": 1} | dict(zip(options[::2], options[1::2], strict=True))

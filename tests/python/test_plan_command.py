@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from broken_runs import holds_back
+from broken_runs import check_it_ends_at_once
 from tiny import CHOICES, PLAIN, POSITIONS, USERS, Done, comigs, data_set, executable, run, run_options, train
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -303,16 +302,4 @@ def test_help_says_what_it_does():
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_ends_it_at_once(number, job):
-    """Sent as soon as the program, which is still being loaded, holds signals back."""
-    process = subprocess.Popen(
-        [executable(), "plan", *map(str, job), *map(str, CPU)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while process.poll() is None and not holds_back(process.pid, number):
-        pass
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 3 and output == "", errors
-    assert errors == f"comigs: stopped by {number.name}; nothing was written, the same command does it\n"
+    check_it_ends_at_once(number, [executable(), "plan", *job, *CPU])

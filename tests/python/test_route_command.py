@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from broken_runs import holds_back
+from broken_runs import check_it_ends_at_once
 from built_program import ROOT
 from data_set_reader import made, refused
 from plain_model import PlainModel, Setting, frozen_weights
@@ -398,17 +398,8 @@ def test_command_lines_that_cannot_be(mixed, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_ends_it_at_once_and_leaves_the_file(number, mixed):
-    """Sent as soon as the program, which is still being loaded, holds signals back."""
     before = (mixed / "results.h5").read_bytes()
-    process = subprocess.Popen(
-        [executable(), "route", str(mixed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and not holds_back(process.pid, number):
-        pass
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 3 and output == "", errors
-    assert errors == f"comigs: stopped by {number.name}; nothing was written, the same command does it\n"
+    check_it_ends_at_once(number, [executable(), "route", mixed])
     assert (mixed / "results.h5").read_bytes() == before
 
 
