@@ -46,24 +46,37 @@ def in_order(documents: list[Document], seed: int) -> list[Document]:
 
 
 def without_duplicates(corpus: Corpus, seed: int) -> tuple[Corpus, int]:
-    """Each text once in the whole corpus: the first user keeps it, a user before the base.
+    """Each text once in the whole corpus: of the users who have it one keeps it, each as likely as the others,
+    and a user before the base.
 
     Gives how many documents went, empty ones among them. What is left is in hash order.
     """
+    holders: dict[bytes, list[str]] = {}
+    for user, documents in corpus.users.items():
+        for digest in {_digest(document) for document in documents}:
+            holders.setdefault(digest, []).append(user)
     seen: set[bytes] = set()
     dropped = 0
 
-    def kept(documents: list[Document]) -> list[Document]:
+    def keeps(user: str | None, digest: bytes) -> bool:
+        all_who_have = holders.get(digest, [None])
+        return user == all_who_have[int(rank(seed, "holder", digest.hex()), 16) % len(all_who_have)]
+
+    def kept(user: str | None, documents: list[Document]) -> list[Document]:
         nonlocal dropped
         result = []
         for document in in_order(documents, seed):
-            digest = hashlib.sha256(document.text.encode()).digest()
-            if digest in seen or not document.text.strip():
+            digest = _digest(document)
+            if digest in seen or not document.text.strip() or not keeps(user, digest):
                 dropped += 1
             else:
                 seen.add(digest)
                 result.append(document)
         return result
 
-    users = {user: kept(documents) for user, documents in corpus.users.items()}
-    return Corpus(users, kept(corpus.base), corpus.sources, corpus.aligned), dropped
+    users = {user: kept(user, documents) for user, documents in corpus.users.items()}
+    return Corpus(users, kept(None, corpus.base), corpus.sources, corpus.aligned), dropped
+
+
+def _digest(document: Document) -> bytes:
+    return hashlib.sha256(document.text.encode()).digest()

@@ -18,6 +18,7 @@ from .errors import DataError
 
 COMPRESSIONS = (".xz", ".gz", ".bz2", ".zst")
 SEPARATORS = ("blank-line", "line", "file")
+POINTERS = (b"version https://git-lfs.github.com/spec/", b"# xet version")
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -45,6 +46,16 @@ def _zstd(path: Path) -> BinaryIO:
     return pyarrow.input_stream(str(path), compression="zstd")
 
 
+def refuse_pointer(path: Path) -> None:
+    """What git leaves in the place of a large file that it has not fetched."""
+    with path.open("rb") as stream:
+        if stream.read(64).startswith(POINTERS):
+            raise DataError(
+                f"{path}: is a pointer of Git LFS, not the file itself; run 'git lfs pull' in the repository"
+                " that it is from, or download it"
+            )
+
+
 def _open_binary(path: Path) -> BinaryIO:
     """The file's bytes, decompressed."""
     if path.is_dir():
@@ -61,6 +72,7 @@ def _open_binary(path: Path) -> BinaryIO:
     }
     opener = openers.get(path.suffix.lower(), lambda file: file.open("rb"))
     try:
+        refuse_pointer(path)
         return opener(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None

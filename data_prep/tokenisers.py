@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.small_files import LARGEST_JSON, Unreadable, json_of, text_of
 
 from .errors import DataError
+from .readers import refuse_pointer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -21,6 +22,7 @@ END_OF_TEXT = "<|endoftext|>"
 USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")
 GPT2_VOCABULARY = 50257
 BYTES = 256
+DEFAULT_VOCABULARY = 4096
 
 
 def _library() -> None:
@@ -71,19 +73,22 @@ def _byte_level() -> tuple[PreTokenizer, Decoder]:
     return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True), decoders.ByteLevel()
 
 
-def trained(texts: Iterable[str], vocabulary: int) -> Tokeniser:
-    """A byte-level BPE of exactly `vocabulary` ids; id 0 is the end of text, ids 1 to 256 are the bytes."""
+def trained(texts: Iterable[str], vocabulary: int | None) -> Tokeniser:
+    """A byte-level BPE of exactly `vocabulary` ids, or, where nobody asked, of 4,096 if the text gives so many.
+
+    Id 0 is the end of text, ids 1 to 256 are the bytes.
+    """
     _library()
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    if vocabulary < BYTES + 2:
+    if vocabulary is not None and vocabulary < BYTES + 2:
         raise DataError(
             f"--vocabulary {vocabulary}: at least {BYTES + 2} expected (the bytes, end of text and a merge)"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = _byte_level()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=DEFAULT_VOCABULARY if vocabulary is None else vocabulary,
         min_frequency=2,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -91,7 +96,7 @@ def trained(texts: Iterable[str], vocabulary: int) -> Tokeniser:
     )
     tokenizer.train_from_iterator(texts, trainer)
     result = _finished("byte-level-bpe", tokenizer, END_OF_TEXT)
-    if result.vocabulary < vocabulary:
+    if vocabulary is not None and result.vocabulary < vocabulary:
         raise DataError(
             f"too little text for --vocabulary {vocabulary}: training text gives only {result.vocabulary}"
             f" tokens; pass --vocabulary {result.vocabulary} or less, or more text"
@@ -106,7 +111,7 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
 
     try:
         for file in (encoder, merges):
-            _refuse_pointer(file)
+            refuse_pointer(file)
         file = encoder
         ids = json_of(encoder)
         file = merges
@@ -130,16 +135,6 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
     return _finished("gpt2", tokenizer, END_OF_TEXT)
 
 
-def _refuse_pointer(path: Path) -> None:
-    """What git leaves in the place of a large file that it has not fetched."""
-    with path.open("rb") as stream:
-        if stream.read(64).startswith((b"version https://git-lfs.github.com/spec/", b"# xet version")):
-            raise DataError(
-                f"{path}: is a pointer of Git LFS, not the file itself; run 'git lfs pull' in the repository"
-                " that it is from, or download it"
-            )
-
-
 def opened(path: Path) -> Tokenizer:
     """Any tokenizer.json."""
     _library()
@@ -148,7 +143,7 @@ def opened(path: Path) -> Tokenizer:
     if not path.is_file():
         raise DataError(f"--tokeniser {path}: no such file ('train', 'gpt2' or a tokenizer.json is expected)")
     try:
-        _refuse_pointer(path)
+        refuse_pointer(path)
         return _for_documents(Tokenizer.from_buffer(path.read_bytes()))
     except DataError:
         raise

@@ -59,23 +59,22 @@ Launch launched() {
           .has_pmi = is_set("PMIX_RANK") || is_set("PMI_RANK")};
 }
 
-std::vector<int> stopped_ranks() {
-  constexpr std::string_view stopped_or_traced = "Tt";
+std::vector<int> ranks_in_state(std::string_view states) {
   const char* run = std::getenv("PMIX_NAMESPACE");
   if (run == nullptr) return {};
-  std::set<int> stopped;
+  std::set<int> ranks;
   std::error_code error;
   for (const fs::directory_entry& process : fs::directory_iterator("/proc", error)) {
     const std::string name = process.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos ||
-        stopped_or_traced.find(state_of(process.path())) == std::string_view::npos)
+        states.find(state_of(process.path())) == std::string_view::npos)
       continue;
     const std::string environment = content(process.path() / "environ");
     const std::string rank = value_in(environment, "PMIX_RANK");
     if (value_in(environment, "PMIX_NAMESPACE") == run && !rank.empty())
-      stopped.insert(std::atoi(rank.c_str()));
+      ranks.insert(std::atoi(rank.c_str()));
   }
-  return {stopped.begin(), stopped.end()};
+  return {ranks.begin(), ranks.end()};
 }
 
 }  // namespace comigs::comm

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
+#include <map>
 #include <thread>
 
 #include "comigs/base/error.hpp"
 #include "comigs/comm/communicator.hpp"
+#include "comigs/comm/launch.hpp"
 #include "comigs/comm/patience.hpp"
 #include "guard.hpp"
 
@@ -72,10 +75,47 @@ bool wait_until(const std::function<bool()>& condition, double seconds, const st
   return true;
 }
 
+// Whom somebody has stopped, look after look, while this rank goes on: a signal to it alone, for whoever suspends
+// a run stops all its ranks. One that a debugger holds may take its time.
+class Stopped {
+ public:
+  explicit Stopped(double seconds) : looks_until_told_(1 + static_cast<int>(std::ceil(seconds))) {}
+
+  // World ranks that were stopped at each look of the last seconds.
+  std::vector<int> look() {
+    if (!until_next_look_.is_out()) return {};
+    until_next_look_ = Patience(seconds_between_looks);
+    std::map<int, int> looks;
+    std::vector<int> told;
+    for (const int rank : ranks_in_state(stopped)) {
+      looks[rank] = looks_[rank] + 1;
+      if (looks[rank] >= looks_until_told_) told.push_back(rank);
+    }
+    looks_ = std::move(looks);
+    return told;
+  }
+
+ private:
+  static constexpr double seconds_between_looks = 1.0;
+  int looks_until_told_;
+  Patience until_next_look_{seconds_between_looks};
+  std::map<int, int> looks_;  // of each that is stopped
+};
+
 }  // namespace
 
 bool Communicator::wait(std::span<MPI_Request> requests, double seconds) const {
-  return wait_until([&] { return are_done(requests); }, seconds, look_);
+  constexpr double most_seconds_stopped = 5.0;
+  Stopped stopped_ones(most_seconds_stopped + grace_seconds(rank_));
+  return wait_until([&] { return are_done(requests); }, seconds, [&] {
+    if (look_) look_();
+    std::vector<std::string> names;
+    for (const int rank : stopped_ones.look())
+      if (std::ranges::find(members_, rank) != members_.end()) names.push_back(namer()(rank));
+    if (!names.empty())
+      throw CommError(fmt::format("{} had not come to where all ranks meet: stopped by a signal (SIGSTOP)",
+                                  fmt::join(names, ", ")));
+  });
 }
 
 void Communicator::finish(MPI_Request& request, const char* call) const {

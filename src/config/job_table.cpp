@@ -72,7 +72,7 @@ constexpr Option<Job> options[] = {
                                       "when a user's training fails: stop, or continue with those left", {},
                                       {.determines_numbers = false}),
     run.option<&Run::patience>("patience", "SECONDS",
-                               "longest wait of ranks for one that does not come; 0: for ever", at_least(0),
+                               "longest wait of ranks for one that does not come and is not stopped; 0: for ever", at_least(0),
                                {.determines_numbers = false}),
 
     data.option<&Data::folder>(

@@ -51,7 +51,7 @@ struct FrozenLast {
     world.all_meet();
     if (world.rank() == last && last > 0) raise(SIGSTOP);
     const auto begun = std::chrono::steady_clock::now();
-    while (last > 0 && world.rank() < last && stopped_ranks().empty() &&
+    while (last > 0 && world.rank() < last && ranks_in_state(stopped).empty() &&
            std::chrono::steady_clock::now() - begun < std::chrono::seconds(20))
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
@@ -157,14 +157,29 @@ BOOST_AUTO_TEST_CASE(those_that_wait_themselves_are_not_named) {
   let_it_go_on();
 }
 
+BOOST_AUTO_TEST_CASE(one_that_is_stopped_alone_is_named_however_long_the_patience) {
+  if (last == 0) return;
+  std::optional<Communicator> group;
+  if (pair) group = pair->all_duplicate();
+  freeze();
+  if (world.is_first()) {
+    const Communicator& both = kept(std::move(*group));
+    const std::string message = test::message_of<CommError>([&] { both.all_meet(); });
+    BOOST_TEST(message.find(fmt::format("rank {} had not come to where all ranks meet: stopped", last)) == 0u,
+               message);
+  }
+  let_it_go_on();
+  if (pair && !world.is_first()) kept(std::move(*group));
+}
+
 BOOST_AUTO_TEST_CASE(the_process_table_tells_who_is_stopped) {
   freeze();
   if (world.is_first()) {
     const std::vector<int> expected = last > 0 ? std::vector{last} : std::vector<int>{};
-    BOOST_TEST(stopped_ranks() == expected, boost::test_tools::per_element());
+    BOOST_TEST(ranks_in_state(stopped) == expected, boost::test_tools::per_element());
   }
   let_it_go_on();
-  if (world.is_first()) BOOST_TEST(stopped_ranks().empty());
+  if (world.is_first()) BOOST_TEST(ranks_in_state(stopped).empty());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

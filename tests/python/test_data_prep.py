@@ -268,6 +268,19 @@ def test_duplicates_are_one_document(tmp_path: Path) -> None:
     assert data.manifest["splits"]["duplicates_dropped"] == 10 + 10 + 10
 
 
+def test_text_that_two_users_have_is_shared_out_evenly(tmp_path: Path) -> None:
+    """Whoever comes first. And without --vocabulary there are as many tokens as so little text gives."""
+    files = [write_jsonl(tmp_path / name, toy_rows(200, 5)) for name in ("one.jsonl", "two.jsonl")]
+    made("text", "--user", f"One={files[0]}", "--user", f"Two={files[1]}", "--output", tmp_path / "data")
+    data = DataSet(tmp_path / "data")
+    data.check_disjoint()
+    assert data.manifest["splits"]["duplicates_dropped"] == 200
+    assert 258 <= data.manifest["tokeniser"]["vocabulary"] < 4096
+    for user in ("One", "Two"):
+        documents = sum(data.files[user, split]["documents"] for split in ("train", "validation", "test"))
+        assert 60 <= documents  # of 100 less those of the base; a fair coin gives fewer in 1 of 10^4 tries
+
+
 def test_token_budgets(tmp_path: Path) -> None:
     """Exact, or one less where a document ends just before: one token is no place for text and its end."""
     one = write_jsonl(tmp_path / "one.jsonl", toy_rows(300, 4))

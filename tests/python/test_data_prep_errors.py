@@ -134,7 +134,9 @@ def test_missing_files_and_options(one: Path, tmp_path: Path) -> None:
     out = ["--output", tmp_path / "data"]
     text = ["text", "--user", f"One={one}", *out]
     gone, pointer = tmp_path / "gone", tmp_path / "tokenizer.json"
-    pointer.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{7:064}\nsize 1355256\n")
+    text_pointer = tmp_path / "two.txt"
+    for file in (pointer, text_pointer):
+        file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{7:064}\nsize 1355256\n")
     cases = [
         (["multilingual", "--source", gone, *out], f"--source {gone}: no such folder"),
         (["multilingual", "--source", tmp_path, *out], "no de.jsonl there"),
@@ -151,6 +153,8 @@ def test_missing_files_and_options(one: Path, tmp_path: Path) -> None:
         ([*text, "--tokeniser", one], "is not a tokenizer.json"),
         ([*text, "--tokeniser", pointer], f"{pointer}: is a pointer of Git LFS"),
         ([*text, "--tokeniser", "gpt2", "--gpt2-files", pointer, one], f"{pointer}: is a pointer of Git LFS"),
+        (["text", "--user", f"A={one},{text_pointer}", *out], f"{text_pointer}: is a pointer of Git LFS"),
+        ([*text, "--base-text", text_pointer], f"{text_pointer}: is a pointer of Git LFS"),
         ([*text, "--vocabulary", 100], "--vocabulary 100: at least 258 expected"),
         ([*text, "--vocabulary", 60000], "too little text for --vocabulary 60000"),
         ([*text, "--base-share", 1.5], "a share from 0 up to"),

@@ -1,6 +1,7 @@
 // How this process was started, as its environment tells before there is MPI.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 namespace comigs::comm {
@@ -13,7 +14,9 @@ struct Launch {
 };
 [[nodiscard]] Launch launched();
 
-/// World ranks of this process's own run that are on this machine and stopped, by the process table.
-[[nodiscard]] std::vector<int> stopped_ranks();
+inline constexpr std::string_view stopped = "T", stopped_or_traced = "Tt";  ///< letters of proc(5)
+/// World ranks of this process's own run that are on this machine and in one of these states, by the process
+/// table; in their order.
+[[nodiscard]] std::vector<int> ranks_in_state(std::string_view states);
 
 }  // namespace comigs::comm
