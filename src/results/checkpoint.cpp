@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr std::string_view format_name = "comigs-checkpoint";
-constexpr std::int64_t format_version = 1;
+constexpr std::int64_t format_version = 2;
 constexpr std::size_t digits = 6;
 constexpr std::size_t most_manifest_bytes = std::size_t{1} << 26;
 constexpr std::size_t most_reason_bytes = 200;

@@ -3,6 +3,7 @@
 #include <numeric>
 #include <utility>
 
+#include "columns.hpp"
 #include "layout.hpp"
 
 namespace comigs::results {
@@ -25,12 +26,6 @@ void create_texts(Group& place, const std::string& dimension, const std::string&
 }
 
 }  // namespace
-
-std::uint64_t length_of(const std::string& dimension, const RoundShape& shape) {
-  if (dimension == "layer") return static_cast<std::uint64_t>(shape.layers);
-  if (dimension == "expert") return static_cast<std::uint64_t>(shape.experts);
-  return dimension == "projection" ? 2 : static_cast<std::uint64_t>(shape.users);
-}
 
 Coordinates::Coordinates(Group root, const RunDescription& run, const RoundShape& shape)
     : root_(std::move(root)), shape_(shape) {

@@ -1,7 +1,6 @@
 // The dimensions of results.h5 and the labels along them.
 #pragma once
 
-#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -10,9 +9,6 @@
 #include "comigs/results/results_file.hpp"
 
 namespace comigs::results {
-
-/// How long a dimension is, but for the round's.
-[[nodiscard]] std::uint64_t length_of(const std::string& dimension, const RoundShape& shape);
 
 /// Makes the labels of each dimension once. Every group that uses a dimension gets a link to them under its
 /// name: readers that look into one group only, as xarray does, find the labels there.

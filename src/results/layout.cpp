@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "columns.hpp"
 #include "comigs/base/error.hpp"
 #include "coordinates.hpp"
 
@@ -24,93 +25,62 @@ struct ArrayDescription {
   std::string units, long_name;
 };
 
-const std::vector<std::string> by_user{"user"};
-const std::vector<std::string> by_round_and_user{"round", "user"};
-
 std::string group_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
 std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-void add_user_arrays(std::vector<ArrayDescription>& arrays) {
-  arrays.push_back({"users/experts", Type::int64, by_user, "1", "experts in every MLP block"});
-  arrays.push_back({"users/generalists", Type::int64, by_user, "1",
-                    "experts, from expert 0 on, that are shared with other users"});
-  arrays.push_back({"users/generalist",
-                    Type::int64,
-                    {"user", "expert"},
-                    "1",
-                    "number of the generalist that the expert is; -1: the user's own, or none"});
-  arrays.push_back({"users/top_k", Type::int64, by_user, "1", "experts that a token is sent to"});
-  arrays.push_back({"users/lora_rank", Type::int64, by_user, "1", "rank of the LoRA factors"});
-  for (const std::string split : {"train", "validation", "test"}) {
-    arrays.push_back(
-        {"users/" + split + "_tokens", Type::int64, by_user, "1", "tokens of the " + split + " split"});
+using Counts = std::vector<std::int64_t>;
+
+// What every user was given: an array of integers in users/, and a user's part of it.
+struct UserArray {
+  std::string name;
+  std::string long_name;
+  std::function<Counts(const UserDescription&)> of;
+  std::vector<std::string> dimensions = {"user"};
+};
+
+template <class Member>
+std::function<Counts(const UserDescription&)> one(Member member) {
+  return [member](const UserDescription& user) { return Counts{std::invoke(member, user)}; };
+}
+
+std::vector<UserArray> user_arrays(const RoundShape& shape) {
+  using User = UserDescription;
+  const auto shared = [](const User& user) {
+    return Counts{static_cast<std::int64_t>(user.generalists.size())};
+  };
+  const auto numbers = [experts = static_cast<std::size_t>(shape.experts)](const User& user) {
+    Counts of_experts = user.generalists;
+    of_experts.resize(experts, -1);
+    return of_experts;
+  };
+  return {
+      {"experts", "experts in every MLP block", one(&User::experts)},
+      {"generalists", "experts, from expert 0 on, that are shared with other users", shared},
+      {"generalist",
+       "number of the generalist that the expert is; -1: the user's own, or none",
+       numbers,
+       {"user", "expert"}},
+      {"top_k", "experts that a token is sent to", one(&User::top_k)},
+      {"lora_rank", "rank of the LoRA factors", one(&User::lora_rank)},
+      {"train_tokens", "tokens of the train split", one(&User::train_tokens)},
+      {"validation_tokens", "tokens of the validation split", one(&User::validation_tokens)},
+      {"test_tokens", "tokens of the test split", one(&User::test_tokens)},
+  };
+}
+
+// Every array but the coordinates, in the order in which the file shows them.
+std::vector<ArrayDescription> arrays_of(const RunDescription& run, const RoundShape& shape) {
+  std::vector<ArrayDescription> arrays;
+  for (const UserArray& array : user_arrays(shape))
+    arrays.push_back({"users/" + array.name, Type::int64, array.dimensions, "1", array.long_name});
+  for (const Column& column : columns(run.train_tokens_evaluated)) {
+    std::vector<std::string> dimensions = column.dimensions;
+    dimensions.insert(dimensions.begin(), "user");
+    if (column.each_round) dimensions.insert(dimensions.begin(), "round");
+    for (const Shown& shown : column.arrays)
+      arrays.push_back({shown.path, shown.type, dimensions, shown.units, shown.long_name});
   }
-}
-
-void add_evaluation(std::vector<ArrayDescription>& arrays, const std::string& group,
-                    const std::vector<std::string>& dimensions, const std::string& split,
-                    const std::string& tokens_and_moment) {
-  arrays.push_back(
-      {group + "perplexity/" + split, Type::float64, dimensions, "1", "perplexity on " + tokens_and_moment});
-  arrays.push_back({group + "loss/" + split, Type::float64, dimensions, "nat",
-                    "mean cross entropy a token on " + tokens_and_moment});
-}
-
-void add_evaluations(std::vector<ArrayDescription>& arrays, const std::string& train_tokens_evaluated) {
-  const std::string after = ", after the round's aggregation", before = ", before the last aggregation";
-  add_evaluation(arrays, "", by_round_and_user, "train", train_tokens_evaluated + after);
-  for (const std::string split : {"validation", "test"}) {
-    const std::string tokens = "the whole " + split + " split";
-    add_evaluation(arrays, "", by_round_and_user, split, tokens + after);
-    add_evaluation(arrays, "before_aggregation/", by_user, split, tokens + before);
-  }
-}
-
-void add_expert_arrays(std::vector<ArrayDescription>& arrays) {
-  const std::vector<std::string> by_expert{"round", "user", "layer", "expert"};
-  arrays.push_back(
-      {"routing/score", Type::float32, by_expert, "1", "mean gate weight over the tokens of the test split"});
-  arrays.push_back({"routing/load", Type::float32, by_expert, "1",
-                    "fraction of the tokens of the test split with the expert in their top-k"});
-  arrays.push_back(
-      {"routing/entropy",
-       Type::float32,
-       {"round", "user", "layer"},
-       "nat",
-       "mean entropy of the gate over the tokens of the test split; top-1 of several experts: of "
-       "the softmax over all of them"});
-  arrays.push_back({"expert/update_norm",
-                    Type::float32,
-                    {"round", "user", "layer", "expert", "projection"},
-                    "1",
-                    "Frobenius norm of the expert's update, gamma B A"});
-  arrays.push_back({"aggregation/weight",
-                    Type::float32,
-                    {"round", "user", "source_user"},
-                    "1",
-                    "weight of source_user's shared parameters in user's new ones"});
-  arrays.push_back({"aggregation/lora_rank", Type::int64, by_round_and_user, "1",
-                    "ranks of the LoRA factors in use after the round (HetLoRA prunes)"});
-}
-
-void add_costs(std::vector<ArrayDescription>& arrays) {
-  const std::vector<std::pair<std::string, std::string>> phases{
-      {"experts", "training the experts"},
-      {"routers", "training the routers"},
-      {"aggregation", "the aggregation"},
-      {"evaluation", "the evaluation"},
-      {"checkpoint", "writing the checkpoint"},
-      {"writing", "writing results, since the row before was whole"},
-      {"total", "the whole round"}};
-  for (const auto& [phase, words] : phases) {
-    arrays.push_back({"time/" + phase, Type::float64, by_round_and_user, "s", "wall-clock time of " + words});
-  }
-  arrays.push_back({"aggregation/participation", Type::int64, by_round_and_user, "1",
-                    "1: the user took part in the round; 0: its training had failed and it had dropped out"});
-  arrays.push_back(
-      {"communication/bytes", Type::int64, by_round_and_user, "byte", "payload sent in the aggregation"});
-  arrays.push_back({"memory/peak", Type::int64, by_round_and_user, "byte",
-                    "most device memory, or resident memory without a device, so far"});
+  return arrays;
 }
 
 void create_groups(Group& root, const std::string& path) {
@@ -129,13 +99,9 @@ bool has_rounds(const ArrayDescription& description) { return description.dimens
 
 // Of a round, or of the whole array where it has none.
 std::vector<std::uint64_t> extent_of(const ArrayDescription& description, const RoundShape& shape) {
-  std::vector<std::uint64_t> extent;
-  for (const std::string& dimension : description.dimensions) {
-    if (dimension != "round") {
-      extent.push_back(length_of(dimension, shape));
-    }
-  }
-  return extent;
+  std::vector<std::string> dimensions = description.dimensions;
+  std::erase(dimensions, "round");
+  return extent_of(dimensions, shape);
 }
 
 void describe(Dataset& array, const std::string& units, const std::string& long_name) {
@@ -197,60 +163,31 @@ void write_attributes(Group& root, const RunDescription& run) {
   root.set_attribute("history", std::vector{history_entry(0, run.computed_by)});
 }
 
-// [user, expert]
-std::vector<std::int64_t> generalist_numbers(const std::vector<UserDescription>& users,
-                                             std::int64_t experts) {
-  std::vector<std::int64_t> numbers;
-  for (const UserDescription& user : users) {
-    numbers.insert(numbers.end(), user.generalists.begin(), user.generalists.end());
-    numbers.insert(numbers.end(), static_cast<std::size_t>(experts) - user.generalists.size(), -1);
-  }
-  return numbers;
-}
-
-void write_users(Group& root, const std::vector<UserDescription>& users, std::int64_t experts) {
-  const auto write = [&](const std::string& name, auto member) {
-    std::vector<std::int64_t> values;
-    for (const UserDescription& user : users) {
-      values.push_back(static_cast<std::int64_t>(std::invoke(member, user)));
+void write_users(const Group& root, const RunDescription& run, const RoundShape& shape) {
+  for (const UserArray& array : user_arrays(shape)) {
+    Counts values;
+    for (const UserDescription& user : run.users) {
+      const Counts own = array.of(user);
+      values.insert(values.end(), own.begin(), own.end());
     }
-    root.open_dataset("users/" + name).write(values);
-  };
-  write("experts", &UserDescription::experts);
-  write("generalists", [](const UserDescription& user) { return user.generalists.size(); });
-  root.open_dataset("users/generalist").write(generalist_numbers(users, experts));
-  write("top_k", &UserDescription::top_k);
-  write("lora_rank", &UserDescription::lora_rank);
-  write("train_tokens", &UserDescription::train_tokens);
-  write("validation_tokens", &UserDescription::validation_tokens);
-  write("test_tokens", &UserDescription::test_tokens);
-}
-
-// Every array but the coordinates, in the order in which the file shows them.
-std::vector<ArrayDescription> arrays_of(const RunDescription& run) {
-  std::vector<ArrayDescription> arrays;
-  add_user_arrays(arrays);
-  add_evaluations(arrays, run.train_tokens_evaluated);
-  add_expert_arrays(arrays);
-  add_costs(arrays);
-  return arrays;
+    root.open_dataset("users/" + array.name).write(values);
+  }
 }
 
 }  // namespace
 
-std::vector<Columns> row_columns(const RunDescription& run, const RoundShape& shape) {
-  std::vector<Columns> columns{{.path = "round", .first = 0, .count = 1}};
-  for (const ArrayDescription& array : arrays_of(run)) {
+std::vector<RowPart> row_parts(const RunDescription& run, const RoundShape& shape) {
+  std::vector<RowPart> parts{{.path = "round", .first = 0, .count = 1}};
+  for (const ArrayDescription& array : arrays_of(run, shape)) {
     if (!has_rounds(array)) continue;
-    std::uint64_t count = 1;
-    for (const std::uint64_t length : extent_of(array, shape)) count *= length;
-    columns.push_back({array.path, columns.back().first + columns.back().count, count});
+    const std::uint64_t first = parts.back().first + parts.back().count;
+    parts.push_back({array.path, first, product(extent_of(array, shape))});
   }
-  return columns;
+  return parts;
 }
 
 void lay_out_rows(Group root, const RunDescription& run, const RoundShape& shape) {
-  const Columns last = row_columns(run, shape).back();
+  const RowPart last = row_parts(run, shape).back();
   const std::string home = group_of(rows_path);
   create_groups(root, home.substr(1));
   const auto rows = static_cast<std::uint64_t>(std::max<std::int64_t>(run.rounds, 0)) + 1;
@@ -261,9 +198,9 @@ void lay_out_rows(Group root, const RunDescription& run, const RoundShape& shape
 void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
   write_attributes(root, run);
   Coordinates coordinates(root.open_group("/"), run, shape);
-  const std::vector<Columns> columns = row_columns(run, shape);
-  auto viewed = columns.begin();
-  for (const ArrayDescription& array : arrays_of(run)) {
+  const std::vector<RowPart> parts = row_parts(run, shape);
+  auto viewed = parts.begin();
+  for (const ArrayDescription& array : arrays_of(run, shape)) {
     create_array(root, coordinates, shape, array, has_rounds(array) ? (++viewed)->first : 0);
   }
   Dataset rows = root.open_dataset(rows_path);
@@ -271,12 +208,12 @@ void lay_out(Group root, const RunDescription& run, const RoundShape& shape) {
   describe(rows, "1", "what all arrays have of the round, one after the other; they are views of this one");
   rows.attach_scale(coordinates.in(home, "round"), 0);
   rows.attach_scale(root.open_group(home).create_dimension("column", rows.extent().at(1)), 1);
-  write_users(root, run.users, shape.experts);
+  write_users(root, run, shape);
 }
 
 void settle_lengths(const Group& root, const RunDescription& run, const RoundShape& shape) {
   // The library writes what it finds.
-  for (const Columns& columns : row_columns(run, shape)) (void)root.open_dataset(columns.path).extent();
+  for (const RowPart& part : row_parts(run, shape)) (void)root.open_dataset(part.path).extent();
 }
 
 void check_laid_out(const Group& root, const RunDescription& run, const RoundShape& shape) {
@@ -288,10 +225,10 @@ void check_laid_out(const Group& root, const RunDescription& run, const RoundSha
       throw IoError(fmt::format("'{}' is not as it was made: nothing can be added", path));
     }
   };
-  const std::vector<Columns> columns = row_columns(run, shape);
-  check(rows_path, Type::float64, {columns.back().first + columns.back().count}, true);
+  const std::vector<RowPart> parts = row_parts(run, shape);
+  check(rows_path, Type::float64, {parts.back().first + parts.back().count}, true);
   check("round", Type::int64, {}, true);
-  for (const ArrayDescription& array : arrays_of(run)) {
+  for (const ArrayDescription& array : arrays_of(run, shape)) {
     check(array.path, array.type, extent_of(array, shape), has_rounds(array));
   }
 }

@@ -17,12 +17,12 @@ constexpr std::int64_t schema_version = 2;
 /// with what is measured, as measured times are among its numbers.
 constexpr const char* rows_path = "/time/rows/values";
 /// Where an array's numbers lie in it.
-struct Columns {
+struct RowPart {
   std::string path;  ///< of the array, group/name
   std::uint64_t first = 0, count = 0;
 };
 /// Of every array that has rounds, in the order of the row; the first is the round's number.
-[[nodiscard]] std::vector<Columns> row_columns(const RunDescription& run, const RoundShape& shape);
+[[nodiscard]] std::vector<RowPart> row_parts(const RunDescription& run, const RoundShape& shape);
 
 /// Makes the rows in an empty file, before anything else: what says how many there are is in its first page.
 void lay_out_rows(io::hdf5::Group root, const RunDescription& run, const RoundShape& shape);

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "columns.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/hdf5.hpp"
@@ -38,20 +39,26 @@ RoundShape round_shape(const RunDescription& run) {
 
 namespace {
 
-// Lists that a user need not have are empty; any other length is a mistake of the caller.
-void check_length(std::size_t user, std::string_view what, std::size_t found, std::int64_t expected) {
-  if (found != 0 && found != static_cast<std::size_t>(expected)) {
-    throw std::invalid_argument(fmt::format(
-        "user {}'s record of the round has {} values of {}; {} were expected", user, found, what, expected));
-  }
+template <class Value>
+std::optional<std::size_t> length_of_list(const std::vector<Value>& values) {
+  return values.size();
+}
+template <class Number>
+std::optional<std::size_t> length_of_list(const Number& /*number*/) {
+  return std::nullopt;
 }
 
-void check_row(const UserRound& row, std::size_t user, std::int64_t experts, const RoundShape& shape) {
-  check_length(user, "routing score", row.routing.score.size(), shape.layers * experts);
-  check_length(user, "routing load", row.routing.load.size(), shape.layers * experts);
-  check_length(user, "routing entropy", row.routing.entropy.size(), shape.layers);
-  check_length(user, "update norm", row.update_norm.size(), shape.layers * experts * 2);
-  check_length(user, "aggregation weight", row.aggregation_weight.size(), shape.users);
+// Lists that a user need not have are empty; any other length is a mistake of the caller.
+void check_row(UserRound row, std::size_t user, const UserDescription& described, const RoundShape& shape) {
+  for (const Column& column : columns()) {
+    const std::optional<std::size_t> found =
+        std::visit([](const auto* value) { return length_of_list(*value); }, column.place(row));
+    const std::uint64_t expected = product(user_extent(column, described, shape));
+    if (found && *found != 0 && *found != expected)
+      throw std::invalid_argument(
+          fmt::format("user {}'s record of the round has {} values of '{}'; {} were expected", user, *found,
+                      column.arrays.front().path, expected));
+  }
 }
 
 void check_factor(const ParameterView& factor, std::size_t user, std::int64_t experts,
@@ -182,18 +189,18 @@ void ResultsFile::check(const std::vector<UserRound>& rows) const {
           fmt::format("user {} brings round {} beside round {}; the last one written is {}", user,
                       rows[user].round, round, last_round_));
     }
-    check_row(rows[user], user, run_.users[user].experts, shape_);
+    check_row(rows[user], user, run_.users[user], shape_);
   }
 }
 
 void ResultsFile::begin_step(std::int64_t round, const std::vector<std::vector<ParameterView>>& factors) {
   lock_->check();
   if (!growing_) growing_.emplace(path_);
-  const std::vector<Columns> columns = row_columns(run_, shape_);
+  const std::vector<RowPart> parts = row_parts(run_, shape_);
   const std::int64_t rows = last_round_ < 0 ? run_.rounds + 1 : 1;
-  growing_->begin(most_growth_bytes(factors, static_cast<std::uint64_t>(rows),
-                                    columns.back().first + columns.back().count),
-                  round >= run_.rounds);
+  growing_->begin(
+      most_growth_bytes(factors, static_cast<std::uint64_t>(rows), parts.back().first + parts.back().count),
+      round >= run_.rounds);
 }
 
 void ResultsFile::change(const std::function<void(const io::hdf5::Group& root)>& add) {

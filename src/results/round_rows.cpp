@@ -1,26 +1,27 @@
 #include "round_rows.hpp"
 
-#include <functional>
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <string>
 
+#include "columns.hpp"
 #include "layout.hpp"
 
 namespace comigs::results {
 namespace {
 
 using io::hdf5::Group;
+using Extent = std::vector<std::uint64_t>;
 
 constexpr double missing = std::numeric_limits<double>::quiet_NaN();
 
 // The numbers of a round, all NaN at first, by the path of the array that shows them.
 class Row {
  public:
-  explicit Row(const std::vector<Columns>& columns)
-      : values_(columns.back().first + columns.back().count, missing) {
-    for (const Columns& of_array : columns)
-      places_[of_array.path] = std::span(values_).subspan(of_array.first, of_array.count);
+  explicit Row(const std::vector<RowPart>& parts)
+      : values_(parts.back().first + parts.back().count, missing) {
+    for (const RowPart& part : parts) places_[part.path] = std::span(values_).subspan(part.first, part.count);
   }
   [[nodiscard]] std::span<double> at(const std::string& path) const { return places_.at(path); }
   [[nodiscard]] std::span<const double> values() const { return values_; }
@@ -30,122 +31,86 @@ class Row {
   std::map<std::string, std::span<double>> places_;
 };
 
-template <class Extract>
-void fill_by_user(const Row& row, const std::string& path, const std::vector<UserRound>& rounds,
-                  Extract extract) {
-  const std::span<double> values = row.at(path);
-  for (std::size_t user = 0; user < rounds.size(); ++user)
-    values[user] = static_cast<double>(extract(rounds[user]));
+// What a user's record has of an array.
+std::vector<double> numbers(const Shown& shown, const Evaluation& evaluation) {
+  return {shown.of(evaluation)};
+}
+std::vector<double> numbers(const Shown& /*shown*/, double value) { return {value}; }
+std::vector<double> numbers(const Shown& /*shown*/, std::int64_t value) {
+  return {static_cast<double>(value)};
+}
+template <class Value>
+std::vector<double> numbers(const Shown& /*shown*/, const std::vector<Value>& values) {
+  return {values.begin(), values.end()};
 }
 
-void fill_evaluations(const Row& row, const std::vector<UserRound>& rounds) {
-  const auto fill = [&](const std::string& split, Evaluation SplitEvaluations::*member) {
-    fill_by_user(row, "perplexity/" + split, rounds,
-                 [=](const UserRound& round) { return (round.after.*member).perplexity(); });
-    fill_by_user(row, "loss/" + split, rounds,
-                 [=](const UserRound& round) { return (round.after.*member).loss(); });
-  };
-  fill("train", &SplitEvaluations::train);
-  fill("validation", &SplitEvaluations::validation);
-  fill("test", &SplitEvaluations::test);
+std::vector<double> numbers(const Column& column, const Shown& shown, const UserRound& round) {
+  UserRound copy = round;
+  std::vector<double> found =
+      std::visit([&](const auto* place) { return numbers(shown, *place); }, column.place(copy));
+  // Rows are float64: what an array of float32 shows is rounded here.
+  if (shown.type == io::hdf5::Type::float32)
+    std::ranges::transform(found, found.begin(), [](double value) { return static_cast<float>(value); });
+  return found;
 }
 
-void fill_costs(const Row& row, const std::vector<UserRound>& rounds) {
-  const auto fill = [&](const std::string& phase, double PhaseSeconds::*member) {
-    fill_by_user(row, "time/" + phase, rounds, [=](const UserRound& round) { return round.seconds.*member; });
-  };
-  fill("experts", &PhaseSeconds::experts);
-  fill("routers", &PhaseSeconds::routers);
-  fill("aggregation", &PhaseSeconds::aggregation);
-  fill("evaluation", &PhaseSeconds::evaluation);
-  fill("checkpoint", &PhaseSeconds::checkpoint);
-  fill("writing", &PhaseSeconds::writing);
-  fill("total", &PhaseSeconds::total);
-  fill_by_user(row, "aggregation/participation", rounds, std::mem_fn(&UserRound::participation));
-  fill_by_user(row, "aggregation/lora_rank", rounds, std::mem_fn(&UserRound::lora_rank));
-  fill_by_user(row, "communication/bytes", rounds, std::mem_fn(&UserRound::communication_bytes));
-  fill_by_user(row, "memory/peak", rounds, std::mem_fn(&UserRound::peak_memory_bytes));
-}
-
-struct Spread {
-  const std::vector<UserDescription>& users;
-  const RoundShape& shape;
-};
-
-// Every user's [layer, its experts, width] in [user, layer, most experts, width]; what a user lacks stays
-// NaN.
-void fill_by_expert(const Row& row, const std::string& path, const Spread& spread,
-                    const std::vector<UserRound>& rounds, std::size_t width,
-                    const std::function<const std::vector<float>&(const UserRound&)>& extract) {
-  const auto layers = static_cast<std::size_t>(spread.shape.layers);
-  const auto most = static_cast<std::size_t>(spread.shape.experts);
-  const std::span<double> values = row.at(path);
-  for (std::size_t user = 0; user < rounds.size(); ++user) {
-    const std::vector<float>& own = extract(rounds[user]);
-    const auto own_width = static_cast<std::size_t>(spread.users[user].experts) * width;
-    for (std::size_t i = 0; i < own.size(); ++i)
-      values[(user * layers + i / own_width) * most * width + i % own_width] = own[i];
-  }
-}
-
-// Every user's list of `length`; it stays NaN where it has none. The arrays are of float32.
-template <class Extract>
-void fill_lists(const Row& row, const std::string& path, const std::vector<UserRound>& rounds,
-                std::size_t length, Extract extract) {
-  const std::span<double> values = row.at(path);
-  for (std::size_t user = 0; user < rounds.size(); ++user) {
-    const auto& own = extract(rounds[user]);
-    for (std::size_t i = 0; i < own.size(); ++i) values[user * length + i] = static_cast<float>(own[i]);
-  }
-}
-
-void write_before_aggregation(const Group& root, const std::vector<UserRound>& rows) {
-  bool evaluated = false;
-  for (const UserRound& row : rows) {
-    evaluated = evaluated || row.before.validation.tokens > 0 || row.before.test.tokens > 0;
-  }
-  if (!evaluated) {
-    return;
-  }
-  const auto write = [&](const std::string& split, Evaluation SplitEvaluations::*member) {
-    std::vector<double> perplexity, loss;
-    for (const UserRound& row : rows) {
-      perplexity.push_back((row.before.*member).perplexity());
-      loss.push_back((row.before.*member).loss());
+// Puts what has the extent `own` into the first places of what has the extent `whole`, along every dimension.
+void put(std::span<const double> values, const Extent& own, std::span<double> into, const Extent& whole) {
+  for (std::uint64_t i = 0; i < values.size(); ++i) {
+    std::uint64_t rest = i, place = 0, stride = 1;
+    for (std::size_t d = own.size(); d-- > 0;) {
+      place += rest % own[d] * stride;
+      rest /= own[d];
+      stride *= whole[d];
     }
-    root.open_dataset("before_aggregation/perplexity/" + split).write(perplexity);
-    root.open_dataset("before_aggregation/loss/" + split).write(loss);
-  };
-  write("validation", &SplitEvaluations::validation);
-  write("test", &SplitEvaluations::test);
-  root.open_group("before_aggregation").set_attribute("round", rows.front().round);
+    into[place] = values[i];
+  }
+}
+
+// Of what a user lacks, experts or measurements, the row's numbers stay NaN.
+void fill(const Row& row, const Column& column, const RunDescription& run, const RoundShape& shape,
+          const std::vector<UserRound>& rounds) {
+  const Extent whole = extent_of(column.dimensions, shape);
+  const std::uint64_t a_user = product(whole);
+  for (const Shown& shown : column.arrays)
+    for (std::size_t user = 0; user < rounds.size(); ++user)
+      put(numbers(column, shown, rounds[user]), user_extent(column, run.users[user], shape),
+          row.at(shown.path).subspan(user * a_user, a_user), whole);
+}
+
+bool is_measured(const Column& column, UserRound round) {
+  const Place place = column.place(round);
+  const auto* evaluation = std::get_if<Evaluation*>(&place);
+  return evaluation == nullptr || (*evaluation)->tokens > 0;
+}
+
+// Arrays that keep the last value there was.
+void replace_lasting(const Group& root, const std::vector<UserRound>& rounds) {
+  std::vector<Column> lasting = columns();
+  std::erase_if(lasting, [](const Column& column) { return column.each_round; });
+  const bool is_there = std::ranges::any_of(lasting, [&](const Column& column) {
+    return std::ranges::any_of(rounds, [&](const UserRound& round) { return is_measured(column, round); });
+  });
+  if (!is_there) return;
+  for (const Column& column : lasting) {
+    for (const Shown& shown : column.arrays) {
+      std::vector<double> values;
+      for (const UserRound& round : rounds) values.push_back(numbers(column, shown, round).front());
+      root.open_dataset(shown.path).write(values);
+    }
+  }
+  root.open_group("before_aggregation").set_attribute("round", rounds.front().round);
 }
 
 }  // namespace
 
 void append_row(const Group& root, const RunDescription& run, const RoundShape& shape,
                 const std::vector<UserRound>& rounds) {
-  const Spread spread{run.users, shape};
-  const Row row(row_columns(run, shape));
+  const Row row(row_parts(run, shape));
   row.at("round")[0] = static_cast<double>(rounds.front().round);
-  fill_evaluations(row, rounds);
-  fill_by_expert(
-      row, "routing/score", spread, rounds, 1,
-      [](const UserRound& round) -> const auto& { return round.routing.score; });
-  fill_by_expert(
-      row, "routing/load", spread, rounds, 1,
-      [](const UserRound& round) -> const auto& { return round.routing.load; });
-  fill_lists(
-      row, "routing/entropy", rounds, static_cast<std::size_t>(shape.layers),
-      [](const UserRound& round) -> const auto& { return round.routing.entropy; });
-  fill_by_expert(
-      row, "expert/update_norm", spread, rounds, 2,
-      [](const UserRound& round) -> const auto& { return round.update_norm; });
-  fill_lists(
-      row, "aggregation/weight", rounds, rounds.size(),
-      [](const UserRound& round) -> const auto& { return round.aggregation_weight; });
-  fill_costs(row, rounds);
-  write_before_aggregation(root, rounds);
+  for (const Column& column : columns())
+    if (column.each_round) fill(row, column, run, shape, rounds);
+  replace_lasting(root, rounds);
   root.open_dataset(rows_path).append_row(row.values());
 }
 

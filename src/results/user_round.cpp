@@ -4,12 +4,13 @@
 #include <stdexcept>
 #include <utility>
 
+#include "columns.hpp"
 #include "comigs/base/error.hpp"
 
 namespace comigs::results {
 namespace {
 
-// One description of the record serves both directions: `Archive` either appends to a block or takes from it.
+// Both go through the table: one appends to a block, the other takes from it.
 class Writer {
  public:
   void number(double value) { block.push_back(value); }
@@ -62,35 +63,27 @@ class Reader {
   std::span<const double> rest_;
 };
 
-template <class Archive, class Splits>
-void splits(Archive& archive, Splits& evaluations) {
-  for (auto* evaluation : {&evaluations.train, &evaluations.validation, &evaluations.test}) {
-    archive.number(evaluation->loss_sum);
-    archive.number(evaluation->tokens);
-  }
+template <class Archive>
+void through(Archive& archive, Evaluation& evaluation, std::size_t /*most*/) {
+  archive.number(evaluation.loss_sum);
+  archive.number(evaluation.tokens);
+}
+template <class Archive, class Value>
+void through(Archive& archive, std::vector<Value>& values, std::size_t most) {
+  archive.list(values, most);
+}
+template <class Archive, class Number>
+void through(Archive& archive, Number& value, std::size_t /*most*/) {
+  archive.number(value);
 }
 
-template <class Archive, class Round>
-void record(Archive& archive, Round& round, const RoundShape& shape) {
-  const auto layers = static_cast<std::size_t>(shape.layers);
-  const auto experts = static_cast<std::size_t>(shape.experts);
+template <class Archive>
+void record(Archive& archive, UserRound& round, const RoundShape& shape) {
   archive.number(round.round);
-  splits(archive, round.after);
-  splits(archive, round.before);
-  archive.list(round.routing.score, layers * experts);
-  archive.list(round.routing.load, layers * experts);
-  archive.list(round.routing.entropy, layers);
-  archive.list(round.update_norm, layers * experts * 2);
-  archive.list(round.aggregation_weight, static_cast<std::size_t>(shape.users));
-  for (auto* seconds :
-       {&round.seconds.experts, &round.seconds.routers, &round.seconds.aggregation, &round.seconds.evaluation,
-        &round.seconds.checkpoint, &round.seconds.writing, &round.seconds.total}) {
-    archive.number(*seconds);
+  for (const Column& column : columns()) {
+    const std::uint64_t most = product(extent_of(column.dimensions, shape));
+    std::visit([&](auto* value) { through(archive, *value, most); }, column.place(round));
   }
-  archive.number(round.participation);
-  archive.number(round.lora_rank);
-  archive.number(round.communication_bytes);
-  archive.number(round.peak_memory_bytes);
 }
 
 }  // namespace
@@ -99,7 +92,8 @@ std::size_t block_length(const RoundShape& shape) { return encode(UserRound{}, s
 
 std::vector<double> encode(const UserRound& round, const RoundShape& shape) {
   Writer writer;
-  record(writer, round, shape);
+  UserRound copy = round;
+  record(writer, copy, shape);
   return std::move(writer.block);
 }
 

@@ -145,7 +145,7 @@ BOOST_AUTO_TEST_CASE(a_manifest_that_is_none_is_refused) {
   for (const char* text :
        {"[]", "7", "{}", R"({"format": "comigs-checkpoint"})", R"({"format": "other", "version": 1})",
         R"({"format": "comigs-checkpoint", "version": 2})",
-        R"({"format": "comigs-checkpoint", "version": 1, "round": "x"})"})
+        R"({"format": "comigs-checkpoint", "version": 2, "round": "x"})"})
     check_contains(with(text), {path, "not the manifest"});
 }
 

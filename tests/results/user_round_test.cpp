@@ -77,7 +77,7 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
     damaged[0] = wrong;
     BOOST_CHECK_THROW((void)results::decode(damaged, shape), std::invalid_argument);
     damaged = block;
-    damaged[13] = wrong;  // the length of the first list
+    damaged[11] = wrong;  // the length of the first list, after the round and five evaluations
     BOOST_CHECK_THROW((void)results::decode(damaged, shape), std::invalid_argument);
   }
 }
