@@ -33,7 +33,7 @@ std::vector<std::string> lines(const std::string& text) {
 
 Checkpointer::Checkpointer(const comm::Communicator& world, std::filesystem::path folder,
                            results::RunIdentity identity, results::RoundShape shape,
-                           model::Parameters& parameters, const train::LocalTrainer& trainer,
+                           adapter::Parameters& parameters, const train::LocalTrainer& trainer,
                            federation::Participation& participation, const io::FolderLock* held)
     : world_(world),
       folder_(std::move(folder)),

@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/federation/participation.hpp"
 #include "comigs/io/folder_lock.hpp"
-#include "comigs/model/parameters.hpp"
 #include "comigs/results/checkpoint.hpp"
 #include "comigs/train/local_trainer.hpp"
 
@@ -22,7 +22,7 @@ class Checkpointer {
  public:
   /// `held`: rank 0's lock of the folder above `folder`; none elsewhere.
   Checkpointer(const comm::Communicator& world, std::filesystem::path folder, results::RunIdentity identity,
-               results::RoundShape shape, model::Parameters& parameters, const train::LocalTrainer& trainer,
+               results::RoundShape shape, adapter::Parameters& parameters, const train::LocalTrainer& trainer,
                federation::Participation& participation, const io::FolderLock* held);
 
   /// Collective. Before anything is written: throws PeerError on every rank where sets lie there that are of
@@ -57,7 +57,7 @@ class Checkpointer {
   std::filesystem::path folder_;
   results::RunIdentity identity_;
   results::RoundShape shape_;
-  model::Parameters& parameters_;
+  adapter::Parameters& parameters_;
   const train::LocalTrainer& trainer_;
   federation::Participation& participation_;
   const io::FolderLock* held_;

@@ -29,7 +29,7 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   federation::check_base(job.config, job.manifest, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
     federation::check_shards(job.config.users[user], job.manifest.users[user]);
-  if (job.method->gate == model::Gate::none) job.config.run.rounds = 0;
+  if (job.method->gate == adapter::Gate::none) job.config.run.rounds = 0;
   return job;
 }
 

@@ -5,18 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/model/architecture.hpp"
-#include "comigs/model/parameters.hpp"
 
 namespace comigs::app {
 
 struct Job {
   config::Config config;
   const federation::Method* method = nullptr;
-  std::vector<model::UserModel> users;
+  std::vector<adapter::UserModel> users;
   data::Manifest manifest;
   model::Architecture architecture;
   std::string remark;  ///< on options that were given and have no effect; empty: there are none

@@ -17,18 +17,18 @@ std::string experts(const federation::Method& method) {
 
 const char* gate(const federation::Method& method) {
   switch (method.gate) {
-    case model::Gate::none:
+    case adapter::Gate::none:
       return "-";
-    case model::Gate::equal:
+    case adapter::Gate::equal:
       return "equal";
-    case model::Gate::top_k:
+    case adapter::Gate::top_k:
       return "top-k";
   }
   return "";
 }
 
 const char* shared_experts(const federation::Method& method) {
-  if (method.gate == model::Gate::none) return "-";
+  if (method.gate == adapter::Gate::none) return "-";
   switch (method.experts_shared) {
     case federation::Sharing::none:
       return "none";
@@ -44,9 +44,9 @@ const char* shared_experts(const federation::Method& method) {
 
 std::string rule(const federation::Method& method) {
   if (!method.attention_shared && method.experts_shared == federation::Sharing::none) return "-";
-  const char* factors = method.shared == model::Factors::A   ? " of A"
-                        : method.shared == model::Factors::B ? " of B"
-                                                             : "";
+  const char* factors = method.shared == adapter::Factors::A   ? " of A"
+                        : method.shared == adapter::Factors::B ? " of B"
+                                                               : "";
   switch (method.rule) {
     case federation::Rule::mean:
       return fmt::format("mean{}", factors);
@@ -88,7 +88,7 @@ int methods(int&, char**&, const std::vector<std::string>&) {
   print_out(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
   for (const federation::Method& method : federation::methods())
     print_out(row, method.name, experts(method), gate(method), shared_experts(method),
-              method.gate == model::Gate::none ? "-" : (method.attention_shared ? "shared" : "own"),
+              method.gate == adapter::Gate::none ? "-" : (method.attention_shared ? "shared" : "own"),
               rule(method), router(method), router_data(method), method.paper, method.summary);
   print_out(
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "

@@ -28,7 +28,7 @@ double a_round(const Plan& plan, double sum) {
   return rounds(plan) > 0 ? sum / static_cast<double>(rounds(plan)) : 0.0;
 }
 
-std::int64_t lora_rank(const model::UserModel& user) { return user.experts > 0 ? user.lora_rank : 0; }
+std::int64_t lora_rank(const adapter::UserModel& user) { return user.experts > 0 ? user.lora_rank : 0; }
 
 std::string format_operations(double count) {
   constexpr const char* units[] = {"M", "G", "T", "P", "E"};
@@ -52,7 +52,7 @@ std::string head(const Plan& plan) {
 std::string work(const Plan& plan) {
   Rows rows;
   for (std::size_t u = 0; u < plan.costs.size(); ++u) {
-    const model::UserModel& user = plan.job.users[u];
+    const adapter::UserModel& user = plan.job.users[u];
     const federation::Cost& cost = plan.costs[u];
     const std::int64_t batch = plan.job.config.users[u].batch_sequences;
     rows.push_back({plan.job.manifest.users[u].name,
@@ -97,7 +97,7 @@ std::string totals(const Plan& plan) {
 }
 
 nlohmann::ordered_json user_as_json(const Plan& plan, std::size_t u) {
-  const model::UserModel& user = plan.job.users[u];
+  const adapter::UserModel& user = plan.job.users[u];
   const federation::Cost& cost = plan.costs[u];
   nlohmann::ordered_json json = {
       {"name", plan.job.manifest.users[u].name},

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <filesystem>
 
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/model/base_model.hpp"
-#include "comigs/model/footprint.hpp"
 #include "comigs/model/weights.hpp"
 #include "terminal.hpp"
 
@@ -122,9 +122,10 @@ double Reckoning::bytes(const Demand& demand, const config::Config& config) cons
   const federation::Cost cost = least_cost(config, *demand.user);
   if (!demand.by_budget) return static_cast<double>(cost.memory.total());
   // What train holds a budget to.
-  const model::UserModel user = federation::user_models(*job_.method, config.users)[*demand.user];
+  const adapter::UserModel user = federation::user_models(*job_.method, config.users)[*demand.user];
   const std::int64_t tokens = cost.micro_batch_sequences * config.users[*demand.user].context_tokens;
-  return static_cast<double>(model::footprint(job_.architecture, user, computation(config), tokens).total());
+  return static_cast<double>(
+      adapter::footprint(job_.architecture, user, computation(config), tokens).total());
 }
 
 model::Computation Reckoning::computation(const config::Config& config) const {

@@ -3,17 +3,17 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include "comigs/adapter/parameter_specs.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
-#include "comigs/model/parameter_specs.hpp"
 #include "identity.hpp"
 
 namespace comigs::app {
 
 Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path& path,
                    const results::RunDescription& run, const model::Architecture& architecture,
-                   std::vector<model::UserModel> users, config::Resume resume, const io::FolderLock* held)
+                   std::vector<adapter::UserModel> users, config::Resume resume, const io::FolderLock* held)
     : world_(world),
       run_(run),
       architecture_(architecture),
@@ -64,7 +64,7 @@ std::vector<UserRound> Recorder::all_gather(const UserRound& record) const {
   return rows;
 }
 
-std::vector<UserRound> Recorder::all_write(UserRound& record, const model::Parameters* parameters) {
+std::vector<UserRound> Recorder::all_write(UserRound& record, const adapter::Parameters* parameters) {
   if (record.round <= recorded_) return all_gather(record);
   const Stopwatch before;
   if (parameters != nullptr) all_write_weights(record.round, *parameters);
@@ -79,18 +79,18 @@ std::vector<UserRound> Recorder::all_write(UserRound& record, const model::Param
   return rows;
 }
 
-void Recorder::all_write_weights(std::int64_t round, const model::Parameters& parameters) {
+void Recorder::all_write_weights(std::int64_t round, const adapter::Parameters& parameters) {
   const std::vector<std::vector<float>> stored = all_gather_blocks(parameters);
   comm::all_agree(world_, [&] {
     if (!file_) return;
     std::vector<std::vector<ParameterView>> views;
     for (std::size_t user = 0; user < stored.size(); ++user)
-      views.push_back(model::stored_parameters(architecture_, users_[user], stored[user].data()));
+      views.push_back(adapter::stored_parameters(architecture_, users_[user], stored[user].data()));
     file_->write_weights(round, views);
   });
 }
 
-std::vector<std::vector<float>> Recorder::all_gather_blocks(const model::Parameters& parameters) const {
+std::vector<std::vector<float>> Recorder::all_gather_blocks(const adapter::Parameters& parameters) const {
   const at::Tensor host = parameters.values().to(at::kCPU);
   return world_.all_gather_to_first({host.data_ptr<float>(), static_cast<std::size_t>(host.numel())});
 }

@@ -4,9 +4,9 @@
 #include <optional>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
-#include "comigs/model/parameters.hpp"
 #include "comigs/results/results_file.hpp"
 
 namespace comigs::app {
@@ -20,7 +20,7 @@ class Recorder {
   /// is of another run, or cannot be made.
   Recorder(const comm::Communicator& world, const std::filesystem::path& path,
            const results::RunDescription& run, const model::Architecture& architecture,
-           std::vector<model::UserModel> users, config::Resume resume, const io::FolderLock* held);
+           std::vector<adapter::UserModel> users, config::Resume resume, const io::FolderLock* held);
 
   /// The last round that the file had from the start; -1: none. The same on every rank.
   [[nodiscard]] std::int64_t recorded() const { return recorded_; }
@@ -39,16 +39,17 @@ class Recorder {
   /// Collective. Writes a round's row, with all trained numbers if `parameters` is given, and returns all
   /// users' records on every rank. When it returns the round is safe on disk. A row that the file has already
   /// stays as it is. Adds to the record's seconds what was written since its last row was whole.
-  std::vector<UserRound> all_write(UserRound& record, const model::Parameters* parameters);
+  std::vector<UserRound> all_write(UserRound& record, const adapter::Parameters* parameters);
 
  private:
-  void all_write_weights(std::int64_t round, const model::Parameters& parameters);
-  [[nodiscard]] std::vector<std::vector<float>> all_gather_blocks(const model::Parameters& parameters) const;
+  void all_write_weights(std::int64_t round, const adapter::Parameters& parameters);
+  [[nodiscard]] std::vector<std::vector<float>> all_gather_blocks(
+      const adapter::Parameters& parameters) const;
 
   const comm::Communicator& world_;
   results::RunDescription run_;
   const model::Architecture& architecture_;
-  std::vector<model::UserModel> users_;
+  std::vector<adapter::UserModel> users_;
   results::RoundShape shape_;
   std::optional<results::ResultsFile> file_;
   std::int64_t recorded_ = -1;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/parameter_specs.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/output.hpp"
@@ -19,7 +21,6 @@
 #include "comigs/federation/method.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "comigs/model/base_model.hpp"
-#include "comigs/model/parameter_specs.hpp"
 #include "comigs/model/precision.hpp"
 #include "comigs/results/stored_run.hpp"
 #include "command.hpp"
@@ -37,7 +38,7 @@ namespace fs = std::filesystem;
 struct Job {
   config::Config config;  // as recorded, but for the folders that were given
   const federation::Method* method = nullptr;
-  std::vector<model::UserModel> users;
+  std::vector<adapter::UserModel> users;
   model::Architecture architecture;
   std::vector<data::Probe> probes;
 };
@@ -54,7 +55,7 @@ config::Config recorded_configuration(const results::StoredRun& run, const confi
 
 // What was trained must be there.
 void check_trained(const results::StoredRun& run, const Job& job) {
-  if (job.method->gate == model::Gate::none)
+  if (job.method->gate == adapter::Gate::none)
     throw ConfigError(fmt::format("{}: method '{}' has no experts, so there is nothing to route",
                                   run.path().string(), job.method->name));
   if (run.record().rounds < job.config.run.rounds)
@@ -62,7 +63,7 @@ void check_trained(const results::StoredRun& run, const Job& job) {
         fmt::format("{}: round {} of {} is the last one there; models are stored when a run has finished",
                     run.path().string(), run.record().rounds, job.config.run.rounds));
   std::int64_t experts = 1;
-  for (const model::UserModel& user : job.users) experts = std::max(experts, user.experts);
+  for (const adapter::UserModel& user : job.users) experts = std::max(experts, user.experts);
   if (run.record().shape.experts != experts)
     throw DataError(fmt::format("{}: arrays for {} experts a user, but its configuration has {}",
                                 run.path().string(), run.record().shape.experts, experts));
@@ -71,9 +72,9 @@ void check_trained(const results::StoredRun& run, const Job& job) {
 // Memory for the models is taken only where the file is large enough to hold them.
 void check_size(const results::StoredRun& run, const Job& job) {
   const auto file_bytes = static_cast<std::int64_t>(fs::file_size(run.path()));
-  for (const model::UserModel& user : job.users) {
+  for (const adapter::UserModel& user : job.users) {
     std::int64_t numbers = 0;
-    for (const model::ParameterSpec& spec : model::parameter_specs(job.architecture, user))
+    for (const adapter::ParameterSpec& spec : adapter::parameter_specs(job.architecture, user))
       numbers += spec.count();
     if (numbers > file_bytes / static_cast<std::int64_t>(sizeof(float)))
       throw DataError(
@@ -149,24 +150,24 @@ Job read_job(const results::StoredRun& run, const config::Route& options) {
 }
 
 // The model that a user ended with.
-model::Parameters trained_parameters(const results::StoredRun& run, const Job& job, std::size_t user,
-                                     const c10::Device& device) {
-  model::Parameters parameters(job.architecture, job.users[user], device);
+adapter::Parameters trained_parameters(const results::StoredRun& run, const Job& job, std::size_t user,
+                                       const c10::Device& device) {
+  adapter::Parameters parameters(job.architecture, job.users[user], device);
   const at::Tensor host = at::empty_like(parameters.values(), at::TensorOptions().device(at::kCPU));
   float* block = host.data_ptr<float>();
   run.read_weights(job.config.run.rounds, user,
-                   model::stored_parameters(job.architecture, job.users[user], block),
+                   adapter::stored_parameters(job.architecture, job.users[user], block),
                    {block, static_cast<std::size_t>(host.numel())});
   parameters.values().copy_(host);
   return parameters;
 }
 
 // The gate weights of a text's tokens [n, L, E], in windows of the context that do not overlap.
-at::Tensor gates(const model::BaseModel& base, const model::Parameters& parameters,
+at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
                  const std::vector<std::int64_t>& ids, std::int64_t context) {
   constexpr std::int64_t tokens_at_once = 4096;
   const at::NoGradGuard no_gradients;
-  const model::UserModel& user = parameters.user_model();
+  const adapter::UserModel& user = parameters.user_model();
   const auto count = static_cast<std::int64_t>(ids.size()), T = std::min(context, count),
              windows = (count + T - 1) / T, layers = base.architecture().layers;
   // What no router decides is weighted alike.
@@ -179,7 +180,7 @@ at::Tensor gates(const model::BaseModel& base, const model::Parameters& paramete
   const std::int64_t step = std::max<std::int64_t>(tokens_at_once / T, 1);
   for (std::int64_t first = 0; first < windows; first += step) {
     const std::int64_t sequences = std::min(step, windows - first);
-    const model::Forward forward = base.forward(rows.narrow(0, first, sequences), parameters);
+    const adapter::Forward forward = adapter::forward(base, rows.narrow(0, first, sequences), parameters);
     for (std::int64_t layer = 0; layer < layers; ++layer)
       found.narrow(0, first * T, sequences * T)
           .select(1, layer)
@@ -220,7 +221,7 @@ std::vector<Routed> route_all(const results::StoredRun& run, Job& job, const mod
   for (data::Probe& probe : job.probes) texts.emplace_back(std::move(probe), shape);
   ProgressBar bar(static_cast<std::int64_t>(job.users.size() * texts.size()), true);
   for (std::size_t user = 0; user < job.users.size(); ++user) {
-    const model::Parameters parameters = trained_parameters(run, job, user, base.head().device());
+    const adapter::Parameters parameters = trained_parameters(run, job, user, base.head().device());
     const auto generalists = static_cast<std::int64_t>(job.users[user].generalists.size());
     for (Routed& text : texts) {
       text.add(gates(base, parameters, text.tokens.ids, job.config.users[user].context_tokens),

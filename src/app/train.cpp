@@ -60,7 +60,7 @@ std::vector<std::int64_t> expert_tokens_of_users(const Job& job) {
 
 UserDescription describe_user(const Job& job, std::size_t user) {
   const data::UserShards& shards = job.manifest.users[user];
-  const model::UserModel& model = job.users[user];
+  const adapter::UserModel& model = job.users[user];
   return {.name = shards.name,
           .host = {},
           .device = {},
@@ -177,7 +177,7 @@ struct Run {
   const comm::Communicator& world;
   const Job& job;
   const std::vector<UserDescription>& users;
-  const model::Parameters& parameters;
+  const adapter::Parameters& parameters;
   train::LocalTrainer& trainer;
   federation::RoundLoop& loop;
   Recorder& recorder;
@@ -317,7 +317,7 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
   const auto texts = comm::all_agree(
       world, [&] { return federation::texts(*job.method, job.config, job.manifest, user, shards); });
   // 4. What is trained, and what becomes of what is shared.
-  model::Parameters parameters(job.architecture, job.users[user], device);
+  adapter::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
   train::LocalTrainer trainer(base.model(), parameters, texts,
                               federation::local_plan(*job.method, config, user));

@@ -1,9 +1,9 @@
 #include "comigs/federation/budgets.hpp"
 
+#include "comigs/adapter/flops.hpp"
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/federation/fit.hpp"
-#include "comigs/model/flops.hpp"
-#include "comigs/model/footprint.hpp"
 
 namespace comigs::federation {
 
@@ -37,7 +37,7 @@ class Search {
     return method_.experts_shared == Sharing::chosen ? static_cast<std::int64_t>(own_.generalists.size()) : 1;
   }
 
-  [[nodiscard]] model::UserModel with(std::int64_t experts) const {
+  [[nodiscard]] adapter::UserModel with(std::int64_t experts) const {
     config::User user = own_;
     user.experts = experts;
     return user_models(method_, {user}).front();
@@ -50,15 +50,15 @@ class Search {
 
   [[nodiscard]] bool fits_memory(std::int64_t experts, std::int64_t sequences) const {
     if (own_.memory == 0.0) return true;
-    const model::Footprint taken =
-        model::footprint(architecture_, with(experts), most_demanding_, sequences * own_.context_tokens);
+    const adapter::Footprint taken =
+        adapter::footprint(architecture_, with(experts), most_demanding_, sequences * own_.context_tokens);
     return static_cast<double>(taken.total()) <= own_.memory * gib;
   }
 
   [[nodiscard]] double step(std::int64_t experts) const {
     const auto flops = [&](std::int64_t count) {
-      return model::flops(architecture_, with(count), model::Pass::experts, own_.context_tokens,
-                          own_.context_tokens);
+      return adapter::flops(architecture_, with(count), adapter::Pass::experts, own_.context_tokens,
+                            own_.context_tokens);
     };
     return flops(experts) / flops(1);
   }

@@ -35,16 +35,16 @@ bool renews_collaboration(std::int64_t round) {
 
 std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const config::Config& config,
                                                                        const model::BaseModel& base,
-                                                                       const model::Parameters& parameters,
+                                                                       const adapter::Parameters& parameters,
                                                                        const data::TokenShard& validation,
                                                                        std::size_t user) {
-  std::shared_ptr<model::Parameters> other;
+  std::shared_ptr<adapter::Parameters> other;
   return [&config, &base, &parameters, &validation, user, other](const at::Tensor& values,
                                                                  std::int64_t round) mutable {
     if (!other)
-      other =
-          std::make_shared<model::Parameters>(base.architecture(), parameters.user_model(), values.device());
-    model::view(other->values(), {0, values.numel()}).copy_(values);
+      other = std::make_shared<adapter::Parameters>(base.architecture(), parameters.user_model(),
+                                                    values.device());
+    adapter::view(other->values(), {0, values.numel()}).copy_(values);
     return train::sampled_loss(base, *other, validation, batches_judged_in_collaboration,
                                config.users.at(user),
                                {.seed = config.run.seed,
@@ -80,7 +80,7 @@ Aggregated Collaboration::all_aggregate(std::int64_t round) {
 }
 
 at::Tensor Collaboration::shared() const {
-  return model::view(setup_.parameters.values(), setup_.parameters.lora());
+  return adapter::view(setup_.parameters.values(), setup_.parameters.lora());
 }
 
 std::vector<double> Collaboration::all_perplexities(std::int64_t round) const {

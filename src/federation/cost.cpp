@@ -4,13 +4,13 @@
 
 #include <algorithm>
 
+#include "comigs/adapter/flops.hpp"
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
 #include "comigs/federation/traffic.hpp"
-#include "comigs/model/flops.hpp"
-#include "comigs/model/footprint.hpp"
 
 namespace comigs::federation {
 
@@ -60,8 +60,8 @@ class Reckoning {
  private:
   // FLOPs ------------------------------------------------------------------------------------------------
 
-  [[nodiscard]] double flops(model::Pass pass, std::int64_t tokens) const {
-    return model::flops(setup_.architecture, model_, pass, tokens, own_.context_tokens);
+  [[nodiscard]] double flops(adapter::Pass pass, std::int64_t tokens) const {
+    return adapter::flops(setup_.architecture, model_, pass, tokens, own_.context_tokens);
   }
 
   [[nodiscard]] double training() const {
@@ -71,8 +71,8 @@ class Reckoning {
     const std::int64_t router_steps =
         in_turn ? steps / setup_.config.method.router_every * setup_.config.method.router_steps : 0;
     const std::int64_t batch = own_.batch_sequences * own_.context_tokens;
-    return static_cast<double>(steps) * flops(model::Pass::experts, batch) +
-           static_cast<double>(router_steps) * flops(model::Pass::routers, batch) + judging(batch);
+    return static_cast<double>(steps) * flops(adapter::Pass::experts, batch) +
+           static_cast<double>(router_steps) * flops(adapter::Pass::routers, batch) + judging(batch);
   }
 
   [[nodiscard]] std::int64_t renewals_of_collaboration() const {
@@ -92,7 +92,7 @@ class Reckoning {
     if (setup_.method.rule != Rule::collaboration) return 0.0;
     const auto models = static_cast<std::int64_t>(setup_.users.size());
     return static_cast<double>(renewals_of_collaboration() * models * batches_judged_in_collaboration) *
-           flops(model::Pass::evaluation, batch);
+           flops(adapter::Pass::evaluation, batch);
   }
 
   // The windows of a split that are run, in tokens.
@@ -106,11 +106,11 @@ class Reckoning {
   }
 
   [[nodiscard]] double evaluation() const {
-    return flops(model::Pass::evaluation, evaluated_in_training()) + held_out();
+    return flops(adapter::Pass::evaluation, evaluated_in_training()) + held_out();
   }
 
   [[nodiscard]] double held_out() const {
-    return flops(model::Pass::evaluation,
+    return flops(adapter::Pass::evaluation,
                  evaluated(shards_.validation.tokens) + evaluated(shards_.test.tokens));
   }
 
@@ -127,11 +127,11 @@ class Reckoning {
   // Memory -----------------------------------------------------------------------------------------------
 
   [[nodiscard]] PeakMemory memory() const {
-    const model::Footprint step = model::footprint(setup_.architecture, model_, setup_.computation,
-                                                   own_.micro_batch_sequences * own_.context_tokens);
+    const adapter::Footprint step = adapter::footprint(setup_.architecture, model_, setup_.computation,
+                                                       own_.micro_batch_sequences * own_.context_tokens);
     PeakMemory memory{.base = step.base,
                       .training = step.parameters + kept_by_rule(),
-                      .activations = alive(model_.gate == model::Gate::none ? 0 : step.activations),
+                      .activations = alive(model_.gate == adapter::Gate::none ? 0 : step.activations),
                       .program = program()};
     // Rank 0 has the base's file and a converted copy before anything else.
     if (converts())
@@ -162,7 +162,7 @@ class Reckoning {
   }
 
   [[nodiscard]] std::int64_t largest_rank() const {
-    return std::ranges::max_element(setup_.users, {}, &model::UserModel::lora_rank)->lora_rank;
+    return std::ranges::max_element(setup_.users, {}, &adapter::UserModel::lora_rank)->lora_rank;
   }
 
   // What is run without gradients: splits, and under PCL a batch through every user's model.
@@ -172,16 +172,16 @@ class Reckoning {
     std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
     if (setup_.method.rule == Rule::collaboration)
       tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
-    return model::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
+    return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
   }
 
   // All users' parameters, in host memory where they meet.
   [[nodiscard]] std::int64_t gathered() const {
     if (user_ != 0 && setup_.method.rule != Rule::decomposition) return 0;
     std::int64_t everyone = 0;
-    for (const model::UserModel& user : setup_.users)
+    for (const adapter::UserModel& user : setup_.users)
       everyone +=
-          model::parameter_count(setup_.architecture, user) * static_cast<std::int64_t>(sizeof(float));
+          adapter::parameter_count(setup_.architecture, user) * static_cast<std::int64_t>(sizeof(float));
     return everyone;
   }
 
@@ -206,10 +206,10 @@ class Reckoning {
 
   const CostSetup& setup_;
   const data::UserShards& shards_;
-  const model::UserModel& model_;
+  const adapter::UserModel& model_;
   std::size_t user_;
   config::User own_;  // with its micro-batches as they fit
-  model::Parameters layout_;
+  adapter::Parameters layout_;
 };
 
 }  // namespace

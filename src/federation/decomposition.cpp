@@ -33,9 +33,9 @@ Halves decompose(const Joined& joined, std::int64_t most) {
   return {.left = left * half, .right = half.unsqueeze(1) * right};
 }
 
-at::Tensor flat(const std::vector<model::Lora>& loras) {
+at::Tensor flat(const std::vector<adapter::Lora>& loras) {
   std::vector<at::Tensor> parts;
-  for (const model::Lora& lora : loras) {
+  for (const adapter::Lora& lora : loras) {
     parts.push_back(lora.A.detach().reshape(-1));
     parts.push_back(lora.B.detach().reshape(-1));
   }
@@ -43,7 +43,7 @@ at::Tensor flat(const std::vector<model::Lora>& loras) {
 }
 
 // Collective. Every rank's block, broadcast one after the other: their lengths differ.
-std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::vector<model::Lora>& loras,
+std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
                                    const std::vector<std::int64_t>& ranks) {
   std::vector<at::Tensor> blocks;
   for (int source = 0; source < world.size(); ++source) {
@@ -56,7 +56,7 @@ std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::v
 
 // Where each LoRA begins in each rank's block.
 Joined join(const std::vector<at::Tensor>& blocks, const std::vector<std::int64_t>& ranks,
-            const std::vector<std::int64_t>& offsets, const model::Lora& lora,
+            const std::vector<std::int64_t>& offsets, const adapter::Lora& lora,
             std::span<const double> scales) {
   std::vector<at::Tensor> B, A;
   const std::int64_t in = lora.A.size(1), out = lora.B.size(0);
@@ -71,7 +71,7 @@ Joined join(const std::vector<at::Tensor>& blocks, const std::vector<std::int64_
 
 }  // namespace
 
-std::int64_t all_decompose(const comm::Communicator& world, const std::vector<model::Lora>& loras,
+std::int64_t all_decompose(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
                            double gamma, std::span<const double> weights) {
   const std::int64_t own = loras.front().A.size(0);
   const std::vector<std::int64_t> ranks = world.all_gather(std::span(&own, 1));
@@ -82,7 +82,7 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<mo
   const std::vector<at::Tensor> blocks = all_blocks(world, loras, ranks);
   std::vector<std::int64_t> offsets(ranks.size(), 0);
   for (std::size_t l = 0; l < loras.size(); ++l) {
-    const model::Lora& lora = loras[l];
+    const adapter::Lora& lora = loras[l];
     const int owner = static_cast<int>(decomposer(l, ranks.size()));
     at::Tensor result = at::zeros({most, lora.A.size(1) + lora.B.size(0)}, at::kFloat);
     if (owner == world.rank()) {

@@ -2,10 +2,10 @@
 
 #include <cmath>
 
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/data/vocabulary.hpp"
 #include "comigs/federation/local_work.hpp"
-#include "comigs/model/footprint.hpp"
 
 namespace comigs::federation {
 
@@ -107,13 +107,13 @@ c10::ScalarType stored_type(config::Precision precision) {
 
 std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
                                      const model::Architecture& architecture,
-                                     const model::UserModel& user_model,
+                                     const adapter::UserModel& user_model,
                                      const model::Computation& computation) {
   const std::int64_t most = own.sequences_at_a_time();
   if (own.memory == 0.0) return most;
   const auto needed = [&](std::int64_t sequences) {
-    const model::Footprint taken =
-        model::footprint(architecture, user_model, computation, sequences * own.context_tokens);
+    const adapter::Footprint taken =
+        adapter::footprint(architecture, user_model, computation, sequences * own.context_tokens);
     return static_cast<double>(taken.total()) / gib;
   };
   // Parts of one size but for the last, as few as possible.
@@ -129,7 +129,7 @@ std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
 
 std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
                                    const model::Architecture& architecture,
-                                   const model::UserModel& user_model, const c10::Device& device) {
+                                   const adapter::UserModel& user_model, const c10::Device& device) {
   return sequences_within_memory(config.users.at(user), user, architecture, user_model,
                                  model::computation(stored_type(config.run.precision), device));
 }

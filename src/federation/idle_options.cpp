@@ -21,7 +21,7 @@ struct Situation {
   const Method& method;
   const config::Config& config;
   const config::User& user;
-  const model::UserModel& model;
+  const adapter::UserModel& model;
   bool chooses_experts;  ///< experts = auto
 };
 
@@ -34,11 +34,11 @@ struct Row {
 };
 
 std::string_view untrained(const Situation& s) {
-  return s.method.gate == model::Gate::none ? "nothing is trained" : "";
+  return s.method.gate == adapter::Gate::none ? "nothing is trained" : "";
 }
 
 std::string_view unrouted(const Situation& s) {
-  if (s.method.gate != model::Gate::top_k) return "the method has no routers";
+  if (s.method.gate != adapter::Gate::top_k) return "the method has no routers";
   return s.model.routed() ? "" : "a single expert needs no router";
 }
 
@@ -93,7 +93,7 @@ std::string_view averaging(const Situation& s) {
 }
 
 std::string_view sums(const Situation& s) {
-  const bool none = averaging(s) == "nothing is averaged" || s.method.gate == model::Gate::none;
+  const bool none = averaging(s) == "nothing is averaged" || s.method.gate == adapter::Gate::none;
   return none ? "nothing is summed over users" : "";
 }
 
@@ -109,8 +109,8 @@ std::string_view pruning(const Situation& s) {
 }
 
 std::string_view top_k(const Situation& s) {
-  if (s.method.gate == model::Gate::equal) return "every expert is active for every token";
-  return s.method.gate == model::Gate::none ? untrained(s) : unrouted(s);
+  if (s.method.gate == adapter::Gate::equal) return "every expert is active for every token";
+  return s.method.gate == adapter::Gate::none ? untrained(s) : unrouted(s);
 }
 
 std::string_view step_budget(const Situation& s) {
@@ -194,7 +194,7 @@ std::string_view reason_of(const Row& row, const config::Setting& setting, const
 }  // namespace
 
 std::string idle_options(const Method& method, const config::Config& config,
-                         const std::vector<model::UserModel>& users, const config::Layered& given) {
+                         const std::vector<adapter::UserModel>& users, const config::Layered& given) {
   std::vector<Situation> situations;
   for (std::size_t user = 0; user < users.size(); ++user)
     situations.push_back({method, config, config.users[user], users[user], chooses_experts(given, user)});

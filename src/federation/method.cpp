@@ -17,17 +17,17 @@ constexpr auto by_user = std::nullopt;
 constexpr auto unrouted = RouterTraining::none;
 constexpr auto joint = RouterTraining::joint;
 constexpr auto in_turn = RouterTraining::alternating;
-constexpr auto equal = model::Gate::equal;
-constexpr auto top_k = model::Gate::top_k;
-constexpr auto A = model::Factors::A;
-constexpr auto B = model::Factors::B;
-constexpr auto AB = model::Factors::both;
+constexpr auto equal = adapter::Gate::equal;
+constexpr auto top_k = adapter::Gate::top_k;
+constexpr auto A = adapter::Factors::A;
+constexpr auto B = adapter::Factors::B;
+constexpr auto AB = adapter::Factors::both;
 constexpr auto mean = Rule::mean;
 
 // clang-format off
 constexpr Method table[] = {
     // name, experts, gate, experts shared, attention shared, factors trained, factors shared, rule, router training, router data, paper, summary
-    {"pretrained", 0, model::Gate::none, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
+    {"pretrained", 0, adapter::Gate::none, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "the base model as it is; nothing is trained"},
     {"centralized", by_user, equal, Sharing::all, true, AB, AB, Rule::gradients, unrouted, validation, "T1, T4 i",
      "one model on the union of all users' data, at the sum of their batches"},
@@ -120,7 +120,7 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
 
 bool sends_to_more_than_it_has(const Method& method, const config::User& user) {
   const bool said = user.top_k != config::User().top_k;
-  return said && method.gate == model::Gate::top_k && user.top_k > method.experts.value_or(user.experts);
+  return said && method.gate == adapter::Gate::top_k && user.top_k > method.experts.value_or(user.experts);
 }
 
 // Users of unlike resources may share one top_k; that of a user who has the most experts must be possible.
@@ -223,15 +223,15 @@ const Method& find_method(const std::string& name) {
                                 fmt::join(names, ", ")));
 }
 
-std::vector<model::UserModel> user_models(const Method& method, const std::vector<config::User>& users) {
-  std::vector<model::UserModel> models;
+std::vector<adapter::UserModel> user_models(const Method& method, const std::vector<config::User>& users) {
+  std::vector<adapter::UserModel> models;
   for (const config::User& user : users) {
     const std::int64_t experts = method.experts.value_or(user.experts);
     models.push_back({.experts = experts,
                       .generalists = generalists(method, user, experts),
                       .lora_rank = user.lora_rank,
                       .lora_alpha = user.lora_alpha,
-                      .top_k = method.gate == model::Gate::top_k ? std::min(user.top_k, experts) : experts,
+                      .top_k = method.gate == adapter::Gate::top_k ? std::min(user.top_k, experts) : experts,
                       .gate = method.gate,
                       .shared_attention = method.attention_shared,
                       .trained = method.trained,

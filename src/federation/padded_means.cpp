@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "comigs/adapter/losses.hpp"
 #include "comigs/federation/rank_rules.hpp"
 #include "comigs/federation/traffic.hpp"
 #include "comigs/model/device.hpp"
-#include "comigs/model/losses.hpp"
 #include "comigs/train/local_trainer.hpp"
 
 namespace comigs::federation {
@@ -13,8 +13,9 @@ namespace comigs::federation {
 namespace {
 
 // [lora, rank]: each LoRA's norms as shares of their sum over ranks.
-std::vector<double> all_norm_weights(const comm::Communicator& world, const std::vector<model::Lora>& loras) {
-  const at::Tensor own = model::product_norms(loras).to(at::kCPU);
+std::vector<double> all_norm_weights(const comm::Communicator& world,
+                                     const std::vector<adapter::Lora>& loras) {
+  const at::Tensor own = adapter::product_norms(loras).to(at::kCPU);
   const std::vector<double> by_rank = world.all_gather(
       std::span(own.const_data_ptr<double>(), static_cast<std::size_t>(own.numel())));  // [rank, lora]
   const auto ranks = static_cast<std::size_t>(world.size());
@@ -32,7 +33,7 @@ std::vector<double> all_norm_weights(const comm::Communicator& world, const std:
 // The two factors' places in the scratch memory, padded to `largest`: A [largest, in] and B^T [largest, out],
 // so that a user's own ranks are the leading rows of both.
 template <class Visit>
-void for_each_padded(const std::vector<model::Lora>& loras, std::int64_t largest, const at::Tensor& padded,
+void for_each_padded(const std::vector<adapter::Lora>& loras, std::int64_t largest, const at::Tensor& padded,
                      const Visit& visit) {
   std::int64_t offset = 0;
   for (std::size_t l = 0; l < loras.size(); ++l) {
@@ -49,7 +50,7 @@ void for_each_padded(const std::vector<model::Lora>& loras, std::int64_t largest
 }  // namespace
 
 std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
-                                        const std::vector<model::Lora>& loras, std::int64_t largest,
+                                        const std::vector<adapter::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded) {
   const std::vector<double> weights = all_norm_weights(world, loras);
   padded.zero_();
@@ -69,7 +70,7 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 
 PaddedMeans::PaddedMeans(const AggregationSetup& setup)
     : setup_(setup), largest_(0), summation_(setup.memory, setup.sums) {
-  for (const model::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
+  for (const adapter::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
   padded_ =
       at::empty({padded_count(setup.parameters.loras(), largest_)}, setup.parameters.values().options());
   tail_norm_received_ = tail_norm();
@@ -79,7 +80,7 @@ Aggregated PaddedMeans::all_aggregate(std::int64_t) {
   const std::int64_t rank = setup_.parameters.rank_in_use();
   if (tail_norm() < tail_norm_received_)
     setup_.parameters.restrict_rank(train::rank_after_pruning(rank, setup_.pruning_strength));
-  const std::vector<model::Lora> loras = setup_.parameters.loras();
+  const std::vector<adapter::Lora> loras = setup_.parameters.loras();
   const std::vector<double> weights = all_pad_and_average(setup_.world, summation_, loras, largest_,
                                                           setup_.parameters.rank_in_use(), padded_);
   tail_norm_received_ = tail_norm();
@@ -95,7 +96,7 @@ double PaddedMeans::tail_norm() const {
                      kept = train::rank_after_pruning(rank, setup_.pruning_strength);
   if (kept == rank) return 0.0;
   const at::NoGradGuard no_gradients;
-  return model::rank_tail_norm(setup_.parameters.loras(), kept, rank).item<double>();
+  return adapter::rank_tail_norm(setup_.parameters.loras(), kept, rank).item<double>();
 }
 
 }  // namespace comigs::federation

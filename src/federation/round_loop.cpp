@@ -11,7 +11,7 @@ namespace comigs::federation {
 
 RoundLoop::RoundLoop(const comm::Communicator& world, const config::Config& config,
                      const model::BaseModel& base, const data::UserData& shards,
-                     model::Parameters& parameters, train::LocalTrainer& trainer,
+                     adapter::Parameters& parameters, train::LocalTrainer& trainer,
                      Participation& participation, comm::Interruption& interruption)
     : world_(world),
       config_(config),
@@ -171,8 +171,8 @@ SplitEvaluations RoundLoop::perplexities() const {
 
 // The one expert of a user without a router takes every token with gate 1.
 RoutingStatistics RoundLoop::with_single_expert(RoutingStatistics routed) const {
-  const model::UserModel& user = parameters_.user_model();
-  if (user.gate != model::Gate::top_k || user.experts != 1) return routed;
+  const adapter::UserModel& user = parameters_.user_model();
+  if (user.gate != adapter::Gate::top_k || user.experts != 1) return routed;
   const std::vector<float> ones(static_cast<std::size_t>(base_.architecture().layers), 1.0f);
   return {.score = ones, .load = ones, .entropy = std::vector<float>(ones.size(), 0.0f)};
 }

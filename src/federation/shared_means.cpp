@@ -15,14 +15,14 @@ namespace {
 
 using Holders = std::vector<std::int64_t>;
 
-Holders holders_of_attention(const std::vector<model::UserModel>& users) {
+Holders holders_of_attention(const std::vector<adapter::UserModel>& users) {
   Holders holders;
   for (std::size_t u = 0; u < users.size(); ++u)
     if (users[u].shared_attention) holders.push_back(static_cast<std::int64_t>(u));
   return holders;
 }
 
-Holders holders_of_generalist(const std::vector<model::UserModel>& users, std::int64_t generalist) {
+Holders holders_of_generalist(const std::vector<adapter::UserModel>& users, std::int64_t generalist) {
   Holders holders;
   for (std::size_t u = 0; u < users.size(); ++u)
     if (std::ranges::binary_search(users[u].generalists, generalist))
@@ -31,9 +31,9 @@ Holders holders_of_generalist(const std::vector<model::UserModel>& users, std::i
 }
 
 // Every set of two or more users that holds something in common, in an order that all ranks agree on.
-std::set<Holders> all_groups(const std::vector<model::UserModel>& users) {
+std::set<Holders> all_groups(const std::vector<adapter::UserModel>& users) {
   std::set<Holders> groups = {holders_of_attention(users)};
-  for (const model::UserModel& user : users)
+  for (const adapter::UserModel& user : users)
     for (const std::int64_t generalist : user.generalists)
       groups.insert(holders_of_generalist(users, generalist));
   std::erase_if(groups, [](const Holders& holders) { return holders.size() < 2; });
@@ -46,13 +46,13 @@ bool contains(const Holders& holders, std::int64_t user) {
 
 }  // namespace
 
-std::vector<SharedSlice> shared_slices(const std::vector<model::UserModel>& users, std::int64_t user,
-                                       const model::Parameters& parameters) {
+std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& users, std::int64_t user,
+                                       const adapter::Parameters& parameters) {
   std::vector<SharedSlice> slices;
   // Slices are joined where they are neighbours for all holders alike: attention and generalist 0,
   // generalists of consecutive numbers. `number`: of the generalist, -1 for attention.
   std::int64_t last_number = 0;
-  const auto add = [&](std::int64_t number, const model::Slice& slice, Holders holders) {
+  const auto add = [&](std::int64_t number, const adapter::Slice& slice, Holders holders) {
     if (holders.size() < 2 || slice.count == 0 || !contains(holders, user)) return;
     const bool follows = !slices.empty() && slices.back().holders == holders && number == last_number + 1 &&
                          slices.back().slice.offset + slices.back().slice.count == slice.offset;
@@ -63,7 +63,7 @@ std::vector<SharedSlice> shared_slices(const std::vector<model::UserModel>& user
       slices.push_back({slice, std::move(holders)});
     }
   };
-  const model::UserModel& own = parameters.user_model();
+  const adapter::UserModel& own = parameters.user_model();
   add(-1, parameters.attention(own.shared), holders_of_attention(users));
   for (std::size_t slot = 0; slot < own.generalists.size(); ++slot)
     add(own.generalists[slot], parameters.expert(static_cast<std::int64_t>(slot), own.shared),
@@ -95,7 +95,8 @@ Aggregated SharedMeans::all_aggregate(std::int64_t) {
   for (const Group& group : groups_) {
     for (const SharedSlice& shared : slices_) {
       if (shared.holders != group.holders) continue;
-      all_weighted_mean(group.communicator, summation_, model::view(setup_.parameters.values(), shared.slice),
+      all_weighted_mean(group.communicator, summation_,
+                        adapter::view(setup_.parameters.values(), shared.slice),
                         weight(shared.holders, setup_.world.rank()));
     }
   }

@@ -12,9 +12,9 @@ namespace {
 
 constexpr auto bytes_of_float = static_cast<std::int64_t>(sizeof(float));
 
-std::vector<std::int64_t> ranks_of(const std::vector<model::UserModel>& users) {
+std::vector<std::int64_t> ranks_of(const std::vector<adapter::UserModel>& users) {
   std::vector<std::int64_t> ranks;
-  for (const model::UserModel& user : users) ranks.push_back(user.lora_rank);
+  for (const adapter::UserModel& user : users) ranks.push_back(user.lora_rank);
   return ranks;
 }
 
@@ -39,7 +39,7 @@ std::int64_t bytes_of_mixing(std::int64_t count, std::int64_t round) {
   return (renews_collaboration(round) ? 2 : 1) * count * bytes_of_float;
 }
 
-std::int64_t bytes_of_decomposition(const std::vector<model::Lora>& loras,
+std::int64_t bytes_of_decomposition(const std::vector<adapter::Lora>& loras,
                                     const std::vector<std::int64_t>& ranks, std::size_t user) {
   const std::int64_t largest = *std::ranges::max_element(ranks);
   std::int64_t count = padded_count(loras, ranks[user]);
@@ -48,17 +48,17 @@ std::int64_t bytes_of_decomposition(const std::vector<model::Lora>& loras,
   return count * bytes_of_float;
 }
 
-std::int64_t padded_count(const std::vector<model::Lora>& loras, std::int64_t rank) {
+std::int64_t padded_count(const std::vector<adapter::Lora>& loras, std::int64_t rank) {
   std::int64_t count = 0;
-  for (const model::Lora& lora : loras) count += rank * (lora.A.size(1) + lora.B.size(0));
+  for (const adapter::Lora& lora : loras) count += rank * (lora.A.size(1) + lora.B.size(0));
   return count;
 }
 
 std::size_t decomposer(std::size_t lora, std::size_t users) { return lora % users; }
 
 std::int64_t bytes_in_round(const Method& method, const config::Config& config,
-                            const std::vector<model::UserModel>& users, std::size_t user,
-                            const model::Parameters& layout, std::int64_t round) {
+                            const std::vector<adapter::UserModel>& users, std::size_t user,
+                            const adapter::Parameters& layout, std::int64_t round) {
   const comm::Sums how = sums(config.run);
   const std::vector<std::int64_t> ranks = ranks_of(users);
   switch (method.rule) {

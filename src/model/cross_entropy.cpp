@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "comigs/kernels/cross_entropy.hpp"
+#include "comigs/model/cross_entropy_chunk.hpp"
 #include "comigs/model/device.hpp"
-#include "cross_entropy_chunk.hpp"
 
 namespace comigs::model {
 

@@ -15,7 +15,7 @@ Adamw::Adamw(const at::Tensor& values, const at::Tensor& gradients, const AdamwC
       second_moments_(at::zeros_like(values)),
       constants_(constants) {}
 
-void Adamw::step(const model::Slice& slice, double learning_rate, std::int64_t step_number,
+void Adamw::step(const adapter::Slice& slice, double learning_rate, std::int64_t step_number,
                  double weight_decay) {
   const auto part = [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t offset = slice.offset + begin;

@@ -1,4 +1,5 @@
 #include "comigs/train/evaluation.hpp"
+#include "comigs/adapter/lora_hooks.hpp"
 
 #include <ATen/ATen.h>
 
@@ -17,10 +18,10 @@ namespace {
 class RoutingSums {
  public:
   // mask [n]: 1 where a token counts.
-  void add(const std::vector<model::LayerRouting>& routing, const at::Tensor& mask) {
+  void add(const std::vector<adapter::LayerRouting>& routing, const at::Tensor& mask) {
     if (routing.empty()) return;
     std::vector<at::Tensor> rows;
-    for (const model::LayerRouting& layer : routing) {
+    for (const adapter::LayerRouting& layer : routing) {
       const at::Tensor entropy = -at::xlogy(layer.distribution, layer.distribution).sum(-1, true);
       const at::Tensor columns =
           at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
@@ -50,7 +51,7 @@ class RoutingSums {
 
 }  // namespace
 
-SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
+SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                      const data::TokenShard& shard, const EvaluationOptions& options) {
   const at::NoGradGuard no_gradients;
   const std::int64_t tokens = options.tokens > 0 ? std::min(options.tokens, shard.size()) : shard.size();
@@ -63,7 +64,7 @@ SplitReport evaluate(const model::BaseModel& base, const model::Parameters& para
     const std::int64_t sequences = std::min(options.sequences, windows - first);
     data::Batch batch = data::evaluation_batch(shard, tokens, options.context, first, sequences);
     const BatchTensors tensors = to_tensors(batch, base.head().device());
-    const model::Forward forward = base.forward(tensors.tokens, parameters);
+    const adapter::Forward forward = adapter::forward(base, tensors.tokens, parameters);
     loss_sum.add_(model::cross_entropy_sum(forward.hidden, base.head(), tensors.targets));
     routed.add(forward.routing, tensors.targets.ge(0).to(at::kFloat));
     report.evaluation.tokens += batch.predicted;
@@ -73,7 +74,7 @@ SplitReport evaluate(const model::BaseModel& base, const model::Parameters& para
   return report;
 }
 
-double sampled_loss(const model::BaseModel& base, const model::Parameters& parameters,
+double sampled_loss(const model::BaseModel& base, const adapter::Parameters& parameters,
                     const data::TokenShard& shard, std::int64_t batches, const config::User& user,
                     StreamKey key) {
   const at::NoGradGuard no_gradients;
@@ -86,8 +87,8 @@ double sampled_loss(const model::BaseModel& base, const model::Parameters& param
     for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {
       data::Batch part = data::slice(batch, begin, std::min(size, batch.sequences - begin));
       const BatchTensors tensors = to_tensors(part, base.head().device());
-      loss_sum.add_(model::cross_entropy_sum(base.forward(tensors.tokens, parameters).hidden, base.head(),
-                                             tensors.targets));
+      loss_sum.add_(model::cross_entropy_sum(adapter::forward(base, tensors.tokens, parameters).hidden,
+                                             base.head(), tensors.targets));
     }
     tokens += batch.predicted;
   }

@@ -1,16 +1,17 @@
 #include "comigs/train/local_trainer.hpp"
+#include "comigs/adapter/lora_hooks.hpp"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "comigs/adapter/losses.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "comigs/model/device.hpp"
-#include "comigs/model/losses.hpp"
 #include "tensors.hpp"
 
 namespace comigs::train {
@@ -26,9 +27,9 @@ AdamwConstants constants(const config::Optimiser& optimiser) {
 
 // Eq. 6 is about one generalist among specialists: a user without one, or with several, has no expert to
 // favour.
-model::BalancingWeights balancing_weights(config::LoadBalancing kind, const model::UserModel& user) {
+adapter::BalancingWeights balancing_weights(config::LoadBalancing kind, const adapter::UserModel& user) {
   const bool favours = kind == config::LoadBalancing::generalist && user.generalists.size() == 1;
-  return favours ? model::BalancingWeights::generalist : model::BalancingWeights::uniform;
+  return favours ? adapter::BalancingWeights::generalist : adapter::BalancingWeights::uniform;
 }
 
 }  // namespace
@@ -40,7 +41,7 @@ struct LocalTrainer::MicroBatch {
   model::Recording passes;
 };
 
-LocalTrainer::LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, Texts texts,
+LocalTrainer::LocalTrainer(const model::BaseModel& base, adapter::Parameters& parameters, Texts texts,
                            LocalPlan plan)
     : base_(base),
       parameters_(parameters),
@@ -117,14 +118,14 @@ void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64
                          {plan_.seed, plan_.user_index, Stream::train_batch,
                           static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)},
                          plan_.batch.index * plan_.user.batch_sequences);
-  std::vector<model::Slice> own = parameters_.trained_lora();
+  std::vector<adapter::Slice> own = parameters_.trained_lora();
   if (joint) own.push_back(parameters_.routers());
   parameters_.track(true, joint || carries);
   if (!carries) clear(own);
   const StepLosses losses = accumulate_gradients(Phase::experts, batch);
-  if (exchange_) exchange_(model::view(parameters_.gradients(), parameters_.lora()));
+  if (exchange_) exchange_(adapter::view(parameters_.gradients(), parameters_.lora()));
   if (observer_) observer_(Phase::experts, batch, losses);
-  for (const model::Slice& slice : parameters_.trained_lora())
+  for (const adapter::Slice& slice : parameters_.trained_lora())
     optimiser_.step(slice, schedule_.rate(iteration), iteration + 1);
   if (joint) optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate, iteration + 1);
   if (carries) clear(own);
@@ -151,8 +152,8 @@ void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
   }
 }
 
-void LocalTrainer::clear(const std::vector<model::Slice>& parts) {
-  for (const model::Slice& part : parts) model::view(parameters_.gradients(), part).zero_();
+void LocalTrainer::clear(const std::vector<adapter::Slice>& parts) {
+  for (const adapter::Slice& part : parts) adapter::view(parameters_.gradients(), part).zero_();
 }
 
 StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& batch) {
@@ -185,13 +186,13 @@ LocalTrainer::MicroBatch& LocalTrainer::micro_batch(Phase phase, std::int64_t se
 }
 
 StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
-  const model::Forward forward = base_.forward(part.inputs.tokens, parameters_);
+  const adapter::Forward forward = adapter::forward(base_, part.inputs.tokens, parameters_);
   at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets) * share;
   StepLosses losses{.language_model = loss.detach(), .load_balancing = {}};
   if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
     const at::Tensor balance =
-        model::load_balancing_loss(forward.routing,
-                                   balancing_weights(plan_.method.load_balancing, parameters_.user_model())) *
+        adapter::load_balancing_loss(
+            forward.routing, balancing_weights(plan_.method.load_balancing, parameters_.user_model())) *
         share;
     losses.load_balancing = balance.detach();
     loss = loss + plan_.method.load_balancing_weight * balance;
@@ -205,7 +206,7 @@ at::Tensor LocalTrainer::regularised(const at::Tensor& loss, double share) const
                      kept = rank_after_pruning(rank, plan_.method.pruning_strength);
   if (!plan_.prunes_ranks || kept == rank || plan_.method.rank_regulariser == 0.0) return loss;
   return loss +
-         share * plan_.method.rank_regulariser * model::rank_tail_norm(parameters_.loras(), kept, rank);
+         share * plan_.method.rank_regulariser * adapter::rank_tail_norm(parameters_.loras(), kept, rank);
 }
 
 void LocalTrainer::check_finite(std::int64_t round) {

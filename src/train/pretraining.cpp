@@ -1,4 +1,5 @@
 #include "comigs/train/pretraining.hpp"
+#include "comigs/adapter/lora_hooks.hpp"
 
 #include <ATen/ATen.h>
 
@@ -51,8 +52,8 @@ Pretraining::Pretraining(const config::Pretrain& plan, std::int64_t vocabulary, 
   }
   initialise();
   base_ = model::make_base_model(architecture_, in_order());
-  no_parameters_ = std::make_unique<model::Parameters>(
-      architecture_, model::UserModel{.experts = 0, .gate = model::Gate::none}, device);
+  no_parameters_ = std::make_unique<adapter::Parameters>(
+      architecture_, adapter::UserModel{.experts = 0, .gate = adapter::Gate::none}, device);
   optimiser_ = std::make_unique<Adamw>(values_, gradients_,
                                        AdamwConstants{.beta1 = plan.beta1,
                                                       .beta2 = plan.beta2,
@@ -92,7 +93,7 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
                                            begin);
     const BatchTensors tensors = to_tensors(batch, values_.device());
     const double share = static_cast<double>(end - begin) / static_cast<double>(plan_.batch_sequences);
-    const model::Forward forward = base_->forward(tensors.tokens, *no_parameters_);
+    const adapter::Forward forward = adapter::forward(*base_, tensors.tokens, *no_parameters_);
     const at::Tensor loss = model::cross_entropy(forward.hidden, base_->head(), tensors.targets) * share;
     loss.backward();
     gradients_.narrow(0, values_.numel(), 1).copy_(loss.detach());

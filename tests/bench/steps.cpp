@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "comigs/adapter/lora_hooks.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/communicator.hpp"
@@ -101,10 +102,10 @@ struct Recording {
 
 // One token through the whole base: all its pages and the libraries' own buffers are there, but no
 // activations.
-void touch(const test::Job& job, const model::Parameters& parameters) {
+void touch(const test::Job& job, const adapter::Parameters& parameters) {
   const at::NoGradGuard no_gradients;
   const at::Tensor one = at::zeros({1, 1}, at::kLong).to(job.base->head().device());
-  const at::Tensor hidden = job.base->forward(one, parameters).hidden;
+  const at::Tensor hidden = adapter::forward(*job.base, one, parameters).hidden;
   model::cross_entropy_sum(hidden, job.base->head(), one.view(-1)).item<double>();
 }
 
@@ -119,7 +120,7 @@ json all_measure_memory(const comm::Communicator& world) {
   return ranks;
 }
 
-Recording run(const Request& request, const test::Job& job, model::Parameters& parameters,
+Recording run(const Request& request, const test::Job& job, adapter::Parameters& parameters,
               train::LocalTrainer& trainer) {
   Recording recording;
   if (request.phase == train::Phase::experts) recording.values = parameters.values().clone();
@@ -178,7 +179,7 @@ json setting(const Request& request, const test::Job& job) {
           {"threads", job.config.run.threads}};
 }
 
-void write_record(const Request& request, const test::Job& job, const model::Parameters& parameters,
+void write_record(const Request& request, const test::Job& job, const adapter::Parameters& parameters,
                   const Recording& recording) {
   test::Metadata metadata = test::layout(job.base->architecture(), parameters);
   metadata["setting"] = setting(request, job).dump();
@@ -204,7 +205,7 @@ void all_run(const comm::Communicator& world, const Request& request) {
                                  ? model::bind_gpu(world.rank())
                                  : c10::Device(c10::DeviceType::CPU);
   const test::Job job = test::read_job(world.size(), user, options, device);
-  model::Parameters parameters(job.base->architecture(), job.user_model, device);
+  adapter::Parameters parameters(job.base->architecture(), job.user_model, device);
   parameters.initialise(job.config.run.seed, world.rank());
   test::perturb(parameters.values(), request.deviation);
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "comigs/federation/method.hpp"
+#include "support/random_parameters.hpp"
 #include "support/tiny_base.hpp"
 
 namespace comigs::federation {
@@ -23,8 +24,8 @@ struct Users {
   std::int64_t own = world.rank();
 
   // As many of the numbers of experts as there are ranks.
-  [[nodiscard]] std::vector<model::UserModel> make(const char* method,
-                                                   std::vector<std::int64_t> experts) const {
+  [[nodiscard]] std::vector<adapter::UserModel> make(const char* method,
+                                                     std::vector<std::int64_t> experts) const {
     std::vector<config::User> users;
     for (int user = 0; user < world.size(); ++user)
       users.push_back({.experts = experts[static_cast<std::size_t>(user)], .lora_rank = 2});
@@ -32,8 +33,8 @@ struct Users {
   }
 
   // Collective. One aggregation by the method's rule.
-  Aggregated all_aggregate(const char* method, const std::vector<model::UserModel>& users,
-                           model::Parameters& parameters, comm::Sums sums = comm::Sums::any_order,
+  Aggregated all_aggregate(const char* method, const std::vector<adapter::UserModel>& users,
+                           adapter::Parameters& parameters, comm::Sums sums = comm::Sums::any_order,
                            config::Averaging averaging = config::Averaging::uniform) const {
     std::vector<std::int64_t> tokens;
     for (const std::int64_t user : everyone()) tokens.push_back(tokens_of(user));
@@ -49,7 +50,7 @@ struct Users {
   }
 
   /// The numbers that user `user` begins with; every rank can work out all of them.
-  static model::Parameters parameters_of(const std::vector<model::UserModel>& users, std::int64_t user) {
+  static adapter::Parameters parameters_of(const std::vector<adapter::UserModel>& users, std::int64_t user) {
     return test::random_parameters(test::tiny_architecture(), users[static_cast<std::size_t>(user)],
                                    500 + static_cast<std::uint32_t>(user));
   }
@@ -62,14 +63,14 @@ struct Users {
   }
 
   /// The mean of a slice over users, added in their order.
-  static at::Tensor mean(const std::vector<model::UserModel>& users, const std::vector<std::int64_t>& holders,
-                         const model::Slice& slice,
+  static at::Tensor mean(const std::vector<adapter::UserModel>& users,
+                         const std::vector<std::int64_t>& holders, const adapter::Slice& slice,
                          config::Averaging averaging = config::Averaging::uniform) {
     at::Tensor sum = at::zeros({slice.count}, at::kDouble);
     double shares = 0.0;
     for (const std::int64_t user : holders) {
-      sum +=
-          share_of(user, averaging) * model::view(parameters_of(users, user).values(), slice).to(at::kDouble);
+      sum += share_of(user, averaging) *
+             adapter::view(parameters_of(users, user).values(), slice).to(at::kDouble);
       shares += share_of(user, averaging);
     }
     return sum / shares;
@@ -82,9 +83,9 @@ struct Users {
   }
 
   // Collective: whether a part of the block has the same bits on the first `count` ranks.
-  [[nodiscard]] bool all_same_bits(const model::Parameters& parameters, const model::Slice& slice,
+  [[nodiscard]] bool all_same_bits(const adapter::Parameters& parameters, const adapter::Slice& slice,
                                    int count) const {
-    const at::Tensor part = own < count ? model::view(parameters.values(), slice) : at::empty({0});
+    const at::Tensor part = own < count ? adapter::view(parameters.values(), slice) : at::empty({0});
     const auto blocks =
         world.all_gather_to_first({part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
     std::int64_t different = 0;
@@ -95,8 +96,8 @@ struct Users {
   }
 };
 
-at::Tensor part(const at::Tensor& block, const model::Slice& slice) {
-  return test::copy_of(model::view(block, slice));
+at::Tensor part(const at::Tensor& block, const adapter::Slice& slice) {
+  return test::copy_of(adapter::view(block, slice));
 }
 
 }  // namespace
@@ -106,19 +107,19 @@ BOOST_FIXTURE_TEST_SUITE(aggregation, Users)
 BOOST_AUTO_TEST_CASE(generalist_of_unequal_users_is_the_mean_over_all) {
   const auto users = make("comigs-1gxs", {4, 2, 1, 1});
   for (const comm::Sums sums : {comm::Sums::any_order, comm::Sums::rank_order, comm::Sums::bf16}) {
-    model::Parameters parameters = parameters_of(users, own);
+    adapter::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
     const Aggregated done = all_aggregate("comigs-1gxs", users, parameters, sums);
     // A number and a sum are each rounded to eight bits.
     const bool narrow = sums == comm::Sums::bf16;
-    for (const model::Slice& shared : {parameters.attention(), parameters.expert(0)}) {
-      BOOST_TEST(test::close(model::view(parameters.values(), shared), mean(users, everyone(), shared),
+    for (const adapter::Slice& shared : {parameters.attention(), parameters.expert(0)}) {
+      BOOST_TEST(test::close(adapter::view(parameters.values(), shared), mean(users, everyone(), shared),
                              narrow ? 8e-3 : 1e-6));
       BOOST_TEST(all_same_bits(parameters, shared, world.size()));
     }
     // What lies behind is nobody else's: specialists and routers keep every bit.
     const std::int64_t end = parameters.expert(0).offset + parameters.expert(0).count;
-    const model::Slice rest{end, parameters.values().numel() - end};
+    const adapter::Slice rest{end, parameters.values().numel() - end};
     BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
     BOOST_TEST(done.bytes == (narrow ? 2 : 4) * end);
   }
@@ -128,7 +129,7 @@ BOOST_AUTO_TEST_CASE(a_user_with_one_expert_takes_part) {
   // Only the last user, who has one expert, differs from zero: the others see its share.
   const auto users = make("comigs-1gxs", world.size() == 2 ? std::vector<std::int64_t>{4, 1}
                                                            : std::vector<std::int64_t>{4, 2, 2, 1});
-  model::Parameters parameters = parameters_of(users, own);
+  adapter::Parameters parameters = parameters_of(users, own);
   at::Tensor values = parameters.values();
   if (own == world.size() - 1) {
     values.fill_(1.0);
@@ -136,13 +137,13 @@ BOOST_AUTO_TEST_CASE(a_user_with_one_expert_takes_part) {
     values.zero_();
   }
   (void)all_aggregate("comigs-1gxs", users, parameters);
-  const at::Tensor generalist = model::view(values, parameters.expert(0));
+  const at::Tensor generalist = adapter::view(values, parameters.expert(0));
   BOOST_TEST(same_bits(part(values, parameters.expert(0)), at::full_like(generalist, 1.0 / world.size())));
 }
 
 BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
   const auto users = make("fedavg", {3, 2, 2, 1});
-  model::Parameters parameters = parameters_of(users, own);
+  adapter::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
   (void)all_aggregate("fedavg", users, parameters, comm::Sums::rank_order);
   BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)),
@@ -159,11 +160,11 @@ BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
 
 BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
   const auto users = make("comigs-2s", {2, 2, 2, 2});
-  model::Parameters parameters = parameters_of(users, own);
+  adapter::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
   (void)all_aggregate("comigs-2s", users, parameters);
-  const model::Slice rest{parameters.attention().count,
-                          parameters.values().numel() - parameters.attention().count};
+  const adapter::Slice rest{parameters.attention().count,
+                            parameters.values().numel() - parameters.attention().count};
   BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
   BOOST_TEST(test::close(part(parameters.values(), parameters.attention()),
                          mean(users, everyone(), parameters.attention()), 1e-6));
@@ -172,7 +173,7 @@ BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
 BOOST_AUTO_TEST_CASE(local_users_send_nothing) {
   for (const char* method : {"local", "pretrained"}) {
     const auto users = make(method, {2, 3, 1, 2});
-    model::Parameters parameters = parameters_of(users, own);
+    adapter::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
     const Aggregated done = all_aggregate(method, users, parameters);
     BOOST_TEST(same_bits(parameters.values(), before));
@@ -185,14 +186,14 @@ BOOST_AUTO_TEST_CASE(local_users_send_nothing) {
 
 BOOST_AUTO_TEST_CASE(weights_are_uniform) {
   const auto users = make("comigs-1gxs", {4, 2, 1, 1});
-  model::Parameters parameters = parameters_of(users, own);
+  adapter::Parameters parameters = parameters_of(users, own);
   const std::vector<double> uniform(static_cast<std::size_t>(world.size()), 1.0 / world.size());
   BOOST_TEST((all_aggregate("comigs-1gxs", users, parameters).weights == uniform));
 }
 
 BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
   const auto users = make("fedavg", {1, 1, 1, 1});
-  model::Parameters parameters = parameters_of(users, own);
+  adapter::Parameters parameters = parameters_of(users, own);
   const Aggregated done =
       all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
   const at::Tensor expected = mean(users, everyone(), parameters.lora(), config::Averaging::tokens);
@@ -209,11 +210,11 @@ BOOST_AUTO_TEST_CASE(weights_are_among_the_holders_of_each_part) {
   const std::vector<std::int64_t> few =
       world.size() == 2 ? std::vector<std::int64_t>{0, 1} : std::vector<std::int64_t>{0, 1, 2};
   for (const config::Averaging averaging : {config::Averaging::uniform, config::Averaging::tokens}) {
-    model::Parameters parameters = parameters_of(users, own);
+    adapter::Parameters parameters = parameters_of(users, own);
     const Aggregated done = all_aggregate("fedavg", users, parameters, comm::Sums::rank_order, averaging);
     std::map<std::int64_t, double> row;
     double numbers = 0.0;
-    const auto check = [&](const model::Slice& slice, const std::vector<std::int64_t>& holders) {
+    const auto check = [&](const adapter::Slice& slice, const std::vector<std::int64_t>& holders) {
       BOOST_TEST(test::close(part(parameters.values(), slice), mean(users, holders, slice, averaging), 1e-6));
       double shares = 0.0;
       for (const std::int64_t user : holders) shares += share_of(user, averaging);
@@ -232,7 +233,7 @@ BOOST_AUTO_TEST_CASE(weights_are_among_the_holders_of_each_part) {
 
 BOOST_AUTO_TEST_CASE(a_mean_of_equals_changes_nothing) {
   const auto users = make("comigs-2g", {2, 2, 2, 2});
-  model::Parameters parameters = parameters_of(users, 0);  // the same on every rank
+  adapter::Parameters parameters = parameters_of(users, 0);  // the same on every rank
   const at::Tensor before = test::copy_of(parameters.values());
   for (int round = 0; round < 3; ++round) (void)all_aggregate("comigs-2g", users, parameters);
   BOOST_TEST(same_bits(parameters.values(), before));  // 2 and 4 are powers of two: no rounding
@@ -240,14 +241,14 @@ BOOST_AUTO_TEST_CASE(a_mean_of_equals_changes_nothing) {
 
 BOOST_AUTO_TEST_CASE(only_the_shared_factor_is_averaged) {
   for (const auto& [method, shared, own_factor] :
-       {std::tuple{"ffa-lora", model::Factors::B, model::Factors::A},
-        std::tuple{"fedsa-lora", model::Factors::A, model::Factors::B}}) {
+       {std::tuple{"ffa-lora", adapter::Factors::B, adapter::Factors::A},
+        std::tuple{"fedsa-lora", adapter::Factors::A, adapter::Factors::B}}) {
     const auto users = make(method, {2, 2, 2, 2});
-    model::Parameters parameters = parameters_of(users, own);
+    adapter::Parameters parameters = parameters_of(users, own);
     const at::Tensor before = test::copy_of(parameters.values());
     const Aggregated done = all_aggregate(method, users, parameters);
     std::int64_t sent = 0;
-    const auto check = [&](const model::Slice& averaged, const model::Slice& kept) {
+    const auto check = [&](const adapter::Slice& averaged, const adapter::Slice& kept) {
       BOOST_TEST(test::close(part(parameters.values(), averaged), mean(users, everyone(), averaged), 1e-6));
       BOOST_TEST(same_bits(part(parameters.values(), kept), part(before, kept)));
       sent += 4 * averaged.count;
@@ -265,11 +266,11 @@ BOOST_AUTO_TEST_CASE(a_chosen_generalist_is_averaged_over_its_subscribers_wherev
   settings.front().generalists = {0, 2};
   settings.back().generalists = {2};
   const auto users = user_models(find_method("comigs-mgxs"), settings);
-  model::Parameters parameters = parameters_of(users, own);
+  adapter::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
   (void)all_aggregate("comigs-mgxs", users, parameters);
   const auto last = world.size() - 1;
-  const model::Parameters first = parameters_of(users, 0), other = parameters_of(users, last);
+  const adapter::Parameters first = parameters_of(users, 0), other = parameters_of(users, last);
   const at::Tensor expected =
       (part(first.values(), first.expert(1)) + part(other.values(), other.expert(0))) / 2;
   if (own == 0) BOOST_TEST(test::close(part(parameters.values(), parameters.expert(1)), expected, 1e-6));

@@ -3,10 +3,10 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "comigs/adapter/flops.hpp"
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/federation/fit.hpp"
-#include "comigs/model/flops.hpp"
-#include "comigs/model/footprint.hpp"
 #include "support/messages.hpp"
 
 namespace comigs::federation {
@@ -30,7 +30,7 @@ struct Job {
     }
   }
 
-  [[nodiscard]] model::UserModel with(std::int64_t experts) const {
+  [[nodiscard]] adapter::UserModel with(std::int64_t experts) const {
     config::User user = config.users[0];
     user.experts = experts;
     return user_models(find_method("comigs-1gxs"), {user}).front();
@@ -38,12 +38,12 @@ struct Job {
   [[nodiscard]] double gib_of(std::int64_t experts, std::int64_t sequences, bool on_gpu = false) const {
     const model::Computation float32{.on_gpu = on_gpu};
     return static_cast<double>(
-               model::footprint(architecture, with(experts), float32, sequences * 32).total()) /
+               adapter::footprint(architecture, with(experts), float32, sequences * 32).total()) /
            gib;
   }
   [[nodiscard]] double step_of(std::int64_t experts) const {
     const auto flops = [&](std::int64_t count) {
-      return model::flops(architecture, with(count), model::Pass::experts, 32, 32);
+      return adapter::flops(architecture, with(count), adapter::Pass::experts, 32, 32);
     };
     return flops(experts) / flops(1);
   }

@@ -3,9 +3,9 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "comigs/adapter/flops.hpp"
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/federation/fit.hpp"
-#include "comigs/model/flops.hpp"
-#include "comigs/model/footprint.hpp"
 
 namespace comigs::federation {
 
@@ -50,11 +50,11 @@ struct Job {
                  .computation = computation},
                 user);
   }
-  [[nodiscard]] model::UserModel model_of(const char* name, std::size_t user = 0) const {
+  [[nodiscard]] adapter::UserModel model_of(const char* name, std::size_t user = 0) const {
     return user_models(find_method(name), config.users)[user];
   }
-  [[nodiscard]] double flops(const model::UserModel& user, model::Pass pass, std::int64_t tokens) const {
-    return model::flops(architecture, user, pass, tokens, 32);
+  [[nodiscard]] double flops(const adapter::UserModel& user, adapter::Pass pass, std::int64_t tokens) const {
+    return adapter::flops(architecture, user, pass, tokens, 32);
   }
 };
 
@@ -67,23 +67,23 @@ BOOST_FIXTURE_TEST_SUITE(costs, Job)
 
 BOOST_AUTO_TEST_CASE(steps_and_evaluations_are_counted) {
   const Cost found = of("comigs-1g1s");
-  const model::UserModel user = model_of("comigs-1g1s");
+  const adapter::UserModel user = model_of("comigs-1g1s");
   // 70 expert steps and, after every 20 of them, 3 router steps.
-  BOOST_TEST(found.training_flops ==
-             70 * flops(user, model::Pass::experts, 8 * 32) + 9 * flops(user, model::Pass::routers, 8 * 32));
+  BOOST_TEST(found.training_flops == 70 * flops(user, adapter::Pass::experts, 8 * 32) +
+                                         9 * flops(user, adapter::Pass::routers, 8 * 32));
   // Every token but a split's first is predicted once, in windows of 32: 7, 10 and 5 of them. Validation and
   // test once more before the last aggregation.
-  BOOST_TEST(found.start_flops == flops(user, model::Pass::evaluation, (7 + 10 + 5) * 32));
-  BOOST_TEST(found.evaluation_flops == flops(user, model::Pass::evaluation, (7 * 22 + 15) * 32));
+  BOOST_TEST(found.start_flops == flops(user, adapter::Pass::evaluation, (7 + 10 + 5) * 32));
+  BOOST_TEST(found.evaluation_flops == flops(user, adapter::Pass::evaluation, (7 * 22 + 15) * 32));
   BOOST_TEST(found.parameters == attention + 2 * expert + 2 * 2 * 16);
 }
 
 BOOST_AUTO_TEST_CASE(fewer_evaluations_where_fewer_are_asked_for) {
   config.run.evaluate_every = 3;  // after rounds 3, 6 and 7
-  const model::UserModel user = model_of("local");
-  BOOST_TEST(of("local").evaluation_flops == 3 * flops(user, model::Pass::evaluation, 22 * 32));
+  const adapter::UserModel user = model_of("local");
+  BOOST_TEST(of("local").evaluation_flops == 3 * flops(user, adapter::Pass::evaluation, 22 * 32));
   config.run.train_evaluation_tokens = 0;  // all 1000: 32 windows
-  BOOST_TEST(of("local").start_flops == flops(user, model::Pass::evaluation, (32 + 15) * 32));
+  BOOST_TEST(of("local").start_flops == flops(user, adapter::Pass::evaluation, (32 + 15) * 32));
 }
 
 BOOST_AUTO_TEST_CASE(bytes_follow_the_rule) {
@@ -118,8 +118,8 @@ BOOST_AUTO_TEST_CASE(users_without_others_send_nothing) {
 
 BOOST_AUTO_TEST_CASE(memory_has_the_largest_of_what_is_alive_at_a_time) {
   config.users[0].batch_sequences = 32;
-  const model::UserModel user = model_of("comigs-1g1s");
-  const model::Footprint step = model::footprint(architecture, user, {}, 32 * 32);
+  const adapter::UserModel user = model_of("comigs-1g1s");
+  const adapter::Footprint step = adapter::footprint(architecture, user, {}, 32 * 32);
   const PeakMemory memory = of("comigs-1g1s").memory;
   BOOST_TEST(memory.base == step.base);
   BOOST_TEST(memory.training == 16 * (attention + 2 * expert + 2 * 2 * 16));
@@ -128,27 +128,27 @@ BOOST_AUTO_TEST_CASE(memory_has_the_largest_of_what_is_alive_at_a_time) {
   // Micro-batches of one sequence need less than an evaluation of ten windows at a time.
   config.users[0].micro_batch_sequences = 1;
   BOOST_TEST(of("comigs-1g1s").memory.activations ==
-             model::evaluation_activations(architecture, user, {}, 10 * 32));
+             adapter::evaluation_activations(architecture, user, {}, 10 * 32));
   BOOST_TEST(of("comigs-1g1s").micro_batch_sequences == 1);
   // A budget holds for both.
   config.users[0].memory =
-      static_cast<double>(model::footprint(architecture, user, {}, 32).total()) / gib * 1.001;
+      static_cast<double>(adapter::footprint(architecture, user, {}, 32).total()) / gib * 1.001;
   const PeakMemory within = of("comigs-1g1s").memory;
   BOOST_TEST(static_cast<double>(within.total() - within.program) <= config.users[0].memory * gib);
 }
 
 BOOST_AUTO_TEST_CASE(a_gpu_has_what_its_recorded_steps_keep_and_an_evaluation) {
   config.users[0].batch_sequences = 32;
-  const model::UserModel user = model_of("comigs-1g1s");
-  const model::Footprint step = model::footprint(architecture, user, {}, 32 * 32);
+  const adapter::UserModel user = model_of("comigs-1g1s");
+  const adapter::Footprint step = adapter::footprint(architecture, user, {}, 32 * 32);
   const Cost cost = of("comigs-1g1s", 0, {.on_gpu = true});
   BOOST_TEST(cost.memory.activations ==
-             step.activations + model::evaluation_activations(architecture, user, {}, 10 * 32));
+             step.activations + adapter::evaluation_activations(architecture, user, {}, 10 * 32));
   // PCL runs a batch through every user's model.
-  const model::UserModel one = model_of("pcl");
+  const adapter::UserModel one = model_of("pcl");
   BOOST_TEST(of("pcl", 0, {.on_gpu = true}).memory.activations ==
-             model::footprint(architecture, one, {}, 32 * 32).activations +
-                 model::evaluation_activations(architecture, one, {}, 32 * 32));
+             adapter::footprint(architecture, one, {}, 32 * 32).activations +
+                 adapter::evaluation_activations(architecture, one, {}, 32 * 32));
   // On the host libraries, the base, texts, a copy for checkpoints, and on rank 0 all users' parameters.
   const std::int64_t all = 4 * 3 * (attention + 2 * expert + 2 * 2 * 16);
   const Cost other = of("comigs-1g1s", 1, {.on_gpu = true});

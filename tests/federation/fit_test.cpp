@@ -6,8 +6,8 @@
 
 #include <fstream>
 
+#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
-#include "comigs/model/footprint.hpp"
 #include "support/messages.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -57,13 +57,13 @@ BOOST_AUTO_TEST_CASE(what_fits_passes) {
 
 BOOST_AUTO_TEST_CASE(memory_makes_micro_batches_smaller) {
   const at::Device cpu(at::kCPU);
-  const model::UserModel user_model;
+  const adapter::UserModel user_model;
   config::User& user = config.users[1];
   user.batch_sequences = 12;
   const auto sequences = [&] { return micro_batch_sequences(config, 1, architecture, user_model, cpu); };
   const auto gib_of = [&](std::int64_t count) {
-    const model::Footprint taken =
-        model::footprint(architecture, user_model, {}, count * user.context_tokens);
+    const adapter::Footprint taken =
+        adapter::footprint(architecture, user_model, {}, count * user.context_tokens);
     return static_cast<double>(taken.total()) / (1 << 30);
   };
   BOOST_TEST(sequences() == 12);

@@ -59,12 +59,12 @@ BOOST_AUTO_TEST_CASE(names_are_unique_and_found) {
 
 BOOST_AUTO_TEST_CASE(rows_make_sense) {
   for (const Method& method : methods()) {
-    const bool routed = method.gate == model::Gate::top_k;
+    const bool routed = method.gate == adapter::Gate::top_k;
     BOOST_TEST((routed || method.router_training == train::RouterTraining::none),
                method.name << " trains routers that it does not have");
     BOOST_TEST((!routed || method.router_training != train::RouterTraining::none),
                method.name << " never trains its routers");
-    BOOST_TEST((method.gate != model::Gate::none || method.experts == 0), method.name);
+    BOOST_TEST((method.gate != adapter::Gate::none || method.experts == 0), method.name);
     BOOST_TEST((method.router_training != train::RouterTraining::joint ||
                 method.router_data == RouterData::training),
                method.name);
@@ -96,7 +96,7 @@ BOOST_AUTO_TEST_CASE(rows_are_those_of_the_paper) {
   BOOST_TEST(!find_method("local").attention_shared);
   BOOST_TEST((find_method("local").experts_shared == Sharing::none));
   BOOST_TEST((find_method("fedavg").experts_shared == Sharing::all));
-  BOOST_TEST((find_method("fedavg").gate == model::Gate::equal));
+  BOOST_TEST((find_method("fedavg").gate == adapter::Gate::equal));
 }
 
 BOOST_AUTO_TEST_CASE(a_mistyped_name_gets_a_suggestion_and_the_list) {
@@ -128,7 +128,7 @@ BOOST_AUTO_TEST_CASE(generalists_come_from_the_sharing) {
 BOOST_AUTO_TEST_CASE(settings_of_each_user_pass_through) {
   std::vector<config::User> users = users_with({4, 2, 1, 1});
   users[0].top_k = 3;
-  const std::vector<model::UserModel> models = user_models(find_method("comigs-1gxs"), users);
+  const std::vector<adapter::UserModel> models = user_models(find_method("comigs-1gxs"), users);
   BOOST_TEST_REQUIRE(models.size() == 4u);
   BOOST_TEST(models[0].experts == 4);
   BOOST_TEST(models[0].top_k == 3);
@@ -141,11 +141,11 @@ BOOST_AUTO_TEST_CASE(settings_of_each_user_pass_through) {
 }
 
 BOOST_AUTO_TEST_CASE(pretrained_trains_nothing_whatever_is_set) {
-  const std::vector<model::UserModel> models = user_models(find_method("pretrained"), users_with({2, 4}));
-  for (const model::UserModel& model : models) {
+  const std::vector<adapter::UserModel> models = user_models(find_method("pretrained"), users_with({2, 4}));
+  for (const adapter::UserModel& model : models) {
     BOOST_TEST(model.experts == 0);
     BOOST_TEST(model.generalists.empty());
-    BOOST_TEST((model.gate == model::Gate::none));
+    BOOST_TEST((model.gate == adapter::Gate::none));
     BOOST_TEST(!model.shared_attention);
   }
 }

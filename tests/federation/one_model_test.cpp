@@ -44,8 +44,8 @@ struct Union : TemporaryFolder {
     return texts;
   }
 
-  [[nodiscard]] model::Parameters drawn(const std::vector<model::UserModel>& users) const {
-    model::Parameters parameters(test::tiny_architecture(), users[0], at::kCPU);
+  [[nodiscard]] adapter::Parameters drawn(const std::vector<adapter::UserModel>& users) const {
+    adapter::Parameters parameters(test::tiny_architecture(), users[0], at::kCPU);
     parameters.initialise(4, world.rank());
     return parameters;
   }
@@ -59,7 +59,7 @@ BOOST_AUTO_TEST_CASE(ranks_together_are_one_process_with_the_sum_of_their_batche
   const config::Config config = small_config(world.size(), B);
   const auto users = user_models(method, config.users);
   const train::Texts texts{.experts = shards, .routers = shards};
-  model::Parameters parameters = drawn(users);
+  adapter::Parameters parameters = drawn(users);
   train::LocalTrainer trainer(*base, parameters, texts,
                               local_plan(method, config, static_cast<std::size_t>(world.rank())));
   const auto rule = all_make_aggregation({.world = world,
@@ -73,7 +73,7 @@ BOOST_AUTO_TEST_CASE(ranks_together_are_one_process_with_the_sum_of_their_batche
   BOOST_TEST(!rule->changes_parameters());
 
   config::Config alone = small_config(1, B * world.size());
-  model::Parameters whole = drawn(users);
+  adapter::Parameters whole = drawn(users);
   const at::Tensor start = test::copy_of(whole.values());
   train::LocalTrainer single(*base, whole, texts, local_plan(method, alone, 0));
 

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "support/random_parameters.hpp"
 #include "support/tiny_base.hpp"
 
 namespace comigs::federation {
@@ -25,11 +26,11 @@ struct Left {
 
   static std::int64_t tokens_of(int user) { return 100 * (user + 1); }
 
-  [[nodiscard]] std::vector<model::UserModel> models(const char* method) const {
+  [[nodiscard]] std::vector<adapter::UserModel> models(const char* method) const {
     return user_models(find_method(method),
                        std::vector<config::User>(static_cast<std::size_t>(users), {.lora_rank = 2}));
   }
-  static model::Parameters parameters_of(const model::UserModel& user_model, int user) {
+  static adapter::Parameters parameters_of(const adapter::UserModel& user_model, int user) {
     return test::random_parameters(test::tiny_architecture(), user_model,
                                    60 + static_cast<std::uint32_t>(user));
   }
@@ -37,8 +38,8 @@ struct Left {
   // Collective: checks one aggregation without user 0, who keeps what it has. `shares`: of all users.
   void all_check(const char* method, std::int64_t round, config::Averaging averaging,
                  const std::vector<double>& shares, bool is_a_mean) const {
-    const std::vector<model::UserModel> all = models(method);
-    model::Parameters parameters = parameters_of(all[0], static_cast<int>(own));
+    const std::vector<adapter::UserModel> all = models(method);
+    adapter::Parameters parameters = parameters_of(all[0], static_cast<int>(own));
     const at::Tensor before = copy_of(parameters.values());
     std::vector<std::int64_t> tokens;
     for (int user = 0; user < users; ++user) tokens.push_back(tokens_of(user));
@@ -68,8 +69,8 @@ struct Left {
     at::Tensor expected = at::zeros({parameters.lora().count}, at::kDouble);
     for (int user = 1; user < users; ++user)
       expected += shares[static_cast<std::size_t>(user)] *
-                  model::view(parameters_of(all[0], user).values(), parameters.lora()).to(at::kDouble);
-    BOOST_TEST(test::close(copy_of(model::view(parameters.values(), parameters.lora())), expected, 1e-6));
+                  adapter::view(parameters_of(all[0], user).values(), parameters.lora()).to(at::kDouble);
+    BOOST_TEST(test::close(copy_of(adapter::view(parameters.values(), parameters.lora())), expected, 1e-6));
   }
 
   // What `weight` gives the users who are left, as shares of their sum.
@@ -104,13 +105,13 @@ BOOST_AUTO_TEST_CASE(collaboration_is_among_them) {
 }
 
 BOOST_AUTO_TEST_CASE(padded_means_weigh_their_norms) {
-  const std::vector<model::UserModel> all = models("hetlora");
+  const std::vector<adapter::UserModel> all = models("hetlora");
   const std::size_t loras = parameters_of(all[0], 0).loras().size();
   std::vector<double> expected(static_cast<std::size_t>(users), 0.0);
   for (std::size_t l = 0; l < loras; ++l) {
     const auto of_lora = shares([&](int user) {
-      const model::Parameters parameters = parameters_of(all[0], user);
-      const model::Lora lora = parameters.loras()[l];
+      const adapter::Parameters parameters = parameters_of(all[0], user);
+      const adapter::Lora lora = parameters.loras()[l];
       return lora.B.detach().to(at::kDouble).mm(lora.A.detach().to(at::kDouble)).norm().item<double>();
     });
     for (std::size_t user = 0; user < expected.size(); ++user)

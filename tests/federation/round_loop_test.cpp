@@ -48,12 +48,12 @@ struct Run : TemporaryFolder {
   std::int64_t own = world.rank();
   config::Config config = small_config(world.size());
   const Method& method = find_method("comigs-1gxs");
-  std::vector<model::UserModel> users = user_models(method, config.users);
+  std::vector<adapter::UserModel> users = user_models(method, config.users);
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
   data::UserData shards = test::write_user(folder, "user", test::random_tokens(200, 37, 10 + world.rank()),
                                            test::random_tokens(60, 37, 20 + world.rank()),
                                            test::random_tokens(50, 37, 30 + world.rank()), 37);
-  model::Parameters parameters = drawn();
+  adapter::Parameters parameters = drawn();
   train::Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
   train::LocalPlan plan = local_plan(method, config, static_cast<std::size_t>(own));
   train::LocalTrainer trainer{*base, parameters, texts, plan};
@@ -79,19 +79,19 @@ struct Run : TemporaryFolder {
     return progress.record;
   }
 
-  [[nodiscard]] model::Parameters drawn() const {
-    model::Parameters fresh(test::tiny_architecture(), users[static_cast<std::size_t>(own)], at::kCPU);
+  [[nodiscard]] adapter::Parameters drawn() const {
+    adapter::Parameters fresh(test::tiny_architecture(), users[static_cast<std::size_t>(own)], at::kCPU);
     fresh.initialise(1, own);
     return fresh;
   }
 
-  [[nodiscard]] model::Slice shared() const {
+  [[nodiscard]] adapter::Slice shared() const {
     return {0, parameters.expert(0).offset + parameters.expert(0).count};
   }
 
   // Collective.
   [[nodiscard]] bool all_same_shared_bits() const {
-    const at::Tensor part = model::view(parameters.values(), shared());
+    const at::Tensor part = adapter::view(parameters.values(), shared());
     const auto blocks =
         world.all_gather_to_first({part.data_ptr<float>(), static_cast<std::size_t>(part.numel())});
     std::int64_t different = 0;
@@ -122,16 +122,16 @@ BOOST_AUTO_TEST_CASE(round_zero_evaluates_and_trains_nothing) {
 
 BOOST_AUTO_TEST_CASE(generalists_are_alike_after_a_round_and_specialists_are_not_touched_by_it) {
   // The same local training without aggregation says what a user's own part must be.
-  model::Parameters alone = drawn();
+  adapter::Parameters alone = drawn();
   train::LocalTrainer lonely(*base, alone, texts, plan);
   (void)lonely.train_round(1);
   const UserRound record = all_round(1);
   BOOST_TEST(all_same_shared_bits());
-  const model::Slice rest{shared().count, parameters.values().numel() - shared().count};
-  BOOST_TEST(test::same_bits(test::copy_of(model::view(parameters.values(), rest)),
-                             test::copy_of(model::view(alone.values(), rest))));
-  BOOST_TEST(!test::same_bits(test::copy_of(model::view(parameters.values(), shared())),
-                              test::copy_of(model::view(alone.values(), shared()))));
+  const adapter::Slice rest{shared().count, parameters.values().numel() - shared().count};
+  BOOST_TEST(test::same_bits(test::copy_of(adapter::view(parameters.values(), rest)),
+                             test::copy_of(adapter::view(alone.values(), rest))));
+  BOOST_TEST(!test::same_bits(test::copy_of(adapter::view(parameters.values(), shared())),
+                              test::copy_of(adapter::view(alone.values(), shared()))));
   BOOST_TEST(record.communication_bytes == 4 * shared().count);
   BOOST_TEST(record.round == 1);
 }

@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comigs/adapter/lora_hooks.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/rank_rules.hpp"
 #include "comigs/federation/shared_means.hpp"
 #include "comigs/model/cross_entropy.hpp"
+#include "support/random_parameters.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
 
@@ -31,7 +33,7 @@ struct Rules {
     return std::vector<std::int64_t>{4, 2, 3, 1}[static_cast<std::size_t>(user)];
   }
   static double gamma_of(std::int64_t user) { return 16.0 / std::sqrt(static_cast<double>(rank_of(user))); }
-  static std::vector<model::Lora> loras_of(std::int64_t user) {
+  static std::vector<adapter::Lora> loras_of(std::int64_t user) {
     const auto number = static_cast<std::uint32_t>(10 * user);
     return {
         {.A = test::normal({rank_of(user), in}, number), .B = test::normal({out, rank_of(user)}, number + 1)},
@@ -39,27 +41,27 @@ struct Rules {
          .B = test::normal({out, rank_of(user)}, number + 3)}};
   }
   // B A in float64.
-  static at::Tensor product(const model::Lora& lora) {
+  static at::Tensor product(const adapter::Lora& lora) {
     return lora.B.detach().to(at::kDouble).mm(lora.A.detach().to(at::kDouble));
   }
 };
 
 // Users of a whole model, with the ranks of LoRA above.
 struct WholeModels : Rules {
-  std::vector<model::UserModel> models;
+  std::vector<adapter::UserModel> models;
 
   WholeModels() {
     for (int user = 0; user < users; ++user)
-      models.push_back({.experts = 1, .lora_rank = rank_of(user), .gate = model::Gate::equal});
+      models.push_back({.experts = 1, .lora_rank = rank_of(user), .gate = adapter::Gate::equal});
   }
 
-  [[nodiscard]] model::Parameters parameters_of(std::int64_t user) const {
+  [[nodiscard]] adapter::Parameters parameters_of(std::int64_t user) const {
     return test::random_parameters(test::tiny_architecture(), models[static_cast<std::size_t>(user)],
                                    40 + static_cast<std::uint32_t>(user));
   }
 
   // Collective.
-  [[nodiscard]] std::unique_ptr<Aggregation> all_make(const char* method, model::Parameters& parameters,
+  [[nodiscard]] std::unique_ptr<Aggregation> all_make(const char* method, adapter::Parameters& parameters,
                                                       std::vector<std::int64_t> tokens = {}) const {
     return all_make_aggregation({.world = world,
                                  .method = find_method(method),
@@ -81,7 +83,7 @@ at::Tensor padded_rows(const at::Tensor& rows, std::int64_t largest) {
 BOOST_FIXTURE_TEST_SUITE(rules, Rules)
 
 BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
-  std::vector<model::Lora> loras = loras_of(own);
+  std::vector<adapter::Lora> loras = loras_of(own);
   comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
   const std::vector<double> weights = all_pad_and_average(world, summation, loras, 4, rank_of(own), padded);
@@ -104,8 +106,8 @@ BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
 }
 
 BOOST_AUTO_TEST_CASE(hetlora_weighs_alike_what_is_zero_everywhere) {
-  std::vector<model::Lora> loras = loras_of(own);
-  for (model::Lora& lora : loras) lora.B.zero_();
+  std::vector<adapter::Lora> loras = loras_of(own);
+  for (adapter::Lora& lora : loras) lora.B.zero_();
   comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
   for (const double weight : all_pad_and_average(world, summation, loras, 4, rank_of(own), padded))
@@ -113,12 +115,12 @@ BOOST_AUTO_TEST_CASE(hetlora_weighs_alike_what_is_zero_everywhere) {
 }
 
 BOOST_AUTO_TEST_CASE(hetlora_hands_back_no_more_ranks_than_are_in_use) {
-  std::vector<model::Lora> loras = loras_of(own);
+  std::vector<adapter::Lora> loras = loras_of(own);
   const std::int64_t keep = std::max<std::int64_t>(1, rank_of(own) - 1);
   comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
   (void)all_pad_and_average(world, summation, loras, 4, keep, padded);
-  for (const model::Lora& lora : loras) {
+  for (const adapter::Lora& lora : loras) {
     const std::int64_t unused = rank_of(own) - keep;
     BOOST_TEST(lora.A.narrow(0, keep, unused).abs().sum().item<float>() == 0.0f);
     BOOST_TEST(lora.B.narrow(1, keep, unused).abs().sum().item<float>() == 0.0f);
@@ -127,7 +129,7 @@ BOOST_AUTO_TEST_CASE(hetlora_hands_back_no_more_ranks_than_are_in_use) {
 }
 
 BOOST_AUTO_TEST_CASE(flexlora_gives_the_best_approximation_of_each_rank) {
-  std::vector<model::Lora> loras = loras_of(own);
+  std::vector<adapter::Lora> loras = loras_of(own);
   std::vector<double> weights;
   for (int user = 0; user < users; ++user) weights.push_back(0.5 / users + (user == 0 ? 0.5 : 0.0));
   (void)all_decompose(world, loras, gamma_of(own), weights);
@@ -146,7 +148,7 @@ BOOST_AUTO_TEST_CASE(flexlora_gives_the_best_approximation_of_each_rank) {
 }
 
 BOOST_FIXTURE_TEST_CASE(flexlora_weighs_users_by_their_training_tokens, WholeModels) {
-  model::Parameters parameters = parameters_of(own);
+  adapter::Parameters parameters = parameters_of(own);
   std::vector<std::int64_t> tokens;
   double sum = 0.0;
   for (int user = 0; user < users; ++user)
@@ -168,7 +170,7 @@ BOOST_FIXTURE_TEST_CASE(flexlora_weighs_users_by_their_training_tokens, WholeMod
 }
 
 BOOST_FIXTURE_TEST_CASE(hetlora_reports_the_mean_share_over_all_loras, WholeModels) {
-  model::Parameters parameters = parameters_of(own);
+  adapter::Parameters parameters = parameters_of(own);
   const std::size_t loras = parameters.loras().size();
   std::vector<double> expected(static_cast<std::size_t>(users), 0.0);
   for (std::size_t l = 0; l < loras; ++l) {
@@ -185,8 +187,8 @@ BOOST_FIXTURE_TEST_CASE(hetlora_reports_the_mean_share_over_all_loras, WholeMode
 }
 
 BOOST_AUTO_TEST_CASE(flexlora_users_of_equal_rank_end_with_equal_bits) {
-  std::vector<model::Lora> loras = loras_of(own);
-  for (model::Lora& lora : loras) {
+  std::vector<adapter::Lora> loras = loras_of(own);
+  for (adapter::Lora& lora : loras) {
     lora.A = lora.A.narrow(0, 0, 1).clone();
     lora.B = lora.B.narrow(1, 0, 1).clone();
   }
@@ -219,9 +221,9 @@ BOOST_AUTO_TEST_CASE(mixing_is_a_product_with_the_collaboration_matrix) {
 }
 
 BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_second_round) {
-  const std::vector<model::UserModel> models(static_cast<std::size_t>(users),
-                                             {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal});
-  model::Parameters parameters(test::tiny_architecture(), models[0], at::kCPU);
+  const std::vector<adapter::UserModel> models(static_cast<std::size_t>(users),
+                                               {.experts = 2, .lora_rank = 2, .gate = adapter::Gate::equal});
+  adapter::Parameters parameters(test::tiny_architecture(), models[0], at::kCPU);
   parameters.initialise(1, 0);
   std::vector<std::int64_t> judged;
   // Everyone finds user 0's model (the first that it is shown) the best by a perplexity of exactly 1.
@@ -260,18 +262,19 @@ BOOST_AUTO_TEST_CASE(others_are_judged_by_the_loss_of_their_values_on_own_valida
   // Three sequences in parts of two and one.
   config.users.assign(static_cast<std::size_t>(users),
                       {.batch_sequences = 3, .micro_batch_sequences = 2, .context_tokens = 6});
-  const model::UserModel model{.experts = 2, .lora_rank = 2, .gate = model::Gate::equal};
-  const model::Parameters own_model = test::random_parameters(test::tiny_architecture(), model, 1);
+  const adapter::UserModel model{.experts = 2, .lora_rank = 2, .gate = adapter::Gate::equal};
+  const adapter::Parameters own_model = test::random_parameters(test::tiny_architecture(), model, 1);
   const auto judge = validation_loss(config, *base, own_model, validation, static_cast<std::size_t>(own));
   for (const std::uint32_t number : {2u, 3u}) {
-    const model::Parameters other = test::random_parameters(test::tiny_architecture(), model, number);
+    const adapter::Parameters other = test::random_parameters(test::tiny_architecture(), model, number);
     // 20 batches by hand, from the definition of a stream's key.
     double sum = 0.0;
     for (std::uint32_t b = 0; b < 20; ++b) {
       const data::Batch batch = data::sample_batch(
           {&validation, 1}, 3, 6, {9, static_cast<std::uint32_t>(own), Stream::collaboration_batch, 5, b});
       const at::NoGradGuard none;
-      const at::Tensor hidden = base->forward(at::tensor(batch.tokens, at::kLong).view({3, 6}), other).hidden;
+      const at::Tensor hidden =
+          adapter::forward(*base, at::tensor(batch.tokens, at::kLong).view({3, 6}), other).hidden;
       sum += model::cross_entropy(hidden, base->head(), at::tensor(batch.targets, at::kLong)).item<double>();
     }
     BOOST_TEST(judge(other.values(), 5) == sum / 20, boost::test_tools::tolerance(1e-6));
@@ -279,11 +282,11 @@ BOOST_AUTO_TEST_CASE(others_are_judged_by_the_loss_of_their_values_on_own_valida
 }
 
 BOOST_FIXTURE_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk, WholeModels) {
-  model::Parameters parameters =
+  adapter::Parameters parameters =
       test::random_parameters(test::tiny_architecture(), models[static_cast<std::size_t>(own)], 40);
   const std::unique_ptr<Aggregation> rule = all_make("hetlora", parameters);
   const auto scale_last_rank = [&](double factor) {
-    for (const model::Lora& lora : parameters.loras())
+    for (const adapter::Lora& lora : parameters.loras())
       lora.A.detach().narrow(0, parameters.rank_in_use() - 1, 1).mul_(factor);
   };
   scale_last_rank(2.0);

@@ -14,19 +14,19 @@ using Holders = std::vector<std::int64_t>;
 
 model::Architecture architecture() { return model::gpt2_architecture(2, 8, 2, 10, 8); }
 
-std::vector<model::UserModel> users_of(const char* method, const std::vector<std::int64_t>& experts) {
+std::vector<adapter::UserModel> users_of(const char* method, const std::vector<std::int64_t>& experts) {
   std::vector<config::User> users;
   for (const std::int64_t number : experts) users.push_back({.experts = number, .lora_rank = 2});
   return user_models(find_method(method), users);
 }
 
 struct Share {
-  model::Parameters parameters;
+  adapter::Parameters parameters;
   std::vector<SharedSlice> slices;
 };
 
-Share share_of(const std::vector<model::UserModel>& users, std::int64_t user) {
-  model::Parameters parameters(architecture(), users[static_cast<std::size_t>(user)], at::kCPU);
+Share share_of(const std::vector<adapter::UserModel>& users, std::int64_t user) {
+  adapter::Parameters parameters(architecture(), users[static_cast<std::size_t>(user)], at::kCPU);
   std::vector<SharedSlice> slices = shared_slices(users, user, parameters);
   return {std::move(parameters), std::move(slices)};
 }
@@ -86,7 +86,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_shared_alone_or_without_parameters) {
 BOOST_AUTO_TEST_CASE(neighbours_with_other_holders_stay_apart) {
   // Attention of one's own, generalists shared: the slice begins behind the attention.
   auto users = users_of("fedavg", {2, 2});
-  for (model::UserModel& user : users) user.shared_attention = false;
+  for (adapter::UserModel& user : users) user.shared_attention = false;
   const Share share = share_of(users, 0);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);
   check(share.slices[0], share.parameters.attention().count, share.parameters.experts().count, {0, 1});

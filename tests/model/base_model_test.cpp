@@ -29,13 +29,13 @@ using Json = nlohmann::json;
 struct BaseFolder : TemporaryFolder {
   Architecture architecture = test::tiny_architecture();
   test::Weights weights = test::random_weights(architecture);
-  Parameters nothing{architecture, {.experts = 0, .gate = Gate::none}, at::kCPU};
   at::Tensor tokens = at::arange(24, at::kLong).mul(5).remainder(37).view({2, 12});
 
   void write() const { test::write_base(folder, architecture, weights); }
 
   [[nodiscard]] at::Tensor hidden(const BaseModel& base) const {
-    return base.forward(tokens, nothing).hidden;
+    Hooks bare;
+    return forward(base, tokens, bare);
   }
 
   [[nodiscard]] std::string load_refusal() const {
@@ -276,7 +276,8 @@ BOOST_AUTO_TEST_CASE(truncated_file) {
 BOOST_AUTO_TEST_CASE(context_longer_than_the_position_table) {
   const std::unique_ptr<BaseModel> base = test::tiny_base(architecture);
   const std::string message = test::message_of<DataError>([&] {
-    (void)base->forward(at::zeros({1, 25}, at::kLong), nothing);
+    Hooks bare;
+    (void)forward(*base, at::zeros({1, 25}, at::kLong), bare);
   });
   check_contains(message, {"25 tokens", "24 positions"});
 }

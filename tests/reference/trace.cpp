@@ -15,6 +15,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "comigs/adapter/lora_hooks.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/manifest.hpp"
@@ -35,9 +36,9 @@ void write_logits(const Arguments& arguments) {
   void* data = const_cast<std::byte*>(view.data());  // LibTorch has no tensors of const
   const at::Tensor tokens = at::from_blob(data, view.shape, at::kLong).clone();
   const auto base = model::load_base_model(arguments.at(0), federation::stored_type(precision), at::kCPU);
-  const model::Parameters none(base->architecture(), {.experts = 0, .gate = model::Gate::none}, at::kCPU);
+  const adapter::Parameters none(base->architecture(), {.experts = 0, .gate = adapter::Gate::none}, at::kCPU);
   const at::NoGradGuard no_gradients;
-  const at::Tensor hidden = base->forward(tokens, none).hidden;
+  const at::Tensor hidden = adapter::forward(*base, tokens, none).hidden;
   const at::Tensor logits = hidden.mm(base->head().to(hidden.scalar_type()).t());
   write_outputs(arguments.at(2), {{"logits", logits.to(at::kFloat).contiguous()}}, {});
 }
@@ -47,7 +48,7 @@ struct Recording {
   std::vector<at::Tensor> values, gradients, losses, tokens, targets;
   std::vector<std::int64_t> phases;
 
-  void add(const model::Parameters& parameters, train::Phase phase, const data::Batch& batch,
+  void add(const adapter::Parameters& parameters, train::Phase phase, const data::Batch& batch,
            const train::StepLosses& step) {
     values.push_back(parameters.values().clone());
     gradients.push_back(parameters.gradients().clone());
@@ -64,7 +65,7 @@ void write_steps(const Arguments& arguments) {
       read_job(std::stol(arguments.at(1)), user, Arguments(arguments.begin() + 5, arguments.end()), at::kCPU,
                arguments.at(4) == "bf16" ? at::kBFloat16 : at::kFloat);
   model::set_up_host(1);
-  model::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
+  adapter::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
   perturb(parameters.values(), std::stof(arguments.at(3)));
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);

@@ -69,14 +69,4 @@ inline void write_base(const std::filesystem::path& folder, const model::Archite
   write_weights(folder, weights);
 }
 
-/// Parameters that are drawn, B and all, so that every term of the model differs from zero.
-inline model::Parameters random_parameters(const model::Architecture& architecture,
-                                           const model::UserModel& user_model, std::uint32_t number,
-                                           double deviation = 0.2) {
-  model::Parameters parameters(architecture, user_model, at::kCPU);
-  at::Tensor values = parameters.values();
-  values.copy_(normal({values.numel()}, number, deviation));
-  return parameters;
-}
-
 }  // namespace comigs::test

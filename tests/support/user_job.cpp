@@ -43,18 +43,18 @@ float value_or_nan(const at::Tensor& loss) {
   return loss.defined() ? loss.item<float>() : std::numeric_limits<float>::quiet_NaN();
 }
 
-Metadata layout(const model::Architecture& architecture, const model::Parameters& parameters) {
+Metadata layout(const model::Architecture& architecture, const adapter::Parameters& parameters) {
   Metadata places;
   const auto add = [&](const std::string& name, const at::Tensor& leaf) {
     if (leaf.defined())
       places[name] = fmt::format("{} {} {}", leaf.storage_offset(), leaf.size(0), leaf.size(1));
   };
-  const auto add_lora = [&](const std::string& name, const model::Lora& lora) {
+  const auto add_lora = [&](const std::string& name, const adapter::Lora& lora) {
     add(name + ".A", lora.A);
     add(name + ".B", lora.B);
   };
   for (std::size_t l = 0; l < parameters.layers().size(); ++l) {
-    const model::LayerParameters& layer = parameters.layers()[l];
+    const adapter::LayerParameters& layer = parameters.layers()[l];
     for (std::size_t site = 0; site < layer.attention.size(); ++site)
       add_lora(fmt::format("{}.{}", l, architecture.attention[site].name), layer.attention[site]);
     for (std::size_t e = 0; e < layer.experts.size(); ++e) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/io/safetensors.hpp"
 #include "comigs/model/base_model.hpp"
@@ -21,7 +22,7 @@ namespace comigs::test {
 
 struct Job {
   config::Config config;
-  model::UserModel user_model;
+  adapter::UserModel user_model;
   train::Texts texts;
   std::unique_ptr<model::BaseModel> base;
   train::LocalPlan plan;
@@ -45,7 +46,7 @@ void perturb(const at::Tensor& values, float deviation);
 using Metadata = io::SafetensorsFile::Metadata;
 
 /// Where each parameter lies in the block, read off the tensors that the model uses: "offset rows columns".
-[[nodiscard]] Metadata layout(const model::Architecture& architecture, const model::Parameters& parameters);
+[[nodiscard]] Metadata layout(const model::Architecture& architecture, const adapter::Parameters& parameters);
 
 /// Contiguous tensors of float32 or int64, to be written as one file.
 using Outputs = std::map<std::string, at::Tensor>;

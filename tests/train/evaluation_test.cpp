@@ -1,5 +1,6 @@
 // Evaluation of a whole split against a loop that predicts one token at a time from the tokens before it.
 #include "comigs/train/evaluation.hpp"
+#include "comigs/adapter/lora_hooks.hpp"
 
 #include <ATen/ATen.h>
 
@@ -7,6 +8,7 @@
 
 #include <cmath>
 
+#include "support/random_parameters.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
 
@@ -19,7 +21,7 @@ namespace tt = boost::test_tools;
 
 struct Split : TemporaryFolder {
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
-  model::Parameters parameters =
+  adapter::Parameters parameters =
       test::random_parameters(test::tiny_architecture(), {.experts = 3, .lora_rank = 2, .top_k = 2}, 1);
   test::Tokens tokens;
 
@@ -36,7 +38,7 @@ struct Split : TemporaryFolder {
       const std::int64_t begin = (target - 1) / T * T;
       std::vector<std::int64_t> before(tokens.begin() + begin, tokens.begin() + target);
       const at::Tensor input = at::from_blob(before.data(), {1, target - begin}, at::kLong);
-      const at::Tensor last = base->forward(input, parameters).hidden[target - begin - 1];
+      const at::Tensor last = adapter::forward(*base, input, parameters).hidden[target - begin - 1];
       const at::Tensor logits = base->head().mv(last).to(at::kDouble);
       sum.loss_sum -= logits.log_softmax(0)[tokens[static_cast<std::size_t>(target)]].item<double>();
       ++sum.tokens;
@@ -109,7 +111,7 @@ BOOST_AUTO_TEST_CASE(routing_is_averaged_over_predicted_tokens) {
   for (std::int64_t begin = 0; begin < 20; begin += T) {
     const std::int64_t count = std::min<std::int64_t>(T, 20 - begin);
     const at::Tensor input = at::from_blob(tokens.data() + begin, {1, count}, at::kLong);
-    const std::vector<model::LayerRouting> routing = base->forward(input, parameters).routing;
+    const std::vector<adapter::LayerRouting> routing = adapter::forward(*base, input, parameters).routing;
     for (std::int64_t layer = 0; layer < 2; ++layer) {
       const at::Tensor gate = routing[static_cast<std::size_t>(layer)].gate.to(at::kDouble);
       score[layer] += gate.sum(0) / 20.0;
@@ -137,7 +139,7 @@ BOOST_AUTO_TEST_CASE(routing_of_a_single_choice) {
   const SplitReport report = run(shard(T + 1), 1);
   const at::NoGradGuard no_gradients;
   const at::Tensor input = at::from_blob(tokens.data(), {1, T}, at::kLong);
-  const std::vector<model::LayerRouting> routing = base->forward(input, parameters).routing;
+  const std::vector<adapter::LayerRouting> routing = adapter::forward(*base, input, parameters).routing;
   for (std::size_t layer = 0; layer < 2; ++layer) {
     const at::Tensor p = routing[layer].distribution.to(at::kDouble);
     const at::Tensor score = (p * p.eq(std::get<0>(p.max(-1, true)))).mean(0);
@@ -151,7 +153,7 @@ BOOST_AUTO_TEST_CASE(routing_of_a_single_choice) {
 
 BOOST_AUTO_TEST_CASE(unrouted_models_have_no_routing) {
   parameters = test::random_parameters(test::tiny_architecture(),
-                                       {.experts = 2, .lora_rank = 2, .gate = model::Gate::equal}, 2);
+                                       {.experts = 2, .lora_rank = 2, .gate = adapter::Gate::equal}, 2);
   const SplitReport report = run(shard(30), 2);
   BOOST_TEST(report.routing.score.empty());
   BOOST_TEST(report.routing.load.empty());

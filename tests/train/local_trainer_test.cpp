@@ -19,13 +19,13 @@ using test::same_bits;
 
 // The slope of the first step's gradients of one part of the block along a direction, by two evaluations of
 // its own loss.
-double slope(const TrainerSetup& setup, const model::Slice& slice, const at::Tensor& direction,
+double slope(const TrainerSetup& setup, const adapter::Slice& slice, const at::Tensor& direction,
              std::size_t step) {
   double losses[2] = {};
   constexpr double reach = 0.02;
   for (const int side : {0, 1}) {
-    model::Parameters moved = setup.warm();
-    model::view(moved.values(), slice).add_(direction * (side == 0 ? reach : -reach));
+    adapter::Parameters moved = setup.warm();
+    adapter::view(moved.values(), slice).add_(direction * (side == 0 ? reach : -reach));
     const Seen seen = setup.train(moved, 1).at(step);
     losses[side] =
         seen.language_model + setup.plan.method.load_balancing_weight * seen.load_balancing.value_or(0.0);
@@ -38,17 +38,17 @@ double slope(const TrainerSetup& setup, const model::Slice& slice, const at::Ten
 BOOST_FIXTURE_TEST_SUITE(local_trainer, TrainerSetup)
 
 BOOST_AUTO_TEST_CASE(same_plan_gives_the_same_bits) {
-  model::Parameters first = fresh(), second = fresh();
+  adapter::Parameters first = fresh(), second = fresh();
   (void)train(first, 3);
   (void)train(second, 3);
   BOOST_TEST(same_bits(first.values(), second.values()));
 }
 
 BOOST_AUTO_TEST_CASE(seed_and_user_choose_the_batches) {
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   plan.user_index = 1;
-  model::Parameters other = warm();
+  adapter::Parameters other = warm();
   const std::vector<Seen> other_user = train(other, 1);
   plan.user_index = 0;
   plan.seed = 6;
@@ -66,7 +66,7 @@ BOOST_AUTO_TEST_CASE(training_lowers_the_loss) {
   plan.rounds = 1;
   plan.user.expert_learning_rate = 0.03;
   plan.router_training = RouterTraining::none;
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   const std::vector<Seen> steps = train(parameters, 1);
   const auto mean = [&](std::size_t begin) {
     double sum = 0.0;
@@ -78,11 +78,11 @@ BOOST_AUTO_TEST_CASE(training_lowers_the_loss) {
 
 BOOST_AUTO_TEST_CASE(micro_batches_give_the_gradients_of_the_whole) {
   plan.method.load_balancing = config::LoadBalancing::none;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const std::vector<Seen> whole = train(parameters, 1);
   for (const std::int64_t size : {1, 2, 3, 4, 100}) {
     plan.user.micro_batch_sequences = size;
-    model::Parameters again = warm();
+    adapter::Parameters again = warm();
     const std::vector<Seen> parts = train(again, 1);
     BOOST_TEST_REQUIRE(parts.size() == whole.size());
     BOOST_TEST(parts[0].language_model == whole[0].language_model, boost::test_tools::tolerance(1e-5));
@@ -97,7 +97,7 @@ BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   plan.method.router_every = 1;
   plan.user.expert_learning_rate = 0.0;
   plan.optimiser.weight_decay = 0.0;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   for (const auto& [slice, step] :
        {std::pair{parameters.lora(), std::size_t{0}}, std::pair{parameters.routers(), std::size_t{1}}}) {
@@ -113,21 +113,21 @@ BOOST_AUTO_TEST_CASE(the_text_alone_moves_a_router_that_chooses_one) {
   plan.method.load_balancing = config::LoadBalancing::none;
   plan.method.router_every = 1;
   plan.optimiser.weight_decay = 0.0;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const at::Tensor before = part(parameters.values(), parameters.routers());
   (void)train(parameters, 1);
   BOOST_TEST(!test::same_bits(part(parameters.values(), parameters.routers()), before));
 }
 
 BOOST_AUTO_TEST_CASE(load_balancing_of_two_of_two_is_half_and_moves_nothing) {
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const std::vector<Seen> balanced = train(parameters, 1);
   for (const Seen& step : balanced) {
     BOOST_TEST_REQUIRE(step.load_balancing.has_value());
     BOOST_TEST(*step.load_balancing == 0.5, boost::test_tools::tolerance(1e-5));
   }
   plan.method.load_balancing = config::LoadBalancing::none;
-  model::Parameters other = warm();
+  adapter::Parameters other = warm();
   const std::vector<Seen> unbalanced = train(other, 1);
   BOOST_TEST(!unbalanced.front().load_balancing.has_value());
   BOOST_TEST(close(balanced[0].gradients, unbalanced[0].gradients, 1e-5));
@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(kinds_of_load_balancing_differ_from_three_experts_on) {
   user_model.experts = 3;
   const auto first_loss = [&](config::LoadBalancing kind) {
     plan.method.load_balancing = kind;
-    model::Parameters parameters = warm();
+    adapter::Parameters parameters = warm();
     return train(parameters, 1).front().load_balancing;
   };
   const auto uniform = first_loss(config::LoadBalancing::uniform),
@@ -152,7 +152,7 @@ BOOST_AUTO_TEST_CASE(kinds_of_load_balancing_differ_from_three_experts_on) {
 BOOST_AUTO_TEST_CASE(what_is_not_finite_stops_the_run) {
   for (const float rubbish :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    model::Parameters parameters = warm();
+    adapter::Parameters parameters = warm();
     parameters.layers()[1].experts[0].up.B.detach()[3][1] = rubbish;
     const std::string message = test::message_of<NumericError>([&] { (void)train(parameters, 1); });
     test::check_contains(message, {"round 1", "not finite", "learning_rate"});
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_finite_stops_the_run) {
   plan.user.router_learning_rate = std::numeric_limits<double>::infinity();
   plan.method.router_every = 4;
   plan.method.router_steps = 1;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   (void)test::message_of<NumericError>([&] { (void)train(parameters, 1); });
 }
 

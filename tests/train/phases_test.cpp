@@ -3,8 +3,9 @@
 
 #include <cmath>
 
+#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/losses.hpp"
 #include "comigs/model/cross_entropy.hpp"
-#include "comigs/model/losses.hpp"
 #include "support/tensors.hpp"
 #include "trainer_setup.hpp"
 
@@ -23,16 +24,17 @@ std::string sequence_of(const std::vector<Seen>& steps) {
 
 // A step's gradients must be what one backward pass through its batch gives parameters that never had a
 // gradient: nothing may be left over from the step before, of either phase.
-void check_fresh_gradients(const TrainerSetup& setup, const Seen& step, const model::Slice& slice) {
-  const model::Parameters alone = setup.warm();
+void check_fresh_gradients(const TrainerSetup& setup, const Seen& step, const adapter::Slice& slice) {
+  const adapter::Parameters alone = setup.warm();
   at::Tensor values = alone.values();
   values.copy_(step.values);
   const at::Tensor tokens =
       at::tensor(step.batch.tokens, at::kLong).view({step.batch.sequences, step.batch.context});
-  const model::Forward forward = setup.base->forward(tokens, alone);
+  const adapter::Forward forward = adapter::forward(*setup.base, tokens, alone);
   const at::Tensor loss =
       model::cross_entropy(forward.hidden, setup.base->head(), at::tensor(step.batch.targets, at::kLong));
-  const at::Tensor balance = model::load_balancing_loss(forward.routing, model::BalancingWeights::generalist);
+  const at::Tensor balance =
+      adapter::load_balancing_loss(forward.routing, adapter::BalancingWeights::generalist);
   (loss + setup.plan.method.load_balancing_weight * balance).backward();
   BOOST_TEST(test::close(part(step.gradients, slice), part(alone.gradients(), slice), 1e-6));
   BOOST_TEST(std::abs(step.language_model - loss.item<double>()) < 1e-6);
@@ -43,7 +45,7 @@ void check_fresh_gradients(const TrainerSetup& setup, const Seen& step, const mo
 BOOST_FIXTURE_TEST_SUITE(phases, TrainerSetup)
 
 BOOST_AUTO_TEST_CASE(routers_are_due_every_tau_iterations_of_the_run) {
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   BOOST_TEST(sequence_of(train(parameters, 2)) == "eerrreerrreerrreerrr");
   // Not a divisor of the local steps: due after iterations 3, 6, 9 and 12 of three rounds of four.
   plan.method.router_every = 3;
@@ -58,7 +60,7 @@ BOOST_AUTO_TEST_CASE(routers_are_due_every_tau_iterations_of_the_run) {
 
 BOOST_AUTO_TEST_CASE(steps_are_announced_as_they_come) {
   plan.method.router_every = 3;
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   LocalTrainer trainer(*base, parameters, texts, plan);
   std::int64_t steps = 0;
   trainer.observe([&](Phase, const data::Batch&, const StepLosses&) { ++steps; });
@@ -70,7 +72,7 @@ BOOST_AUTO_TEST_CASE(steps_are_announced_as_they_come) {
 }
 
 BOOST_AUTO_TEST_CASE(experts_see_training_data_and_routers_validation_data) {
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   for (const Seen& step : train(parameters, 2)) {
     BOOST_TEST(step.batch.sequences == 4);
     BOOST_TEST(step.batch.context == 6);
@@ -84,7 +86,7 @@ BOOST_AUTO_TEST_CASE(experts_see_training_data_and_routers_validation_data) {
 
 BOOST_AUTO_TEST_CASE(no_two_steps_see_the_same_batch) {
   texts.routers = {shards.train};
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   const std::vector<Seen> steps = train(parameters, 3);
   for (std::size_t i = 0; i < steps.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
@@ -92,10 +94,10 @@ BOOST_AUTO_TEST_CASE(no_two_steps_see_the_same_batch) {
 }
 
 BOOST_AUTO_TEST_CASE(a_phase_leaves_the_other_s_gradients_and_values_alone) {
-  model::Parameters parameters = warm();
-  const model::Slice lora = parameters.lora(), routers = parameters.routers();
+  adapter::Parameters parameters = warm();
+  const adapter::Slice lora = parameters.lora(), routers = parameters.routers();
   // Rubbish in the routers' gradients must neither be used nor cleared by expert steps.
-  model::view(parameters.gradients(), routers).fill_(7.0);
+  adapter::view(parameters.gradients(), routers).fill_(7.0);
   const std::vector<Seen> steps = train(parameters, 2);
   std::vector<Seen> all = steps;
   all.push_back({.phase = Phase::experts,
@@ -105,7 +107,7 @@ BOOST_AUTO_TEST_CASE(a_phase_leaves_the_other_s_gradients_and_values_alone) {
                  .gradients = parameters.gradients()});
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const bool experts = steps[i].phase == Phase::experts;
-    const model::Slice own = experts ? lora : routers, other = experts ? routers : lora;
+    const adapter::Slice own = experts ? lora : routers, other = experts ? routers : lora;
     const at::Tensor gradients_before =
         i == 0 ? at::full({routers.count}, 7.0f) : part(steps[i - 1].gradients, other);
     BOOST_TEST(same_bits(part(steps[i].gradients, other), gradients_before), "step " << i);
@@ -117,12 +119,12 @@ BOOST_AUTO_TEST_CASE(a_phase_leaves_the_other_s_gradients_and_values_alone) {
 
 BOOST_AUTO_TEST_CASE(gradients_of_a_step_are_its_own_alone) {
   user_model.experts = 3;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   for (const Seen& step : train(parameters, 2))
     check_fresh_gradients(*this, step,
                           step.phase == Phase::experts ? parameters.lora() : parameters.routers());
   plan.router_training = RouterTraining::joint;
-  model::Parameters joint = warm();
+  adapter::Parameters joint = warm();
   for (const Seen& step : train(joint, 2)) {
     check_fresh_gradients(*this, step, joint.lora());
     check_fresh_gradients(*this, step, joint.routers());
@@ -134,9 +136,9 @@ BOOST_AUTO_TEST_CASE(each_phase_counts_its_own_optimiser_steps) {
   plan.optimiser.weight_decay = 0.0;
   plan.optimiser.epsilon = 1e-30;
   plan.user.router_learning_rate = 0.01;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
-  const auto check = [&](std::size_t step, const model::Slice& slice, double rate) {
+  const auto check = [&](std::size_t step, const adapter::Slice& slice, double rate) {
     const at::Tensor change = part(steps[step + 1].values, slice) - part(steps[step].values, slice);
     BOOST_TEST(test::close(change, -rate * part(steps[step].gradients, slice).sign(), 1e-4));
   };
@@ -147,7 +149,7 @@ BOOST_AUTO_TEST_CASE(each_phase_counts_its_own_optimiser_steps) {
 BOOST_AUTO_TEST_CASE(joint_training_moves_both_in_one_step) {
   plan.router_training = RouterTraining::joint;
   texts.routers = {shards.train};
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   BOOST_TEST(sequence_of(steps) == "eeee");
   for (std::size_t i = 0; i < steps.size(); ++i) {
@@ -163,7 +165,7 @@ BOOST_AUTO_TEST_CASE(joint_training_moves_both_in_one_step) {
 
 BOOST_AUTO_TEST_CASE(untrained_routers_stay_as_drawn) {
   plan.router_training = RouterTraining::none;
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   const at::Tensor drawn = part(parameters.values(), parameters.routers());
   BOOST_TEST(sequence_of(train(parameters, 2)) == "eeeeeeee");
   BOOST_TEST(same_bits(part(parameters.values(), parameters.routers()), drawn));
@@ -171,27 +173,27 @@ BOOST_AUTO_TEST_CASE(untrained_routers_stay_as_drawn) {
 
 BOOST_AUTO_TEST_CASE(users_without_a_router_have_no_router_phase) {
   user_model.experts = 1;
-  model::Parameters single = fresh();
+  adapter::Parameters single = fresh();
   const std::vector<Seen> steps = train(single, 2);
   BOOST_TEST(sequence_of(steps) == "eeeeeeee");
   BOOST_TEST(!steps.front().load_balancing.has_value());
   user_model.experts = 2;
-  user_model.gate = model::Gate::equal;
+  user_model.gate = adapter::Gate::equal;
   plan.router_training = RouterTraining::joint;
-  model::Parameters equal = fresh();
+  adapter::Parameters equal = fresh();
   BOOST_TEST(sequence_of(train(equal, 2)) == "eeeeeeee");
 }
 
 BOOST_AUTO_TEST_CASE(pruned_ranks_stay_zero_though_the_optimiser_remembers_them) {
-  user_model = {.experts = 1, .lora_rank = 3, .lora_alpha = 4.0, .gate = model::Gate::equal};
+  user_model = {.experts = 1, .lora_rank = 3, .lora_alpha = 4.0, .gate = adapter::Gate::equal};
   plan.router_training = RouterTraining::none;
   plan.prunes_ranks = true;
-  model::Parameters parameters = warm();
+  adapter::Parameters parameters = warm();
   LocalTrainer trainer(*base, parameters, texts, plan);
   (void)trainer.train_round(1);
   parameters.restrict_rank(2);
   (void)trainer.train_round(2);
-  for (const model::Lora& lora : parameters.loras()) {
+  for (const adapter::Lora& lora : parameters.loras()) {
     BOOST_TEST(lora.A.detach().narrow(0, 2, 1).abs().max().item<float>() == 0.0f);
     BOOST_TEST(lora.B.detach().narrow(1, 2, 1).abs().max().item<float>() == 0.0f);
   }

@@ -116,7 +116,7 @@ BOOST_AUTO_TEST_CASE(folder_is_read_back_as_the_same_model) {
   for (const model::WeightSpec& spec : model::weight_specs(architecture)) count += spec.count();
   BOOST_TEST(pretraining.parameters() == count);
   const auto base = model::load_base_model(folder / "base", at::kFloat, at::kCPU);
-  const model::Parameters nothing(architecture, {.experts = 0, .gate = model::Gate::none}, at::kCPU);
+  const adapter::Parameters nothing(architecture, {.experts = 0, .gate = adapter::Gate::none}, at::kCPU);
   const SplitReport report = evaluate(*base, nothing, held_out, {.context = 8});
   BOOST_TEST(report.evaluation.loss_sum == pretraining.evaluate(held_out).loss_sum);
 }

@@ -15,7 +15,7 @@ namespace {
 
 struct Resuming : TrainerSetup {
   [[nodiscard]] at::Tensor unbroken(std::int64_t rounds) const {
-    model::Parameters parameters = fresh();
+    adapter::Parameters parameters = fresh();
     (void)train(parameters, rounds);
     return test::copy_of(parameters.values()).to(at::kCPU);
   }
@@ -26,7 +26,7 @@ struct Resuming : TrainerSetup {
     std::vector<at::Tensor> kept;
     std::int64_t round = 1, step = 0;
     for (;;) {
-      model::Parameters parameters = fresh();
+      adapter::Parameters parameters = fresh();
       LocalTrainer trainer(*base, parameters, texts, plan);
       const auto state = trainer.state();
       for (std::size_t i = 0; i < kept.size(); ++i) state[i].second.copy_(kept[i]);
@@ -78,7 +78,7 @@ BOOST_AUTO_TEST_CASE(with_gradients_carried_from_phase_to_phase) {
 }
 
 BOOST_AUTO_TEST_CASE(the_state_names_what_a_checkpoint_needs) {
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   const LocalTrainer trainer(*base, parameters, texts, plan);
   std::string names;
   for (const auto& [name, block] : trainer.state()) {
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(the_state_names_what_a_checkpoint_needs) {
 }
 
 BOOST_AUTO_TEST_CASE(what_is_not_finite_is_found_in_its_step) {
-  model::Parameters parameters = fresh();
+  adapter::Parameters parameters = fresh();
   LocalTrainer trainer(*base, parameters, texts, plan);
   std::int64_t steps = 0;
   trainer.observe([&](Phase, const data::Batch&, const StepLosses&) {
@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_finite_is_found_in_its_step) {
 }
 
 BOOST_AUTO_TEST_CASE(an_evaluation_that_is_interrupted_leaves) {
-  const model::Parameters parameters = fresh();
+  const adapter::Parameters parameters = fresh();
   int asked = 0;
   BOOST_CHECK_THROW((void)evaluate(*base, parameters, shards.train,
                                    {.context = 6, .sequences = 2, .stop = [&] { return ++asked == 3; }}),

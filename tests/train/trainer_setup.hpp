@@ -8,7 +8,9 @@
 #include <optional>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/train/local_trainer.hpp"
+#include "support/random_parameters.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
 
@@ -43,13 +45,13 @@ struct TrainerSetup : TemporaryFolder {
   data::UserData shards =
       test::write_user(folder, "user", test::random_tokens(300, boundary, 1),
                        test::random_tokens(200, 37 - boundary, 2, boundary), {1, 2, 3}, 37);
-  model::UserModel user_model{
+  adapter::UserModel user_model{
       .experts = 2, .generalists = {0}, .lora_rank = 2, .lora_alpha = 4.0, .top_k = 2};
   LocalPlan plan = small_plan();
   Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
 
-  [[nodiscard]] model::Parameters fresh() const {
-    model::Parameters parameters(test::tiny_architecture(), user_model, device);
+  [[nodiscard]] adapter::Parameters fresh() const {
+    adapter::Parameters parameters(test::tiny_architecture(), user_model, device);
     parameters.initialise(plan.seed, plan.user_index);
     return parameters;
   }
@@ -65,12 +67,12 @@ struct TrainerSetup : TemporaryFolder {
   }
 
   /// Parameters whose B differ from zero, so that every leaf gets a gradient.
-  [[nodiscard]] model::Parameters warm() const {
+  [[nodiscard]] adapter::Parameters warm() const {
     return test::random_parameters(test::tiny_architecture(), user_model, 77, 0.1);
   }
 
   /// Runs rounds 1 .. `rounds` and tells every step.
-  std::vector<Seen> train(model::Parameters& parameters, std::int64_t rounds) const {
+  std::vector<Seen> train(adapter::Parameters& parameters, std::int64_t rounds) const {
     std::vector<Seen> steps;
     LocalTrainer trainer(*base, parameters, texts, plan);
     trainer.observe([&](Phase phase, const data::Batch& batch, const StepLosses& losses) {
@@ -96,8 +98,8 @@ inline bool is_validation_batch(const data::Batch& batch) {
                      [](std::int64_t token) { return token >= boundary; });
 }
 
-inline at::Tensor part(const at::Tensor& block, const model::Slice& slice) {
-  return test::copy_of(model::view(block, slice));
+inline at::Tensor part(const at::Tensor& block, const adapter::Slice& slice) {
+  return test::copy_of(adapter::view(block, slice));
 }
 
 }  // namespace comigs::train

@@ -6,10 +6,10 @@
 #include <memory>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/comm/communicator.hpp"
 #include "comigs/comm/summation.hpp"
 #include "comigs/federation/method.hpp"
-#include "comigs/model/parameters.hpp"
 #include "comigs/train/local_trainer.hpp"
 
 namespace comigs::federation {
@@ -52,9 +52,9 @@ struct AggregationSetup {
   const Method& method;
   config::Averaging averaging = config::Averaging::uniform;
   double pruning_strength = 0.99;
-  const std::vector<model::UserModel>& users;
+  const std::vector<adapter::UserModel>& users;
   std::vector<std::int64_t> tokens;  ///< that each user's experts train on
-  model::Parameters& parameters;     ///< this user's
+  adapter::Parameters& parameters;   ///< this user's
   comm::Memory memory = comm::Memory::host;
   comm::Sums sums = comm::Sums::any_order;
   /// Local: the loss (nats a token) on this user's validation data of a model with these values [P].

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/data/token_shard.hpp"
 #include "comigs/federation/aggregation.hpp"
 #include "comigs/model/base_model.hpp"
@@ -21,7 +22,7 @@ inline constexpr std::int64_t batches_judged_in_collaboration = 20;
 /// How a user judges others' models, on batches that are the same for all models of a round. Keeps
 /// references; makes what it needs at the first call.
 [[nodiscard]] std::function<double(const at::Tensor& values, std::int64_t round)> validation_loss(
-    const config::Config& config, const model::BaseModel& base, const model::Parameters& parameters,
+    const config::Config& config, const model::BaseModel& base, const adapter::Parameters& parameters,
     const data::TokenShard& validation, std::size_t user);
 
 /// Softmax over users of minus the perplexity: a row of the collaboration matrix W.

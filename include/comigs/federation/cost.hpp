@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
@@ -41,7 +42,7 @@ struct Cost {
 struct CostSetup {
   const Method& method;
   const config::Config& config;
-  const std::vector<model::UserModel>& users;
+  const std::vector<adapter::UserModel>& users;
   const data::Manifest& manifest;
   const model::Architecture& architecture;
   model::Computation computation;

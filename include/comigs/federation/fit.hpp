@@ -1,10 +1,10 @@
 // Whether a configuration, a data set and a base model go together.
 #pragma once
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/model/architecture.hpp"
-#include "comigs/model/parameters.hpp"
 #include "comigs/model/precision.hpp"
 
 namespace comigs::federation {
@@ -37,7 +37,7 @@ inline constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 /// for it. Throws ConfigError if not even one fits.
 [[nodiscard]] std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
                                                    const model::Architecture& architecture,
-                                                   const model::UserModel& user_model,
+                                                   const adapter::UserModel& user_model,
                                                    const model::Computation& computation);
 
 /// The same on a device. Depends on the configuration, the base model and the kind of device (for bf16 also
@@ -45,7 +45,7 @@ inline constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 /// to run.
 [[nodiscard]] std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
                                                  const model::Architecture& architecture,
-                                                 const model::UserModel& user_model,
+                                                 const adapter::UserModel& user_model,
                                                  const c10::Device& device);
 
 }  // namespace comigs::federation

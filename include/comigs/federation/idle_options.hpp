@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/federation/method.hpp"
-#include "comigs/model/parameters.hpp"
 
 namespace comigs::federation {
 
@@ -16,7 +16,7 @@ namespace comigs::federation {
 /// elsewhere
 /// (`check_method`).
 [[nodiscard]] std::string idle_options(const Method& method, const config::Config& config,
-                                       const std::vector<model::UserModel>& users,
+                                       const std::vector<adapter::UserModel>& users,
                                        const config::Layered& given);
 
 /// Throws ConfigError where a job gives a number of experts that the method fixes otherwise, be it the

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
-#include "comigs/model/parameters.hpp"
 #include "comigs/train/local_trainer.hpp"
 
 namespace comigs::federation {
@@ -37,10 +37,10 @@ enum class RouterData { training, validation };
 struct Method {
   const char* name;
   std::optional<std::int64_t> experts;  ///< in every MLP block of every user; empty: by user ([user] experts)
-  model::Gate gate;
+  adapter::Gate gate;
   Sharing experts_shared;
   bool attention_shared;  ///< attention LoRA shared by all users
-  model::Factors trained, shared;
+  adapter::Factors trained, shared;
   Rule rule;
   train::RouterTraining router_training;
   RouterData router_data;
@@ -54,8 +54,8 @@ struct Method {
 [[nodiscard]] const Method& find_method(const std::string& name);
 
 /// The trainable part that the method gives each user.
-[[nodiscard]] std::vector<model::UserModel> user_models(const Method& method,
-                                                        const std::vector<config::User>& users);
+[[nodiscard]] std::vector<adapter::UserModel> user_models(const Method& method,
+                                                          const std::vector<config::User>& users);
 
 /// Throws ConfigError, with the reason, if the configuration does not go with the method: a number of experts
 /// that it fixes otherwise, ranks that differ where factors are averaged, an option without effect, a top_k

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/federation/aggregation.hpp"
 
 namespace comigs::federation {
@@ -34,7 +35,7 @@ class Participation : public Aggregation {
   AggregationSetup all_;
   std::vector<bool> included_;
   std::vector<std::size_t> left_;            ///< users who take part, rising
-  std::vector<model::UserModel> models_;     ///< theirs
+  std::vector<adapter::UserModel> models_;   ///< theirs
   std::optional<comm::Communicator> group_;  ///< theirs; nothing on a rank that has gone
   std::unique_ptr<Aggregation> rule_;        ///< likewise
   bool changes_parameters_ = false;

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/federation/aggregation.hpp"
 
 namespace comigs::federation {
@@ -14,7 +15,7 @@ namespace comigs::federation {
 /// place to the first `keep` <= R of this rank's own R. Returns the weights [lora, rank]. `padded` is scratch
 /// memory of sum (in + out) x largest numbers.
 std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
-                                        const std::vector<model::Lora>& loras, std::int64_t largest,
+                                        const std::vector<adapter::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded);
 
 /// Collective. FlexLoRA's: the average D of gamma B A over ranks with these `weights`, decomposed as U S V^T;
@@ -22,7 +23,7 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 /// the best approximation of D of its own rank R. D is never formed: the factors of all ranks side by side
 /// are reduced by QR first. Ranks share the work, LoRA by LoRA, and hand the results on: equal ranks R end
 /// with equal bits. Returns the payload in bytes.
-std::int64_t all_decompose(const comm::Communicator& world, const std::vector<model::Lora>& loras,
+std::int64_t all_decompose(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
                            double gamma, std::span<const double> weights);
 
 /// HetLoRA with rank self-pruning: where after local training the norm of the ranks beyond strength x rank is

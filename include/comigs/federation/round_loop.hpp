@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/base/records.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/communicator.hpp"
@@ -24,7 +25,7 @@ class RoundLoop {
   /// Sets the trainer up to exchange gradients where the rule asks for it, and to stop when the run is
   /// interrupted.
   RoundLoop(const comm::Communicator& world, const config::Config& config, const model::BaseModel& base,
-            const data::UserData& shards, model::Parameters& parameters, train::LocalTrainer& trainer,
+            const data::UserData& shards, adapter::Parameters& parameters, train::LocalTrainer& trainer,
             Participation& participation, comm::Interruption& interruption);
 
   /// Collective over the world. Goes on with the round from where `progress` says up to its end: local
@@ -62,7 +63,7 @@ class RoundLoop {
   const config::Config& config_;
   const model::BaseModel& base_;
   const data::UserData& shards_;
-  model::Parameters& parameters_;
+  adapter::Parameters& parameters_;
   train::LocalTrainer& trainer_;
   Participation& participation_;
   comm::Interruption& interruption_;

@@ -4,21 +4,23 @@
 #include <cstdint>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/federation/aggregation.hpp"
 
 namespace comigs::federation {
 
 /// A contiguous part of the block that a group of users holds in common.
 struct SharedSlice {
-  model::Slice slice;
+  adapter::Slice slice;
   std::vector<std::int64_t> holders;  ///< users, rising
 };
 
 /// What user `user` shares with whom: attention LoRA with all (if the method shares it), a generalist with
 /// all who hold it; of each the factors that are shared. Neighbouring parts of the block with the same
 /// holders are one slice; what nobody else holds is left out.
-[[nodiscard]] std::vector<SharedSlice> shared_slices(const std::vector<model::UserModel>& users,
-                                                     std::int64_t user, const model::Parameters& parameters);
+[[nodiscard]] std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& users,
+                                                     std::int64_t user,
+                                                     const adapter::Parameters& parameters);
 
 /// Collective over the group. Replaces `values` (float32, contiguous) by the sum over its ranks of weight x
 /// values, the same bits on each; weights sum to 1 over the group.

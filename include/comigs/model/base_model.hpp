@@ -4,24 +4,26 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "comigs/model/architecture.hpp"
-#include "comigs/model/experts.hpp"
-#include "comigs/model/parameters.hpp"
+#include "comigs/model/hooks.hpp"
 #include "comigs/model/weights.hpp"
 
 namespace comigs::model {
 
-struct Forward {
-  at::Tensor hidden;                  ///< [B T, C], after the last layer norm, in the activations' precision
-  std::vector<LayerRouting> routing;  ///< one for each layer, or empty where nothing is routed
+/// How many sequences a batch has, and how long they are: B and T.
+struct Sequences {
+  std::int64_t count = 0, length = 0;
 };
 
-/// Frozen weights and the way through them. Immutable; owns nothing that is trained.
+/// Frozen weights and the pieces of the way through them; `forward` is the way. Immutable; owns nothing that
+/// is trained. x is [B T, C] in the activations' precision.
 class BaseModel {
  public:
   BaseModel() = default;
@@ -30,12 +32,27 @@ class BaseModel {
   virtual ~BaseModel() = default;
 
   [[nodiscard]] virtual const Architecture& architecture() const = 0;
-  /// tokens [B, T] int64 on the model's device, T <= positions. Differentiable in the parameters that are
-  /// tracked.
-  [[nodiscard]] virtual Forward forward(const at::Tensor& tokens, const Parameters& parameters) const = 0;
   /// [V, C], as it is stored.
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
+
+  /// tokens [B, T] int64 on the model's device -> x.
+  [[nodiscard]] virtual at::Tensor embed(const at::Tensor& tokens) const = 0;
+  /// The norms in front of attention and in front of the MLP block.
+  [[nodiscard]] virtual at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const = 0;
+  [[nodiscard]] virtual at::Tensor norm_2(std::size_t layer, const at::Tensor& x) const = 0;
+  /// What attention takes, by heads, and what it gives, [B T, C], back to the stream: by `hooks.project`.
+  [[nodiscard]] virtual Heads split(std::size_t layer, const at::Tensor& x, const Sequences& sequences,
+                                    Hooks& hooks) const = 0;
+  [[nodiscard]] virtual at::Tensor rejoin(std::size_t layer, const at::Tensor& joined,
+                                          Hooks& hooks) const = 0;
+  [[nodiscard]] virtual const FrozenMlp& mlp(std::size_t layer) const = 0;
+  /// The last norm: what the head is multiplied with.
+  [[nodiscard]] virtual at::Tensor finish(const at::Tensor& x) const = 0;
 };
+
+/// tokens [B, T] int64 on the model's device, T <= positions -> [B T, C], after the last norm. Differentiable
+/// in what the hooks bring in. Throws DataError where a context is too long.
+[[nodiscard]] at::Tensor forward(const BaseModel& base, const at::Tensor& tokens, Hooks& hooks);
 
 /// Reads the Hugging Face folder's config.json, and of its weights' files which tensors they have. Throws
 /// DataError naming the file and the entry or tensor at fault, also where one would be passed over; a family

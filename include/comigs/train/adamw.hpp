@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
-#include "comigs/model/parameters.hpp"
 
 namespace comigs::train {
 
@@ -23,8 +23,8 @@ class Adamw {
 
   /// One step of the slice with the gradients that lie in the block. `step_number` counts the slice's steps
   /// from 1.
-  void step(const model::Slice& slice, double learning_rate, std::int64_t step_number, double weight_decay);
-  void step(const model::Slice& slice, double learning_rate, std::int64_t step_number) {
+  void step(const adapter::Slice& slice, double learning_rate, std::int64_t step_number, double weight_decay);
+  void step(const adapter::Slice& slice, double learning_rate, std::int64_t step_number) {
     step(slice, learning_rate, step_number, constants_.weight_decay);
   }
 

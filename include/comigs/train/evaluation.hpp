@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/base/random.hpp"
 #include "comigs/base/records.hpp"
 #include "comigs/config/config.hpp"
@@ -27,12 +28,12 @@ struct SplitReport {
 
 /// Local. Predicts every token of the split but its first exactly once, from at most T tokens before it in
 /// windows that do not overlap; sums in float64. The same bits whenever it is called on the same numbers.
-[[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const model::Parameters& parameters,
+[[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
 
 /// Local. Mean loss (nats a token) of `batches` random batches of the user's size, in micro-batches as it
 /// trains; which ones depends on `key` alone, whose step is set by the batch's number.
-[[nodiscard]] double sampled_loss(const model::BaseModel& base, const model::Parameters& parameters,
+[[nodiscard]] double sampled_loss(const model::BaseModel& base, const adapter::Parameters& parameters,
                                   const data::TokenShard& shard, std::int64_t batches,
                                   const config::User& user, StreamKey key);
 

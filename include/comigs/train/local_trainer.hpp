@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/token_shard.hpp"
@@ -71,7 +72,7 @@ struct LocalRound {
 class LocalTrainer {
  public:
   /// Keeps references: `base` and `parameters` must live longer.
-  LocalTrainer(const model::BaseModel& base, model::Parameters& parameters, Texts texts, LocalPlan plan);
+  LocalTrainer(const model::BaseModel& base, adapter::Parameters& parameters, Texts texts, LocalPlan plan);
   LocalTrainer(const LocalTrainer&) = delete;
   LocalTrainer& operator=(const LocalTrainer&) = delete;
   ~LocalTrainer();
@@ -114,14 +115,14 @@ class LocalTrainer {
   /// Adds the gradients of a micro-batch, `share` of the batch, to the block.
   StepLosses backward(const MicroBatch& part, double share);
   /// The gradients of these parts become zero.
-  void clear(const std::vector<model::Slice>& parts);
+  void clear(const std::vector<adapter::Slice>& parts);
   [[nodiscard]] at::Tensor regularised(const at::Tensor& loss, double share) const;
   [[nodiscard]] bool routers_due(std::int64_t iteration) const;
   void check_finite(std::int64_t round);
   [[noreturn]] void fail(std::int64_t round) const;
 
   const model::BaseModel& base_;
-  model::Parameters& parameters_;
+  adapter::Parameters& parameters_;
   Texts texts_;
   LocalPlan plan_;
   CosineSchedule schedule_;

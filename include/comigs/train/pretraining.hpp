@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "comigs/adapter/parameters.hpp"
 #include "comigs/base/records.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/batch.hpp"
@@ -54,9 +55,9 @@ class Pretraining {
   std::vector<model::WeightSpec> specs_;
   std::vector<at::Tensor> weights_;  ///< autograd leaves, one for each spec
   at::Tensor values_, gradients_;    ///< [P + 1]: the last gradient element carries the loss through the sum
-  model::Slice decayed_, undecayed_;
+  adapter::Slice decayed_, undecayed_;
   std::unique_ptr<model::BaseModel> base_;
-  std::unique_ptr<model::Parameters> no_parameters_;
+  std::unique_ptr<adapter::Parameters> no_parameters_;
   std::unique_ptr<Adamw> optimiser_;
 };
 

@@ -1,0 +1,29 @@
+// The regularisers: one keeps all experts in use, one makes ranks superfluous.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "comigs/adapter/experts.hpp"
+
+namespace comigs::adapter {
+
+/// w_j of the load-balancing loss.
+enum class BalancingWeights {
+  uniform,     ///< 1/E
+  generalist,  ///< Eq. 6: 1/((E-1)^2+1) for expert 0, (E-1)/((E-1)^2+1) for the others
+};
+
+/// Eqs. 6 and 7, averaged over layers: sum_j w_j f_j P_j with f_j the fraction of tokens that have expert j
+/// in their top-k and P_j the mean of its full softmax probability. Differentiable in P. float32 scalar;
+/// undefined if nothing was routed.
+[[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing,
+                                             BalancingWeights weights);
+
+/// sum over every LoRA of ||A[begin:end, :]||_F ||B[:, begin:end]||_F: what HetLoRA's local training is
+/// penalised by, so that ranks from `begin` on can be pruned (Cho et al. 2023). Differentiable; float32
+/// scalar.
+[[nodiscard]] at::Tensor rank_tail_norm(const std::vector<Lora>& loras, std::int64_t begin, std::int64_t end);
+
+}  // namespace comigs::adapter

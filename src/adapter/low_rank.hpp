@@ -1,0 +1,13 @@
+// What stands beside a frozen product.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace comigs::adapter {
+
+/// y [n, out] += reduced [n, R] factor [R, out] + times [n, 1] bias [out], in one pass over y: the bias is
+/// one more rank. Undefined `times`: 1.
+void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor, const at::Tensor& bias,
+                  const at::Tensor& times = {});
+
+}  // namespace comigs::adapter

@@ -1,0 +1,39 @@
+// The part of a mixture between its frozen products: activations of all experts, mixed, and what their
+// low-rank parts take from them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace comigs::adapter {
+
+/// hidden [n, F] = x up + up_bias and reduced [n, E R] = gamma x A_i^T in the model's precision; gate [n, E]
+/// float32; up_B [E, F, R], down_A [E, R, F].
+struct ActivationInputs {
+  at::Tensor hidden, reduced, gate, up_B, down_A;
+};
+
+/// mixed [n, F] = sum_i g_i a_i and weighted [n, E R] = g_i a_i A'_i^T with a_i = gelu(hidden + u_i B_i^T),
+/// in the precision of `hidden`.
+struct MixedActivation {
+  at::Tensor mixed, weighted;
+};
+
+/// The gradients of the inputs; undefined where not asked for.
+struct ActivationGradients {
+  at::Tensor hidden, reduced, gate, up_B, down_A;
+};
+
+struct WantedGradients {
+  bool gate = true, up_B = true, down_A = true;
+};
+
+/// One fused pass over the activations in host or device memory (float32, bfloat16); in other precisions an
+/// expert at a time.
+[[nodiscard]] MixedActivation mix_activations(const ActivationInputs& in);
+/// Works the activations out again.
+[[nodiscard]] ActivationGradients mix_activations_backward(const ActivationInputs& in,
+                                                           const at::Tensor& d_mixed,
+                                                           const at::Tensor& d_weighted,
+                                                           const WantedGradients& wanted);
+
+}  // namespace comigs::adapter

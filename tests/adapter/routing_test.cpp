@@ -1,0 +1,226 @@
+// The router's gate and the load-balancing loss, in closed form.
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include <cmath>
+#include <vector>
+
+#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/losses.hpp"
+#include "support/tensors.hpp"
+
+namespace comigs::adapter {
+
+using namespace model;
+
+namespace {
+
+using test::close;
+
+// A router whose logits are its input's first elements.
+LayerParameters reading_router(std::int64_t experts, std::int64_t width) {
+  return {.attention = {}, .experts = {}, .router = at::eye(experts, width).set_requires_grad(true)};
+}
+
+UserModel user_with(std::int64_t experts, std::int64_t top_k, Gate gate = Gate::top_k) {
+  return {.experts = experts, .top_k = top_k, .gate = gate};
+}
+
+// The routing that logits [n, E] lead to.
+LayerRouting routing_of(const at::Tensor& logits, std::int64_t k) {
+  const std::int64_t experts = logits.size(1);
+  return route(logits, reading_router(experts, experts), user_with(experts, k));
+}
+
+double weight(std::int64_t j, std::int64_t experts, BalancingWeights kind) {
+  const double others = static_cast<double>(experts) - 1;
+  if (kind == BalancingWeights::uniform) return 1.0 / static_cast<double>(experts);
+  return (j == 0 ? 1.0 : others) / (others * others + 1);
+}
+
+// Eq. 7 with loops over tokens and experts, of logits [n, E] of each layer and what they chose.
+double by_hand(const std::vector<at::Tensor>& logits, const std::vector<LayerRouting>& routing,
+               BalancingWeights kind) {
+  double sum = 0.0;
+  for (std::size_t layer = 0; layer < logits.size(); ++layer) {
+    const std::int64_t n = logits[layer].size(0), experts = logits[layer].size(1);
+    const at::Tensor probabilities = logits[layer].detach().to(at::kDouble).softmax(-1);
+    for (std::int64_t j = 0; j < experts; ++j) {
+      double chosen = 0.0, probability = 0.0;
+      for (std::int64_t i = 0; i < n; ++i) {
+        chosen += routing[layer].chosen[i][j].item<bool>() ? 1.0 : 0.0;
+        probability += probabilities[i][j].item<double>();
+      }
+      sum +=
+          weight(j, experts, kind) * chosen / static_cast<double>(n) * probability / static_cast<double>(n);
+    }
+  }
+  return sum / static_cast<double>(logits.size());
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(routing)
+
+BOOST_AUTO_TEST_CASE(the_k_largest_share_the_gate) {
+  const at::Tensor x =
+      at::tensor({1.0f, 3.0f, 2.0f, -1.0f, 9.0f, 0.5f, 0.1f, 0.2f, 0.4f, -7.0f}, at::kFloat).view({2, 5});
+  const LayerRouting routed = route(x, reading_router(4, 5), user_with(4, 2));
+  // Logits 1 3 2 -1 and 0.5 0.1 0.2 0.4: a softmax over two is the logistic function of their difference.
+  const double first = 1.0 / (1.0 + std::exp(-1.0)), second = 1.0 / (1.0 + std::exp(-0.1));
+  const at::Tensor expected = at::zeros({2, 4}, at::kDouble);
+  expected[0][1] = first;
+  expected[0][2] = 1.0 - first;
+  expected[1][0] = second;
+  expected[1][3] = 1.0 - second;
+  BOOST_TEST(close(routed.gate, expected, 1e-6));
+  BOOST_TEST(routed.chosen.equal(expected.gt(0)));
+  BOOST_TEST(close(routed.load, at::tensor({0.5, 0.5, 0.5, 0.5}), 1e-7));
+  BOOST_TEST(close(routed.probability, x.narrow(1, 0, 4).to(at::kDouble).softmax(-1).mean(0), 1e-6));
+}
+
+BOOST_AUTO_TEST_CASE(one_of_several_is_weighted_with_its_probability) {
+  const at::Tensor logits = test::normal({50, 3}, 14).set_requires_grad(true);
+  const LayerRouting routed = routing_of(logits, 1);
+  const at::Tensor probabilities = test::copy_of(logits).to(at::kDouble).softmax(-1);
+  const at::Tensor largest = std::get<0>(probabilities.max(-1, true));
+  BOOST_TEST(close(routed.gate, probabilities * probabilities.eq(largest), 1e-6));
+  BOOST_TEST(close(routed.distribution, probabilities, 1e-6));
+  // Its gradient reaches all logits, as that of the definition does.
+  const at::Tensor weights = test::normal({50, 3}, 15), again = test::copy_of(logits).set_requires_grad(true);
+  (routed.gate * weights).sum().backward();
+  (again.softmax(-1) * routed.chosen * weights).sum().backward();
+  BOOST_TEST(close(logits.grad(), again.grad(), 1e-6));
+  BOOST_TEST(logits.grad().abs().gt(0).all().item<bool>());
+}
+
+BOOST_AUTO_TEST_CASE(gates_sum_to_one_and_k_are_open) {
+  const at::Tensor x = test::normal({200, 8}, 1);
+  for (const std::int64_t k : {1, 2, 3, 5, 9}) {
+    const LayerRouting routed = route(x, reading_router(5, 8), user_with(5, k));
+    BOOST_TEST(close(routed.distribution.sum(-1), at::ones({200}), 1e-6));
+    if (k > 1) BOOST_TEST(close(routed.gate.sum(-1), at::ones({200}), 1e-6));
+    BOOST_TEST(routed.gate.gt(0).sum(-1).eq(std::min<std::int64_t>(k, 5)).all().item<bool>());
+    BOOST_TEST(routed.chosen.equal(routed.gate.gt(0)));
+    BOOST_TEST(close(routed.load, routed.chosen.to(at::kDouble).mean(0), 1e-6));
+    // What is chosen is never smaller than what is left out.
+    const at::Tensor logits = x.narrow(1, 0, 5);
+    const at::Tensor least = logits.masked_fill(routed.chosen.logical_not(), 1e9).amin(-1);
+    const at::Tensor most = logits.masked_fill(routed.chosen, -1e9).amax(-1);
+    BOOST_TEST(least.ge(most).all().item<bool>());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(all_experts_active_is_the_full_softmax) {
+  const at::Tensor logits = test::normal({50, 3}, 2);
+  const LayerRouting routed = routing_of(logits, 3);
+  BOOST_TEST(close(routed.gate, logits.to(at::kDouble).softmax(-1), 1e-6));
+  BOOST_TEST(close(routed.probability, routed.gate.mean(0), 1e-6));
+}
+
+BOOST_AUTO_TEST_CASE(ties_open_k_gates_of_equal_size) {
+  const LayerRouting routed = route(at::zeros({7, 8}), reading_router(4, 8), user_with(4, 2));
+  BOOST_TEST(routed.chosen.equal(at::tensor({1, 1, 0, 0}).to(at::kBool).expand({7, 4})));
+  BOOST_TEST(close(routed.gate, routed.chosen.to(at::kFloat) * 0.5, 1e-7));
+}
+
+BOOST_AUTO_TEST_CASE(equal_gate_and_single_expert_are_not_routed) {
+  const at::Tensor x = test::normal({6, 8}, 3);
+  const LayerRouting equal = route(x, {}, user_with(4, 2, Gate::equal));
+  BOOST_TEST(test::same_bits(equal.gate, at::full({6, 4}, 0.25f)));
+  BOOST_TEST(!equal.probability.defined());
+  BOOST_TEST(!equal.chosen.defined());
+  BOOST_TEST(test::same_bits(route(x, {}, user_with(1, 2)).gate, at::ones({6, 1})));
+}
+
+BOOST_AUTO_TEST_CASE(gate_is_float32_and_differentiable_in_chosen_logits_alone) {
+  const LayerParameters parameters = reading_router(3, 4);
+  const LayerRouting routed = route(test::normal({1, 4}, 4).to(at::kBFloat16), parameters, user_with(3, 2));
+  BOOST_TEST((routed.gate.scalar_type() == at::kFloat));
+  (routed.gate * at::tensor({1.0f, 2.0f, 3.0f})).sum().backward();
+  for (std::int64_t e = 0; e < 3; ++e) {
+    const bool moved = parameters.router.grad()[e].abs().max().item<float>() > 0.0f;
+    BOOST_TEST(moved == routed.chosen[0][e].item<bool>());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(lora_linear_adds_the_low_rank_term) {
+  const at::Tensor x = test::normal({5, 6}, 5);
+  const Weight weight{.matrix = test::normal({6, 7}, 6), .bias = test::normal({7}, 7)};
+  const Lora lora{.A = test::normal({2, 6}, 8), .B = test::normal({7, 2}, 9)};
+  const at::Tensor plain = x.mm(weight.matrix) + weight.bias;
+  BOOST_TEST(close(Hooks().project(0, 0, x, weight), plain, 1e-6));
+  BOOST_TEST(close(lora_linear(x, weight, lora, 3.0), plain + 3.0 * x.mm(lora.B.mm(lora.A).t()), 1e-5));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(load_balancing)
+
+BOOST_AUTO_TEST_CASE(weights_sum_to_one_and_agree_at_two) {
+  // One token, all experts chosen with equal probability 1/E: the loss is the sum of the weights over E.
+  for (const std::int64_t experts : {2, 3, 5})
+    for (const BalancingWeights kind : {BalancingWeights::uniform, BalancingWeights::generalist})
+      BOOST_TEST(load_balancing_loss({routing_of(at::zeros({1, experts}), experts)}, kind).item<double>() ==
+                     1.0 / static_cast<double>(experts),
+                 boost::test_tools::tolerance(1e-6));
+}
+
+BOOST_AUTO_TEST_CASE(against_loops) {
+  for (const std::int64_t experts : {2, 3, 4}) {
+    for (const std::int64_t k : {1, 2}) {
+      const std::vector<at::Tensor> logits = {test::normal({20, experts}, 10, 2.0),
+                                              test::normal({20, experts}, 11, 2.0)};
+      const std::vector<LayerRouting> routing = {routing_of(logits[0], k), routing_of(logits[1], k)};
+      for (const BalancingWeights kind : {BalancingWeights::uniform, BalancingWeights::generalist})
+        BOOST_TEST(load_balancing_loss(routing, kind).item<double>() == by_hand(logits, routing, kind),
+                   boost::test_tools::tolerance(1e-5));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(generalist_weights_of_three) {
+  // All tokens choose one expert with certainty: the loss is its weight, 1/5 for the generalist and 2/5 for
+  // the others.
+  for (const std::int64_t chosen : {0, 1, 2}) {
+    at::Tensor logits = at::zeros({4, 3});
+    logits.select(1, chosen).fill_(60.0);
+    const double loss =
+        load_balancing_loss({routing_of(logits, 1)}, BalancingWeights::generalist).item<double>();
+    BOOST_TEST(loss == (chosen == 0 ? 0.2 : 0.4), boost::test_tools::tolerance(1e-6));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(top_2_of_2_is_constant) {
+  const at::Tensor logits = test::normal({30, 2}, 12, 3.0).set_requires_grad(true);
+  const at::Tensor loss = load_balancing_loss({routing_of(logits, 2)}, BalancingWeights::generalist);
+  BOOST_TEST(loss.item<double>() == 0.5, boost::test_tools::tolerance(1e-6));
+  loss.backward();
+  BOOST_TEST(logits.grad().abs().max().item<double>() < 1e-8);
+}
+
+BOOST_AUTO_TEST_CASE(gradient_by_finite_differences) {
+  const at::Tensor logits = test::normal({6, 3}, 13).set_requires_grad(true);
+  const LayerRouting routed = routing_of(logits, 1);
+  load_balancing_loss({routed}, BalancingWeights::generalist).backward();
+  constexpr double step = 1e-3;
+  for (std::int64_t i = 0; i < 18; ++i) {
+    const auto loss_at = [&](double shift) {
+      at::Tensor moved = test::copy_of(logits).to(at::kDouble);
+      moved.view(-1)[i] += shift;
+      return by_hand({moved}, {routed},
+                     BalancingWeights::generalist);  // the choice is held: it has no derivative
+    };
+    const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
+    BOOST_TEST(std::abs(logits.grad().view(-1)[i].item<double>() - slope) < 1e-6);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(nothing_routed_has_no_loss) {
+  BOOST_TEST(!load_balancing_loss({}, BalancingWeights::generalist).defined());
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::adapter
