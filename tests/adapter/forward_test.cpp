@@ -34,7 +34,7 @@ UserModel user_with(std::int64_t experts, Gate gate = Gate::top_k, std::int64_t 
           .gate = gate};
 }
 
-// GPT-2 with LoRA as methods.md has it: no fused operation, every expert in full.
+// GPT-2 with LoRA as docs/methods.md has it: no fused operation, every expert in full.
 class PlainModel {
  public:
   PlainModel(const Architecture& architecture, const Parameters& parameters)

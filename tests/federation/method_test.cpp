@@ -72,7 +72,7 @@ BOOST_AUTO_TEST_CASE(rows_make_sense) {
 }
 
 BOOST_AUTO_TEST_CASE(rows_are_those_of_the_paper) {
-  // What is shared, from methods.md: experts, attention, and the data that routers see.
+  // What is shared, from docs/methods.md: experts, attention, and the data that routers see.
   struct Row {
     Sharing experts;
     bool attention;

@@ -70,7 +70,7 @@ class Parameters {
  public:
   Parameters(const model::Architecture& architecture, const UserModel& user_model, const at::Device& device);
 
-  /// LoRA as in methods.md: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; routers uniform in
+  /// LoRA as in docs/methods.md: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; routers uniform in
   /// +-1/sqrt(C). Shared parts are drawn alike by all users, own parts by `user`. Depends on the arguments
   /// alone.
   void initialise(std::uint64_t seed, std::int64_t user);
