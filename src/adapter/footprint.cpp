@@ -47,12 +47,6 @@ constexpr double gaps = 1.2;
 
 }  // namespace
 
-std::int64_t parameter_count(const model::Architecture& architecture, const UserModel& user_model) {
-  std::int64_t count = 0;
-  for (const ParameterSpec& spec : parameter_specs(architecture, user_model)) count += spec.count();
-  return count;
-}
-
 Footprint footprint(const model::Architecture& architecture, const UserModel& user_model,
                     const model::Computation& computation, std::int64_t tokens) {
   const Shape shape(architecture, user_model);
@@ -70,7 +64,7 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
                passing = n * (3 * F + 8 * C + 3 * E * R) + widened_projection(shape, computation);
   return {
       .base = bytes(weights, computation.stored),
-      .parameters = bytes(4.0 * static_cast<double>(parameter_count(architecture, user_model)), at::kFloat),
+      .parameters = bytes(4.0 * static_cast<double>(Layout(architecture, user_model).size()), at::kFloat),
       .activations = bytes(gaps * (kept + std::max(passing, of_cross_entropy(shape, computation, tokens))),
                            computation.computed),
       .evaluation =

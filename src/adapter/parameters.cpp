@@ -13,17 +13,6 @@ namespace comigs::adapter {
 
 namespace {
 
-// A range that grows by what is laid out next.
-void extend(Slice& slice, std::int64_t offset, std::int64_t count) {
-  if (slice.count == 0) slice.offset = offset;
-  slice.count += count;
-}
-
-std::int64_t block_size(const std::vector<ParameterSpec>& specs) {
-  return std::accumulate(specs.begin(), specs.end(), std::int64_t{0},
-                         [](std::int64_t sum, const ParameterSpec& spec) { return sum + spec.count(); });
-}
-
 void draw(const at::Tensor& leaf, double bound, const StreamKey& key) {
   std::vector<float> numbers(static_cast<std::size_t>(leaf.numel()));
   fill_uniform(numbers, static_cast<float>(bound), key);
@@ -37,61 +26,44 @@ void draw_lora(const Lora& lora, const StreamKey& key) {
 
 }  // namespace
 
-double UserModel::scale() const { return lora_alpha / std::sqrt(static_cast<double>(lora_rank)); }
-
 at::Tensor view(const at::Tensor& block, const Slice& slice) {
   return block.narrow(0, slice.offset, slice.count);
-}
-
-Slice Parameters::Role::of(Factors factors) const {
-  if (factors == Factors::both) return {A.offset, A.count + B.count};
-  return factors == Factors::A ? A : B;
 }
 
 Parameters::Parameters(const model::Architecture& architecture, const UserModel& user_model,
                        const at::Device& device)
     : user_model_(user_model),
+      layout_(architecture, user_model),
       rank_in_use_(user_model.lora_rank),
+      values_(at::zeros({layout_.size()}, at::TensorOptions().dtype(at::kFloat).device(device))),
+      gradients_(at::zeros_like(values_)),
       layers_(static_cast<std::size_t>(architecture.layers)) {
-  const std::vector<ParameterSpec> specs = parameter_specs(architecture, user_model);
-  values_ = at::zeros({block_size(specs)}, at::TensorOptions().dtype(at::kFloat).device(device));
-  gradients_ = at::zeros_like(values_);
-  if (!specs.empty()) {
+  if (layout_.size() > 0) {
     for (LayerParameters& layer : layers_) {
       layer.attention.resize(architecture.attention.size());
       layer.experts.resize(static_cast<std::size_t>(user_model.experts));
     }
-    experts_.resize(static_cast<std::size_t>(user_model.experts));
   }
-  std::int64_t offset = 0;
-  for (const ParameterSpec& spec : specs) {
-    place(spec, offset);
-    offset += spec.count();
-  }
-  if (routers_.count == 0) routers_.offset = offset;
+  for (const Part& part : layout_.parts()) place(part);
 }
 
-void Parameters::place(const ParameterSpec& spec, std::int64_t offset) {
+void Parameters::place(const Part& part) {
   const auto view_in = [&](const at::Tensor& block) {
-    return block.narrow(0, offset, spec.count()).view({spec.rows, spec.columns}).detach();
+    return view(block, {part.offset, part.count()}).view({part.rows, part.columns}).detach();
   };
   at::Tensor leaf = view_in(values_);
   leaf.set_requires_grad(true);
   leaf.mutable_grad() = view_in(gradients_);
-  LayerParameters& layer = layers_[static_cast<std::size_t>(spec.layer)];
-  if (spec.role == ParameterSpec::Role::router) {
+  LayerParameters& layer = layers_[static_cast<std::size_t>(part.layer)];
+  if (part.role == Role::router) {
     layer.router = std::move(leaf);
-    return extend(routers_, offset, spec.count());
+    return;
   }
-  const bool is_expert = spec.role == ParameterSpec::Role::expert,
-             is_A = spec.factor == ParameterSpec::Factor::A;
-  const auto site = static_cast<std::size_t>(spec.site), expert = static_cast<std::size_t>(spec.expert);
-  Lora& lora = !is_expert  ? layer.attention[site]
-               : site == 0 ? layer.experts[expert].up
-                           : layer.experts[expert].down;
-  (is_A ? lora.A : lora.B) = std::move(leaf);
-  Role& role = is_expert ? experts_[expert] : attention_;
-  extend(is_A ? role.A : role.B, offset, spec.count());
+  const auto site = static_cast<std::size_t>(part.site), expert = static_cast<std::size_t>(part.expert);
+  Lora& lora = part.role == Role::attention ? layer.attention[site]
+               : site == 0                  ? layer.experts[expert].up
+                                            : layer.experts[expert].down;
+  (part.tag == Part::Tag::A ? lora.A : lora.B) = std::move(leaf);
 }
 
 void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
@@ -137,7 +109,7 @@ std::vector<Lora> Parameters::loras() const {
   std::vector<Lora> all;
   for (const LayerParameters& layer : layers_)
     all.insert(all.end(), layer.attention.begin(), layer.attention.end());
-  for (std::size_t e = 0; e < experts_.size(); ++e)
+  for (std::size_t e = 0; !layers_.empty() && e < layers_.front().experts.size(); ++e)
     for (const LayerParameters& layer : layers_)
       all.insert(all.end(), {layer.experts[e].up, layer.experts[e].down});
   return all;
@@ -151,13 +123,6 @@ void Parameters::restrict_rank(std::int64_t rank) {
     lora.A.detach().narrow(0, rank, unused).zero_();
     lora.B.detach().narrow(1, rank, unused).zero_();
   }
-}
-
-std::vector<Slice> Parameters::trained_lora() const {
-  if (user_model_.trained == Factors::both) return {lora()};
-  std::vector<Slice> slices = {attention_.of(user_model_.trained)};
-  for (const Role& expert : experts_) slices.push_back(expert.of(user_model_.trained));
-  return slices;
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {

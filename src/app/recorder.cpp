@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
-#include "comigs/adapter/parameter_specs.hpp"
+#include "comigs/adapter/layout.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "comigs/adapter/layout.hpp"
 #include "comigs/adapter/lora_hooks.hpp"
-#include "comigs/adapter/parameter_specs.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/output.hpp"
@@ -73,9 +73,7 @@ void check_trained(const results::StoredRun& run, const Job& job) {
 void check_size(const results::StoredRun& run, const Job& job) {
   const auto file_bytes = static_cast<std::int64_t>(fs::file_size(run.path()));
   for (const adapter::UserModel& user : job.users) {
-    std::int64_t numbers = 0;
-    for (const adapter::ParameterSpec& spec : adapter::parameter_specs(job.architecture, user))
-      numbers += spec.count();
+    const std::int64_t numbers = adapter::Layout(job.architecture, user).size();
     if (numbers > file_bytes / static_cast<std::int64_t>(sizeof(float)))
       throw DataError(
           fmt::format("{}: {} bytes, too few for the {} trained numbers of a user that its "

@@ -80,7 +80,7 @@ Aggregated Collaboration::all_aggregate(std::int64_t round) {
 }
 
 at::Tensor Collaboration::shared() const {
-  return adapter::view(setup_.parameters.values(), setup_.parameters.lora());
+  return adapter::view(setup_.parameters.values(), setup_.parameters.layout().slice(adapter::select::lora()));
 }
 
 std::vector<double> Collaboration::all_perplexities(std::int64_t round) const {

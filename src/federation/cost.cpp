@@ -35,7 +35,7 @@ class Reckoning {
         model_(setup.users[user]),
         user_(user),
         own_(setup.config.users[user]),
-        layout_(setup.architecture, model_, at::kMeta) {
+        layout_(setup.architecture, model_) {
     own_.micro_batch_sequences =
         sequences_within_memory(own_, user, setup.architecture, model_, setup.computation);
   }
@@ -43,7 +43,7 @@ class Reckoning {
   [[nodiscard]] Cost cost() const {
     const config::Run& run = setup_.config.run;
     const PeakMemory peak = memory();
-    Cost cost{.parameters = layout_.values().numel(),
+    Cost cost{.parameters = layout_.size(),
               .micro_batch_sequences = own_.micro_batch_sequences,
               .memory = peak,
               .start_flops = evaluation(),
@@ -153,7 +153,7 @@ class Reckoning {
     constexpr auto number = static_cast<std::int64_t>(sizeof(float));
     switch (setup_.method.rule) {
       case Rule::collaboration:  // the parameters that other users' models are judged with
-        return 2 * layout_.values().numel() * number;
+        return 2 * layout_.size() * number;
       case Rule::padding:
         return padded_count(layout_.loras(), largest_rank()) * number;
       default:
@@ -181,7 +181,7 @@ class Reckoning {
     std::int64_t everyone = 0;
     for (const adapter::UserModel& user : setup_.users)
       everyone +=
-          adapter::parameter_count(setup_.architecture, user) * static_cast<std::int64_t>(sizeof(float));
+          adapter::Layout(setup_.architecture, user).size() * static_cast<std::int64_t>(sizeof(float));
     return everyone;
   }
 
@@ -209,7 +209,7 @@ class Reckoning {
   const adapter::UserModel& model_;
   std::size_t user_;
   config::User own_;  // with its micro-batches as they fit
-  adapter::Parameters layout_;
+  adapter::Layout layout_;
 };
 
 }  // namespace

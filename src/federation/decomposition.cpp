@@ -42,12 +42,19 @@ at::Tensor flat(const std::vector<adapter::Lora>& loras) {
   return at::cat(parts).to(at::kCPU);
 }
 
+std::vector<adapter::Widths> widths_of(const std::vector<adapter::Lora>& loras) {
+  std::vector<adapter::Widths> widths;
+  for (const adapter::Lora& lora : loras) widths.push_back(adapter::widths(lora));
+  return widths;
+}
+
 // Collective. Every rank's block, broadcast one after the other: their lengths differ.
 std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
                                    const std::vector<std::int64_t>& ranks) {
   std::vector<at::Tensor> blocks;
+  const std::vector<adapter::Widths> widths = widths_of(loras);
   for (int source = 0; source < world.size(); ++source) {
-    const std::int64_t count = padded_count(loras, ranks[static_cast<std::size_t>(source)]);
+    const std::int64_t count = padded_count(widths, ranks[static_cast<std::size_t>(source)]);
     blocks.push_back(source == world.rank() ? flat(loras) : at::empty({count}, at::kFloat));
     world.all_broadcast(std::span(blocks.back().data_ptr<float>(), static_cast<std::size_t>(count)), source);
   }
@@ -80,6 +87,7 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<ad
   for (std::size_t r = 0; r < ranks.size(); ++r) scales.push_back(weights[r] * gammas[r]);
   const std::int64_t most = *std::max_element(ranks.begin(), ranks.end());
   const std::vector<at::Tensor> blocks = all_blocks(world, loras, ranks);
+  const std::vector<adapter::Widths> widths = widths_of(loras);
   std::vector<std::int64_t> offsets(ranks.size(), 0);
   for (std::size_t l = 0; l < loras.size(); ++l) {
     const adapter::Lora& lora = loras[l];
@@ -94,9 +102,10 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<ad
     const at::Tensor mine = result.narrow(0, 0, own).div(std::sqrt(gamma));
     lora.A.detach().copy_(mine.narrow(1, 0, lora.A.size(1)));
     lora.B.detach().copy_(mine.narrow(1, lora.A.size(1), lora.B.size(0)).t());
-    for (std::size_t r = 0; r < ranks.size(); ++r) offsets[r] += padded_count({lora}, ranks[r]);
+    for (std::size_t r = 0; r < ranks.size(); ++r)
+      offsets[r] += padded_count(std::span(widths).subspan(l, 1), ranks[r]);
   }
-  return bytes_of_decomposition(loras, ranks, static_cast<std::size_t>(world.rank()));
+  return bytes_of_decomposition(widths, ranks, static_cast<std::size_t>(world.rank()));
 }
 
 Decomposition::Decomposition(const AggregationSetup& setup) : setup_(setup) {

@@ -71,8 +71,8 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 PaddedMeans::PaddedMeans(const AggregationSetup& setup)
     : setup_(setup), largest_(0), summation_(setup.memory, setup.sums) {
   for (const adapter::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
-  padded_ =
-      at::empty({padded_count(setup.parameters.loras(), largest_)}, setup.parameters.values().options());
+  padded_ = at::empty({padded_count(setup.parameters.layout().loras(), largest_)},
+                      setup.parameters.values().options());
   tail_norm_received_ = tail_norm();
 }
 

@@ -47,7 +47,7 @@ bool contains(const Holders& holders, std::int64_t user) {
 }  // namespace
 
 std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& users, std::int64_t user,
-                                       const adapter::Parameters& parameters) {
+                                       const adapter::Layout& layout) {
   std::vector<SharedSlice> slices;
   // Slices are joined where they are neighbours for all holders alike: attention and generalist 0,
   // generalists of consecutive numbers. `number`: of the generalist, -1 for attention.
@@ -63,10 +63,11 @@ std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& us
       slices.push_back({slice, std::move(holders)});
     }
   };
-  const adapter::UserModel& own = parameters.user_model();
-  add(-1, parameters.attention(own.shared), holders_of_attention(users));
+  const adapter::UserModel& own = users[static_cast<std::size_t>(user)];
+  add(-1, layout.slice(adapter::select::attention(own.shared)), holders_of_attention(users));
   for (std::size_t slot = 0; slot < own.generalists.size(); ++slot)
-    add(own.generalists[slot], parameters.expert(static_cast<std::int64_t>(slot), own.shared),
+    add(own.generalists[slot],
+        layout.slice(adapter::select::expert(static_cast<std::int64_t>(slot), own.shared)),
         holders_of_generalist(users, own.generalists[slot]));
   return slices;
 }
@@ -80,7 +81,7 @@ void all_weighted_mean(const comm::Communicator& group, comm::Summation& summati
 
 SharedMeans::SharedMeans(const AggregationSetup& setup)
     : setup_(setup),
-      slices_(shared_slices(setup.users, setup.world.rank(), setup.parameters)),
+      slices_(shared_slices(setup.users, setup.world.rank(), setup.parameters.layout())),
       summation_(setup.memory, setup.sums) {
   const std::set<Holders> groups = all_groups(setup.users);
   shares_anything_ = !groups.empty();

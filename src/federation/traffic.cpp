@@ -39,18 +39,18 @@ std::int64_t bytes_of_mixing(std::int64_t count, std::int64_t round) {
   return (renews_collaboration(round) ? 2 : 1) * count * bytes_of_float;
 }
 
-std::int64_t bytes_of_decomposition(const std::vector<adapter::Lora>& loras,
+std::int64_t bytes_of_decomposition(std::span<const adapter::Widths> loras,
                                     const std::vector<std::int64_t>& ranks, std::size_t user) {
   const std::int64_t largest = *std::ranges::max_element(ranks);
   std::int64_t count = padded_count(loras, ranks[user]);
   for (std::size_t l = 0; l < loras.size(); ++l)
-    if (decomposer(l, ranks.size()) == user) count += padded_count({loras[l]}, largest);
+    if (decomposer(l, ranks.size()) == user) count += padded_count(loras.subspan(l, 1), largest);
   return count * bytes_of_float;
 }
 
-std::int64_t padded_count(const std::vector<adapter::Lora>& loras, std::int64_t rank) {
+std::int64_t padded_count(std::span<const adapter::Widths> loras, std::int64_t rank) {
   std::int64_t count = 0;
-  for (const adapter::Lora& lora : loras) count += rank * (lora.A.size(1) + lora.B.size(0));
+  for (const adapter::Widths& lora : loras) count += rank * (lora.in + lora.out);
   return count;
 }
 
@@ -58,16 +58,16 @@ std::size_t decomposer(std::size_t lora, std::size_t users) { return lora % user
 
 std::int64_t bytes_in_round(const Method& method, const config::Config& config,
                             const std::vector<adapter::UserModel>& users, std::size_t user,
-                            const adapter::Parameters& layout, std::int64_t round) {
+                            const adapter::Layout& layout, std::int64_t round) {
   const comm::Sums how = sums(config.run);
   const std::vector<std::int64_t> ranks = ranks_of(users);
   switch (method.rule) {
     case Rule::mean:
       return bytes_of_means(shared_slices(users, static_cast<std::int64_t>(user), layout), how);
     case Rule::gradients:
-      return config.users[user].local_steps * bytes_of_sum(layout.lora().count, how);
+      return config.users[user].local_steps * bytes_of_sum(layout.slice(adapter::select::lora()).count, how);
     case Rule::collaboration:
-      return bytes_of_mixing(layout.lora().count, round);
+      return bytes_of_mixing(layout.slice(adapter::select::lora()).count, round);
     case Rule::padding:
       return bytes_of_sum(padded_count(layout.loras(), *std::ranges::max_element(ranks)), how);
     case Rule::decomposition:

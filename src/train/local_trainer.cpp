@@ -47,6 +47,9 @@ LocalTrainer::LocalTrainer(const model::BaseModel& base, adapter::Parameters& pa
       parameters_(parameters),
       texts_(std::move(texts)),
       plan_(std::move(plan)),
+      lora_(parameters.layout().slice(adapter::select::lora())),
+      routers_(parameters.layout().slice(adapter::select::routers())),
+      trained_(parameters.layout().trained()),
       schedule_{.peak = plan_.user.expert_learning_rate,
                 .warmup_fraction = plan_.optimiser.warmup_fraction,
                 .final_fraction = plan_.optimiser.final_fraction,
@@ -111,23 +114,23 @@ bool LocalTrainer::routers_due(std::int64_t iteration) const {
 }
 
 void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
-  const bool joint = plan_.router_training == RouterTraining::joint && parameters_.routers().count > 0;
+  const bool joint = plan_.router_training == RouterTraining::joint && routers_.count > 0;
   const bool carries = plan_.method.carry_phase_gradients;
   const data::Batch batch =
       data::sample_batch(texts_.experts, plan_.user.batch_sequences, plan_.user.context_tokens,
                          {plan_.seed, plan_.user_index, Stream::train_batch,
                           static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)},
                          plan_.batch.index * plan_.user.batch_sequences);
-  std::vector<adapter::Slice> own = parameters_.trained_lora();
-  if (joint) own.push_back(parameters_.routers());
+  std::vector<adapter::Slice> own = trained_;
+  if (joint) own.push_back(routers_);
   parameters_.track(true, joint || carries);
   if (!carries) clear(own);
   const StepLosses losses = accumulate_gradients(Phase::experts, batch);
-  if (exchange_) exchange_(adapter::view(parameters_.gradients(), parameters_.lora()));
+  if (exchange_) exchange_(adapter::view(parameters_.gradients(), lora_));
   if (observer_) observer_(Phase::experts, batch, losses);
-  for (const adapter::Slice& slice : parameters_.trained_lora())
+  for (const adapter::Slice& slice : trained_)
     optimiser_.step(slice, schedule_.rate(iteration), iteration + 1);
-  if (joint) optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate, iteration + 1);
+  if (joint) optimiser_.step(routers_, plan_.user.router_learning_rate, iteration + 1);
   if (carries) clear(own);
   // The optimiser's momentum would move pruned ranks on.
   parameters_.restrict_rank(parameters_.rank_in_use());
@@ -143,12 +146,11 @@ void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
         data::sample_batch(texts_.routers, plan_.user.batch_sequences, plan_.user.context_tokens,
                            {plan_.seed, plan_.user_index, Stream::router_batch,
                             static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(number)});
-    if (!carries) clear({parameters_.routers()});
+    if (!carries) clear({routers_});
     const StepLosses losses = accumulate_gradients(Phase::routers, batch);
     if (observer_) observer_(Phase::routers, batch, losses);
-    optimiser_.step(parameters_.routers(), plan_.user.router_learning_rate,
-                    number - plan_.method.router_steps + 1);
-    if (carries) clear({parameters_.routers()});
+    optimiser_.step(routers_, plan_.user.router_learning_rate, number - plan_.method.router_steps + 1);
+    if (carries) clear({routers_});
   }
 }
 

@@ -59,8 +59,10 @@ bool same_choice(const Pass& a, const Pass& b) { return !a.chosen.defined() || a
 
 std::vector<Slice> parts_of(const UserModel& user) {
   const Parameters parameters(test::tiny_architecture(), user, at::kCPU);
-  std::vector<Slice> parts = {parameters.attention(), parameters.experts()};
-  if (parameters.routers().count > 0) parts.push_back(parameters.routers());
+  std::vector<Slice> parts = {parameters.layout().slice(select::attention()),
+                              parameters.layout().slice(select::experts())};
+  if (parameters.layout().slice(select::routers()).count > 0)
+    parts.push_back(parameters.layout().slice(select::routers()));
   return parts;
 }
 

@@ -47,7 +47,7 @@ BOOST_AUTO_TEST_CASE(parts_are_counted) {
   // LoRA of rank 4 on qkv, projection, and for each expert up and down; a router.
   const std::int64_t trained = 2 * (4 * (C + 3 * C) + 4 * (C + C) + 2 * (2 * 4 * (C + 4 * C)) + 2 * C);
   BOOST_TEST(one.parameters == 16 * trained);
-  BOOST_TEST(parameter_count(architecture, user_model) == trained);
+  BOOST_TEST(Layout(architecture, user_model).size() == trained);
   BOOST_TEST(footprint(architecture, user_model, {}, 20).activations > one.activations);
   // On a GPU recorded steps keep their memory, and an evaluation has its own.
   const Footprint on_gpu = footprint(architecture, user_model, {.on_gpu = true}, 10);

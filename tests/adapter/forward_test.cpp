@@ -148,7 +148,9 @@ BOOST_AUTO_TEST_CASE(every_gradient_agrees_with_the_plain_model) {
     gradients.zero_();
     const at::Tensor hidden = PlainModel(architecture, parameters).hidden(tokens);
     at::cross_entropy_loss(hidden.matmul(base->head().t()), targets).backward();
-    for (const Slice& part : {parameters.attention(), parameters.experts(), parameters.routers()})
+    for (const Slice& part :
+         {parameters.layout().slice(select::attention()), parameters.layout().slice(select::experts()),
+          parameters.layout().slice(select::routers())})
       if (part.count > 0) {
         BOOST_TEST(close(view(found, part), view(gradients, part), 1e-4), user.experts << " experts");
         BOOST_TEST(view(found, part).abs().max().item<float>() > 0.0f);
@@ -207,7 +209,9 @@ BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
              5e-2);
   cross_entropy(hidden, narrow->head(), tokens.view(-1)).backward();
   BOOST_TEST(parameters.gradients().isfinite().all().item<bool>());
-  BOOST_TEST(view(parameters.gradients(), parameters.routers()).abs().max().item<float>() > 0.0f);
+  BOOST_TEST(
+      view(parameters.gradients(), parameters.layout().slice(select::routers())).abs().max().item<float>() >
+      0.0f);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -61,31 +61,41 @@ BOOST_AUTO_TEST_CASE(drawing_depends_on_the_arguments_alone) {
   Parameters second = test::random_parameters(test::tiny_architecture(), first.user_model(), 3);
   second.initialise(1, 0);
   BOOST_TEST(same_bits(first.values(), second.values()));
-  BOOST_TEST(!same_bits(part(first, first.attention()), part(drawn(2, 0), first.attention())));
+  BOOST_TEST(!same_bits(part(first, first.layout().slice(select::attention())),
+                        part(drawn(2, 0), first.layout().slice(select::attention()))));
 }
 
 BOOST_AUTO_TEST_CASE(shared_parts_are_alike_and_own_parts_differ) {
   const Parameters mine = drawn(1, 0), yours = drawn(1, 1);
-  BOOST_TEST(same_bits(part(mine, mine.attention()), part(yours, yours.attention())));
-  BOOST_TEST(same_bits(part(mine, mine.expert(0)), part(yours, yours.expert(0))));
-  BOOST_TEST(!same_bits(part(mine, mine.expert(1)), part(yours, yours.expert(1))));
-  BOOST_TEST(!same_bits(part(mine, mine.routers()), part(yours, yours.routers())));
+  BOOST_TEST(same_bits(part(mine, mine.layout().slice(select::attention())),
+                       part(yours, yours.layout().slice(select::attention()))));
+  BOOST_TEST(same_bits(part(mine, mine.layout().slice(select::expert(0))),
+                       part(yours, yours.layout().slice(select::expert(0)))));
+  BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::expert(1))),
+                        part(yours, yours.layout().slice(select::expert(1)))));
+  BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::routers())),
+                        part(yours, yours.layout().slice(select::routers()))));
 }
 
 BOOST_AUTO_TEST_CASE(shared_parts_do_not_depend_on_the_number_of_experts) {
   const Parameters two = drawn(1, 0, 2), four = drawn(1, 3, 4), one = drawn(1, 2, 1);
   for (const Parameters* other : {&four, &one}) {
-    BOOST_TEST(same_bits(part(two, two.attention()), part(*other, other->attention())));
-    BOOST_TEST(same_bits(part(two, two.expert(0)), part(*other, other->expert(0))));
+    BOOST_TEST(same_bits(part(two, two.layout().slice(select::attention())),
+                         part(*other, other->layout().slice(select::attention()))));
+    BOOST_TEST(same_bits(part(two, two.layout().slice(select::expert(0))),
+                         part(*other, other->layout().slice(select::expert(0)))));
   }
 }
 
 BOOST_AUTO_TEST_CASE(all_generalists_are_shared_and_no_two_experts_alike) {
   const Parameters mine = drawn(1, 0, 3, {0, 1}), yours = drawn(1, 1, 3, {0, 1});
-  BOOST_TEST(same_bits(part(mine, mine.expert(1)), part(yours, yours.expert(1))));
-  BOOST_TEST(!same_bits(part(mine, mine.expert(2)), part(yours, yours.expert(2))));
+  BOOST_TEST(same_bits(part(mine, mine.layout().slice(select::expert(1))),
+                       part(yours, yours.layout().slice(select::expert(1)))));
+  BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::expert(2))),
+                        part(yours, yours.layout().slice(select::expert(2)))));
   for (const auto& [a, b] : {std::pair{0, 1}, std::pair{0, 2}, std::pair{1, 2}})
-    BOOST_TEST(!same_bits(part(mine, mine.expert(a)), part(mine, mine.expert(b))));
+    BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::expert(a))),
+                          part(mine, mine.layout().slice(select::expert(b)))));
   // Nor two layers, nor two sites of one.
   const std::vector<LayerParameters>& layers = mine.layers();
   BOOST_TEST(!same_bits(layers[0].attention[0].A, layers[1].attention[0].A));
@@ -96,14 +106,18 @@ BOOST_AUTO_TEST_CASE(all_generalists_are_shared_and_no_two_experts_alike) {
 
 BOOST_AUTO_TEST_CASE(attention_of_ones_own_is_drawn_by_user) {
   const Parameters mine = drawn(1, 0, 2, {}, false), yours = drawn(1, 1, 2, {}, false);
-  BOOST_TEST(!same_bits(part(mine, mine.attention()), part(yours, yours.attention())));
-  BOOST_TEST(!same_bits(part(mine, mine.expert(0)), part(yours, yours.expert(0))));
+  BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::attention())),
+                        part(yours, yours.layout().slice(select::attention()))));
+  BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::expert(0))),
+                        part(yours, yours.layout().slice(select::expert(0)))));
 }
 
 BOOST_AUTO_TEST_CASE(a_generalist_is_drawn_by_its_number_wherever_it_lies) {
   const Parameters both = drawn(1, 0, 3, {0, 2}), one = drawn(1, 1, 2, {2});
-  BOOST_TEST(same_bits(part(both, both.expert(1)), part(one, one.expert(0))));
-  BOOST_TEST(!same_bits(part(both, both.expert(0)), part(one, one.expert(0))));
+  BOOST_TEST(same_bits(part(both, both.layout().slice(select::expert(1))),
+                       part(one, one.layout().slice(select::expert(0)))));
+  BOOST_TEST(!same_bits(part(both, both.layout().slice(select::expert(0))),
+                        part(one, one.layout().slice(select::expert(0)))));
 }
 
 BOOST_AUTO_TEST_CASE(ranks_begin_alike_as_far_as_they_go) {

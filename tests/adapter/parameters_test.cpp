@@ -56,36 +56,40 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
       walk.expect(layer.attention[0].A, {R, C});
       walk.expect(layer.attention[1].A, {R, C});
     }
-    BOOST_TEST(parameters.attention(Factors::A).offset == 0);
-    BOOST_TEST(parameters.attention(Factors::A).count == walk.offset);
-    BOOST_TEST(parameters.attention(Factors::B).offset == walk.offset);
+    BOOST_TEST(parameters.layout().slice(select::attention(Factors::A)).offset == 0);
+    BOOST_TEST(parameters.layout().slice(select::attention(Factors::A)).count == walk.offset);
+    BOOST_TEST(parameters.layout().slice(select::attention(Factors::B)).offset == walk.offset);
     for (const LayerParameters& layer : parameters.layers()) {
       walk.expect(layer.attention[0].B, {3 * C, R});
       walk.expect(layer.attention[1].B, {C, R});
     }
-    BOOST_TEST(parameters.attention().offset == 0);
-    BOOST_TEST(parameters.attention().count == walk.offset);
+    BOOST_TEST(parameters.layout().slice(select::attention()).offset == 0);
+    BOOST_TEST(parameters.layout().slice(select::attention()).count == walk.offset);
     for (std::int64_t e = 0; e < experts; ++e) {
-      BOOST_TEST(parameters.expert(e).offset == walk.offset);
+      BOOST_TEST(parameters.layout().slice(select::expert(e)).offset == walk.offset);
       for (const LayerParameters& layer : parameters.layers()) {
         BOOST_TEST_REQUIRE(layer.experts.size() == static_cast<std::size_t>(experts));
         walk.expect(layer.experts[static_cast<std::size_t>(e)].up.A, {R, C});
         walk.expect(layer.experts[static_cast<std::size_t>(e)].down.A, {R, F});
       }
-      BOOST_TEST(parameters.expert(e, Factors::B).offset == walk.offset);
+      BOOST_TEST(parameters.layout().slice(select::expert(e, Factors::B)).offset == walk.offset);
       for (const LayerParameters& layer : parameters.layers()) {
         walk.expect(layer.experts[static_cast<std::size_t>(e)].up.B, {F, R});
         walk.expect(layer.experts[static_cast<std::size_t>(e)].down.B, {C, R});
       }
-      BOOST_TEST(parameters.expert(e).offset + parameters.expert(e).count == walk.offset);
+      BOOST_TEST(parameters.layout().slice(select::expert(e)).offset +
+                     parameters.layout().slice(select::expert(e)).count ==
+                 walk.offset);
     }
-    BOOST_TEST(parameters.lora().count == walk.offset);
-    BOOST_TEST(parameters.experts().offset == parameters.attention().count);
-    BOOST_TEST(parameters.experts().count == experts * parameters.expert(0).count);
-    BOOST_TEST(parameters.routers().offset == walk.offset);
+    BOOST_TEST(parameters.layout().slice(select::lora()).count == walk.offset);
+    BOOST_TEST(parameters.layout().slice(select::experts()).offset ==
+               parameters.layout().slice(select::attention()).count);
+    BOOST_TEST(parameters.layout().slice(select::experts()).count ==
+               experts * parameters.layout().slice(select::expert(0)).count);
+    BOOST_TEST(parameters.layout().slice(select::routers()).offset == walk.offset);
     for (const LayerParameters& layer : parameters.layers())
       if (experts > 1) walk.expect(layer.router, {experts, C});
-    BOOST_TEST(parameters.routers().count == (experts > 1 ? L * experts * C : 0));
+    BOOST_TEST(parameters.layout().slice(select::routers()).count == (experts > 1 ? L * experts * C : 0));
     BOOST_TEST(parameters.values().numel() == walk.offset);
     BOOST_TEST(parameters.gradients().numel() == walk.offset);
     BOOST_TEST(parameters.values().numel() == walk.offset);
@@ -94,18 +98,20 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
 
 BOOST_AUTO_TEST_CASE(sizes_follow_from_the_architecture) {
   const Parameters parameters = make(user_with(2));
-  BOOST_TEST(parameters.attention().count == L * R * (C + 3 * C + C + C));
-  BOOST_TEST(parameters.expert(1).count == L * R * 2 * (C + F));
+  BOOST_TEST(parameters.layout().slice(select::attention()).count == L * R * (C + 3 * C + C + C));
+  BOOST_TEST(parameters.layout().slice(select::expert(1)).count == L * R * 2 * (C + F));
 }
 
 BOOST_AUTO_TEST_CASE(shared_slices_lie_alike_for_users_with_other_numbers_of_experts) {
   const Parameters two = make(user_with(2)), four = make(user_with(4)), one = make(user_with(1));
   for (const Parameters* other : {&four, &one}) {
-    BOOST_TEST(two.attention().count == other->attention().count);
-    BOOST_TEST(two.expert(0).offset == other->expert(0).offset);
-    BOOST_TEST(two.expert(0).count == other->expert(0).count);
+    BOOST_TEST(two.layout().slice(select::attention()).count ==
+               other->layout().slice(select::attention()).count);
+    BOOST_TEST(two.layout().slice(select::expert(0)).offset ==
+               other->layout().slice(select::expert(0)).offset);
+    BOOST_TEST(two.layout().slice(select::expert(0)).count == other->layout().slice(select::expert(0)).count);
   }
-  BOOST_TEST(two.expert(1).offset == four.expert(1).offset);
+  BOOST_TEST(two.layout().slice(select::expert(1)).offset == four.layout().slice(select::expert(1)).offset);
 }
 
 BOOST_AUTO_TEST_CASE(values_and_gradients_are_one_memory) {
@@ -150,13 +156,13 @@ BOOST_AUTO_TEST_CASE(tracking_chooses_the_phase) {
 
 BOOST_AUTO_TEST_CASE(equal_gate_has_no_routers_and_no_gate_no_parameters) {
   const Parameters equal = make(user_with(2, Gate::equal));
-  BOOST_TEST(equal.routers().count == 0);
+  BOOST_TEST(equal.layout().slice(select::routers()).count == 0);
   BOOST_TEST(!equal.layers()[0].router.defined());
   const Parameters nothing = make({.experts = 0, .generalists = {}, .gate = Gate::none});
   BOOST_TEST(nothing.values().numel() == 0);
   BOOST_TEST(nothing.layers().size() == 2u);
   BOOST_TEST(nothing.layers()[0].attention.empty());
-  BOOST_TEST(nothing.lora().count == 0);
+  BOOST_TEST(nothing.layout().slice(select::lora()).count == 0);
 }
 
 BOOST_AUTO_TEST_CASE(scale_is_rank_stabilised) {
@@ -217,10 +223,11 @@ BOOST_AUTO_TEST_CASE(a_factor_that_is_not_trained_is_neither_tracked_nor_stepped
     BOOST_TEST(lora.B.requires_grad());
     count += lora.B.numel();
   }
-  for (const Slice& slice : parameters.trained_lora()) count -= slice.count;
+  for (const Slice& slice : parameters.layout().trained()) count -= slice.count;
   BOOST_TEST(count == 0);
-  BOOST_TEST(parameters.trained_lora()[1].offset == parameters.expert(0, Factors::B).offset);
-  BOOST_TEST(make(user_with(2)).trained_lora().size() == 1u);
+  BOOST_TEST(parameters.layout().trained()[1].offset ==
+             parameters.layout().slice(select::expert(0, Factors::B)).offset);
+  BOOST_TEST(make(user_with(2)).layout().trained().size() == 1u);
 }
 
 BOOST_AUTO_TEST_CASE(ranks_out_of_use_are_zero_in_both_factors) {

@@ -218,14 +218,16 @@ void all_run(const comm::Communicator& world, const Request& request) {
       device.is_cuda() ? model::peak_memory_bytes(device) : kernel_account("/proc/self/status", "VmHWM:");
   if (request.record != "-") write_record(request, job, parameters, recording);
   const bool experts = request.phase == train::Phase::experts;
-  const json report = {{"setting", setting(request, job)},
-                       {"seconds", measured_seconds(request, recording)},
-                       {"losses", losses_of(recording)},
-                       {"frozen_parameters", frozen_parameters(job.base->architecture())},
-                       {"trained_parameters", experts ? parameters.lora().count : parameters.routers().count},
-                       {"block_bytes", parameters.values().nbytes()},
-                       {"set_up_memory", set_up},
-                       {"peak_memory", peak}};
+  const json report = {
+      {"setting", setting(request, job)},
+      {"seconds", measured_seconds(request, recording)},
+      {"losses", losses_of(recording)},
+      {"frozen_parameters", frozen_parameters(job.base->architecture())},
+      {"trained_parameters", experts ? parameters.layout().slice(adapter::select::lora()).count
+                                     : parameters.layout().slice(adapter::select::routers()).count},
+      {"block_bytes", parameters.values().nbytes()},
+      {"set_up_memory", set_up},
+      {"peak_memory", peak}};
   fmt::print("{}\n", report.dump(1));
 }
 

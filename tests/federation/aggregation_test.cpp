@@ -112,13 +112,15 @@ BOOST_AUTO_TEST_CASE(generalist_of_unequal_users_is_the_mean_over_all) {
     const Aggregated done = all_aggregate("comigs-1gxs", users, parameters, sums);
     // A number and a sum are each rounded to eight bits.
     const bool narrow = sums == comm::Sums::bf16;
-    for (const adapter::Slice& shared : {parameters.attention(), parameters.expert(0)}) {
+    for (const adapter::Slice& shared : {parameters.layout().slice(adapter::select::attention()),
+                                         parameters.layout().slice(adapter::select::expert(0))}) {
       BOOST_TEST(test::close(adapter::view(parameters.values(), shared), mean(users, everyone(), shared),
                              narrow ? 8e-3 : 1e-6));
       BOOST_TEST(all_same_bits(parameters, shared, world.size()));
     }
     // What lies behind is nobody else's: specialists and routers keep every bit.
-    const std::int64_t end = parameters.expert(0).offset + parameters.expert(0).count;
+    const std::int64_t end = parameters.layout().slice(adapter::select::expert(0)).offset +
+                             parameters.layout().slice(adapter::select::expert(0)).count;
     const adapter::Slice rest{end, parameters.values().numel() - end};
     BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
     BOOST_TEST(done.bytes == (narrow ? 2 : 4) * end);
@@ -137,8 +139,9 @@ BOOST_AUTO_TEST_CASE(a_user_with_one_expert_takes_part) {
     values.zero_();
   }
   (void)all_aggregate("comigs-1gxs", users, parameters);
-  const at::Tensor generalist = adapter::view(values, parameters.expert(0));
-  BOOST_TEST(same_bits(part(values, parameters.expert(0)), at::full_like(generalist, 1.0 / world.size())));
+  const at::Tensor generalist = adapter::view(values, parameters.layout().slice(adapter::select::expert(0)));
+  BOOST_TEST(same_bits(part(values, parameters.layout().slice(adapter::select::expert(0))),
+                       at::full_like(generalist, 1.0 / world.size())));
 }
 
 BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
@@ -146,16 +149,18 @@ BOOST_AUTO_TEST_CASE(every_generalist_has_its_own_group) {
   adapter::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
   (void)all_aggregate("fedavg", users, parameters, comm::Sums::rank_order);
-  BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)),
-                         mean(users, everyone(), parameters.expert(0)), 1e-6));
+  BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::expert(0))),
+                         mean(users, everyone(), parameters.layout().slice(adapter::select::expert(0))),
+                         1e-6));
   const std::vector<std::int64_t> holders =
       world.size() == 2 ? std::vector<std::int64_t>{0, 1} : std::vector<std::int64_t>{0, 1, 2};
   if (parameters.user_model().experts >= 2)
-    BOOST_TEST(test::close(part(parameters.values(), parameters.expert(1)),
-                           mean(users, holders, parameters.expert(1)), 1e-6));
+    BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::expert(1))),
+                           mean(users, holders, parameters.layout().slice(adapter::select::expert(1))),
+                           1e-6));
   if (parameters.user_model().experts == 3)
-    BOOST_TEST(
-        same_bits(part(parameters.values(), parameters.expert(2)), part(before, parameters.expert(2))));
+    BOOST_TEST(same_bits(part(parameters.values(), parameters.layout().slice(adapter::select::expert(2))),
+                         part(before, parameters.layout().slice(adapter::select::expert(2)))));
 }
 
 BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
@@ -163,11 +168,13 @@ BOOST_AUTO_TEST_CASE(specialists_share_attention_alone) {
   adapter::Parameters parameters = parameters_of(users, own);
   const at::Tensor before = test::copy_of(parameters.values());
   (void)all_aggregate("comigs-2s", users, parameters);
-  const adapter::Slice rest{parameters.attention().count,
-                            parameters.values().numel() - parameters.attention().count};
+  const adapter::Slice rest{
+      parameters.layout().slice(adapter::select::attention()).count,
+      parameters.values().numel() - parameters.layout().slice(adapter::select::attention()).count};
   BOOST_TEST(same_bits(part(parameters.values(), rest), part(before, rest)));
-  BOOST_TEST(test::close(part(parameters.values(), parameters.attention()),
-                         mean(users, everyone(), parameters.attention()), 1e-6));
+  BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::attention())),
+                         mean(users, everyone(), parameters.layout().slice(adapter::select::attention())),
+                         1e-6));
 }
 
 BOOST_AUTO_TEST_CASE(local_users_send_nothing) {
@@ -196,8 +203,10 @@ BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
   adapter::Parameters parameters = parameters_of(users, own);
   const Aggregated done =
       all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
-  const at::Tensor expected = mean(users, everyone(), parameters.lora(), config::Averaging::tokens);
-  BOOST_TEST(test::close(part(parameters.values(), parameters.lora()), expected, 1e-6));
+  const at::Tensor expected =
+      mean(users, everyone(), parameters.layout().slice(adapter::select::lora()), config::Averaging::tokens);
+  BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::lora())),
+                         expected, 1e-6));
   const std::vector<double> shares =
       world.size() == 2 ? std::vector{1.0 / 3, 2.0 / 3} : std::vector{0.1, 0.2, 0.3, 0.4};
   BOOST_TEST(done.weights == shares, boost::test_tools::per_element());
@@ -222,9 +231,10 @@ BOOST_AUTO_TEST_CASE(weights_are_among_the_holders_of_each_part) {
         row[user] += share_of(user, averaging) / shares * static_cast<double>(slice.count);
       numbers += static_cast<double>(slice.count);
     };
-    check(parameters.attention(), everyone());
-    check(parameters.expert(0), everyone());
-    if (parameters.user_model().experts >= 2) check(parameters.expert(1), few);
+    check(parameters.layout().slice(adapter::select::attention()), everyone());
+    check(parameters.layout().slice(adapter::select::expert(0)), everyone());
+    if (parameters.user_model().experts >= 2)
+      check(parameters.layout().slice(adapter::select::expert(1)), few);
     for (const std::int64_t user : everyone())
       BOOST_TEST(done.weights[static_cast<std::size_t>(user)] == row[user] / numbers,
                  boost::test_tools::tolerance(1e-12));
@@ -253,8 +263,11 @@ BOOST_AUTO_TEST_CASE(only_the_shared_factor_is_averaged) {
       BOOST_TEST(same_bits(part(parameters.values(), kept), part(before, kept)));
       sent += 4 * averaged.count;
     };
-    check(parameters.attention(shared), parameters.attention(own_factor));
-    for (const std::int64_t e : {0, 1}) check(parameters.expert(e, shared), parameters.expert(e, own_factor));
+    check(parameters.layout().slice(adapter::select::attention(shared)),
+          parameters.layout().slice(adapter::select::attention(own_factor)));
+    for (const std::int64_t e : {0, 1})
+      check(parameters.layout().slice(adapter::select::expert(e, shared)),
+            parameters.layout().slice(adapter::select::expert(e, own_factor)));
     BOOST_TEST(done.bytes == sent);
   }
 }
@@ -271,17 +284,22 @@ BOOST_AUTO_TEST_CASE(a_chosen_generalist_is_averaged_over_its_subscribers_wherev
   (void)all_aggregate("comigs-mgxs", users, parameters);
   const auto last = world.size() - 1;
   const adapter::Parameters first = parameters_of(users, 0), other = parameters_of(users, last);
-  const at::Tensor expected =
-      (part(first.values(), first.expert(1)) + part(other.values(), other.expert(0))) / 2;
-  if (own == 0) BOOST_TEST(test::close(part(parameters.values(), parameters.expert(1)), expected, 1e-6));
+  const at::Tensor expected = (part(first.values(), first.layout().slice(adapter::select::expert(1))) +
+                               part(other.values(), other.layout().slice(adapter::select::expert(0)))) /
+                              2;
+  if (own == 0)
+    BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::expert(1))),
+                           expected, 1e-6));
   if (own == last) {
-    BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)), expected, 1e-6));
-    BOOST_TEST(
-        same_bits(part(parameters.values(), parameters.expert(1)), part(before, parameters.expert(1))));
+    BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::expert(0))),
+                           expected, 1e-6));
+    BOOST_TEST(same_bits(part(parameters.values(), parameters.layout().slice(adapter::select::expert(1))),
+                         part(before, parameters.layout().slice(adapter::select::expert(1)))));
   }
   if (world.size() == 4 && own == 1)
-    BOOST_TEST(test::close(part(parameters.values(), parameters.expert(0)),
-                           mean(users, {0, 1, 2}, parameters.expert(0)), 1e-6));
+    BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::expert(0))),
+                           mean(users, {0, 1, 2}, parameters.layout().slice(adapter::select::expert(0))),
+                           1e-6));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -81,7 +81,7 @@ BOOST_AUTO_TEST_CASE(ranks_together_are_one_process_with_the_sum_of_their_batche
     (void)trainer.train_round(round);
     (void)single.train_round(round);
     const Aggregated done = rule->all_aggregate(round);
-    BOOST_TEST(done.bytes == 2 * 4 * parameters.lora().count);
+    BOOST_TEST(done.bytes == 2 * 4 * parameters.layout().slice(adapter::select::lora()).count);
     BOOST_TEST(done.weights[0] == 1.0 / world.size());
     BOOST_TEST(test::close(parameters.values(), whole.values(), 1e-5));
   }

@@ -66,11 +66,15 @@ struct Left {
     BOOST_TEST(done.weights == shares, boost::test_tools::tolerance(1e-6)
                                            << boost::test_tools::per_element());
     if (!is_a_mean) return;
-    at::Tensor expected = at::zeros({parameters.lora().count}, at::kDouble);
+    at::Tensor expected = at::zeros({parameters.layout().slice(adapter::select::lora()).count}, at::kDouble);
     for (int user = 1; user < users; ++user)
       expected += shares[static_cast<std::size_t>(user)] *
-                  adapter::view(parameters_of(all[0], user).values(), parameters.lora()).to(at::kDouble);
-    BOOST_TEST(test::close(copy_of(adapter::view(parameters.values(), parameters.lora())), expected, 1e-6));
+                  adapter::view(parameters_of(all[0], user).values(),
+                                parameters.layout().slice(adapter::select::lora()))
+                      .to(at::kDouble);
+    BOOST_TEST(test::close(
+        copy_of(adapter::view(parameters.values(), parameters.layout().slice(adapter::select::lora()))),
+        expected, 1e-6));
   }
 
   // What `weight` gives the users who are left, as shares of their sum.

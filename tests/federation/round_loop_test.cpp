@@ -86,7 +86,8 @@ struct Run : TemporaryFolder {
   }
 
   [[nodiscard]] adapter::Slice shared() const {
-    return {0, parameters.expert(0).offset + parameters.expert(0).count};
+    return {0, parameters.layout().slice(adapter::select::expert(0)).offset +
+                   parameters.layout().slice(adapter::select::expert(0)).count};
   }
 
   // Collective.

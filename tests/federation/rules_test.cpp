@@ -245,7 +245,8 @@ BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_se
     BOOST_TEST(done.weights[1] == (round < 5 ? 1.0 / users : std::exp(-1.0) / sum),
                boost::test_tools::tolerance(1e-12));
     const bool renewed = round == 5 || round == 7;
-    BOOST_TEST(done.bytes == (renewed ? 2 : 1) * 4 * parameters.lora().count);
+    BOOST_TEST(done.bytes ==
+               (renewed ? 2 : 1) * 4 * parameters.layout().slice(adapter::select::lora()).count);
   }
   std::vector<std::int64_t> expected(static_cast<std::size_t>(users), 5);
   expected.insert(expected.end(), static_cast<std::size_t>(users), 7);

@@ -27,7 +27,7 @@ struct Share {
 
 Share share_of(const std::vector<adapter::UserModel>& users, std::int64_t user) {
   adapter::Parameters parameters(architecture(), users[static_cast<std::size_t>(user)], at::kCPU);
-  std::vector<SharedSlice> slices = shared_slices(users, user, parameters);
+  std::vector<SharedSlice> slices = shared_slices(users, user, parameters.layout());
   return {std::move(parameters), std::move(slices)};
 }
 
@@ -46,7 +46,9 @@ BOOST_AUTO_TEST_CASE(attention_and_generalist_of_all_are_one_slice) {
   for (const std::int64_t user : {0, 1, 2, 3}) {
     const Share share = share_of(users, user);
     BOOST_TEST_REQUIRE(share.slices.size() == 1u);
-    check(share.slices[0], 0, share.parameters.attention().count + share.parameters.expert(0).count,
+    check(share.slices[0], 0,
+          share.parameters.layout().slice(adapter::select::attention()).count +
+              share.parameters.layout().slice(adapter::select::expert(0)).count,
           {0, 1, 2, 3});
   }
 }
@@ -54,14 +56,14 @@ BOOST_AUTO_TEST_CASE(attention_and_generalist_of_all_are_one_slice) {
 BOOST_AUTO_TEST_CASE(two_specialists_share_attention_alone) {
   const Share share = share_of(users_of("comigs-2s", {2, 2}), 1);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);
-  check(share.slices[0], 0, share.parameters.attention().count, {0, 1});
+  check(share.slices[0], 0, share.parameters.layout().slice(adapter::select::attention()).count, {0, 1});
 }
 
 BOOST_AUTO_TEST_CASE(all_experts_shared_is_one_slice_without_the_routers) {
   const Share share = share_of(users_of("comigs-2g", {2, 2, 2}), 0);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);
-  check(share.slices[0], 0, share.parameters.lora().count, {0, 1, 2});
-  BOOST_TEST(share.parameters.routers().count > 0);
+  check(share.slices[0], 0, share.parameters.layout().slice(adapter::select::lora()).count, {0, 1, 2});
+  BOOST_TEST(share.parameters.layout().slice(adapter::select::routers()).count > 0);
 }
 
 BOOST_AUTO_TEST_CASE(generalists_are_averaged_over_those_who_hold_them) {
@@ -70,9 +72,12 @@ BOOST_AUTO_TEST_CASE(generalists_are_averaged_over_those_who_hold_them) {
   const Share first = share_of(users, 0), second = share_of(users, 1), third = share_of(users, 2);
   for (const Share* share : {&first, &second}) {
     BOOST_TEST_REQUIRE(share->slices.size() == 2u);
-    check(share->slices[0], 0, share->parameters.attention().count + share->parameters.expert(0).count,
+    check(share->slices[0], 0,
+          share->parameters.layout().slice(adapter::select::attention()).count +
+              share->parameters.layout().slice(adapter::select::expert(0)).count,
           {0, 1, 2});
-    check(share->slices[1], share->parameters.expert(1).offset, share->parameters.expert(1).count, {0, 1});
+    check(share->slices[1], share->parameters.layout().slice(adapter::select::expert(1)).offset,
+          share->parameters.layout().slice(adapter::select::expert(1)).count, {0, 1});
   }
   BOOST_TEST_REQUIRE(third.slices.size() == 1u);
 }
@@ -89,7 +94,8 @@ BOOST_AUTO_TEST_CASE(neighbours_with_other_holders_stay_apart) {
   for (adapter::UserModel& user : users) user.shared_attention = false;
   const Share share = share_of(users, 0);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);
-  check(share.slices[0], share.parameters.attention().count, share.parameters.experts().count, {0, 1});
+  check(share.slices[0], share.parameters.layout().slice(adapter::select::attention()).count,
+        share.parameters.layout().slice(adapter::select::experts()).count, {0, 1});
 }
 
 BOOST_AUTO_TEST_CASE(slices_are_joined_alike_on_all_holders) {

@@ -86,7 +86,8 @@ BOOST_AUTO_TEST_CASE(micro_batches_give_the_gradients_of_the_whole) {
     const std::vector<Seen> parts = train(again, 1);
     BOOST_TEST_REQUIRE(parts.size() == whole.size());
     BOOST_TEST(parts[0].language_model == whole[0].language_model, boost::test_tools::tolerance(1e-5));
-    BOOST_TEST(close(part(parts[0].gradients, again.lora()), part(whole[0].gradients, again.lora()), 1e-5));
+    BOOST_TEST(close(part(parts[0].gradients, again.layout().slice(adapter::select::lora())),
+                     part(whole[0].gradients, again.layout().slice(adapter::select::lora())), 1e-5));
   }
 }
 
@@ -100,7 +101,8 @@ BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   adapter::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   for (const auto& [slice, step] :
-       {std::pair{parameters.lora(), std::size_t{0}}, std::pair{parameters.routers(), std::size_t{1}}}) {
+       {std::pair{parameters.layout().slice(adapter::select::lora()), std::size_t{0}},
+        std::pair{parameters.layout().slice(adapter::select::routers()), std::size_t{1}}}) {
     const at::Tensor gradients = part(steps[step].gradients, slice);
     const at::Tensor direction = gradients / gradients.norm();
     BOOST_TEST(slope(*this, slice, direction, step) == gradients.norm().item<double>(),
@@ -114,9 +116,10 @@ BOOST_AUTO_TEST_CASE(the_text_alone_moves_a_router_that_chooses_one) {
   plan.method.router_every = 1;
   plan.optimiser.weight_decay = 0.0;
   adapter::Parameters parameters = warm();
-  const at::Tensor before = part(parameters.values(), parameters.routers());
+  const at::Tensor before = part(parameters.values(), parameters.layout().slice(adapter::select::routers()));
   (void)train(parameters, 1);
-  BOOST_TEST(!test::same_bits(part(parameters.values(), parameters.routers()), before));
+  BOOST_TEST(!test::same_bits(
+      part(parameters.values(), parameters.layout().slice(adapter::select::routers())), before));
 }
 
 BOOST_AUTO_TEST_CASE(load_balancing_of_two_of_two_is_half_and_moves_nothing) {
@@ -131,8 +134,8 @@ BOOST_AUTO_TEST_CASE(load_balancing_of_two_of_two_is_half_and_moves_nothing) {
   const std::vector<Seen> unbalanced = train(other, 1);
   BOOST_TEST(!unbalanced.front().load_balancing.has_value());
   BOOST_TEST(close(balanced[0].gradients, unbalanced[0].gradients, 1e-5));
-  BOOST_TEST(close(part(balanced[2].gradients, other.routers()),
-                   part(unbalanced[2].gradients, other.routers()), 1e-2));
+  BOOST_TEST(close(part(balanced[2].gradients, other.layout().slice(adapter::select::routers())),
+                   part(unbalanced[2].gradients, other.layout().slice(adapter::select::routers())), 1e-2));
 }
 
 BOOST_AUTO_TEST_CASE(kinds_of_load_balancing_differ_from_three_experts_on) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/user_model.hpp"
 #include "comigs/model/architecture.hpp"
 
 namespace comigs::adapter {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/layout.hpp"
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/precision.hpp"
 
@@ -28,9 +28,5 @@ struct Footprint {
 [[nodiscard]] std::int64_t evaluation_activations(const model::Architecture& architecture,
                                                   const UserModel& user_model,
                                                   const model::Computation& computation, std::int64_t tokens);
-
-/// Trainable numbers of the user.
-[[nodiscard]] std::int64_t parameter_count(const model::Architecture& architecture,
-                                           const UserModel& user_model);
 
 }  // namespace comigs::adapter

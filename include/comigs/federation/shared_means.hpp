@@ -19,8 +19,7 @@ struct SharedSlice {
 /// all who hold it; of each the factors that are shared. Neighbouring parts of the block with the same
 /// holders are one slice; what nobody else holds is left out.
 [[nodiscard]] std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& users,
-                                                     std::int64_t user,
-                                                     const adapter::Parameters& parameters);
+                                                     std::int64_t user, const adapter::Layout& layout);
 
 /// Collective over the group. Replaces `values` (float32, contiguous) by the sum over its ranks of weight x
 /// values, the same bits on each; weights sum to 1 over the group.

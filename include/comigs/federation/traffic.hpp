@@ -4,9 +4,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
-#include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/layout.hpp"
 #include "comigs/comm/summation.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/federation/method.hpp"
@@ -26,11 +27,11 @@ namespace comigs::federation {
 [[nodiscard]] std::int64_t bytes_of_mixing(std::int64_t count, std::int64_t round);
 /// Of FlexLoRA's decomposition by user `user` of those with these LoRA ranks: its factors, and the results of
 /// the LoRA that it decomposes.
-[[nodiscard]] std::int64_t bytes_of_decomposition(const std::vector<adapter::Lora>& loras,
+[[nodiscard]] std::int64_t bytes_of_decomposition(std::span<const adapter::Widths> loras,
                                                   const std::vector<std::int64_t>& ranks, std::size_t user);
 
 /// Numbers in the factors of these LoRA, were their rank `rank`.
-[[nodiscard]] std::int64_t padded_count(const std::vector<adapter::Lora>& loras, std::int64_t rank);
+[[nodiscard]] std::int64_t padded_count(std::span<const adapter::Widths> loras, std::int64_t rank);
 /// Which of so many users decomposes LoRA `lora`.
 [[nodiscard]] std::size_t decomposer(std::size_t lora, std::size_t users);
 
@@ -38,6 +39,6 @@ namespace comigs::federation {
 /// exchanged. `layout`: the user's parameters, whose numbers do not matter (they may be on the meta device).
 [[nodiscard]] std::int64_t bytes_in_round(const Method& method, const config::Config& config,
                                           const std::vector<adapter::UserModel>& users, std::size_t user,
-                                          const adapter::Parameters& layout, std::int64_t round);
+                                          const adapter::Layout& layout, std::int64_t round);
 
 }  // namespace comigs::federation

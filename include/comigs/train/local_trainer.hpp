@@ -125,6 +125,8 @@ class LocalTrainer {
   adapter::Parameters& parameters_;
   Texts texts_;
   LocalPlan plan_;
+  adapter::Slice lora_, routers_;
+  std::vector<adapter::Slice> trained_;  // by expert steps
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;

@@ -1,0 +1,38 @@
+// What a user's trainable part looks like.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace comigs::adapter {
+
+/// How a token's experts are weighted.
+enum class Gate {
+  none,   ///< no experts: the base model as it is
+  equal,  ///< 1/n for each
+  top_k,  ///< softmax over the k largest logits of the router; for k = 1 see LayerRouting::gate
+};
+
+/// Both factors of every LoRA, or one of them.
+enum class Factors { both, A, B };
+
+struct UserModel {
+  std::int64_t experts = 2;  ///< in every MLP block; 0: nothing is trained
+  /// Which of the run's generalists the first experts are, rising; the other experts are the user's own.
+  std::vector<std::int64_t> generalists = {0};
+  std::int64_t lora_rank = 8;  ///< R
+  double lora_alpha = 16.0;
+  std::int64_t top_k = 2;
+  Gate gate = Gate::top_k;
+  bool shared_attention = true;
+  Factors trained = Factors::both;  ///< the rest stays as drawn
+  Factors shared = Factors::both;   ///< of what is shared; the rest is the user's own
+
+  /// gamma = alpha / sqrt(R), rank-stabilised (Eq. 5).
+  [[nodiscard]] double scale() const;
+  [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }
+  /// Not where a token has one expert of several: that one's weight is its probability.
+  [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }
+};
+
+}  // namespace comigs::adapter
