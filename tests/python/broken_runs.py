@@ -22,7 +22,7 @@ MEASURED = ("time/", "memory/")
 ABOUT_THE_RUN = ("created", "hosts", "devices", "configuration")
 # Of what is told of a machine, and of mpirun's counts of its own messages; they are no errors.
 NOTES = ("share the cores", "that a rank has on", "no locks on this file system")
-NOTES += ("sent help message", "orte_base_help_aggregate")
+NOTES += ("sent help message", "orte_base_help_aggregate", "ORTE_ERROR_LOG")
 # flock as Lustre answers without -o flock (ENOSYS), and as a network file system does that locks for one machine.
 NO_FLOCK = """
 #include <errno.h>
