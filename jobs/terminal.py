@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
     it without a word, as the signal would.
     """
     _insist_on_utf8()
+    _keep_places_of_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")
@@ -58,6 +58,18 @@ def _insist_on_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
+def _keep_places_of_closed_streams() -> None:
+    """No file that is opened later becomes standard output or error; what is printed into a closed one is lost, and
+    told of."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+
+
 def _told(message: str, code: int) -> int:
     try:
         print(f"error: {message}", file=sys.stderr)
@@ -72,8 +84,7 @@ def _leave(code: int) -> NoReturn:
         try:
             if stream is not None:
                 stream.flush()
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             code = code or FAILED
     sys.exit(code)

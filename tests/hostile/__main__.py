@@ -1,10 +1,11 @@
-"""Breaks good inputs in hundreds of ways and runs the real command line on each.
+"""Breaks good inputs in hundreds of ways, disturbs what surrounds good runs, and runs the real command line on each.
 
 python -m tests.hostile --executable build/hostile/comigs [--count 30] [--seed 0]     from the repository's root
 
-Every input must end in a clean refusal (exit code 2 and one message that names the file or the option) or in a
-correct run; anything else is listed and makes the exit code 1. Inputs come from the seed and are not stored:
-`--only CLASS:NUMBER --keep FOLDER` makes a single one again.
+Each must end in a clean refusal (exit code 2 and one message that names the file or the option), in a correct run,
+or, disturbed as README.md's table of stops says, in a named stop (its exit code and one message); anything else is
+listed and makes the exit code 1. All comes from the seed and is not stored: `--only CLASS:NUMBER --keep FOLDER` makes
+a single one again.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import trial
-from .inputs import CLASSES, InputClass, command_of
-from .material import Place, make
+from .classes import CLASSES
+from .commands import Scene, Surroundings, Undisturbed
+from .inputs import InputClass
+from .material import make
 
-HEAD = ("input class", "tried", trial.CLEAN_REFUSAL, trial.CORRECT_RUN, trial.OTHER)
+HEAD = ("class", "tried", trial.CLEAN_REFUSAL, trial.CORRECT_RUN, trial.NAMED_STOP, trial.OTHER)
 
 
 @dataclass(frozen=True)
 class Case:
-    kind: InputClass
+    kind: InputClass | Surroundings
     number: int
 
     @property
@@ -55,7 +58,11 @@ def arguments() -> argparse.Namespace:
         "--executable", type=Path, required=True, metavar="FILE", help="comigs, sanitized or not"
     )
     parser.add_argument(
-        "--count", type=int, default=30, metavar="N", help="inputs of each class [%(default)s]"
+        "--count",
+        type=int,
+        default=30,
+        metavar="N",
+        help="inputs of each class; of surroundings a quarter [%(default)s]",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="[%(default)s]")
     parser.add_argument(
@@ -73,7 +80,11 @@ def arguments() -> argparse.Namespace:
 
 
 def cases(wanted: argparse.Namespace) -> list[Case]:
-    all_cases = [Case(kind, number) for number in range(wanted.count) for kind in CLASSES]
+    all_cases = [
+        Case(kind, number)
+        for kind in CLASSES
+        for number in range(0 if kind.needs() else kind.count(wanted.count))
+    ]
     if wanted.only is None:
         return all_cases
     kind, _, number = wanted.only.partition(":")
@@ -82,20 +93,27 @@ def cases(wanted: argparse.Namespace) -> list[Case]:
     return [case for case in all_cases if case.kind is CLASSES[int(kind)]]
 
 
-def attempt(case: Case, good: Place, folder: Path, wanted: argparse.Namespace) -> Outcome:
-    place = good.copy(folder / case.label.replace(":", "-"))
-    broken = case.kind.make(place, random.Random(f"{wanted.seed} {case.kind.name} {case.number}"))
-    is_program = not case.kind.module
-    limited = is_program and not trial.is_sanitized(wanted.executable)
-    command = command_of(case.kind, broken, wanted.executable.resolve())
-    ended = trial.run(command, place.folder, wanted.seconds, limited)
-    verdict = trial.judge(ended, broken.names, "comigs: " if is_program else "error: ", broken.may_run)
-    left = [path for path in place.folder.rglob(".*") if path.name.startswith(".")]
+def attempt(case: Case, scene: Scene, wanted: argparse.Namespace) -> Outcome:
+    folder = scene.place.folder.with_name(case.label.replace(":", "-"))
+    scene = replace(scene, place=scene.place.copy(folder))
+    what, verdict = case.kind.meet(scene, random.Random(f"{wanted.seed} {case.kind.name} {case.number}"))
+    left = [path for path in folder.rglob(".*") if path.name.startswith(".")]
     if verdict.kind != trial.OTHER and left:
         verdict = trial.Verdict(trial.OTHER, f"left behind: {left[0].name}")
     if wanted.keep is None:
-        shutil.rmtree(place.folder)
-    return Outcome(case, broken.what, verdict)
+        shutil.rmtree(folder)
+    return Outcome(case, what, verdict)
+
+
+def attempts(scene: Scene, wanted: argparse.Namespace) -> list[Outcome]:
+    """As many side by side as there are cores for."""
+    outcomes: list[Outcome] = []
+    asked = cases(wanted)
+    for cores in sorted({case.kind.cores for case in asked}):
+        with ThreadPoolExecutor(max(1, wanted.jobs // cores)) as pool:
+            now = [case for case in asked if case.kind.cores == cores]
+            outcomes += pool.map(lambda case: attempt(case, scene, wanted), now)
+    return outcomes
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -116,16 +134,21 @@ def table(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     wanted, begun = arguments(), time.monotonic()
+    executable = wanted.executable.resolve()
+    os.environ |= trial.SANITIZERS | {"COMIGS_EXECUTABLE": str(executable)}
     with tempfile.TemporaryDirectory(prefix="comigs-hostile-") as temporary:
         folder = wanted.keep or Path(temporary)
-        good = make(folder / "good", wanted.executable.resolve())
-        with ThreadPoolExecutor(wanted.jobs) as pool:
-            outcomes = list(pool.map(lambda case: attempt(case, good, folder, wanted), cases(wanted)))
+        good = make(folder / "good", executable)
+        scene = Scene(good, executable, wanted.seconds, Undisturbed(good, executable, wanted.seconds))
+        outcomes = attempts(scene, wanted)
     others = [outcome for outcome in outcomes if outcome.verdict.kind == trial.OTHER]
     for outcome in others:
         print(
             f"{outcome.case.label} {outcome.case.kind.name}, {outcome.what[:200]}: {outcome.verdict.reason}"
         )
+    for kind in CLASSES:
+        if kind.needs():
+            print(f"left out: {kind.name}: {kind.needs()}")
     sanitized = "with sanitizers" if trial.is_sanitized(wanted.executable) else "without sanitizers"
     print(f"\n{table(outcomes)}\n")
     print(

@@ -6,11 +6,12 @@ import hashlib
 import json
 import random
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import trial
+from .commands import Scene
 from .damage import (
     OUTSIDE,
     TEXTS,
@@ -43,6 +44,19 @@ class InputClass:
     name: str
     make: Callable[[Place, random.Random], Broken]
     module: str = ""  # of Python, where it is not the program itself that reads the input
+    cores = 1
+    needs = str  # nothing
+
+    @staticmethod
+    def count(wanted: int) -> int:
+        return wanted
+
+    def meet(self, scene: Scene, source: random.Random) -> tuple[str, trial.Verdict]:
+        """Breaks an input and runs the command on it; returns what was broken, and how that ended."""
+        broken = self.make(scene.place, source)
+        ended = scene.run(broken.command, self.module)
+        beginning = trial.beginning(self.module)
+        return broken.what, trial.judge(ended, broken.names, beginning, broken.may_run)
 
 
 def _train(place: Place, what: str, names: Sequence[str], may_run: bool = True) -> Broken:
@@ -386,8 +400,3 @@ CLASSES = (
     InputClass("results.h5, comigs route", results_routed),
     InputClass("results.h5, analysis", results_analysed, module="analysis"),
 )
-
-
-def command_of(kind: InputClass, broken: Broken, executable: Path) -> list[object]:
-    program = [sys.executable, "-m", kind.module] if kind.module else [executable]
-    return [*program, *broken.command]

@@ -71,6 +71,10 @@ class Place:
     origin: Path | None = None  # of which this is a copy
 
     @property
+    def origin_or_self(self) -> Place:
+        return Place(self.origin or self.folder)
+
+    @property
     def data(self) -> Path:
         return self.folder / "data"
 
@@ -111,7 +115,7 @@ class Place:
 
     def write_resuming_job(self) -> None:
         """The job that was stopped. Its data and base are where they were then: that is part of what must agree."""
-        inputs = Place(self.origin or self.folder)
+        inputs = self.origin_or_self
         text = JOB.format(place=inputs.folder).replace(f"{inputs.output}", str(self.stopped))
         for name, value in RESUMING.items():
             text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {value}", text)

@@ -1,4 +1,4 @@
-"""Runs a command on a broken input, in bounds, and judges how it ended."""
+"""Runs a command on a broken input or in odd surroundings, in bounds, and judges how it ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,9 +19,10 @@ GIB = 2**30
 REPORT_CODE = 99
 MOST_ALLOCATION_MIB, MOST_MEMORY_MIB, MOST_ADDRESS_SPACE_BYTES = 2048, 6144, 64 * GIB
 LONGEST_MESSAGE = 6000
+# Link order: where locks are to fail, a library is loaded before the sanitizer's own.
 SANITIZERS = {
     "ASAN_OPTIONS": f"exitcode={REPORT_CODE}:detect_leaks=1:max_allocation_size_mb={MOST_ALLOCATION_MIB}"
-    f":hard_rss_limit_mb={MOST_MEMORY_MIB}:allocator_may_return_null=0:detect_odr_violation=0",
+    f":hard_rss_limit_mb={MOST_MEMORY_MIB}:allocator_may_return_null=0:detect_odr_violation=0:verify_asan_link_order=0",
     "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={REPORT_CODE}",
     "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS / 'leaks.supp'}:print_suppressions=0",
 }
@@ -43,12 +44,13 @@ REPORTS = (
 )
 REPORTS += ("Exception raised from", "SUMMARY: ", "Segmentation fault", "MPI_ABORT", "json.exception")
 
-CLEAN_REFUSAL, CORRECT_RUN, OTHER = "clean refusal", "correct run", "other"
+CLEAN_REFUSAL, CORRECT_RUN, NAMED_STOP, OTHER = "clean refusal", "correct run", "named stop", "other"
+REFUSALS = {2: CLEAN_REFUSAL}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How it ended: one of the three words; why, for the last."""
+    """How it ended: one of the four words; why, for the last."""
 
     kind: str
     reason: str = ""
@@ -60,6 +62,7 @@ class Ended:
 
     code: int | None
     errors: str
+    printed: str = ""
 
 
 def is_sanitized(executable: Path) -> bool:
@@ -69,35 +72,55 @@ def is_sanitized(executable: Path) -> bool:
 def run(command: Sequence[object], folder: Path, seconds: float, limited: bool) -> Ended:
     """In `folder`. `limited`: in an address space that no right run needs (a sanitizer's shadow takes more)."""
     # A file: Open MPI's daemon may hold a pipe for longer than the program itself runs.
-    with tempfile.TemporaryFile() as errors:
-        process = start(command, folder, limited, errors)
-        try:
-            code: int | None = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            code = None
-        errors.seek(0)
-        return Ended(code, errors.read().decode("utf-8", "replace"))
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as printed:
+        code = code_of(start(command, folder, limited, errors, printed), seconds)
+        return Ended(code, text_in(errors), text_in(printed))
+
+
+def code_of(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """None: it had not ended in time and was killed."""
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def text_in(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
 
 
 def start(
-    command: Sequence[object], folder: Path, limited: bool, errors: IO[bytes]
+    command: Sequence[object],
+    folder: Path,
+    limited: bool,
+    errors: IO[bytes] | int,
+    printed: IO[bytes] | int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     limits = ["prlimit", "--core=0", *([f"--as={MOST_ADDRESS_SPACE_BYTES}"] if limited else []), "--"]
     return subprocess.Popen(
         [os.fsencode(str(word)) for word in (*limits, *command)],
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=printed,
         stderr=errors,
-        env=os.environ | ENVIRONMENT | SANITIZERS,
+        env=os.environ | ENVIRONMENT,
         start_new_session=True,
     )
 
 
-def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> Verdict:
-    """`names`: of which a message must hold one; `beginning`: of the program's messages."""
+def beginning(module: str) -> str:
+    """Of the messages of the program, or of a Python module."""
+    return "error: " if module else "comigs: "
+
+
+def judge(
+    ended: Ended, names: Sequence[str], beginning: str, may_run: bool, codes: Mapping[int, str] = REFUSALS
+) -> Verdict:
+    """`names`: of which a message must hold one; `beginning`: of the program's messages; `codes`: that may come
+    with one, and their verdicts."""
     if ended.code is None:
         return Verdict(OTHER, "hangs")
     for report in REPORTS:
@@ -107,7 +130,7 @@ def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> 
         return Verdict(OTHER, f"garbled: {ended.errors[:300]!r}")
     if ended.code == 0:
         return Verdict(CORRECT_RUN) if may_run else Verdict(OTHER, "accepted what must be refused")
-    if ended.code != 2:
+    if ended.code not in codes:
         return Verdict(OTHER, f"exit code {ended.code}: {ended.errors.strip()[-300:]}")
     lines = [line for line in ended.errors.splitlines() if line.strip()]
     # One line, or a line and the list that it announces.
@@ -121,7 +144,7 @@ def judge(ended: Ended, names: Sequence[str], beginning: str, may_run: bool) -> 
         return Verdict(OTHER, f"an endless message: {ended.errors[:300]!r}")
     if not any(name in ended.errors for name in names):
         return Verdict(OTHER, f"names neither file nor option: {ended.errors[:300]!r}")
-    return Verdict(CLEAN_REFUSAL)
+    return Verdict(codes[ended.code])
 
 
 def _excerpt(errors: str, report: str) -> str:

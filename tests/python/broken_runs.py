@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,17 +20,37 @@ PATIENCE_SECONDS = 120
 # What depends on the clock and the machine, and what says so.
 MEASURED = ("time/", "memory/")
 ABOUT_THE_RUN = ("created", "hosts", "devices", "configuration")
+# Of what is told of a machine, and of mpirun's counts of its own messages; they are no errors.
+NOTES = ("share the cores", "that a rank has on", "no locks on this file system")
+NOTES += ("sent help message", "orte_base_help_aggregate", "ORTE_ERROR_LOG")
+# flock as Lustre answers without -o flock (ENOSYS), and as a network file system does that locks for one machine.
+NO_FLOCK = """
+#include <errno.h>
+#include <stdlib.h>
+int flock(int descriptor, int operation) {
+  (void)descriptor, (void)operation;
+  if (getenv("LOCKS_PRETEND")) return 0;
+  errno = ENOSYS;
+  return -1;
+}
+"""
 
 
 class Running:
-    """`mpirun -n RANKS comigs ...`, on its way. What it prints is in `output()`."""
+    """`mpirun -n RANKS comigs ...`, on its way. What it prints is in `output()`. `of_rank`: prefixes of some ranks."""
 
-    def __init__(self, *arguments: object, ranks: int = 4, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        ranks: int = 4,
+        prefix: Sequence[str] = (),
+        of_rank: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
         self._printed = tempfile.TemporaryFile("w+")
         self._errors = tempfile.TemporaryFile("w+")
         self.begun = time.monotonic()
         self._process = subprocess.Popen(
-            [*prefix, "mpirun", "-n", str(ranks), executable(), *map(str, arguments)],
+            [*prefix, *_launch([executable(), *map(str, arguments)], ranks, of_rank or {})],
             stdin=subprocess.DEVNULL,
             stdout=self._printed,
             stderr=self._errors,
@@ -104,6 +125,23 @@ class Running:
         return Done(self._process.returncode, self.output(), FRAMED.sub("", errors), epilogue)
 
 
+def mounted(instead: Path, at: Path) -> list[str]:
+    """Before a command: it alone sees one file or folder in the place of another. Needs root."""
+    return ["unshare", "-m", "sh", "-c", f'mount --bind "{instead}" "{at}" && exec "$@"', "sh"]
+
+
+def compiler() -> str | None:
+    return shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+
+
+def no_flock(folder: Path) -> Path:
+    """A library for LD_PRELOAD with which locks fail or, with LOCKS_PRETEND set, do nothing; needs a C compiler."""
+    library, text = folder / "flock.so", folder / "flock.c"
+    text.write_text(NO_FLOCK)
+    subprocess.run([compiler(), "-shared", "-fPIC", "-o", library, text], check=True)
+    return library
+
+
 def holds_back(pid: int, number: signal.Signals) -> bool:
     """Whether a signal to this process would wait: from the program's first moments on."""
     try:
@@ -138,6 +176,10 @@ def finish(command: Sequence[object], code: int = 0) -> Done:
     done = comigs(*command, ranks=4)
     assert done.code == code, done.output + done.errors
     return done
+
+
+def without_notes(errors: str) -> str:
+    return "".join(line for line in errors.splitlines(True) if not any(note in line for note in NOTES))
 
 
 def rounds_in(results: Path) -> int:
@@ -186,6 +228,13 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 def _round_of(line: str) -> int:
     number, slash, _ = line.strip().partition("/")
     return int(number) if slash and number.isdigit() else -1
+
+
+def _launch(program: list[str], ranks: int, of_rank: Mapping[int, Sequence[str]]) -> list[str]:
+    if not of_rank:
+        return ["mpirun", "-n", str(ranks), *program]
+    parts = [[":", "-n", "1", *of_rank.get(rank, ()), *program] for rank in range(ranks)]
+    return ["mpirun", *[word for part in parts for word in part][1:]]
 
 
 def _descendants(pid: int) -> list[int]:

@@ -85,9 +85,20 @@ def test_seeds_that_nobody_has_time_for(command: list[str], count: str) -> None:
     assert done.returncode == 2 and f"--seeds {count}: expected 1 to 1,000" in done.stderr
 
 
+@pytest.mark.parametrize("stream", [">/dev/full", ">&-", "1</dev/null"])
 @pytest.mark.parametrize("program", ["data_prep", "analysis", "jobs.sweep", "slurm.submit"])
-def test_help_that_cannot_be_written_is_a_failure(program: str) -> None:
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", program, "--help"]
-        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 1 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+def test_help_that_cannot_be_written_is_a_failure(program: str, stream: str) -> None:
+    command = ["bash", "-c", f'exec "$0" -m {program} --help {stream}', sys.executable]
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    reason = "No space left on device" if "full" in stream else "Bad file descriptor"
+    assert done.returncode == 1 and done.stderr.endswith(f"output: {reason}\n") and done.stderr.count("\n") == 1
+
+
+def test_a_stream_that_is_closed_is_no_file_that_is_written(tmp_path: Path) -> None:
+    """Its number is the next one that is free when a file is opened."""
+    write_results(tmp_path / "run")
+    words = 'exec "$0" -m analysis report "$1/run" --output "$1/page.html" >&- 2>&-'
+    done = subprocess.run(["bash", "-c", words, sys.executable, tmp_path], cwd=ROOT)
+    assert done.returncode == 1
+    assert tool("analysis", "report", tmp_path / "run", "--output", tmp_path / "again.html").returncode == 0
+    assert figures(tmp_path / "page_figures") == figures(tmp_path / "again_figures")

@@ -137,6 +137,19 @@ def test_ranks_of_srun_that_cannot_find_each_other_are_told_of_pmix(job, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("OMPI_COMM_WORLD_SIZE=8", "OMPI_COMM_WORLD_RANK=3"), "OMPI_COMM_WORLD_SIZE=8 says that mpirun started"),
+        (("TMPDIR=/dev/null",), "TMPDIR=/dev/null: Not a directory, expected a folder"),
+    ],
+)
+def test_variables_with_which_a_single_process_cannot_start_are_named(words, told, job):
+    done = tiny_run(["env", *words, executable(), *job()])
+    assert done.code == 2 and done.output == "", done.output + done.errors
+    assert done.errors.startswith(f"comigs: {told}") and done.errors.count("\n") == 1
+
+
 def test_more_threads_than_cores_are_told_of(job):
     cores = len(os.sched_getaffinity(0))
     words = job("--rounds", 1)

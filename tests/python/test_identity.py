@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from broken_runs import Running, arguments, differing, finish, rounds_in
-from tiny import comigs, executable, run
+from broken_runs import Running, arguments, differing, finish, mounted, rounds_in, without_notes
+from tiny import Done, comigs, executable, run
 
 ROUNDS = 4
 OPTIONS = ("--rounds", ROUNDS, "--local-steps", 40, "--router-every", 7, "--router-steps", 2, "--seed", 3)
@@ -76,9 +76,7 @@ def other_weights(file: Path) -> None:
 
 
 def own_lines(errors: str) -> list[str]:
-    notes = ("share the cores", "that a rank has on")
-    found = [line for line in errors.splitlines() if line.startswith("comigs")]
-    return [line for line in found if not any(note in line for note in notes)]
+    return [line for line in without_notes(errors).splitlines() if line.startswith("comigs")]
 
 
 # Between stop and resumption --------------------------------------------------------------------------------
@@ -170,14 +168,11 @@ def other_epsilon(project: Project) -> list[object]:
     return ["base/config.json: layer_norm_epsilon: 1e-05 there, 1e-06 here"]
 
 
-def on_one_rank(project: Project, of: str, words: list[object], ranks: int) -> list[object]:
-    """The command, whose last rank sees PROJECT/stale at PROJECT/`of`."""
-    mount = f'mount --bind "{project.folder}/stale" "{project.folder}/{of}" && exec "$@"'
-    program = [executable(), *words]
-    return [
-        *("mpirun", "-n", ranks - 1, *program, ":"),
-        *("-n", 1, "unshare", "-m", "sh", "-c", mount, "sh", *program),
-    ]
+def with_an_unlike_rank(project: Project, of: str, words: list[object], ranks: int) -> Done:
+    """Of the command, whose last rank sees PROJECT/stale at PROJECT/`of`."""
+    stale = mounted(project.folder / "stale", project.folder / of)
+    with Running(*words, ranks=ranks, of_rank={ranks - 1: stale}) as running:
+        return running.end()
 
 
 @needs_mounts
@@ -185,7 +180,7 @@ def on_one_rank(project: Project, of: str, words: list[object], ranks: int) -> l
 def test_a_base_that_one_node_has_otherwise_is_refused(spoil: Callable, project):
     shutil.copytree(project.folder / "base", project.folder / "stale")
     words = spoil(project)
-    done = run(on_one_rank(project, "base", project.words(), 4))
+    done = with_an_unlike_rank(project, "base", project.words(), 4)
     assert done.code == 2, done.output + done.errors
     (line,) = own_lines(done.errors)
     assert "rank 3 (user Dutch on " in line and "rank 0" in line
@@ -201,7 +196,7 @@ def test_pretrain_refuses_a_manifest_that_one_node_has_otherwise(project):
     manifest.write_text(manifest.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     words = ["pretrain", "--data", project.folder / "data", "--output", project.folder / "made"]
     words += ["--steps", 1, "--width", 32, "--context-tokens", 12, "--device", "cpu", "--threads", 1]
-    done = run(on_one_rank(project, "data", words, 2))
+    done = with_an_unlike_rank(project, "data", words, 2)
     assert done.code == 2, done.output + done.errors
     (line,) = own_lines(done.errors)
     assert "rank 1 (" in line and "data/manifest.json" in line

@@ -4,47 +4,28 @@ stops; what is there in the end is whole and of one run."""
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from broken_runs import Running, arguments, differing, finish, rounds_in
+from broken_runs import Running, arguments, compiler, differing, finish, no_flock, rounds_in
 from tiny import comigs
 
 OPTIONS = ("--rounds", 3, "--local-steps", 30, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
 OPTIONS += ("--context-tokens", 12, "--lora-rank", 2, "--method", "comigs-1g1s")
-# flock as Lustre answers without -o flock (ENOSYS), and as a network file system does that locks for one machine.
-NO_FLOCK = """
-#include <errno.h>
-#include <stdlib.h>
-int flock(int descriptor, int operation) {
-  (void)descriptor, (void)operation;
-  if (getenv("LOCKS_PRETEND")) return 0;
-  errno = ENOSYS;
-  return -1;
-}
-"""
 
 
 @pytest.fixture(scope="session")
-def no_flock(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("locks")
-    (folder / "flock.c").write_text(NO_FLOCK)
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
-    if compiler is None:
+def without_flock(tmp_path_factory) -> Path:
+    if compiler() is None:
         pytest.skip("no C compiler on PATH")
-    library = folder / "flock.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "flock.c"], check=True)
-    return library
+    return no_flock(tmp_path_factory.mktemp("locks"))
 
 
 @pytest.fixture(params=["locks work", "locks fail", "locks pretend"])
 def locks(request, monkeypatch) -> str:
     if request.param != "locks work":
-        monkeypatch.setenv("LD_PRELOAD", str(request.getfixturevalue("no_flock")))
+        monkeypatch.setenv("LD_PRELOAD", str(request.getfixturevalue("without_flock")))
     if request.param == "locks pretend":
         monkeypatch.setenv("LOCKS_PRETEND", "1")
     return request.param
