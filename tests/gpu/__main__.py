@@ -13,6 +13,7 @@ from pathlib import Path
 from .stages import ABSENT, FAILED, FIRST, MACHINE, NO_CARD, PASSED, SECOND, Outcome, carry_out
 
 SECONDS = 570  # for all stages of a command
+PATIENCE = 4  # times as long where all is rehearsed, on a machine that has other work
 
 
 def arguments() -> argparse.Namespace:
@@ -48,10 +49,12 @@ def main() -> int:
     wanted.output.mkdir(parents=True, exist_ok=True)
     of_half = wanted.half or "all"
     begun = time.monotonic()
+    patience = PATIENCE if wanted.rehearse else 1
     outcomes: list[Outcome] = []
     with (wanted.output / f"{of_half}.log").open("w", encoding="utf-8") as log:
         for stage in stages:
-            outcomes.append(carry_out(stage, SECONDS - (time.monotonic() - begun), log))
+            left = patience * SECONDS - (time.monotonic() - begun)
+            outcomes.append(carry_out(stage, left, log, patience))
             print(row(outcomes[-1]), flush=True)
             if stage is MACHINE and outcomes[-1].verdict == NO_CARD and not wanted.rehearse:
                 print("gpu: error: there is no card here; without one: --rehearse", file=sys.stderr)

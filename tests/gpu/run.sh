@@ -76,7 +76,7 @@ export COMIGS_GPU_LIBRARIES=$libraries:$root/lib
 export PATH=$root/bin:$PATH
 export COMIGS_EXECUTABLE=$root/bin/comigs COMIGS_TEST_BIN=$root/bin
 export COMIGS_REQUIRE_GPU=1 # what would be skipped without a card fails
-export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export PYTHONUNBUFFERED=1 PYTHONPYCACHEPREFIX=$place/bytecode # torch's too, which may lie there without
 # Open MPI and PMIx look for their plug-ins where Debian has them, unless they are told otherwise.
 export OPAL_PREFIX=$root OPAL_BINDIR=$root/bin OPAL_PKGLIBDIR=$root/openmpi/plugins
 export OPAL_PKGDATADIR=$root/openmpi/data OPAL_SYSCONFDIR=$root/openmpi/etc

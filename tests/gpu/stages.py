@@ -107,15 +107,16 @@ def _run(command: tuple[str, ...], limit: float) -> tuple[int | None, str]:
         return None, process.communicate()[0]
 
 
-def carry_out(stage: Stage, left: float, log: TextIO) -> Outcome:
-    """Runs the stage, in at most `left` seconds; all that it prints goes into the log."""
+def carry_out(stage: Stage, left: float, log: TextIO, patience: int = 1) -> Outcome:
+    """Runs the stage, in at most `left` seconds; all that it prints goes into the log. Its own limit is
+    `patience` times as long."""
     if stage.tool is not None and shutil.which(stage.tool) is None:
         return Outcome(stage, ABSENT, 0.0, 0, f"no {stage.tool} on PATH")
     if left < 5:
         return Outcome(stage, FAILED, 0.0, 0, "not begun: the time is up")
     if shutil.which(stage.command[0]) is None:
         return Outcome(stage, FAILED, 0.0, 0, f"{stage.command[0]} is not in the bundle")
-    limit = min(float(stage.limit), left)
+    limit = min(float(patience * stage.limit), left)
     begun = time.monotonic()
     code, output = _run(stage.command, limit)
     seconds = time.monotonic() - begun
