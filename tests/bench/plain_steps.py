@@ -77,9 +77,10 @@ def run(record: Record) -> dict[str, Any]:
     model = model_of(record)
     optimiser = optimiser_of(model, setting)
     half = setting["precision"] == "bf16"
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of the steps, not that of reading the weights
     seconds, losses = [], []
     device = setting["device"]
+    if device == "cpu":
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of the steps, not of reading weights
     for tokens, targets in zip(record.tokens.to(device), record.targets.to(device), strict=True):
         begun = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@
 //     values [P] before the first step, tokens and targets [S, B, T]; in the metadata each parameter's
 //     "offset rows columns" in the block and, as "setting", JSON of what decides a step.
 // Prints JSON: rank 0's seconds of each measured step and losses of all, sizes, peak memory, and the memory
-// of every rank before its first step.
+// of every rank before its first step (not on a GPU).
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -210,7 +210,8 @@ void all_run(const comm::Communicator& world, const Request& request) {
   test::perturb(parameters.values(), request.deviation);
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);
   touch(job, parameters);
-  const json set_up = all_measure_memory(world);
+  // The host's: of no interest beside a card, and not every container's kernel accounts for it.
+  const json set_up = device.is_cuda() ? json() : all_measure_memory(world);
   const Recording recording = run(request, job, parameters, trainer);
   if (!world.is_first()) return;
   // Not getrusage, whose peak starts with that of the process that started this one.

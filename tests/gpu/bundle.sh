@@ -20,8 +20,8 @@ build=build/dev
 while [ $# -gt 0 ]; do
     case $1 in
         --build)
-            build=${2:?--build: expected a folder}
-            shift 2
+            [ -n "${2:-}" ] || fail "--build: expected a folder"
+            build=$2 && shift 2
             ;;
         --help | -h)
             sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"

@@ -63,7 +63,8 @@ def machine() -> str:
     with_libraries = environment() | {"LD_LIBRARY_PATH": os.environ["COMIGS_GPU_LIBRARIES"]}
     loaded = [*ROOT.glob("libexec/*"), *ROOT.glob("*/plugins/*.so")]
     found = subprocess.run(["ldd", *loaded], env=with_libraries, capture_output=True, text=True, check=False)
-    faults += sorted({line.strip() for line in found.stdout.splitlines() if "not found" in line})
+    told = (found.stdout + found.stderr).splitlines()  # libraries there, versions of glibc's symbols here
+    faults += sorted({line.strip() for line in told if "not found" in line})
     print(f"{len(loaded)} programs and plug-ins: their libraries looked for")
     if faults:
         raise Failed("; ".join(faults))
@@ -149,7 +150,8 @@ def kernels() -> str:
     """Seconds of each kernel of three steps, by name, as ncu measures them."""
     case = Case(batch=64, precision="bf16", warm_up=2, measured=1)
     ncu: list[object] = ["ncu", "--target-processes", "all", "--graph-profiling", "node"]
-    ncu += ["--clock-control", "none", "--metrics", "gpu__time_duration.sum", "--csv"]
+    ncu += ["--clock-control", "none", "--metrics", "gpu__time_duration.sum"]
+    ncu += ["--print-units", "base", "--csv"]  # nanoseconds
     output = started([*ncu, *bench_steps(case, "-")])
     table = output[output.index('"ID"') :]
     nanoseconds, launches = Counter[str](), Counter[str]()

@@ -17,6 +17,8 @@ FALLBACK = re.compile(r"not recorded as CUDA graphs|upload a copy of the base")
 NO_DEVICE = re.compile(
     r"no CUDA device is visible|No CUDA GPUs are available|no CUDA-capable device|Found no NVIDIA driver"
 )
+# A profiler that is there and cannot work: no access to the card's counters, a container's runtime.
+NO_TOOL = re.compile(r"ERR_NVGPUCTRPERM|LibraryNotLoaded|Device not supported")
 PASSED, FAILED, NO_CARD, ABSENT = "passed", "FAILED", "no card", "not here"
 PYTHON = sys.executable
 SANITIZER = ("--target-processes", "all", "--error-exitcode", "9")
@@ -49,8 +51,8 @@ def _test(program: str, *words: str) -> tuple[str, ...]:
     return (program, "--log_level=message", "--color_output=no", "--report_level=short", *words)
 
 
+MACHINE = Stage("machine", _measure("machine"))  # before either half
 FIRST = [
-    Stage("machine", _measure("machine"), 60),
     Stage("test_kernels (on the host)", _test("test_kernels")),
     Stage("test_kernels_card", ("test_kernels_card",), 180),
     Stage("test_model, device", _test("test_model", "--run_test=device")),
@@ -105,15 +107,16 @@ def _run(command: tuple[str, ...], limit: float) -> tuple[int | None, str]:
         return None, process.communicate()[0]
 
 
-def carry_out(stage: Stage, left: float, log: TextIO) -> Outcome:
-    """Runs the stage, in at most `left` seconds; all that it prints goes into the log."""
+def carry_out(stage: Stage, left: float, log: TextIO, patience: int = 1) -> Outcome:
+    """Runs the stage, in at most `left` seconds; all that it prints goes into the log. Its own limit is
+    `patience` times as long."""
     if stage.tool is not None and shutil.which(stage.tool) is None:
         return Outcome(stage, ABSENT, 0.0, 0, f"no {stage.tool} on PATH")
     if left < 5:
         return Outcome(stage, FAILED, 0.0, 0, "not begun: the time is up")
     if shutil.which(stage.command[0]) is None:
         return Outcome(stage, FAILED, 0.0, 0, f"{stage.command[0]} is not in the bundle")
-    limit = min(float(stage.limit), left)
+    limit = min(float(patience * stage.limit), left)
     begun = time.monotonic()
     code, output = _run(stage.command, limit)
     seconds = time.monotonic() - begun
@@ -125,6 +128,9 @@ def carry_out(stage: Stage, left: float, log: TextIO) -> Outcome:
     if code is None:
         note = f"ended after {limit:.0f} s; last: {note}"
     verdict = PASSED if code == 0 else NO_CARD if NO_DEVICE.search(output) else FAILED
-    if verdict == NO_CARD:
-        note = next(line for line in lines if NO_DEVICE.search(line))
+    if verdict == FAILED and stage.tool is not None and NO_TOOL.search(output):
+        verdict = ABSENT
+    if verdict in (NO_CARD, ABSENT):
+        reason = NO_DEVICE if verdict == NO_CARD else NO_TOOL
+        note = next(line for line in lines if reason.search(line))
     return Outcome(stage, verdict, seconds, len(FALLBACK.findall(output)), note)
