@@ -40,7 +40,8 @@ bool waits(std::stop_token stop, double seconds) {
 
 }  // namespace
 
-double grace_seconds(int rank) { return rank == 0 ? 0.0 : 1.0 + 0.2 * std::min(rank, 5); }
+// The first one asks the others, for two seconds at most, before it speaks.
+double grace_seconds(int rank) { return rank == 0 ? 0.0 : 3.0 + 0.2 * std::min(rank, 5); }
 
 Guard::Guard(const char* call, double seconds, int rank, std::function<std::string(int)> name_of) {
   if (!std::isfinite(seconds)) return;

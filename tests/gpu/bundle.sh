@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly PROGRAMS=(comigs bench_steps test_kernels test_kernels_card test_model test_train)
+readonly PROGRAMS=(comigs bench_steps test_kernels test_kernels_card test_adapter test_train)
 # What the tests and measurements read of the repository.
 readonly SOURCES=(tests/gpu tests/bench tests/python/{test_gpu,conftest,tiny,built_program}.py data_prep jobs setup.sh)
 # The machine's own: glibc's, and those that come with torch.

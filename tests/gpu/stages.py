@@ -55,7 +55,7 @@ MACHINE = Stage("machine", _measure("machine"))  # before either half
 FIRST = [
     Stage("test_kernels (on the host)", _test("test_kernels")),
     Stage("test_kernels_card", ("test_kernels_card",), 180),
-    Stage("test_model, device", _test("test_model", "--run_test=device")),
+    Stage("test_adapter, device", _test("test_adapter", "--run_test=device")),
     Stage("test_train, resuming", _test("test_train", "--run_test=resuming")),
     Stage("test_gpu.py", (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/python/test_gpu.py"), 180),
     *(
