@@ -47,19 +47,7 @@ std::string rule(const federation::Method& method) {
   const char* factors = method.shared == adapter::Factors::A   ? " of A"
                         : method.shared == adapter::Factors::B ? " of B"
                                                                : "";
-  switch (method.rule) {
-    case federation::Rule::mean:
-      return fmt::format("mean{}", factors);
-    case federation::Rule::gradients:
-      return "gradients";
-    case federation::Rule::collaboration:
-      return "by user";
-    case federation::Rule::padding:
-      return "padded";
-    case federation::Rule::decomposition:
-      return "SVD";
-  }
-  return "";
+  return fmt::format("{}{}", method.rule.averaged, factors);
 }
 
 const char* router(const federation::Method& method) {

@@ -45,8 +45,7 @@ std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const con
       other = std::make_shared<adapter::Parameters>(base.architecture(), parameters.user_model(),
                                                     values.device());
     adapter::view(other->values(), {0, values.numel()}).copy_(values);
-    return train::sampled_loss(base, *other, validation, batches_judged_in_collaboration,
-                               config.users.at(user),
+    return train::sampled_loss(base, *other, validation, batches_judged, config.users.at(user),
                                {.seed = config.run.seed,
                                 .user = static_cast<std::uint32_t>(user),
                                 .stream = Stream::collaboration_batch,
@@ -101,5 +100,22 @@ std::vector<double> Collaboration::all_perplexities(std::int64_t round) const {
   comm::all_agree_on(setup_.world, failure);
   return perplexities;
 }
+
+const Rule rules::collaboration{
+    .averaged = "by user",
+    .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
+      return std::make_unique<Collaboration>(setup);
+    },
+    .bytes_in_round =
+        [](const RuleCost& of, std::int64_t round) {
+          return bytes_of_mixing(of.layout.slice(adapter::select::lora()).count, round);
+        },
+    // The parameters that other users' models are judged with.
+    .kept_bytes =
+        [](const RuleCost& of) { return 2 * of.layout.size() * static_cast<std::int64_t>(sizeof(float)); },
+    .judges = renews_collaboration,
+    .one_shape = true,
+    .own_weights = true,
+    .in_users_order = true};
 
 }  // namespace comigs::federation

@@ -7,10 +7,8 @@
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
 #include "comigs/data/batch.hpp"
-#include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/fit.hpp"
 #include "comigs/federation/local_work.hpp"
-#include "comigs/federation/traffic.hpp"
 
 namespace comigs::federation {
 
@@ -51,9 +49,9 @@ class Reckoning {
               .evaluation_flops = evaluations(),
               .bytes = 0,
               .host_memory = setup_.computation.on_gpu ? beside_gpu(peak) : peak.total()};
-    // Rounds are of two kinds: those in which PCL judges all models, and the others.
-    const std::int64_t renewals = renewals_of_collaboration();
-    cost.bytes = renewals * bytes_in(first_renewal_of_collaboration) + (run.rounds - renewals) * bytes_in(1);
+    cost.bytes = run.rounds * bytes_in(1);
+    if (setup_.method.rule.judges != nullptr)
+      for (std::int64_t round = 2; round <= run.rounds; ++round) cost.bytes += bytes_in(round) - bytes_in(1);
     return cost;
   }
 
@@ -75,24 +73,20 @@ class Reckoning {
            static_cast<double>(router_steps) * flops(adapter::Pass::routers, batch) + judging(batch);
   }
 
-  [[nodiscard]] std::int64_t renewals_of_collaboration() const {
-    if (setup_.method.rule != Rule::collaboration) return 0;
-    std::int64_t renewals = 0;
-    for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
-      renewals += renews_collaboration(round) ? 1 : 0;
-    return renewals;
-  }
+  [[nodiscard]] RuleCost of_rule() const { return {setup_.config, setup_.users, user_, layout_}; }
 
   [[nodiscard]] std::int64_t bytes_in(std::int64_t round) const {
-    return bytes_in_round(setup_.method, setup_.config, setup_.users, user_, layout_, round);
+    return setup_.method.rule.bytes_in_round(of_rule(), round);
   }
 
-  // PCL's evaluation of every user's model.
+  // The evaluation of every user's model, where the rule judges them.
   [[nodiscard]] double judging(std::int64_t batch) const {
-    if (setup_.method.rule != Rule::collaboration) return 0.0;
+    if (setup_.method.rule.judges == nullptr) return 0.0;
+    std::int64_t times = 0;
+    for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
+      times += setup_.method.rule.judges(round) ? 1 : 0;
     const auto models = static_cast<std::int64_t>(setup_.users.size());
-    return static_cast<double>(renewals_of_collaboration() * models * batches_judged_in_collaboration) *
-           flops(adapter::Pass::evaluation, batch);
+    return static_cast<double>(times * models * batches_judged) * flops(adapter::Pass::evaluation, batch);
   }
 
   // The windows of a split that are run, in tokens.
@@ -120,7 +114,7 @@ class Reckoning {
     if (run.rounds == 0) return 0.0;
     const std::int64_t times =
         run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
-    const bool compares = setup_.method.rule != Rule::gradients && bytes_in(run.rounds) > 0;
+    const bool compares = !setup_.method.rule.every_step && bytes_in(run.rounds) > 0;
     return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
   }
 
@@ -150,34 +144,22 @@ class Reckoning {
 
   // What an aggregation rule keeps between rounds.
   [[nodiscard]] std::int64_t kept_by_rule() const {
-    constexpr auto number = static_cast<std::int64_t>(sizeof(float));
-    switch (setup_.method.rule) {
-      case Rule::collaboration:  // the parameters that other users' models are judged with
-        return 2 * layout_.size() * number;
-      case Rule::padding:
-        return padded_count(layout_.loras(), largest_rank()) * number;
-      default:
-        return 0;
-    }
+    return setup_.method.rule.kept_bytes == nullptr ? 0 : setup_.method.rule.kept_bytes(of_rule());
   }
 
-  [[nodiscard]] std::int64_t largest_rank() const {
-    return std::ranges::max_element(setup_.users, {}, &adapter::UserModel::lora_rank)->lora_rank;
-  }
-
-  // What is run without gradients: splits, and under PCL a batch through every user's model.
+  // What is run without gradients: splits, and where models are judged a batch through each.
   [[nodiscard]] std::int64_t evaluation_at_a_time() const {
     const std::int64_t split = std::max(
         {evaluated_in_training(), evaluated(shards_.validation.tokens), evaluated(shards_.test.tokens)});
     std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
-    if (setup_.method.rule == Rule::collaboration)
+    if (setup_.method.rule.judges != nullptr)
       tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
     return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
   }
 
   // All users' parameters, in host memory where they meet.
   [[nodiscard]] std::int64_t gathered() const {
-    if (user_ != 0 && setup_.method.rule != Rule::decomposition) return 0;
+    if (user_ != 0 && !setup_.method.rule.gathers) return 0;
     std::int64_t everyone = 0;
     for (const adapter::UserModel& user : setup_.users)
       everyone +=
@@ -192,7 +174,7 @@ class Reckoning {
   [[nodiscard]] std::int64_t texts() const {
     std::int64_t bytes = 0;
     for (std::size_t u = 0; u < setup_.manifest.users.size(); ++u) {
-      if (u != user_ && setup_.method.rule != Rule::gradients) continue;
+      if (u != user_ && !setup_.method.rule.every_step) continue;
       const data::UserShards& shards = setup_.manifest.users[u];
       bytes += bytes_of_shard(shards.train) + bytes_of_shard(shards.validation) + bytes_of_shard(shards.test);
     }

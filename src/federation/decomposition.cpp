@@ -120,4 +120,18 @@ Aggregated Decomposition::all_aggregate(std::int64_t) {
           .weights = weights_};
 }
 
+const Rule rules::decomposition{
+    .averaged = "SVD",
+    .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
+      return std::make_unique<Decomposition>(setup);
+    },
+    .bytes_in_round =
+        [](const RuleCost& of, std::int64_t) {
+          return bytes_of_decomposition(of.layout.loras(), ranks_of(of.users), of.user);
+        },
+    .any_rank = true,
+    .own_weights = true,
+    .in_users_order = true,
+    .gathers = true};
+
 }  // namespace comigs::federation

@@ -88,7 +88,7 @@ std::string_view carried(const Situation& s) {
 }
 
 std::string_view averaging(const Situation& s) {
-  if (s.method.rule != Rule::mean) return "the method has weights of its own";
+  if (s.method.rule.own_weights) return "the method has weights of its own";
   return s.method.attention_shared || s.method.experts_shared != Sharing::none ? "" : "nothing is averaged";
 }
 
@@ -98,12 +98,11 @@ std::string_view sums(const Situation& s) {
 }
 
 std::string_view in_any_order(const Situation& s) {
-  const bool ordered = s.method.rule == Rule::collaboration || s.method.rule == Rule::decomposition;
-  return ordered ? "the method adds up in users' order anyway" : sums(s);
+  return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
 }
 
 std::string_view pruning(const Situation& s) {
-  if (s.method.rule != Rule::padding) return "the method prunes no ranks";
+  if (!s.method.rule.prunes_ranks) return "the method prunes no ranks";
   const std::int64_t left = train::rank_after_pruning(s.user.lora_rank, s.config.method.pruning_strength);
   return left == s.user.lora_rank ? "no rank can be pruned" : "";
 }

@@ -44,7 +44,7 @@ train::Texts texts(const Method& method, const config::Config& config, const dat
                    std::size_t user, const data::UserData& own) {
   train::Texts texts;
   for (std::size_t u = 0; u < config.users.size(); ++u) {
-    if (u != user && method.rule != Rule::gradients) continue;
+    if (u != user && !method.rule.every_step) continue;
     // Opening reads a whole shard: its digest and its tokens are checked.
     const data::UserData data = u == user ? own : open_user(config, manifest, u);
     texts.experts.push_back(data.train);
@@ -55,10 +55,10 @@ train::Texts texts(const Method& method, const config::Config& config, const dat
 }
 
 train::LocalPlan local_plan(const Method& method, const config::Config& config, std::size_t user) {
-  const bool one_model = method.rule == Rule::gradients;
+  const bool one_model = method.rule.every_step;
   const auto index = static_cast<std::int64_t>(user), users = static_cast<std::int64_t>(config.users.size());
   return {.router_training = method.router_training,
-          .prunes_ranks = method.rule == Rule::padding,
+          .prunes_ranks = method.rule.prunes_ranks,
           .batch = one_model ? data::Share{.index = index, .of = users} : data::Share{},
           .method = config.method,
           .optimiser = config.optimiser,

@@ -10,6 +10,11 @@ namespace comigs::federation {
 
 namespace {
 
+using rules::collaboration;
+using rules::decomposition;
+using rules::gradients;
+using rules::mean;
+using rules::padding;
 using train::RouterTraining;
 using enum RouterData;
 
@@ -22,14 +27,13 @@ constexpr auto top_k = adapter::Gate::top_k;
 constexpr auto A = adapter::Factors::A;
 constexpr auto B = adapter::Factors::B;
 constexpr auto AB = adapter::Factors::both;
-constexpr auto mean = Rule::mean;
 
 // clang-format off
-constexpr Method table[] = {
+const Method table[] = {
     // name, experts, gate, experts shared, attention shared, factors trained, factors shared, rule, router training, router data, paper, summary
     {"pretrained", 0, adapter::Gate::none, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "the base model as it is; nothing is trained"},
-    {"centralized", by_user, equal, Sharing::all, true, AB, AB, Rule::gradients, unrouted, validation, "T1, T4 i",
+    {"centralized", by_user, equal, Sharing::all, true, AB, AB, gradients, unrouted, validation, "T1, T4 i",
      "one model on the union of all users' data, at the sum of their batches"},
     {"local", by_user, equal, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "every user alone, attention LoRA too"},
@@ -39,7 +43,7 @@ constexpr Method table[] = {
      "A stays as drawn, alike for all; B trained and averaged (Sun et al. 2024)"},
     {"fedsa-lora", by_user, equal, Sharing::all, true, AB, A, mean, unrouted, validation, "-",
      "A averaged, B the user's own (Guo et al. 2025)"},
-    {"pcl", by_user, equal, Sharing::all, true, AB, AB, Rule::collaboration, unrouted, validation, "T1, T4 i",
+    {"pcl", by_user, equal, Sharing::all, true, AB, AB, collaboration, unrouted, validation, "T1, T4 i",
      "every LoRA mixed by user-specific weights from validation losses (Wagner et al. 2024)"},
     {"local-moe", by_user, top_k, Sharing::none, true, AB, AB, mean, joint, training, "T4 ii",
      "own experts, routers trained with them"},
@@ -63,9 +67,9 @@ constexpr Method table[] = {
      "a generalist and as many specialists as a user can afford"},
     {"comigs-mgxs", by_user, top_k, Sharing::chosen, true, AB, AB, mean, in_turn, validation, "-",
      "several generalists, of which each user holds some ([user] generalists), and specialists"},
-    {"hetlora", 1, equal, Sharing::all, true, AB, AB, Rule::padding, unrouted, validation, "T2",
+    {"hetlora", 1, equal, Sharing::all, true, AB, AB, padding, unrouted, validation, "T2",
      "ranks by user: padded with zeros, averaged by norm, truncated; ranks prune themselves (Cho et al. 2023)"},
-    {"flexlora", 1, equal, Sharing::all, true, AB, AB, Rule::decomposition, unrouted, validation, "T2",
+    {"flexlora", 1, equal, Sharing::all, true, AB, AB, decomposition, unrouted, validation, "T2",
      "ranks by user: averaged updates, decomposed by SVD (Bai et al. 2024)"},
 };
 // clang-format on
@@ -87,11 +91,6 @@ std::vector<std::int64_t> generalists(const Method& method, const config::User& 
   return all;
 }
 
-// Whether LoRA ranks may differ between users; each has then one expert, whatever is said.
-bool takes_any_rank(const Method& method) {
-  return method.rule == Rule::padding || method.rule == Rule::decomposition;
-}
-
 // Throws what `complaint` says of the first user that it says something of.
 template <class Complaint>
 void refuse_users(const std::vector<config::User>& users, const Complaint& complaint) {
@@ -104,7 +103,7 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
   refuse_users(users, [&](const config::User& user) -> std::string {
     const bool unsaid = user.experts == config::User().experts;
     if (method.experts.value_or(0) > 0 && user.experts != *method.experts &&
-        !(takes_any_rank(method) && unsaid))
+        !(method.rule.any_rank && unsaid))
       return fmt::format("experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number",
                          user.experts, method.name, *method.experts);
     const bool chooses = method.experts_shared == Sharing::chosen;
@@ -140,7 +139,7 @@ bool shares_anything(const Method& method) {
 
 // What is averaged factor by factor must have one shape and mean the same update.
 void check_ranks(const Method& method, const std::vector<config::User>& users) {
-  if (!shares_anything(method) || takes_any_rank(method)) return;
+  if (!shares_anything(method) || method.rule.any_rank) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.lora_rank == users[0].lora_rank && user.lora_alpha == users[0].lora_alpha) return {};
     return fmt::format(
@@ -152,13 +151,13 @@ void check_ranks(const Method& method, const std::vector<config::User>& users) {
 
 // One model must have one shape and take its steps together.
 void check_one_model(const Method& method, const std::vector<config::User>& users) {
-  if (method.rule != Rule::gradients && method.rule != Rule::collaboration) return;
+  if (!method.rule.one_shape) return;
   const auto shape = [&](const config::User& user) {
     return fmt::format("experts = {}, lora_rank = {}, lora_alpha = {}", user.experts, user.lora_rank,
                        user.lora_alpha);
   };
   const auto steps = [&](const config::User& user) {
-    return method.rule == Rule::collaboration
+    return !method.rule.every_step
                ? std::string()
                : fmt::format(
                      ", batch_sequences = {}, context_tokens = {}, local_steps = {}, "
@@ -174,14 +173,14 @@ void check_one_model(const Method& method, const std::vector<config::User>& user
 }
 
 void check_communication(const Method& method, const config::Run& run) {
-  const bool sums = (method.rule == Rule::mean && shares_anything(method)) || method.rule == Rule::gradients;
+  const bool sums = method.rule.sums_alone && shares_anything(method);
   if (run.communication != config::Precision::float32 && !sums)
     throw ConfigError(fmt::format("[run] communication = bf16: method '{}' {}; expected float32", method.name,
-                                  method.rule == Rule::mean ? "sends nothing" : "sends more than sums"));
+                                  method.rule.sums_alone ? "sends nothing" : "sends more than sums"));
 }
 
 void check_failures(const Method& method, const config::Run& run) {
-  if (run.on_user_failure == config::OnUserFailure::go_on && method.rule == Rule::gradients)
+  if (run.on_user_failure == config::OnUserFailure::go_on && method.rule.every_step)
     throw ConfigError(
         fmt::format("[run] on_user_failure = continue: method '{}' trains one model on all users' "
                     "gradients at every step, so that nobody can drop out",
@@ -194,13 +193,12 @@ void check_options(const Method& method, const config::Method& options) {
         fmt::format("[method] carry_phase_gradients = true: method '{}' has no router phase of its own, so "
                     "there is nothing to carry",
                     method.name));
-  if (options.averaging == config::Averaging::tokens &&
-      (method.rule != Rule::mean || !shares_anything(method)))
+  if (options.averaging == config::Averaging::tokens && (method.rule.own_weights || !shares_anything(method)))
     throw ConfigError(fmt::format("[method] averaging = tokens: method '{}' {}", method.name,
-                                  method.rule == Rule::mean ? "averages nothing" : "has weights of its own"));
+                                  method.rule.own_weights ? "has weights of its own" : "averages nothing"));
   const config::Method defaults;
-  if (method.rule != Rule::padding && (options.rank_regulariser != defaults.rank_regulariser ||
-                                       options.pruning_strength != defaults.pruning_strength))
+  if (!method.rule.prunes_ranks && (options.rank_regulariser != defaults.rank_regulariser ||
+                                    options.pruning_strength != defaults.pruning_strength))
     throw ConfigError(
         fmt::format("[method] rank_regulariser = {}, pruning_strength = {}: method '{}' prunes no ranks; "
                     "'hetlora' does",

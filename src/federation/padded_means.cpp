@@ -99,4 +99,23 @@ double PaddedMeans::tail_norm() const {
   return adapter::rank_tail_norm(setup_.parameters.loras(), kept, rank).item<double>();
 }
 
+namespace {
+std::int64_t padded_count_of_all(const RuleCost& of) {
+  return padded_count(of.layout.loras(), std::ranges::max(ranks_of(of.users)));
+}
+}  // namespace
+
+const Rule rules::padding{
+    .averaged = "padded",
+    .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
+      return std::make_unique<PaddedMeans>(setup);
+    },
+    .bytes_in_round = [](const RuleCost& of,
+                         std::int64_t) { return bytes_of_sum(padded_count_of_all(of), sums(of.config.run)); },
+    .kept_bytes =
+        [](const RuleCost& of) { return padded_count_of_all(of) * static_cast<std::int64_t>(sizeof(float)); },
+    .any_rank = true,
+    .own_weights = true,
+    .prunes_ranks = true};
+
 }  // namespace comigs::federation

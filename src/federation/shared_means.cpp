@@ -140,4 +140,31 @@ train::LocalTrainer::Exchange GradientMeans::exchange() {
   };
 }
 
+const Rule rules::mean{.averaged = "mean",
+                       .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
+                         return std::make_unique<SharedMeans>(setup);
+                       },
+                       .bytes_in_round =
+                           [](const RuleCost& of, std::int64_t) {
+                             const auto user = static_cast<std::int64_t>(of.user);
+                             return bytes_of_means(shared_slices(of.users, user, of.layout),
+                                                   sums(of.config.run));
+                           },
+                       .sums_alone = true};
+
+const Rule rules::gradients{.averaged = "gradients",
+                            .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
+                              return std::make_unique<GradientMeans>(setup);
+                            },
+                            .bytes_in_round =
+                                [](const RuleCost& of, std::int64_t) {
+                                  return of.config.users[of.user].local_steps *
+                                         bytes_of_sum(of.layout.slice(adapter::select::lora()).count,
+                                                      sums(of.config.run));
+                                },
+                            .every_step = true,
+                            .one_shape = true,
+                            .own_weights = true,
+                            .sums_alone = true};
+
 }  // namespace comigs::federation

@@ -12,13 +12,13 @@ namespace {
 
 constexpr auto bytes_of_float = static_cast<std::int64_t>(sizeof(float));
 
+}  // namespace
+
 std::vector<std::int64_t> ranks_of(const std::vector<adapter::UserModel>& users) {
   std::vector<std::int64_t> ranks;
   for (const adapter::UserModel& user : users) ranks.push_back(user.lora_rank);
   return ranks;
 }
-
-}  // namespace
 
 comm::Sums sums(const config::Run& run) {
   if (run.communication == config::Precision::bf16) return comm::Sums::bf16;
@@ -55,25 +55,5 @@ std::int64_t padded_count(std::span<const adapter::Widths> loras, std::int64_t r
 }
 
 std::size_t decomposer(std::size_t lora, std::size_t users) { return lora % users; }
-
-std::int64_t bytes_in_round(const Method& method, const config::Config& config,
-                            const std::vector<adapter::UserModel>& users, std::size_t user,
-                            const adapter::Layout& layout, std::int64_t round) {
-  const comm::Sums how = sums(config.run);
-  const std::vector<std::int64_t> ranks = ranks_of(users);
-  switch (method.rule) {
-    case Rule::mean:
-      return bytes_of_means(shared_slices(users, static_cast<std::int64_t>(user), layout), how);
-    case Rule::gradients:
-      return config.users[user].local_steps * bytes_of_sum(layout.slice(adapter::select::lora()).count, how);
-    case Rule::collaboration:
-      return bytes_of_mixing(layout.slice(adapter::select::lora()).count, round);
-    case Rule::padding:
-      return bytes_of_sum(padded_count(layout.loras(), *std::ranges::max_element(ranks)), how);
-    case Rule::decomposition:
-      return bytes_of_decomposition(layout.loras(), ranks, user);
-  }
-  return 0;
-}
 
 }  // namespace comigs::federation

@@ -134,10 +134,10 @@ BOOST_AUTO_TEST_CASE(flexlora_gives_the_best_approximation_of_each_rank) {
   for (int user = 0; user < users; ++user) weights.push_back(0.5 / users + (user == 0 ? 0.5 : 0.0));
   (void)all_decompose(world, loras, gamma_of(own), weights);
   for (std::size_t l = 0; l < 2; ++l) {
-    at::Tensor mean = at::zeros({out, in}, at::kDouble);
+    at::Tensor average = at::zeros({out, in}, at::kDouble);
     for (int user = 0; user < users; ++user)
-      mean += weights[static_cast<std::size_t>(user)] * gamma_of(user) * product(loras_of(user)[l]);
-    const auto [U, S, Vh] = at::linalg_svd(mean, false);
+      average += weights[static_cast<std::size_t>(user)] * gamma_of(user) * product(loras_of(user)[l]);
+    const auto [U, S, Vh] = at::linalg_svd(average, false);
     const std::int64_t rank = rank_of(own);
     // Eckart and Young: nothing of rank R is nearer than the first R components.
     const at::Tensor best = U.narrow(1, 0, rank).mm(S.narrow(0, 0, rank).diag()).mm(Vh.narrow(0, 0, rank));
@@ -158,11 +158,11 @@ BOOST_FIXTURE_TEST_CASE(flexlora_weighs_users_by_their_training_tokens, WholeMod
     BOOST_TEST(done.weights[static_cast<std::size_t>(user)] == (user == 0 ? 700 : 100) / sum,
                boost::test_tools::tolerance(1e-12));
   for (std::size_t l = 0; l < parameters.loras().size(); ++l) {
-    at::Tensor mean =
+    at::Tensor average =
         at::zeros({parameters.loras()[l].B.size(0), parameters.loras()[l].A.size(1)}, at::kDouble);
     for (int user = 0; user < users; ++user)
-      mean += (user == 0 ? 700 : 100) / sum * gamma_of(user) * product(parameters_of(user).loras()[l]);
-    const auto [U, S, Vh] = at::linalg_svd(mean, false);
+      average += (user == 0 ? 700 : 100) / sum * gamma_of(user) * product(parameters_of(user).loras()[l]);
+    const auto [U, S, Vh] = at::linalg_svd(average, false);
     const std::int64_t rank = rank_of(own);
     const at::Tensor best = U.narrow(1, 0, rank).mm(S.narrow(0, 0, rank).diag()).mm(Vh.narrow(0, 0, rank));
     BOOST_TEST(test::close(gamma_of(own) * product(parameters.loras()[l]), best, 1e-5));

@@ -13,8 +13,6 @@
 namespace comigs::federation {
 
 inline constexpr std::int64_t first_renewal_of_collaboration = 5;
-/// On so many random batches of its own validation data a user judges each user's model.
-inline constexpr std::int64_t batches_judged_in_collaboration = 20;
 /// Whether users judge each other's models in this round (from 1): in round 5 and every second one from then
 /// on.
 [[nodiscard]] bool renews_collaboration(std::int64_t round);

@@ -10,6 +10,7 @@
 
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/config/config.hpp"
+#include "comigs/federation/rule.hpp"
 #include "comigs/train/local_trainer.hpp"
 
 namespace comigs::federation {
@@ -22,15 +23,6 @@ enum class Sharing {
   all,
 };
 
-/// What happens to what is shared.
-enum class Rule {
-  mean,           ///< averaged once a round over its holders (McMahan et al. 2017)
-  gradients,      ///< the gradients are, at every step: one model on the union of all data
-  collaboration,  ///< mixed by user-specific weights from validation losses (Wagner et al. 2024)
-  padding,        ///< factors of different ranks padded with zeros, averaged, truncated (Cho et al. 2023)
-  decomposition,  ///< updates averaged and decomposed to each user's rank (Bai et al. 2024)
-};
-
 /// The data that routers trained in steps of their own see.
 enum class RouterData { training, validation };
 
@@ -41,7 +33,7 @@ struct Method {
   Sharing experts_shared;
   bool attention_shared;  ///< attention LoRA shared by all users
   adapter::Factors trained, shared;
-  Rule rule;
+  const Rule& rule;
   train::RouterTraining router_training;
   RouterData router_data;
   const char* paper;  ///< where the CoMiGS paper has it

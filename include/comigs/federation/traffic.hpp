@@ -35,10 +35,7 @@ namespace comigs::federation {
 /// Which of so many users decomposes LoRA `lora`.
 [[nodiscard]] std::size_t decomposer(std::size_t lora, std::size_t users);
 
-/// What user `user` sends in `round` (from 1): by its aggregation, or by its steps where gradients are
-/// exchanged. `layout`: the user's parameters, whose numbers do not matter (they may be on the meta device).
-[[nodiscard]] std::int64_t bytes_in_round(const Method& method, const config::Config& config,
-                                          const std::vector<adapter::UserModel>& users, std::size_t user,
-                                          const adapter::Layout& layout, std::int64_t round);
+/// Every user's LoRA rank.
+[[nodiscard]] std::vector<std::int64_t> ranks_of(const std::vector<adapter::UserModel>& users);
 
 }  // namespace comigs::federation
