@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis import figures, page, sections
-from analysis.compare import Group, group_runs
+from analysis.draw import routing
 from analysis.insight import drawing, words
 from analysis.insight.subspaces import Similarities, similarities
-from analysis.markup import Markup, join, tag
-from analysis.page import FigureFolder
-from analysis.probes import Probe, read_probes
-from analysis.results import Run
+from analysis.measure.groups import Group, group_runs
+from analysis.page import document, sections
+from analysis.page.document import FigureFolder
+from analysis.page.markup import Markup, join, tag
+from analysis.read.probes import Probe, read_probes
+from analysis.read.run import Run
 
 
 def write_insight(runs: Sequence[Run], output: Path) -> FigureFolder:
@@ -29,7 +30,7 @@ def write_insight(runs: Sequence[Run], output: Path) -> FigureFolder:
         ("aggregation", "Who learnt from whom", _each(groups, folder, _aggregation)),
         ("overfitting", "Overfitting", _gaps(groups, folder)),
     ]
-    page.write(page.page(f"Insight: {title}", lead, parts), output)
+    document.write(document.page(f"Insight: {title}", lead, parts), output)
     return folder
 
 
@@ -60,12 +61,12 @@ def _routers(group: Group, folder: FigureFolder, ending: str) -> Markup | str:
     parts = [folder.add(entropy, f"entropy{ending}", "Entropy of the gate over rounds", caption)]
     top_k, experts = (group.runs[0].array("users", name) for name in ("top_k", "experts"))
     has_choice = top_k is not None and experts is not None and bool((experts > top_k).any())
-    load = figures.routing_over_rounds(group, "load") if has_choice else None
+    load = routing.routing_over_rounds(group, "load") if has_choice else None
     if load is None:
         words_ = "Every user's top-k takes all of its experts: each has every token, no load to show."
         parts.append(tag("p", words_))
     else:
-        caption = f"Share of tokens that have the expert among their top-k. {figures.routing_key(group)}"
+        caption = f"Share of tokens that have the expert among their top-k. {routing.routing_key(group)}"
         parts.append(folder.add(load, f"load{ending}", "Load over rounds", caption))
     return join(*parts)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis.paper.index import DATA_SETS
 from analysis.paper.table import PUBLISHED, Line, Table, Value, rank_columns, rank_lines
+from analysis.read.index import DATA_SETS
 
 # (mean, standard deviation); None where the paper has none.
 Entry = tuple[float, float | None] | None

@@ -9,15 +9,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis import canvas, compare, formats, style
-from analysis.paper.choice import Request, by_seed, over_users
-from analysis.paper.index import Cell, Index, data_sets_of
-from analysis.results import ResultsError
+from analysis.draw import canvas, formats, style
+from analysis.measure import perplexity
+from analysis.paper.choice import Request, by_seed, group_of, over_users
+from analysis.read.index import Cell, Index, data_sets_of
+from analysis.read.results import ResultsError
 
 TAU, STEPS = "router_every", "router_steps"
 
 # (tau, s) -> figure of the mean over users, over seeds.
-Grid = dict[tuple[int, int], compare.Figure]
+Grid = dict[tuple[int, int], perplexity.Figure]
 
 
 def figure9(request: Request, title: str) -> list[Path]:
@@ -47,10 +48,10 @@ def grid_of(index: Index, cells: list[Cell]) -> Grid:
                 raise ResultsError(
                     f"{index.path}: {entries[0].folder.name} does not say {TAU} and {STEPS} as numbers"
                 ) from error
-            group, problems = index.group(cell.row, entries)
+            group, problems = group_of(index, cell.row, entries)
             for problem in problems:
                 print(f"note: {problem}")
-            grid[place] = compare.figure(over_users(group, "test")) if group else compare.Figure()
+            grid[place] = perplexity.figure(over_users(group, "test")) if group else perplexity.Figure()
             seeds[place] = frozenset(by_seed(group, "test") if group else ())
     _mark_best(grid, seeds)
     return grid
@@ -71,7 +72,7 @@ def _mark_best(grid: Grid, seeds: dict[tuple[int, int], frozenset[str]]) -> None
 def draw(grid: Grid) -> Figure:
     """Left: every mean as a number on its colour. Right: the same as lines with their spread over seeds."""
     taus, steps = (sorted({place[axis] for place in grid}) for axis in (0, 1))
-    means = np.array([[grid.get((tau, step), compare.Figure()).mean for tau in taus] for step in steps])
+    means = np.array([[grid.get((tau, step), perplexity.Figure()).mean for tau in taus] for step in steps])
     figure = Figure(figsize=(canvas.WIDTH, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -80,7 +81,7 @@ def draw(grid: Grid) -> Figure:
     for row, column in np.ndindex(means.shape):
         value = means[row, column]
         dark = not math.isnan(value) and value > (low + high) / 2
-        entry = grid.get((taus[column], steps[row]), compare.Figure())
+        entry = grid.get((taus[column], steps[row]), perplexity.Figure())
         text = formats.perplexity(value) + ("\nbest" if entry.best else "")
         left.text(column, row, text, ha="center", va="center", color="white" if dark else style.INK)
     left.set_xticks(range(len(taus)), taus)
@@ -90,7 +91,7 @@ def draw(grid: Grid) -> Figure:
     left.set(xlabel="update period \N{GREEK SMALL LETTER TAU} (iterations)", ylabel="update steps s")
     figure.colorbar(image, ax=left, shrink=0.85).outline.set_visible(False)
     for step, colour in zip(steps, style.series_colours(len(steps))):
-        entries = [grid.get((tau, step), compare.Figure()) for tau in taus]
+        entries = [grid.get((tau, step), perplexity.Figure()) for tau in taus]
         spread = [entry.std or 0.0 for entry in entries]
         right.errorbar(
             range(len(taus)),

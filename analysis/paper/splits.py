@@ -8,12 +8,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis import canvas, formats, style
+from analysis.draw import canvas, formats, style
 from analysis.paper import published, writing
 from analysis.paper.choice import Request
-from analysis.paper.index import data_set_name, data_sets_of
 from analysis.paper.table import Line, Table, Value
-from analysis.results import ResultsError, Run
+from analysis.read.index import data_set_name, data_sets_of
+from analysis.read.results import ResultsError
+from analysis.read.run import Run
 
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 # A run with one of these has not trained on the whole training split, or on more than it.
@@ -28,11 +29,11 @@ def runs_by_data_set(request: Request) -> dict[str, Run]:
     for dataset in data_sets_of(entries):
         for entry in entries:
             if entry.dataset == dataset and dataset not in found:
-                group, problems = request.index.group("", [entry])
+                runs, problems = request.index.runs([entry])
                 for problem in problems:
                     print(f"note: {problem}")
-                if group is not None and group.runs[0].array("users", "train_tokens") is not None:
-                    found[dataset] = group.runs[0]
+                if runs and runs[0].array("users", "train_tokens") is not None:
+                    found[dataset] = runs[0]
     if not found:
         of = f" of {request.dataset}" if request.dataset else ""
         raise ResultsError(f"{request.index.path}: no finished run{of} (its runs say what each user had)")

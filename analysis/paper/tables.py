@@ -9,13 +9,15 @@ from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import compare
+from analysis.measure import perplexity
+from analysis.measure.groups import Group
 from analysis.paper import writing
 from analysis.paper.choice import Choice, Request, choose, over_users
-from analysis.paper.index import Cell, data_set_name, data_sets_of
 from analysis.paper.published import TABLE_2_COLUMNS, TABLE_5_COLUMNS
 from analysis.paper.table import Line, Table, Value, rank_columns, rank_lines
-from analysis.results import ResultsError, Run
+from analysis.read.index import Cell, data_set_name, data_sets_of
+from analysis.read.results import ResultsError
+from analysis.read.run import Run
 
 # Bounds that no user could have alone: shown, not ranked.
 REFERENCES = ("pretrained", "centralized")
@@ -130,7 +132,7 @@ class Measured:
     @property
     def notes(self) -> list[str]:
         """Remarks on the choices, then what sets the runs of each data set apart."""
-        groups: dict[str, list[compare.Group]] = {}
+        groups: dict[str, list[Group]] = {}
         for choice in self._choices.values():
             if choice.group is not None:
                 groups.setdefault(choice.cell.dataset, []).append(choice.group)
@@ -156,7 +158,7 @@ def _value(choice: Choice) -> Value | None:
     if choice.group is None:
         return None
     values = over_users(choice.group, "test")
-    figure = compare.figure(values)
+    figure = perplexity.figure(values)
     seeds = sum(map(math.isfinite, values))
     if seeds < len(values):
         choice.remarks.append(

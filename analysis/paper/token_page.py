@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis import page, style
-from analysis.markup import Markup, tag
-from analysis.probes import Probe
-from analysis.results import ExpertKind, Run
+from analysis.draw import style
+from analysis.page import document
+from analysis.page.markup import Markup, tag
+from analysis.read.probes import Probe
+from analysis.read.run import ExpertKind, Run
 
 NEWLINE = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n"
 SHEET = """
@@ -64,7 +65,7 @@ def token_page(
         grid,
         class_="tokens",
     )
-    return page.document(title, body, Markup(SHEET + _colours(experts, layers)))
+    return document.document(title, body, Markup(SHEET + _colours(experts, layers)))
 
 
 def _column_title(probe: Probe, model: str) -> str:

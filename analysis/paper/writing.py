@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.own_files import check_own
 from analysis.paper.table import Line, Table, Value
+from analysis.read.own_files import check_own
 
 MISSING = "-"
 FEWER = "\N{DAGGER}"

@@ -17,8 +17,9 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from report_page import Page, report  # noqa: E402
 from results_fixture import write_results  # noqa: E402
 
-from analysis import formats, markup  # noqa: E402
-from analysis.results import ResultsError, open_run  # noqa: E402
+from analysis.draw import formats  # noqa: E402
+from analysis.page import markup  # noqa: E402
+from analysis.read.results import ResultsError, open_run  # noqa: E402
 
 # The page ---------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from results_fixture import Sweep, final_test  # noqa: E402
 
-from analysis import compare  # noqa: E402
 from analysis.cli import main  # noqa: E402
+from analysis.measure.groups import METHODS  # noqa: E402
 from analysis.paper import published  # noqa: E402
 from analysis.paper.items import ITEMS  # noqa: E402
 from analysis.paper.table import PUBLISHED, Value, rank  # noqa: E402
@@ -325,10 +325,10 @@ def test_equal_figures_share_a_rank():
 
 
 def test_every_method_has_its_place_and_its_own_colour():
-    from analysis import style
+    from analysis.draw import style
 
-    assert len(compare.METHODS) == 20 and "fedsa-lora" in compare.METHODS
-    assert len(set(style.method_colours(compare.METHODS))) == 20
+    assert len(METHODS) == 20 and "fedsa-lora" in METHODS
+    assert len(set(style.method_colours(METHODS))) == 20
 
 
 def test_items_are_those_of_the_paper():

@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from results_fixture import two_experts, write_probe, write_results  # noqa: E402
 
-from analysis import inspection  # noqa: E402
 from analysis.cli import main  # noqa: E402
+from analysis.read import inspection  # noqa: E402
 
 
 def refusal(path: Path, capsys: pytest.CaptureFixture, command: str = "report") -> str:
@@ -99,7 +99,7 @@ def test_every_flipped_byte_is_read_or_refused(tmp_path, capsys):
         path = tmp_path / f"{number}.h5"
         path.write_bytes(data)
         try:
-            from analysis.results import ResultsError, open_run
+            from analysis.read.results import ResultsError, open_run
 
             open_run(path)
         except ResultsError as error:

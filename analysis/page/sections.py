@@ -5,22 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from analysis import formats
-from analysis.compare import (
-    AGGREGATION_SPLITS,
-    SPLITS,
-    Group,
-    Row,
-    aggregation_figures,
-    all_users,
-    is_experimental,
-    perplexity_rows,
-    rounds_text,
-    seeds_text,
-)
-from analysis.costs import run_seconds, user_costs
-from analysis.markup import Markup, join, tag
-from analysis.results import Run
+from analysis.draw import formats
+from analysis.measure.costs import run_seconds, user_costs
+from analysis.measure.groups import Group, all_users, is_experimental, rounds_text, seeds_text
+from analysis.measure.perplexity import AGGREGATION_SPLITS, SPLITS, Row, aggregation_figures, perplexity_rows
+from analysis.page.markup import Markup, join, tag
+from analysis.read.run import Run
 
 SPLIT_NAMES = {
     "test": "Test perplexity",

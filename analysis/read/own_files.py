@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from analysis.results import ResultsError
+from analysis.read.results import ResultsError
 
 MADE_BY = "comigs analysis"
 _LONGEST_HEAD = 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from analysis.compare import Figure
+from analysis.measure.perplexity import Figure
 
 NONE = "\N{EN DASH}"
 

@@ -25,8 +25,8 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import Bbox
 
-from analysis import style
-from analysis.own_files import MADE_BY, check_own
+from analysis.draw import style
+from analysis.read.own_files import MADE_BY, check_own
 
 WIDTH = 10.5  # inches: 1008 CSS pixels, so that a figure fills the page without being scaled
 LABEL_CHARACTERS = 64
@@ -68,9 +68,7 @@ def save(figure: Figure, folder: Path, name: str, part: Bbox | None = None) -> s
         # A script that the font lacks shows as boxes; the tables have the name in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": MADE_BY}, bbox_inches=part)
-        figure.savefig(
-            folder / f"{name}.png", format="png", metadata={"Software": MADE_BY}, bbox_inches=part
-        )
+        figure.savefig(folder / f"{name}.png", format="png", metadata={"Software": MADE_BY}, bbox_inches=part)
     (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
     return text.getvalue()
 

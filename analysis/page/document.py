@@ -11,9 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import canvas
-from analysis.markup import Markup, inline_svg, join, tag
-from analysis.own_files import check_own
+from analysis.draw import canvas
+from analysis.page.markup import Markup, inline_svg, join, tag
+from analysis.read.own_files import check_own
 
 # The page may not load anything, whatever a file's text contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -59,7 +59,7 @@ def page(
 
 def document(title: str, body: Markup, style: Markup | None = None) -> Markup:
     """A page with the project's style sheet (and `style` after it) around any body."""
-    sheet = Markup(files("analysis").joinpath("report.css").read_text(encoding="utf-8"))
+    sheet = Markup(files("analysis.page").joinpath("report.css").read_text(encoding="utf-8"))
     head = join(
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import curves, figures, page, sections
-from analysis.compare import Group, evaluated_rounds, group_runs, remarks
-from analysis.costs import mean_phase_seconds, phase_seconds
-from analysis.markup import Markup, join, tag
-from analysis.page import FigureFolder
-from analysis.results import Run
-from analysis.sections import costs_table, users_table
+from analysis.draw import curves, phases, routing
+from analysis.measure.costs import mean_phase_seconds, phase_seconds
+from analysis.measure.groups import Group, evaluated_rounds, group_runs, remarks
+from analysis.page import document, sections
+from analysis.page.document import FigureFolder
+from analysis.page.markup import Markup, join, tag
+from analysis.page.sections import costs_table, users_table
+from analysis.read.run import Run
 
 
 def write_report(runs: Sequence[Run], output: Path) -> FigureFolder:
     """Writes the runs' page to `output` (whole or not at all) and its figures to `<output>_figures`."""
     groups = group_runs(runs)
     folder = FigureFolder(output.with_name(f"{output.stem}_figures"))
-    page.write(_page(groups, folder), output)
+    document.write(_page(groups, folder), output)
     return folder
 
 
@@ -33,7 +34,7 @@ def _page(groups: Sequence[Group], folder: FigureFolder) -> Markup:
         ("runs", "Runs and settings", _runs(groups)),
     ]
     notes = remarks(groups)
-    return page.page(title, lead, parts, notes, sections.tiles(groups[0]) if len(groups) == 1 else None)
+    return document.page(title, lead, parts, notes, sections.tiles(groups[0]) if len(groups) == 1 else None)
 
 
 def _curves(groups: Sequence[Group], folder: FigureFolder) -> Markup:
@@ -62,17 +63,17 @@ def _routing(groups: Sequence[Group], folder: FigureFolder) -> Markup:
     parts: list[Markup] = []
     without: list[str] = []
     for number, group in enumerate(groups, start=1):
-        drawn = figures.routing_over_rounds(group)
+        drawn = routing.routing_over_rounds(group)
         if drawn is None:
             without.append(group.label)
             continue
         ending = f"_{number}" if len(groups) > 1 else ""
         parts += [tag("h3", group.label)] if len(groups) > 1 else []
         when = evaluated_rounds([group])
-        caption = f"Mean gate weight over the evaluated tokens after {when}. {figures.routing_key(group)}"
+        caption = f"Mean gate weight over the evaluated tokens after {when}. {routing.routing_key(group)}"
         parts.append(folder.add(drawn, f"routing{ending}", f"Routing over rounds, {group.label}", caption))
         caption = "The same by layer at the last evaluated round. Dashed: one half."
-        by_layer = figures.routing_by_layer(group)
+        by_layer = routing.routing_by_layer(group)
         if by_layer is not None:
             parts.append(
                 folder.add(by_layer, f"routing_by_layer{ending}", f"Routing by layer, {group.label}", caption)
@@ -97,7 +98,7 @@ def _costs(groups: Sequence[Group], folder: FigureFolder) -> Markup:
 
 
 def _phases(bars: dict[str, dict[str, float]], folder: FigureFolder, name: str, entry: str) -> Markup:
-    drawn = figures.phase_times(bars)
+    drawn = phases.phase_times(bars)
     if drawn is None:
         return tag("p", "No phase times recorded.")
     caption = (
