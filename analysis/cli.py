@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from analysis.draw.own_files import check_own
 from analysis.insight.page import write_insight
-from analysis.page.document import FigureFolder
+from analysis.page.drawings import FigureFolder
 from analysis.page.report import write_report
 from analysis.paper.choice import Request
 from analysis.paper.items import ITEMS
 from analysis.read.index import read_index
-from analysis.read.own_files import check_own
 from analysis.read.results import ResultsError, open_run, results_file
 from analysis.read.run import Run
 from jobs.terminal import Parser

@@ -37,6 +37,10 @@ class Row:
     over_users: Figure = field(default_factory=Figure)
     is_initial: bool = False
 
+    def of(self, user: str) -> Figure:
+        """The user's figure; without a mean where the experiment has no such user."""
+        return self.by_user.get(user, Figure())
+
 
 def final_row(run: Run, split: str) -> xr.DataArray | None:
     """Perplexity by user at the last round with most users evaluated (the last, in a sound file)."""

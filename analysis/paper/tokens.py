@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.page import document
-from analysis.page.markup import Markup
+from markupsafe import Markup
+
+from analysis.page.html import write_page
 from analysis.paper.choice import Request
 from analysis.paper.rounds import routed_groups
 from analysis.paper.token_page import token_page
@@ -87,5 +88,5 @@ def _lead(routed: Routed) -> Sequence[str]:
 
 def _written(request: Request, content: Markup) -> Path:
     output = request.output / f"{request.item}.html"
-    document.write(content, output)
+    write_page(content, output)
     return output

@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.draw.own_files import write_own
 from analysis.paper.table import Line, Table, Value
-from analysis.read.own_files import check_own
 
 MISSING = "-"
 FEWER = "\N{DAGGER}"
@@ -32,15 +32,12 @@ def write(tables: Sequence[Table], folder: Path, name: str) -> list[Path]:
     """Writes all tables of an item into name.md, name.tex and name.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "md": "\n".join(markdown(table) for table in tables),
-        "tex": "% Needs \\usepackage{booktabs}.\n" + "\n".join(latex(table) for table in tables),
-        "csv": comma_separated(tables),
+        folder / f"{name}.md": "\n".join(markdown(table) for table in tables),
+        folder / f"{name}.tex": "% Needs \\usepackage{booktabs}.\n" + "\n".join(map(latex, tables)),
+        folder / f"{name}.csv": comma_separated(tables),
     }
-    for ending in texts:
-        check_own(folder / f"{name}.{ending}")
-    for ending, text in texts.items():
-        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8", newline="")
-    return [folder / f"{name}.{ending}" for ending in texts]
+    write_own({path: text.encode() for path, text in texts.items()})
+    return [*texts]
 
 
 def key(table: Table) -> str:
