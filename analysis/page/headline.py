@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from analysis.draw import formats
 from analysis.measure.costs import run_seconds, user_costs
 from analysis.measure.groups import Group, all_users, rounds_text, seeds_text
-from analysis.measure.perplexity import perplexity_rows
+from analysis.measure.perplexity import perplexities
 
 # A figure, and the lines of words below it.
 Tile = tuple[str, list[str]]
@@ -46,9 +46,10 @@ def tiles(group: Group) -> list[Tile]:
 
 
 def _perplexity(group: Group, split: str) -> Tile | None:
-    rows = perplexity_rows([group], split)
-    if math.isnan(rows[-1].over_users.mean):
+    figures = perplexities([group], split)
+    over_users = figures[figures["is_mean"]]
+    final = over_users.iloc[-1]
+    if math.isnan(final["mean"]):
         return None
-    initial = next((row.over_users.mean for row in rows if row.is_initial), math.nan)
-    before = "" if math.isnan(initial) else f"{formats.perplexity(initial)} before training"
-    return formats.figure(rows[-1].over_users), [f"mean {split} perplexity", before]
+    before = [f"{formats.perplexity(mean)} before training" for mean in over_users["mean"].iloc[:-1].dropna()]
+    return formats.figure(final["mean"], final["std"]), [f"mean {split} perplexity", *(before or [""])]

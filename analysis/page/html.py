@@ -8,7 +8,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.draw import formats
 from analysis.draw.own_files import write_own
 
 # What no page may hold, escaped or not.
@@ -21,7 +20,6 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters["figure"] = formats.figure
 
 
 def render(template: str, **values: object) -> Markup:

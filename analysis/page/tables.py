@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from analysis.draw import formats
 from analysis.measure.costs import run_seconds, user_costs
-from analysis.measure.groups import Group, all_users
-from analysis.measure.perplexity import AGGREGATION_SPLITS, SPLITS, Row, aggregation_figures, perplexity_rows
+from analysis.measure.groups import Group, all_users, data_label, rounds_text, seeds_text
+from analysis.measure.perplexity import AGGREGATION_SPLITS, SPLITS, aggregation_figures, perplexities
 from analysis.read.run import Run
 
 SPLIT_NAMES = {
@@ -28,12 +30,32 @@ TOTALS = (
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A figure as it is shown."""
+
+    text: str = formats.NONE
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """An experiment, or round 0: a cell a user, and of the mean over users."""
+
+    label: str
+    rounds: str
+    seeds: str
+    is_initial: bool
+    cells: list[Cell]
+    mean: Cell
+
+
+@dataclass(frozen=True)
 class FinalPerplexities:
     """By split, a line an experiment, a column a user; `seeds`: whether the lines tell theirs."""
 
     users: list[str]
     seeds: bool
-    blocks: dict[str, list[Row]]
+    blocks: dict[str, list[Line]]
     key: str
 
 
@@ -47,19 +69,41 @@ class Texts:
 
 def final_perplexities(groups: Sequence[Group]) -> FinalPerplexities:
     """Only splits of which something has been evaluated."""
-    several = any(len(group.runs) > 1 for group in groups)
-    rows = {split: perplexity_rows(groups, split) for split in SPLITS}
+    several, users = any(len(group.runs) > 1 for group in groups), all_users(groups)
+    figures = {split: perplexities(groups, split) for split in SPLITS}
     blocks = {
-        SPLIT_NAMES[split]: lines
-        for split, lines in rows.items()
-        if any(not math.isnan(entry.mean) for row in lines for entry in row.by_user.values())
+        SPLIT_NAMES[split]: [_line(line, groups, users) for _, line in found.groupby("line")]
+        for split, found in figures.items()
+        if found.loc[~found["is_mean"], "mean"].notna().any()
     }
     words = ["Lower is better."]
-    if any(row.is_initial for row in rows["test"]):
+    if figures["test"]["is_initial"].any():
         words += ["\u201cBefore training\u201d is round 0: the pretrained base model."]
     words += ["Brackets: sample standard deviation over seeds."] if several else []
     words += ["Shaded: the best of its block."] if len(groups) > 1 else []
-    return FinalPerplexities(all_users(groups), several, blocks, " ".join(words))
+    return FinalPerplexities(users, several, blocks, " ".join(words))
+
+
+def _line(figures: pd.DataFrame, groups: Sequence[Group], users: Sequence[str]) -> Line:
+    *by_user, mean = [
+        Cell(formats.figure(one.mean, one.std), one.rank == 1)
+        for one in figures[["mean", "std", "rank"]].itertuples(index=False)
+    ]
+    cells = dict(zip(figures["user"], by_user))
+    shown = [cells.get(user, Cell()) for user in users]
+    group = groups[figures["group"].iloc[0]]
+    if figures["is_initial"].iloc[0]:
+        return Line(_initial_label(group, groups), "0", "", True, shown, mean)
+    return Line(group.label, rounds_text(group), seeds_text(group), False, shown, mean)
+
+
+def _initial_label(group: Group, among: Sequence[Group]) -> str:
+    """Of which data and base, where there are several."""
+    if len({other.comparable for other in among}) == 1:
+        return "before training"
+    run = group.runs[0]
+    data = data_label(run, [other.runs[0] for other in among])
+    return f"before training ({data}, {run.attribute('base_model')})"
 
 
 def aggregation(groups: Sequence[Group]) -> Texts:

@@ -43,6 +43,14 @@ class Text:
     is_own: bool
 
 
+@dataclass(frozen=True)
+class Row:
+    """Texts beside one another, below their headings where they have any."""
+
+    headings: list[str]
+    texts: list[Text]
+
+
 def token_page(
     title: str,
     lead: Sequence[str],
@@ -54,14 +62,13 @@ def token_page(
 ) -> Markup:
     """A line a user's model, a column a text (or each user's own text only); opens at the layer `shown`."""
     if is_diagonal:
-        texts = [_text(probe, user, run, layers) for user, probe in enumerate(probes)]
-        rows = [{"headings": [], "texts": texts}]
+        rows = [Row([], [_text(probe, user, run, layers) for user, probe in enumerate(probes)])]
     else:
         rows = [
-            {
-                "headings": [_column_title(probe, name) for probe in probes],
-                "texts": [_text(probe, user, run, layers) for probe in probes],
-            }
+            Row(
+                [_column_title(probe, name) for probe in probes],
+                [_text(probe, user, run, layers) for probe in probes],
+            )
             for user, name in enumerate(run.users)
         ]
     return render(

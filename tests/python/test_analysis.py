@@ -22,7 +22,8 @@ from analysis.cli import main  # noqa: E402
 from analysis.draw import curves, formats, phases, routing, style  # noqa: E402
 from analysis.measure import costs  # noqa: E402
 from analysis.measure.groups import Group, evaluated_rounds, group_runs  # noqa: E402
-from analysis.measure.perplexity import perplexity_rows  # noqa: E402
+from analysis.measure.perplexity import perplexities  # noqa: E402
+from analysis.page.tables import final_perplexities  # noqa: E402
 from analysis.read.results import open_run  # noqa: E402
 
 # Loading ----------------------------------------------------------------------------------------------------
@@ -238,9 +239,9 @@ def test_seeds_are_averaged_and_the_best_is_marked(tmp_path):
     assert page.line("pretrained") == ["pretrained", "0", "0", "100.00", "101.00", "100.50"]
     assert not [line for line in page.lines if line[0] == "before training"]
     groups = group_runs([open_run(tmp_path / name) for name in ("a0", "a1", "a2", "b", "c")])
-    rows = perplexity_rows(groups, "test")
-    assert [row.over_users.best for row in rows] == [False, True, False]
-    assert [row.by_user["German"].best for row in rows] == [False, True, False]
+    figures = perplexities(groups, "test")
+    for column in (figures["is_mean"], figures["user"] == "German"):
+        assert (figures.loc[column, "rank"] == 1).tolist() == [False, True, False]
 
 
 def test_rounds_not_evaluated_are_skipped(tmp_path):
@@ -335,7 +336,8 @@ def test_the_digest_of_the_data_decides_not_its_name_or_folder(tmp_path):
             runs.append(open_run(folder))
         groups = group_runs(runs)
         assert (len({group.comparable for group in groups}) > 1) == (len(groups) > 1)
-        initial = [row.label for row in perplexity_rows(groups, "test") if row.is_initial]
+        lines = final_perplexities(groups).blocks["Test perplexity"]
+        initial = [line.label for line in lines if line.is_initial]
         assert len(initial) == len(set(initial)) == len(groups)
         return [(group.label, len(group.runs)) for group in groups]
 

@@ -112,7 +112,7 @@ def test_figure_9_reads_period_and_steps_from_the_options(tmp_path):
     made.add("slimpajama", "comigs-1g1s", 0, [place], status="missing")
     index = read_index(tmp_path / "index.json")
     grid = router_sweep.grid_of(index, index.cells("figure9"))
-    means = {place: entry.mean for place, entry in grid.items()}
+    means = grid.set_index([router_sweep.TAU, router_sweep.STEPS])["mean"].to_dict()
     assert (means.pop((30, 10)) > 0) is False  # NaN
     assert means == {(10, 5): 15.0, (10, 10): 20.0, (30, 5): 35.0}
     left = router_sweep.draw(grid).axes[0]
