@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from analysis.draw.own_files import check_own
 from analysis.insight.page import write_insight
-from analysis.own_files import check_own
-from analysis.page import FigureFolder
+from analysis.page.drawings import FigureFolder
+from analysis.page.report import write_report
 from analysis.paper.choice import Request
-from analysis.paper.index import read_index
 from analysis.paper.items import ITEMS
-from analysis.report import write_report
-from analysis.results import ResultsError, Run, open_run, results_file
+from analysis.read.index import read_index
+from analysis.read.results import ResultsError, open_run, results_file
+from analysis.read.run import Run
 from jobs.terminal import Parser
 
 BAD_INPUT = 2
@@ -40,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="python -m analysis", description="Tables, figures and reports from results.h5."
-    )
+    parser = Parser(prog="python -m analysis", description="Tables, figures and reports from results.h5.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_page(
         commands,

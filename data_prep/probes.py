@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from jobs.small_files import json_of
+from jobs.whole_file import write_whole
 
 from . import readers, tokenisers
 from .errors import DataError
@@ -61,12 +61,7 @@ def _check_output(path: Path) -> None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, f"{json.dumps(content, ensure_ascii=False)}\n".encode())
 
 
 def run(options: argparse.Namespace) -> None:

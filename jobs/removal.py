@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def _written(name: str) -> str:
-    """Files of that name, and what io::AtomicFile leaves beside one where it is killed."""
+    """Files of that name, and what io::AtomicFile or write_whole leaves beside one where it is killed."""
     name = name.replace(".", r"\.")
     return rf"{name}|\.(?:{name})\.[0-9a-f]{{16}}\.tmp"
 
 
 _RESULTS = _written("results.h5")
-_NOTES = rf"(?:run|ended)\.json(?:\.new)?|run\.log|slurm-job|{_written('.comigs-owner')}"
+_NOTES = "|".join(["run\\.log", *map(_written, ("run.json", "ended.json", "slurm-job", ".comigs-owner"))])
 _SET = rf"{_written('manifest.json')}|{_written('user_[0-9]+.safetensors')}"
 _WEIGHTS = _written("model.safetensors")
 

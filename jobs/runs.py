@@ -31,6 +31,7 @@ from .process import run_logged
 from .removal import remove_run
 from .scale import DataSet
 from .small_files import LARGEST_JOB_FILE, Unreadable, json_of, text_of
+from .whole_file import write_whole
 
 FOLDER = Path("runs")
 DONE, FAILED, MISSING = "done", "failed", "missing"
@@ -112,7 +113,7 @@ class Run:
             return None
 
     def given_to(self, job: str) -> None:
-        (self.folder / "slurm-job").write_text(job + "\n", encoding="utf-8")
+        write_whole(self.folder / "slurm-job", f"{job}\n".encode())
 
     def differences(self) -> list[str]:
         """In what a run that is done here, or has checkpoints here, differs from this one."""
@@ -217,9 +218,7 @@ def users(data_set: DataSet) -> int:
 
 def write_json(path: Path, content: Any) -> None:
     """Whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    write_whole(path, f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def _slug(options: Mapping[str, str]) -> str:

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from analysis import canvas, style
-from analysis.compare import Group, all_users
+from analysis.draw import canvas, style
 from analysis.insight import words
 from analysis.insight.subspaces import PAIRS, Similarities
+from analysis.measure.groups import Group, all_users
 
 MOST_MATRICES = 8
 MAP = "cividis"

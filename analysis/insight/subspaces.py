@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from analysis import style
-from analysis.results import ExpertKind, ResultsError, Run, reading
+from analysis.draw import style
+from analysis.read.results import ResultsError, reading
+from analysis.read.run import ExpertKind, Run
 
 PROJECTIONS = ("up", "down")
 PAIRS = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.probes import MOST_TOKENS_OF_A_VOCABULARY, Probe
-from analysis.results import Run
+from analysis.read.probes import MOST_TOKENS_OF_A_VOCABULARY, Probe
+from analysis.read.run import Run
 
 # The rank of a token among its user's training tokens, 1 the most frequent; the last class has no end.
 LAST_RANKS = (10, 30, 100, 300, 1000)

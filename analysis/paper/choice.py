@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import canvas
-from analysis.compare import Group
-from analysis.paper.index import Alternative, Cell, Entry, Index, data_set_name
+from analysis.draw import canvas
+from analysis.measure.groups import Group
 from analysis.paper.table import MEASURED
-from analysis.results import ResultsError
+from analysis.read.index import Alternative, Cell, Entry, Index, data_set_name
+from analysis.read.results import ResultsError
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,18 @@ class Choice:
         return f"{self.cell.row} on {data_set_name(self.cell.dataset)}"
 
 
+def group_of(index: Index, label: str, entries: Iterable[Entry]) -> tuple[Group | None, list[str]]:
+    """The done runs among the entries as one experiment, and why others that say so cannot be read."""
+    runs, problems = index.runs(entries)
+    return (Group(label, runs) if runs else None), problems
+
+
 def choose(index: Index, cell: Cell) -> Choice:
     """The cell's only alternative, or the one with the lowest mean validation perplexity."""
     found: dict[Alternative, Group] = {}
     choice = Choice(cell, None)
     for alternative, entries in cell.alternatives.items():
-        group, problems = index.group(cell.row, entries)
+        group, problems = group_of(index, cell.row, entries)
         choice.remarks += problems
         if group is not None:
             found[alternative] = group

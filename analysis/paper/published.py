@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from analysis.paper.index import DATA_SETS
-from analysis.paper.table import PUBLISHED, Line, Table, Value, rank_columns, rank_lines
+from collections.abc import Sequence
+
+from analysis.measure.figures import NO_RUN
+from analysis.paper.table import PUBLISHED, Table, frame
+from analysis.read.index import DATA_SETS
 
 # (mean, standard deviation); None where the paper has none.
 Entry = tuple[float, float | None] | None
@@ -84,10 +87,6 @@ _TABLE_5: list[tuple[str, str, list[Entry]]] = [
 ]
 
 
-def _value(entry: Entry) -> Value | None:
-    return None if entry is None else Value(entry[0], entry[1], seeds=3)
-
-
 def table1(title: str) -> Table:
     rows = [("", *row[1:]) for row in _TABLE_4 if row[1] in _TABLE_1]
     return _by_data_set(title, rows)
@@ -98,36 +97,42 @@ def table4(title: str) -> Table:
 
 
 def _by_data_set(title: str, rows: list[tuple[str, str, Entry, Entry, Entry]]) -> Table:
-    lines = [
-        Line(
-            section,
-            label,
-            [_value(entry) for entry in entries],
-            label.endswith("1G1S"),
-            label not in _REFERENCES,
-        )
-        for section, label, *entries in rows
-    ]
-    table = Table(title, PUBLISHED, list(DATA_SETS.values()), lines)
-    rank_columns(table)
-    return table
+    lines = [(section, label, entries) for section, label, *entries in rows]
+    return _table(title, [*DATA_SETS.values()], lines, ["column"])
 
 
 def table2(title: str) -> Table:
-    lines = [Line(name, label, [_value(entry) for entry in entries]) for name, label, entries in _TABLE_2]
-    table = Table(title, PUBLISHED, [*TABLE_2_COLUMNS], lines)
-    rank_lines(table)
-    return table
+    return _table(title, TABLE_2_COLUMNS, _TABLE_2, ["section", "row"])
 
 
 def table3(title: str) -> Table:
-    lines = [Line(name, split, [Value(float(count)) for count in counts]) for name, split, counts in _TABLE_3]
-    columns = [f"user {user}" for user in range(4)]
-    return Table(title, PUBLISHED, columns, lines, is_whole=True)
+    lines = [(name, split, [(float(count), None) for count in counts]) for name, split, counts in _TABLE_3]
+    table = _table(title, [f"user {user}" for user in range(4)], lines, [], seeds=0)
+    table.is_whole = True
+    return table
 
 
 def table5(title: str) -> Table:
-    lines = [Line(name, label, [_value(entry) for entry in entries]) for name, label, entries in _TABLE_5]
-    table = Table(title, PUBLISHED, [*TABLE_5_COLUMNS.values()], lines)
-    rank_lines(table)
-    return table
+    return _table(title, [*TABLE_5_COLUMNS.values()], _TABLE_5, ["section", "row"])
+
+
+def _table(
+    title: str,
+    columns: list[str],
+    lines: Sequence[tuple[str, str, Sequence[Entry]]],
+    ranked_within: Sequence[str],
+    seeds: int = 3,
+) -> Table:
+    figures = [
+        {
+            "section": section,
+            "row": label,
+            "column": column,
+            **({"mean": entry[0], "std": entry[1], "seeds": seeds} if entry else NO_RUN),
+            "is_ours": label.endswith("1G1S"),
+            "is_reference": label in _REFERENCES,
+        }
+        for section, label, entries in lines
+        for column, entry in zip(columns, entries, strict=True)
+    ]
+    return Table(title, PUBLISHED, columns, frame(figures, ranked_within))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from analysis import curves, figures, style
-from analysis.compare import Group
+from analysis.draw import curves, routing, style
+from analysis.measure.groups import Group
 from analysis.paper.choice import Choice, Request, choose
-from analysis.paper.index import Cell, data_set_name, data_sets_of
-from analysis.results import ResultsError
+from analysis.read.index import Cell, data_set_name, data_sets_of
+from analysis.read.results import ResultsError
 
 ROUTED = "comigs-1g1s"
 # Items whose rows of that method have its usual settings, in the order in which they are looked through.
@@ -68,7 +68,7 @@ def gate_weights(request: Request, title: str) -> list[Path]:
     """Figure 4: a panel a user, for each data set, of the method with one generalist and one specialist."""
     files: list[Path] = []
     for name, group in routed_groups(request).items():
-        drawn = figures.routing_over_rounds(group)
+        drawn = routing.routing_over_rounds(group)
         if drawn is not None:
             files += request.draw(drawn, title, name)
     if not files:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis import canvas, formats, style
+from analysis.draw import canvas, formats, style
+from analysis.measure.figures import NO_RUN
 from analysis.paper import published, writing
 from analysis.paper.choice import Request
-from analysis.paper.index import data_set_name, data_sets_of
-from analysis.paper.table import Line, Table, Value
-from analysis.results import ResultsError, Run
+from analysis.paper.table import Table, frame
+from analysis.read.index import data_set_name, data_sets_of
+from analysis.read.results import ResultsError
+from analysis.read.run import Run
 
 SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 # A run with one of these has not trained on the whole training split, or on more than it.
@@ -28,11 +31,11 @@ def runs_by_data_set(request: Request) -> dict[str, Run]:
     for dataset in data_sets_of(entries):
         for entry in entries:
             if entry.dataset == dataset and dataset not in found:
-                group, problems = request.index.group("", [entry])
+                runs, problems = request.index.runs([entry])
                 for problem in problems:
                     print(f"note: {problem}")
-                if group is not None and group.runs[0].array("users", "train_tokens") is not None:
-                    found[dataset] = group.runs[0]
+                if runs and runs[0].array("users", "train_tokens") is not None:
+                    found[dataset] = runs[0]
     if not found:
         of = f" of {request.dataset}" if request.dataset else ""
         raise ResultsError(f"{request.index.path}: no finished run{of} (its runs say what each user had)")
@@ -42,16 +45,19 @@ def runs_by_data_set(request: Request) -> dict[str, Run]:
 def table3(request: Request, title: str) -> list[Path]:
     """Tokens by user and split."""
     runs = runs_by_data_set(request)
-    columns = max(len(run.users) for run in runs.values())
-    lines = []
+    heads = [f"user {user}" for user in range(max(len(run.users) for run in runs.values()))]
+    figures = []
     for dataset, run in runs.items():
         section = f"{data_set_name(dataset)}: {', '.join(run.users)}"
         for split, label in SPLITS.items():
             counts = run.array("users", f"{split}_tokens")
-            values = [Value(float(count)) for count in counts.values] if counts is not None else []
-            lines.append(Line(section, label, [*values, *[None] * (columns - len(values))]))
-    heads = [f"user {user}" for user in range(columns)]
-    tables = [Table(title, request.source, heads, lines, is_whole=True), published.table3(title)]
+            known = [] if counts is None else counts.values
+            for user, head in enumerate(heads):
+                count = (
+                    {"mean": float(known[user]), "std": math.nan, "seeds": 0} if user < len(known) else NO_RUN
+                )
+                figures.append({"section": section, "row": label, "column": head, **count})
+    tables = [Table(title, request.source, heads, frame(figures), is_whole=True), published.table3(title)]
     print("\n".join(writing.markdown(table) for table in tables))
     return writing.write(tables, request.output, request.item)
 

@@ -3,64 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.measure.figures import NO_RUN, ranks
 
 MEASURED, PUBLISHED = "measured", "published (GPT-2 124M)"
 
 
-@dataclass
-class Value:
-    """One figure of a table: a mean with its standard deviation over `seeds` runs."""
+class Value(NamedTuple):
+    """What is written of a figure; `seeds` is NaN where nothing was run."""
 
     mean: float
-    std: float | None = None
-    seeds: int = 0
-    rank: int | None = None
-    is_best: bool = False
-    has_fewer_seeds: bool = False
+    std: float
+    seeds: float
+    rank: float
+    has_fewer_seeds: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Line:
-    """One line: a value a column, None where nothing was measured."""
+    """A value a column; `is_ours`: of the paper's own method."""
 
     section: str
     label: str
-    values: list[Value | None]
-    is_ours: bool = False
-    is_ranked: bool = True
+    values: list[Value]
+    is_ours: bool
 
 
 @dataclass
 class Table:
-    """A table of one source; measured and published figures never share one."""
+    """A table of one source; measured and published figures never share one.
+
+    `figures` (see measure.figures) stand at a section, row and column, in the order of the table's lines.
+    """
 
     title: str
     source: str
     columns: list[str]
-    lines: list[Line]
+    figures: pd.DataFrame
     remarks: list[str] = field(default_factory=list)
     is_whole: bool = False  # whole numbers (tokens), not perplexities
 
-
-def rank_columns(table: Table) -> None:
-    """Marks each column's ranks, the lowest first, among the lines that are ranked."""
-    for column in range(len(table.columns)):
-        rank(line.values[column] for line in table.lines if line.is_ranked)
-
-
-def rank_lines(table: Table) -> None:
-    """Marks the ranks within each line."""
-    for line in table.lines:
-        rank(line.values)
+    def lines(self) -> Iterator[Line]:
+        for (section, row), line in self.figures.groupby(["section", "row"], sort=False):
+            values = line.set_index("column").reindex(self.columns)[[*Value._fields]]
+            yield Line(
+                section,
+                row,
+                [Value(*value) for value in values.itertuples(index=False)],
+                line["is_ours"].any(),
+            )
 
 
-def rank(values: Iterable[Value | None]) -> None:
-    """Ranks 1, 2, 2, 4: equal as printed is equal. One value alone has no rank."""
-    present = [value for value in values if value is not None and not math.isnan(value.mean)]
-    if len(present) < 2:
-        return
-    for value in present:
-        value.rank = 1 + sum(round(other.mean, 2) < round(value.mean, 2) for other in present)
-        value.is_best = value.rank == 1
+def frame(figures: Iterable[Mapping[str, object]], ranked_within: Sequence[str] = ()) -> pd.DataFrame:
+    """Figures with ranks among those that agree in `ranked_within`; what `is_reference` has none."""
+    found = pd.DataFrame({"is_ours": False, "is_reference": False, **one} for one in figures)
+    found = found.astype(dict.fromkeys(NO_RUN, float))  # None is NaN
+    found["rank"] = ranks(found[~found["is_reference"]], ranked_within) if ranked_within else math.nan
+    seeds = found["seeds"].where(found["mean"].notna())
+    return found.assign(has_fewer_seeds=seeds < seeds.max())

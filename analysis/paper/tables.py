@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import compare
+from analysis.measure.figures import NO_RUN, figure
+from analysis.measure.groups import Group
 from analysis.paper import writing
 from analysis.paper.choice import Choice, Request, choose, over_users
-from analysis.paper.index import Cell, data_set_name, data_sets_of
 from analysis.paper.published import TABLE_2_COLUMNS, TABLE_5_COLUMNS
-from analysis.paper.table import Line, Table, Value, rank_columns, rank_lines
-from analysis.results import ResultsError, Run
+from analysis.paper.table import Table, frame
+from analysis.read.index import Cell, data_set_name, data_sets_of
+from analysis.read.results import ResultsError
+from analysis.read.run import Run
 
 # Bounds that no user could have alone: shown, not ranked.
 REFERENCES = ("pretrained", "centralized")
@@ -28,15 +28,9 @@ LOAD_BALANCING = "load_balancing"
 def by_data_set(request: Request, title: str, published: Callable[[str], Table] | None) -> list[Path]:
     """A line a row, a column a data set, ranks down the columns (Tables 1 and 4)."""
     cells = request.cells(request.item)
-    datasets = data_sets_of(cells)
-    measured = Measured(request, cells)
-    lines: dict[tuple[str, str], Line] = {}
-    for cell in cells:
-        line = lines.setdefault((cell.section, cell.row), _line(cell.section, cell.row, cell, len(datasets)))
-        line.values[datasets.index(cell.dataset)] = measured.value(cell)
-    table = Table(title, request.source, [data_set_name(name) for name in datasets], list(lines.values()))
-    rank_columns(table)
-    return _written(request, table, measured, published)
+    placed = {(cell.section, cell.row, data_set_name(cell.dataset)): cell for cell in cells}
+    columns = [data_set_name(name) for name in data_sets_of(cells)]
+    return _written(request, title, published, Measured(request, cells), placed, columns, ["column"])
 
 
 def by_pattern(request: Request, title: str, published: Callable[[str], Table] | None) -> list[Path]:
@@ -77,34 +71,26 @@ def _blocks(
     order: Iterable[str],
 ) -> list[Path]:
     """Writes cells, each with its line and column, in blocks by data set; ranks run along the lines."""
-    measured = Measured(request, [cell for cell, _, _ in placed])
     found = list(dict.fromkeys(column for _, _, column in placed))
     columns = [name for name in order if name in found]
     columns += [name for name in found if name not in columns]
-    lines = []
+    cells: dict[tuple[str, str, str], Cell] = {}
     for dataset in data_sets_of(cell for cell, _, _ in placed):
-        own = [
-            (cell, label, columns.index(column)) for cell, label, column in placed if cell.dataset == dataset
-        ]
-        block = {
-            label: Line(data_set_name(dataset), label, [None] * len(columns)) for _, label, _ in own if label
-        }
-        block = block or {"": Line(data_set_name(dataset), "all", [None] * len(columns))}
+        own = [(cell, label, column) for cell, label, column in placed if cell.dataset == dataset]
+        labels = list(dict.fromkeys(label for _, label, _ in own if label)) or ["all"]
         for cell, label, column in own:
-            for line in [block[label]] if label else block.values():
-                line.values[column] = copy(measured.value(cell))
-        lines += block.values()
-    table = Table(title, request.source, columns, lines)
-    rank_lines(table)
-    return _written(request, table, measured, published)
+            for line in [label] if label else labels:
+                cells[data_set_name(dataset), line, column] = cell
+    measured = Measured(request, [cell for cell, _, _ in placed])
+    return _written(request, title, published, measured, cells, columns, ["section", "row"])
 
 
 class Measured:
-    """Turns cells into values and collects what a reader must know about them."""
+    """Turns cells into figures and collects what a reader must know about them."""
 
     def __init__(self, request: Request, cells: list[Cell]) -> None:
         self._choices = {id(cell): choose(request.index, cell) for cell in cells}
-        self._values = {id(cell): _value(self._choices[id(cell)]) for cell in cells}
+        self._figures = {id(cell): _figure(self._choices[id(cell)]) for cell in cells}
         self.remarks = list(
             dict.fromkeys(text for choice in self._choices.values() for text in choice.remarks)
         )
@@ -112,29 +98,17 @@ class Measured:
             for remark in self.remarks:
                 print(f"note: {remark}")
             raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
-        self._mark_fewer_seeds()
 
-    def value(self, cell: Cell) -> Value | None:
-        return self._values[id(cell)]
+    def figure(self, cell: Cell) -> dict[str, float]:
+        return self._figures[id(cell)]
 
-    def _mark_fewer_seeds(self) -> None:
-        present = [
-            value for value in self._values.values() if value is not None and not math.isnan(value.mean)
-        ]
-        most = max((value.seeds for value in present), default=0)
-        for value in present:
-            value.has_fewer_seeds = value.seeds < most
-        if any(value.has_fewer_seeds for value in present):
-            self.remarks.append(f"{writing.FEWER} fewer seeds than the {most} of others.")
-
-    @property
-    def notes(self) -> list[str]:
-        """Remarks on the choices, then what sets the runs of each data set apart."""
-        groups: dict[str, list[compare.Group]] = {}
+    def comparability(self) -> list[str]:
+        """What sets the runs of each data set apart."""
+        groups: dict[str, list[Group]] = {}
         for choice in self._choices.values():
             if choice.group is not None:
                 groups.setdefault(choice.cell.dataset, []).append(choice.group)
-        found = [*self.remarks]
+        found = []
         for dataset, members in groups.items():
             name = data_set_name(dataset)
             if len({group.comparable for group in members}) > 1:
@@ -152,27 +126,48 @@ def _program(run: Run) -> str:
     return f"version {version}, commit {commit}"
 
 
-def _value(choice: Choice) -> Value | None:
+def _figure(choice: Choice) -> dict[str, float]:
     if choice.group is None:
-        return None
+        return NO_RUN
     values = over_users(choice.group, "test")
-    figure = compare.figure(values)
-    seeds = sum(map(math.isfinite, values))
-    if seeds < len(values):
+    found = figure(values)
+    if found["seeds"] < len(values):
         choice.remarks.append(
-            f"{choice.place}: {seeds} of {len(values)} seeds have a finite test perplexity for all users."
+            f"{choice.place}: {found['seeds']} of {len(values)} seeds have a finite test perplexity for all users."
         )
-    return Value(figure.mean, figure.std, seeds=seeds)
-
-
-def _line(section: str, row: str, cell: Cell, columns: int) -> Line:
-    return Line(section, row, [None] * columns, cell.method in OURS, cell.method not in REFERENCES)
+    return found
 
 
 def _written(
-    request: Request, table: Table, measured: Measured, published: Callable[[str], Table] | None
+    request: Request,
+    title: str,
+    published: Callable[[str], Table] | None,
+    measured: Measured,
+    placed: Mapping[tuple[str, str, str], Cell],
+    columns: list[str],
+    ranked_within: Sequence[str],
 ) -> list[Path]:
-    table.remarks = measured.notes
-    tables = [table, *([published(table.title)] if published else [])]
+    """Writes the cells, each at its section, row and column."""
+    figures = frame(
+        (
+            {
+                "section": section,
+                "row": row,
+                "column": column,
+                **measured.figure(cell),
+                "is_ours": ranked_within == ["column"] and cell.method in OURS,
+                "is_reference": ranked_within == ["column"] and cell.method in REFERENCES,
+            }
+            for (section, row, column), cell in placed.items()
+        ),
+        ranked_within,
+    )
+    remarks = [*measured.remarks]
+    if figures["has_fewer_seeds"].any():
+        most = figures.loc[figures["mean"].notna(), "seeds"].max()
+        remarks.append(f"{writing.FEWER} fewer seeds than the {most:.0f} of others.")
+    remarks += measured.comparability()
+    tables = [Table(title, request.source, columns, figures, remarks)]
+    tables += [published(title)] if published else []
     print("\n".join(writing.markdown(one) for one in tables))
     return writing.write(tables, request.output, request.item)

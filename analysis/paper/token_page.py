@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 
-from analysis import page, style
-from analysis.markup import Markup, tag
-from analysis.probes import Probe
-from analysis.results import ExpertKind, Run
+from analysis.draw import style
+from analysis.page.html import render
+from analysis.read.probes import Probe
+from analysis.read.run import ExpertKind, Run
 
 NEWLINE = "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n"
-SHEET = """
-main.tokens { max-width: none; }
-.switch { display: inline-block; margin: 8px 18px 12px 0; cursor: pointer; font-weight: 500; }
-.chip { display: inline-block; border-radius: 4px; padding: 1px 8px; margin-right: 8px; font-size: 13.5px; }
-.grid { display: grid; gap: 10px; overflow-x: auto; padding-bottom: 10px; }
-.grid > b { align-self: end; font-size: 14px; overflow-wrap: anywhere; }
-.text { border: 1px solid var(--line); border-radius: 6px; padding: 8px 10px; font-size: 13px; }
-.text p { line-height: 1.65; }
-.own { border: 2px solid var(--ink); }
-.text p { white-space: pre-wrap; margin: 0 0 6px; max-width: none; }
-.text small { color: var(--muted); }
-.text span { border-radius: 3px; box-shadow: inset 0 0 0 0.5px #fff; }
-"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of expert: its name in the style sheet (g0, s1, ...), in words, its colour behind text."""
+
+    name: str
+    words: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is shown, the first expert at each layer (`first-g0 last-s0`), and the gate's weights on hover."""
+
+    shown: str
+    classes: str
+    hover: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as a user's model routes it; `is_own`: it is the user's own."""
+
+    tokens: list[Token]
+    note: str
+    is_own: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """Texts beside one another, below their headings where they have any."""
+
+    headings: list[str]
+    texts: list[Text]
 
 
 def token_page(
@@ -37,34 +61,26 @@ def token_page(
     is_diagonal: bool = False,
 ) -> Markup:
     """A line a user's model, a column a text (or each user's own text only); opens at the layer `shown`."""
-    experts = [run.experts(user) for user in run.users]
-    columns = len(probes) if not is_diagonal else min(len(probes), 2)
-    cells = []
     if is_diagonal:
-        cells = [_text(probe, user, run, experts[user], layers) for user, probe in enumerate(probes)]
+        rows = [Row([], [_text(probe, user, run, layers) for user, probe in enumerate(probes)])]
     else:
-        for user, name in enumerate(run.users):
-            cells += [tag("b", _column_title(probe, name)) for probe in probes]
-            cells += [_text(probe, user, run, experts[user], layers) for probe in probes]
-    widths = f"grid-template-columns: repeat({columns}, minmax(230px, 1fr))"
-    grid = tag("div", *cells, class_="grid", style=widths)
-    body = tag(
-        "main",
-        tag(
-            "header",
-            tag("h1", title),
-            tag("p", " \N{MIDDLE DOT} ".join(part for part in lead if part), class_="lead"),
-        ),
-        tag(
-            "p",
-            *_legend(experts),
-            " Each token has the colour of its first expert; its gate weights on hover.",
-        ),
-        *_switches(layers, shown),
-        grid,
-        class_="tokens",
+        rows = [
+            Row(
+                [_column_title(probe, name) for probe in probes],
+                [_text(probe, user, run, layers) for probe in probes],
+            )
+            for user, name in enumerate(run.users)
+        ]
+    return render(
+        "tokens.html",
+        title=title,
+        lead=[part for part in lead if part],
+        palette=_palette([run.experts(user) for user in run.users]),
+        layers=layers,
+        shown=shown,
+        columns=len(probes) if not is_diagonal else min(len(probes), 2),
+        rows=rows,
     )
-    return page.document(title, body, Markup(SHEET + _colours(experts, layers)))
 
 
 def _column_title(probe: Probe, model: str) -> str:
@@ -72,49 +88,23 @@ def _column_title(probe: Probe, model: str) -> str:
     return f"model of {model}, {whose}"
 
 
-def _switches(layers: Mapping[str, int], shown: str) -> list[Markup]:
-    """Radio buttons that the style sheet looks at: they must lie beside the grid."""
-    parts = []
-    for name, number in layers.items():
-        checked = "" if name == shown else None
-        place = f"layer-{name}"
-        parts.append(tag("input", type="radio", name="layer", id=place, checked=checked))
-        parts.append(tag("label", f" {name} layer ({number})", for_=place, class_="switch"))
-    return parts
-
-
 def _kinds(experts: Sequence[ExpertKind]) -> list[str]:
     """A short name for each expert: g0, g1, ... for generalists, s0, s1, ... for specialists."""
     return [f"{role[0]}{number}" for role, number in experts]
 
 
-def _palette(experts: Sequence[Sequence[ExpertKind]]) -> dict[str, tuple[str, str]]:
-    """Name and colour of every kind of expert that any user has."""
+def _palette(experts: Sequence[Sequence[ExpertKind]]) -> list[Kind]:
+    """Every kind of expert that any user has."""
     found = sorted({expert for own in experts for expert in own})
-    return dict(zip(_kinds(found), zip(style.expert_names(found), style.expert_colours(found))))
+    colours = map(style.tint, style.expert_colours(found))
+    return [Kind(*entry) for entry in zip(_kinds(found), style.expert_names(found), colours)]
 
 
-def _legend(experts: Sequence[Sequence[ExpertKind]]) -> list[Markup]:
-    return [
-        tag("span", name, class_="chip", style=f"background: {style.tint(colour)}")
-        for name, colour in _palette(experts).values()
-    ]
-
-
-def _colours(experts: Sequence[Sequence[ExpertKind]], layers: Mapping[str, int]) -> str:
-    return "\n".join(
-        f"#layer-{layer}:checked ~ .grid .{layer}-{kind} {{ background: {style.tint(colour)}; }}"
-        for layer in layers
-        for kind, (_, colour) in _palette(experts).items()
-    )
-
-
-def _text(
-    probe: Probe, user: int, run: Run, experts: Sequence[ExpertKind], layers: Mapping[str, int]
-) -> Markup:
+def _text(probe: Probe, user: int, run: Run, layers: Mapping[str, int]) -> Text:
+    experts = run.experts(run.users[user])
     tops = {name: probe.top(user, number) for name, number in layers.items()}
     kinds, names = _kinds(experts), style.expert_names(experts)
-    spans = []
+    tokens = []
     for token, text in enumerate(probe.texts):
         classes = [
             f"{name}-{kinds[top[token]]}" for name, top in tops.items() if 0 <= top[token] < len(kinds)
@@ -123,16 +113,10 @@ def _text(
             f"{name} layer: {_weights(probe.score[user, token, number], names)}"
             for name, number in layers.items()
         )
-        shown = text.replace("\n", NEWLINE)
-        spans.append(tag("span", shown, class_=" ".join(classes) or None, title=hover))
+        tokens.append(Token(text.replace("\n", NEWLINE), " ".join(classes), hover))
     share = ", ".join(f"{_generalist_share(top, experts)} ({name} layer)" for name, top in tops.items())
-    owner = probe.owner == run.users[user]
-    return tag(
-        "div",
-        tag("p", *spans),
-        tag("small", f"{probe.owner or probe.name}: generalist first for {share}"),
-        class_="text own" if owner else "text",
-    )
+    note = f"{probe.owner or probe.name}: generalist first for {share}"
+    return Text(tokens, note, is_own=probe.owner == run.users[user])
 
 
 def _weights(score: np.ndarray, names: Sequence[str]) -> str:

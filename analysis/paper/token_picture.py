@@ -10,9 +10,9 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from analysis import canvas, style
-from analysis.probes import Probe
-from analysis.results import ExpertKind, Run
+from analysis.draw import canvas, style
+from analysis.read.probes import Probe
+from analysis.read.run import ExpertKind, Run
 
 LINE_CHARACTERS, MOST_LINES = 46, 18
 FONT = "DejaVu Sans Mono"

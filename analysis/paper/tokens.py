@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import page
-from analysis.markup import Markup
+from markupsafe import Markup
+
+from analysis.page.html import write_page
 from analysis.paper.choice import Request
-from analysis.paper.index import data_set_name
 from analysis.paper.rounds import routed_groups
 from analysis.paper.token_page import token_page
 from analysis.paper.token_picture import diagonal, grid
-from analysis.probes import Probe, middle_layer, read_probes
-from analysis.results import ResultsError, Run
+from analysis.read.index import data_set_name
+from analysis.read.probes import Probe, middle_layer, read_probes
+from analysis.read.results import ResultsError
+from analysis.read.run import Run
 
 
 @dataclass(frozen=True)
@@ -86,5 +88,5 @@ def _lead(routed: Routed) -> Sequence[str]:
 
 def _written(request: Request, content: Markup) -> Path:
     output = request.output / f"{request.item}.html"
-    page.write(content, output)
+    write_page(content, output)
     return output

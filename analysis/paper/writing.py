@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.own_files import check_own
+from analysis.draw.own_files import write_own
 from analysis.paper.table import Line, Table, Value
 
 MISSING = "-"
@@ -32,28 +32,25 @@ def write(tables: Sequence[Table], folder: Path, name: str) -> list[Path]:
     """Writes all tables of an item into name.md, name.tex and name.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "md": "\n".join(markdown(table) for table in tables),
-        "tex": "% Needs \\usepackage{booktabs}.\n" + "\n".join(latex(table) for table in tables),
-        "csv": comma_separated(tables),
+        folder / f"{name}.md": "\n".join(markdown(table) for table in tables),
+        folder / f"{name}.tex": "% Needs \\usepackage{booktabs}.\n" + "\n".join(map(latex, tables)),
+        folder / f"{name}.csv": comma_separated(tables),
     }
-    for ending in texts:
-        check_own(folder / f"{name}.{ending}")
-    for ending, text in texts.items():
-        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8", newline="")
-    return [folder / f"{name}.{ending}" for ending in texts]
+    write_own({path: text.encode() for path, text in texts.items()})
+    return [*texts]
 
 
 def key(table: Table) -> str:
     """How to read the marks of a table."""
-    values = [value for line in table.lines for value in line.values if value is not None]
+    figures = table.figures
     words = []
-    if any(value.std is not None for value in values):
+    if figures["std"].notna().any():
         words.append("Mean over users; mean (sample standard deviation) over seeds.")
-    if any(value.rank for value in values):
+    if figures["rank"].notna().any():
         words.append("Small figures: rank of the mean, the lower the better; bold: the best.")
-    if any(line.is_ours for line in table.lines):
+    if figures["is_ours"].any():
         words.append("Italic: the paper's own method.")
-    if not all(line.is_ranked for line in table.lines):
+    if figures["is_reference"].any():
         words.append("Pretrained and centralized are references without a rank.")
     return " ".join(words)
 
@@ -66,7 +63,11 @@ def _number(number: float, table: Table) -> str:
 
 def _text(value: Value, table: Table) -> str:
     text = _number(value.mean, table)
-    return text if value.std is None else f"{text} ({_number(value.std, table)})"
+    return text if math.isnan(value.std) else f"{text} ({_number(value.std, table)})"
+
+
+def _rank(value: Value) -> str:
+    return "" if math.isnan(value.rank) else str(int(value.rank))
 
 
 # Markdown ---------------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ def markdown(table: Table) -> str:
     """A table that a terminal shows aligned and a Markdown reader as a table."""
     rows = [["", *map(_plain, table.columns)]]
     section = ""
-    for line in table.lines:
+    for line in table.lines():
         if line.section != section:
             section = line.section
             rows.append([f"**{_plain(section)}**", *[""] * len(table.columns)])
@@ -102,13 +103,13 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _markdown_value(value: Value | None, table: Table) -> str:
-    if value is None or math.isnan(value.mean):
+def _markdown_value(value: Value, table: Table) -> str:
+    if math.isnan(value.mean):
         return MISSING
     text = _text(value, table)
-    text = f"**{text}**" if value.is_best else text
+    text = f"**{text}**" if value.rank == 1 else text
     mark = FEWER if value.has_fewer_seeds else ""
-    return text + mark + (" " + str(value.rank).translate(_SUPERSCRIPTS) if value.rank else "")
+    return text + mark + (f" {_rank(value)}".translate(_SUPERSCRIPTS) if _rank(value) else "")
 
 
 # LaTeX ------------------------------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ def latex(table: Table) -> str:
     width = 1 + len(table.columns)
     body = []
     section = ""
-    for line in table.lines:
+    for line in table.lines():
         if line.section != section:
             body += [r"\midrule"] if body else []
             section = line.section
@@ -151,12 +152,12 @@ def _latex_line(line: Line, table: Table) -> str:
     label = _escaped(line.label)
     cells = [rf"\emph{{{label}}}" if line.is_ours else label]
     for value in line.values:
-        if value is None or math.isnan(value.mean):
+        if math.isnan(value.mean):
             cells.append("--")
             continue
         text = _text(value, table).replace("∞", r"$\infty$")
-        text = rf"\textbf{{{text}}}" if value.is_best else text
-        marks = (r"\dag" if value.has_fewer_seeds else "") + (str(value.rank) if value.rank else "")
+        text = rf"\textbf{{{text}}}" if value.rank == 1 else text
+        marks = (r"\dag" if value.has_fewer_seeds else "") + _rank(value)
         cells.append(text + (rf"\textsuperscript{{{marks}}}" if marks else ""))
     return " & ".join(cells) + r" \\"
 
@@ -174,13 +175,14 @@ def comma_separated(tables: Sequence[Table]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["source", "section", "row", "column", "mean", "std", "seeds", "rank"])
     for table in tables:
-        for line in table.lines:
+        for line in table.lines():
             for column, value in zip(table.columns, line.values):
-                figures = ["", "", 0, ""] if value is None else _csv_value(value)
-                writer.writerow([table.source, line.section, line.label, column, *figures])
+                writer.writerow([table.source, line.section, line.label, column, *_csv_value(value)])
     return text.getvalue()
 
 
 def _csv_value(value: Value) -> list[object]:
-    std = "" if value.std is None else repr(float(value.std))
-    return [repr(float(value.mean)), std, value.seeds, value.rank or ""]
+    if math.isnan(value.seeds):
+        return ["", "", 0, ""]
+    std = "" if math.isnan(value.std) else repr(float(value.std))
+    return [repr(float(value.mean)), std, int(value.seeds), _rank(value)]

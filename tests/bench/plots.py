@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.canvas import styled
-from analysis.style import NEUTRAL, SPECIALIST
+from analysis.draw.canvas import styled
+from analysis.draw.style import NEUTRAL, SPECIALIST
 
 COLOURS = {"comigs": SPECIALIST, "plain PyTorch": NEUTRAL}
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.canvas import styled
-from analysis.style import NEUTRAL, SPECIALIST
+from analysis.draw.canvas import styled
+from analysis.draw.style import NEUTRAL, SPECIALIST
 
 from .programs import CACHE, ROOT, BenchError, Executables, run
 from .steps import DEVIATION, Case, options

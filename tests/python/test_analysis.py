@@ -18,9 +18,13 @@ from built_program import run_program  # noqa: E402
 from report_page import report  # noqa: E402
 from results_fixture import default_perplexity, write_results  # noqa: E402
 
-from analysis import compare, costs, curves, figures, formats, style  # noqa: E402
 from analysis.cli import main  # noqa: E402
-from analysis.results import open_run  # noqa: E402
+from analysis.draw import curves, formats, phases, routing, style  # noqa: E402
+from analysis.measure import costs  # noqa: E402
+from analysis.measure.groups import Group, evaluated_rounds, group_runs  # noqa: E402
+from analysis.measure.perplexity import perplexities  # noqa: E402
+from analysis.page.tables import final_perplexities  # noqa: E402
+from analysis.read.results import open_run  # noqa: E402
 
 # Loading ----------------------------------------------------------------------------------------------------
 
@@ -234,10 +238,10 @@ def test_seeds_are_averaged_and_the_best_is_marked(tmp_path):
     assert page.line("local") == ["local", "3", "0", "24.50", "25.50", "25.00"]
     assert page.line("pretrained") == ["pretrained", "0", "0", "100.00", "101.00", "100.50"]
     assert not [line for line in page.lines if line[0] == "before training"]
-    groups = compare.group_runs([open_run(tmp_path / name) for name in ("a0", "a1", "a2", "b", "c")])
-    rows = compare.perplexity_rows(groups, "test")
-    assert [row.over_users.best for row in rows] == [False, True, False]
-    assert [row.by_user["German"].best for row in rows] == [False, True, False]
+    groups = group_runs([open_run(tmp_path / name) for name in ("a0", "a1", "a2", "b", "c")])
+    figures = perplexities(groups, "test")
+    for column in (figures["is_mean"], figures["user"] == "German"):
+        assert (figures.loc[column, "rank"] == 1).tolist() == [False, True, False]
 
 
 def test_rounds_not_evaluated_are_skipped(tmp_path):
@@ -250,7 +254,7 @@ def test_rounds_not_evaluated_are_skipped(tmp_path):
     dash = formats.NONE
     # The last round is not evaluated: an older row is no 'after'.
     assert page.line("German", "30.00") == ["German", "30.00", dash, dash, dash, dash, dash]
-    groups = compare.group_runs([open_run(tmp_path / "run")])
+    groups = group_runs([open_run(tmp_path / "run")])
     test = curves.by_user(groups).axes[0].lines[1]
     np.testing.assert_allclose(test.get_ydata(), [100.0, 100.0 / 3])
     assert test.get_xdata().tolist() == [0, 2]
@@ -262,7 +266,7 @@ def test_captions_say_after_which_rounds(tmp_path):
         for split in values:
             values[split][[number for number in range(13) if number not in evaluated]] = math.nan
         write_results(tmp_path / name, rounds=13, perplexity=values)
-        return compare.evaluated_rounds(compare.group_runs([open_run(tmp_path / name)]))
+        return evaluated_rounds(group_runs([open_run(tmp_path / name)]))
 
     assert words("all", list(range(13))) == "each communication round"
     # The last round is evaluated whatever the step.
@@ -272,9 +276,9 @@ def test_captions_say_after_which_rounds(tmp_path):
 
 def test_long_labels_of_a_legend_stay_inside_the_figure(tmp_path):
     write_results(tmp_path / "run")
-    group = compare.group_runs([open_run(tmp_path / "run")])[0]
+    group = group_runs([open_run(tmp_path / "run")])[0]
     groups = [
-        compare.Group(f"method {number} " + "with a long setting, " * 5, group.runs) for number in range(3)
+        Group(f"method {number} " + "with a long setting, " * 5, group.runs) for number in range(3)
     ]
     drawn = curves.by_user(groups)
     drawn.draw_without_rendering()
@@ -330,9 +334,10 @@ def test_the_digest_of_the_data_decides_not_its_name_or_folder(tmp_path):
             folders = (f"here/{seed}", f"there/{seed}")
             write_results(folder, seed=seed, folders=folders, attributes=attributes, omit=omit)
             runs.append(open_run(folder))
-        groups = compare.group_runs(runs)
+        groups = group_runs(runs)
         assert (len({group.comparable for group in groups}) > 1) == (len(groups) > 1)
-        initial = [row.label for row in compare.perplexity_rows(groups, "test") if row.is_initial]
+        lines = final_perplexities(groups).blocks["Test perplexity"]
+        initial = [line.label for line in lines if line.is_initial]
         assert len(initial) == len(set(initial)) == len(groups)
         return [(group.label, len(group.runs)) for group in groups]
 
@@ -347,11 +352,11 @@ def test_the_digest_of_the_data_decides_not_its_name_or_folder(tmp_path):
 
 def test_phase_seconds_and_what_is_left_of_the_round(tmp_path):
     write_results(tmp_path / "run")
-    group = compare.group_runs([open_run(tmp_path / "run")])[0]
+    group = group_runs([open_run(tmp_path / "run")])[0]
     expected = {"experts": 8.0, "routers": 4.0, "aggregation": 2.0, "evaluation": 4.0, "other": 2.0}
     assert costs.phase_seconds(group)["Dutch"] == pytest.approx(expected)
     assert costs.mean_phase_seconds(group)["experts"] == pytest.approx(6.0)
-    axes = figures.phase_times(costs.phase_seconds(group)).axes[0]
+    axes = phases.phase_times(costs.phase_seconds(group)).axes[0]
     assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(30.0)
 
 
@@ -360,14 +365,14 @@ def test_phase_seconds_and_what_is_left_of_the_round(tmp_path):
 
 def test_routing_lines_are_the_scores_in_orange_and_blue(tmp_path):
     write_results(tmp_path / "run", layers=3)
-    group = compare.group_runs([open_run(tmp_path / "run")])[0]
-    axes = figures.routing_over_rounds(group).axes[0]
+    group = group_runs([open_run(tmp_path / "run")])[0]
+    axes = routing.routing_over_rounds(group).axes[0]
     assert len(axes.lines) == 6  # 2 experts x 3 layers
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.6, 0.5, 0.4, 0.3], rtol=1e-6)
     np.testing.assert_allclose(axes.lines[3].get_ydata(), [0.4, 0.5, 0.6, 0.7], rtol=1e-6)
     assert axes.lines[2].get_color() == style.depth_shade(style.GENERALIST, 2, 3)
     assert axes.lines[5].get_color() == style.depth_shade(style.SPECIALIST, 2, 3)
-    bars = figures.routing_by_layer(group).axes[0].patches
+    bars = routing.routing_by_layer(group).axes[0].patches
     assert [bar.get_height() for bar in bars] == pytest.approx([0.3] * 3 + [0.7] * 3)
 
 
@@ -375,8 +380,8 @@ def test_users_with_one_or_many_experts(tmp_path):
     write_results(tmp_path / "run", method="comigs-1gxs", experts=[4, 1])
     page = report(tmp_path, tmp_path / "run")
     assert page.line("German", "1 generalist + 3 specialists") and page.line("Dutch", "1 generalist")
-    group = compare.group_runs([open_run(tmp_path / "run")])[0]
-    many, one = figures.routing_by_layer(group).axes
+    group = group_runs([open_run(tmp_path / "run")])[0]
+    many, one = routing.routing_by_layer(group).axes
     assert len(many.patches) == 12 and len(one.patches) == 0
     assert "one expert" in one.texts[0].get_text()
     colours = style.expert_colours(group.runs[0].experts("German")[:3])

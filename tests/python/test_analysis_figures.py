@@ -15,13 +15,13 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from report_page import Page  # noqa: E402
 from results_fixture import Sweep, final_test, two_experts, write_probe, write_results  # noqa: E402
 
-from analysis import curves, figures, style  # noqa: E402
 from analysis.cli import main  # noqa: E402
-from analysis.compare import Group  # noqa: E402
+from analysis.draw import curves, routing, style  # noqa: E402
+from analysis.measure.groups import Group  # noqa: E402
 from analysis.paper import rounds, router_sweep, token_picture  # noqa: E402
-from analysis.paper.index import read_index  # noqa: E402
-from analysis.probes import middle_layer, read_probes  # noqa: E402
-from analysis.results import ResultsError, open_run  # noqa: E402
+from analysis.read.index import read_index  # noqa: E402
+from analysis.read.probes import middle_layer, read_probes  # noqa: E402
+from analysis.read.results import ResultsError, open_run  # noqa: E402
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -49,7 +49,7 @@ def test_figure_3_has_a_panel_a_data_set_and_a_panel_a_user(tmp_path):
     stems = ("figure3", "figure3_ag_news", "figure3_multilingual")
     assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
     index = read_index(tmp_path / "index.json")
-    groups = [index.group(cell.row, cell.alternatives[()])[0] for cell in index.cells("figure3", "ag_news")]
+    groups = [Group(cell.row, index.runs(cell.alternatives[()])[0]) for cell in index.cells("figure3", "ag_news")]
     drawn = curves.by_data_set({"AG News": groups, "Multilingual": groups[:1]})
     titles = {stem: shown_title(tmp_path / "paper" / f"{stem}.svg") for stem in stems}
     assert titles == {
@@ -74,7 +74,7 @@ def test_legend_of_expert_patterns_is_the_numbers_of_experts(tmp_path):
         row = ("figure6", str(experts))
         made.add("multilingual", "comigs-1gxs", 0, [row], options=options, experts=experts)
     index = read_index(tmp_path / "index.json")
-    runs = [index.group("row", [entry])[0].runs for entry in index.entries]
+    runs = [index.runs([entry])[0] for entry in index.entries]
     assert rounds.pattern_labels([Group("row", one) for one in runs]) == ["2, 2", "4, 2"]
     assert rounds.pattern_labels([Group("a", runs[0]), Group("b", runs[0])]) == ["2, 2 (a)", "2, 2 (b)"]
     assert make(tmp_path, "figure6") == ["figure6.png", "figure6.svg"]
@@ -112,7 +112,7 @@ def test_figure_9_reads_period_and_steps_from_the_options(tmp_path):
     made.add("slimpajama", "comigs-1g1s", 0, [place], status="missing")
     index = read_index(tmp_path / "index.json")
     grid = router_sweep.grid_of(index, index.cells("figure9"))
-    means = {place: entry.mean for place, entry in grid.items()}
+    means = grid.set_index([router_sweep.TAU, router_sweep.STEPS])["mean"].to_dict()
     assert (means.pop((30, 10)) > 0) is False  # NaN
     assert means == {(10, 5): 15.0, (10, 10): 20.0, (30, 5): 35.0}
     left = router_sweep.draw(grid).axes[0]
@@ -143,7 +143,7 @@ def test_figure_9_calls_nothing_the_best_where_seeds_differ(tmp_path, capsys, se
 def test_each_generalist_has_one_colour_for_all_users_and_a_place_in_the_legend(tmp_path):
     write_results(tmp_path / "run", method="comigs-mgxs", generalist=[[0, -1], [1, -1]])
     group = Group("x", [open_run(tmp_path / "run")])
-    figure = figures.routing_by_layer(group)
+    figure = routing.routing_by_layer(group)
     german, dutch = ([bar.get_facecolor() for bar in axes.patches] for axes in figure.axes)
     assert german[0] != dutch[0] and german[3] == dutch[3]
     legend = figure.legends[0]

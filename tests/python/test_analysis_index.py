@@ -16,8 +16,8 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from results_fixture import Sweep, final_test, write_results  # noqa: E402
 
 from analysis.cli import main  # noqa: E402
-from analysis.paper.index import read_index  # noqa: E402
-from analysis.results import ResultsError, open_run  # noqa: E402
+from analysis.read.index import read_index  # noqa: E402
+from analysis.read.results import ResultsError, open_run  # noqa: E402
 
 FORMAT = {"format": "comigs-sweep-index", "format_version": 1, "scale": "small"}
 PLACE = {"item": "table1", "row": "Local", "section": "", "alternative": {}}
@@ -155,8 +155,8 @@ def test_index_reads_places_and_options(tmp_path):
     (cell,) = index.cells("figure3", "ag_news")
     assert (cell.row, cell.method, cell.alternatives[()][0].seed) == ("Local", "local", 1)
     assert index.cells("figure3", "multilingual") == []
-    group, problems = index.group("x", cell.alternatives[()])
-    assert problems == [] and np.isfinite(group.runs[0]["perplexity"]["test"].values).all()
+    runs, problems = index.runs(cell.alternatives[()])
+    assert problems == [] and np.isfinite(runs[0]["perplexity"]["test"].values).all()
 
 
 # Damaged results --------------------------------------------------------------------------------------------

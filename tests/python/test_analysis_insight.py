@@ -24,7 +24,6 @@ from results_fixture import (  # noqa: E402
 )
 
 from analysis.cli import main  # noqa: E402
-from analysis.compare import Group  # noqa: E402
 from analysis.insight import drawing, words  # noqa: E402
 from analysis.insight.subspaces import (  # noqa: E402
     directions,
@@ -32,7 +31,8 @@ from analysis.insight.subspaces import (  # noqa: E402
     principal_angles,
     similarities,
 )
-from analysis.results import open_run  # noqa: E402
+from analysis.measure.groups import Group  # noqa: E402
+from analysis.read.results import open_run  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import h5py
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
@@ -17,8 +19,10 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from report_page import Page, report  # noqa: E402
 from results_fixture import write_results  # noqa: E402
 
-from analysis import formats, markup  # noqa: E402
-from analysis.results import ResultsError, open_run  # noqa: E402
+from analysis.draw import formats  # noqa: E402
+from analysis.page import html  # noqa: E402
+from analysis.page.html import render  # noqa: E402
+from analysis.read.results import ResultsError, open_run  # noqa: E402
 
 # The page ---------------------------------------------------------------------------------------------------
 
@@ -43,7 +47,7 @@ def test_page_loads_nothing_and_its_figures_lie_beside_it(tmp_path):
     )
     for path in (tmp_path / "page_figures").glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
-    assert not list(tmp_path.glob(".*partial"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_text_from_files_is_never_markup(tmp_path):
@@ -63,11 +67,23 @@ def test_text_from_files_is_never_markup(tmp_path):
     assert "\x07" not in page.text
 
 
-def test_builder_escapes_what_it_did_not_build():
-    assert (
-        markup.tag("b", "<i>", markup.tag("i", "&"), class_='"')
-        == '<b class="&quot;">&lt;i&gt;<i>&amp;</i></b>'
-    )
+def test_templates_escape_what_they_did_not_make_and_know_all_values(tmp_path):
+    values = {"title": "<i>\x07&", "lead": ["'", '"'], "headings": {'a" b="': "<a>"}}
+    page = render("page.html", **values)
+    assert "<title>comigs: &lt;i&gt;\ufffd&amp;</title>" in page
+    assert '<p class="lead">&#39; · &#34;</p>' in page
+    assert '<a href="#a&#34; b=&#34;">&lt;a&gt;</a>' in page
+    assert Markup("<b>&amp;</b>") in render("page.html", **values | {"title": Markup("<b>&amp;</b>")})
+    with pytest.raises(UndefinedError, match="'headings' is undefined"):
+        render("page.html", title="", lead=[])
+
+
+def test_every_template_escapes():
+    folder = Path(html.__file__).parent / "templates"
+    templates = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+    assert {"document.html", "report.html", "insight.html", "tokens.html"} <= templates.keys()
+    for name, text in templates.items():
+        assert not re.search(r"autoescape|\|\s*safe\b|<script", text), name
 
 
 def test_numbers_have_sensible_digits():

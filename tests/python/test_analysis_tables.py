@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,11 +17,12 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from results_fixture import Sweep, final_test  # noqa: E402
 
-from analysis import compare  # noqa: E402
 from analysis.cli import main  # noqa: E402
+from analysis.measure.figures import ranks  # noqa: E402
+from analysis.measure.groups import METHODS  # noqa: E402
 from analysis.paper import published  # noqa: E402
 from analysis.paper.items import ITEMS  # noqa: E402
-from analysis.paper.table import PUBLISHED, Value, rank  # noqa: E402
+from analysis.paper.table import PUBLISHED  # noqa: E402
 
 
 def measured_lines(folder: Path, item: str) -> dict[tuple[str, str, str], dict[str, str]]:
@@ -309,26 +311,33 @@ def test_tokens_come_from_a_run_on_the_whole_training_split(tmp_path):
 
 
 def test_published_tables_agree_with_the_paper_where_the_paper_agrees_with_itself():
-    four = {line.label: line.values for line in published.table4("").lines}
-    for line in published.table1("").lines:
+    four = {line.label: line.values for line in published.table4("").lines()}
+    for line in published.table1("").lines():
         assert [value.mean for value in line.values] == [value.mean for value in four[line.label]]
-    homo = [line for line in published.table5("").lines if line.label == "homo"]
+    homo = [line for line in published.table5("").lines() if line.label == "homo"]
     assert [line.values[2].mean for line in homo] == [value.mean for value in four["CoMiGS - 1G1S"]]
-    hetero = {line.values[2].mean for line in published.table5("").lines if line.label == "hetero"}
-    assert hetero <= {line.values[0].mean for line in published.table2("").lines}
+    hetero = {line.values[2].mean for line in published.table5("").lines() if line.label == "hetero"}
+    assert hetero <= {line.values[0].mean for line in published.table2("").lines()}
 
 
 def test_equal_figures_share_a_rank():
-    values = [Value(2.004), Value(1.0), Value(2.0), Value(3.0), None, Value(math.nan)]
-    rank(values)
-    assert [value and value.rank for value in values] == [2, 1, 2, 4, None, None]
+    def ranked(*means: float) -> list[float]:
+        return ranks(pd.DataFrame({"mean": means, "at": "one place"}), ["at"]).tolist()
+
+    nothing = math.nan
+    # 2.675 is shown as 2.67: it lies below.
+    assert ranked(2.004, 1.0, 2.0, 3.0, nothing, 2.675, 2.67) == pytest.approx(
+        [2, 1, 2, 6, nothing, 4, 4], nan_ok=True
+    )
+    assert ranked(1.0, nothing) == pytest.approx([nothing, nothing], nan_ok=True)
+    assert ranked(math.inf, 1.0) == [2, 1]
 
 
 def test_every_method_has_its_place_and_its_own_colour():
-    from analysis import style
+    from analysis.draw import style
 
-    assert len(compare.METHODS) == 20 and "fedsa-lora" in compare.METHODS
-    assert len(set(style.method_colours(compare.METHODS))) == 20
+    assert len(METHODS) == 20 and "fedsa-lora" in METHODS
+    assert len(set(style.method_colours(METHODS))) == 20
 
 
 def test_items_are_those_of_the_paper():

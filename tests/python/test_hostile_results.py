@@ -7,6 +7,7 @@ import random
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 
 import h5py
@@ -19,8 +20,9 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from results_fixture import two_experts, write_probe, write_results  # noqa: E402
 
-from analysis import inspection  # noqa: E402
 from analysis.cli import main  # noqa: E402
+from analysis.read import inspection  # noqa: E402
+from analysis.read.results import ResultsError, open_run  # noqa: E402
 
 
 def refusal(path: Path, capsys: pytest.CaptureFixture, command: str = "report") -> str:
@@ -81,12 +83,31 @@ def test_a_library_that_crashes_or_hangs_is_told_in_one_line(tmp_path, capsys, m
     """What some damaged bytes make the HDF5 library do, in the place where it would."""
 
     def read(dataset: h5py.Dataset) -> None:
-        os.kill(os.getpid(), signal.SIGSEGV if end == "crash" else signal.SIGALRM)
+        os.kill(os.getpid(), signal.SIGSEGV if end == "crash" else signal.SIGPROF)
 
     monkeypatch.setattr(inspection, "_read", read)
     path = write_results(tmp_path / "run")
     expected = "crashes on it (SIGSEGV)" if end == "crash" else "does not come to an end with it in 20 s"
     assert expected in refusal(path, capsys)
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_the_library_is_given_up_for_computing_not_for_waiting(tmp_path, capsys, monkeypatch, is_busy):
+    """A machine with much else to do lets a reader wait, which says nothing of the file."""
+
+    def read(dataset: h5py.Dataset) -> None:
+        while is_busy:
+            pass
+        if dataset.name == "/perplexity/test":
+            time.sleep(1.5)
+
+    monkeypatch.setattr(inspection, "_read", read)
+    monkeypatch.setattr(inspection, "_seconds", lambda size: 1)
+    path = write_results(tmp_path / "run")
+    if is_busy:
+        assert "does not come to an end with it in 1 s" in refusal(path, capsys)
+    else:
+        assert open_run(path).rounds.size == 4
 
 
 def test_every_flipped_byte_is_read_or_refused(tmp_path, capsys):
@@ -99,8 +120,6 @@ def test_every_flipped_byte_is_read_or_refused(tmp_path, capsys):
         path = tmp_path / f"{number}.h5"
         path.write_bytes(data)
         try:
-            from analysis.results import ResultsError, open_run
-
             open_run(path)
         except ResultsError as error:
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ from test_sweep import FILES, ROOT, calls, here, statuses, sweep
 
 from jobs.process import last_line
 from jobs.sweep import main
+from jobs.whole_file import write_whole
 
 __all__ = ["here"]  # the fixture is for every test here too
 OTHER = Path("runs/paper/alpha/other-seed0")
@@ -88,7 +90,8 @@ def test_what_no_sweep_has_made_stays(name: str, more: list[str], capsys: pytest
 def test_what_lies_beside_a_run_that_is_made_anew_stays() -> None:
     assert sweep("two", "--seeds", "1") == 0
     theirs = [OTHER / name for name in ("notes.txt", "model/model.safetensors", "checkpoints/20251128/thesis.tex")]
-    ours = [OTHER / name for name in ("checkpoints/000002/user_0.safetensors", ".results.h5.0123456789abcdef.tmp")]
+    partial = [f".{name}.0123456789abcdef.tmp" for name in ("results.h5", "run.json", "ended.json")]
+    ours = [OTHER / name for name in ("checkpoints/000002/user_0.safetensors", *partial)]
     for file in theirs + ours:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("work")
@@ -120,6 +123,24 @@ def test_done_needs_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("two", "--seeds", "1") == 1
     assert "with exit code 0: no results.h5" in capsys.readouterr().out
     assert statuses()["alpha/other-seed0"] == "failed"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    path = folder / "note"
+    for data in (b"first", b"second, longer", b""):
+        write_whole(path, data)
+        assert path.read_bytes() == data and [*folder.iterdir()] == [path]
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path.write_bytes(b"kept")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, b"lost")
+    assert path.read_bytes() == b"kept" and [*folder.iterdir()] == [path]
 
 
 RULE = "-" * 74

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.colors import to_hex, to_rgb
 
-from analysis.results import ExpertKind
+from analysis.measure import costs
+from analysis.read.run import ExpertKind
 
 GENERALIST = "#ff7f0e"
 SPECIALIST = "#1f77b4"
@@ -76,15 +77,8 @@ _OTHER_METHODS = ("#4b6cb7", "#7d7d3a", "#b22222", "#5468c4", "#c77c4e", "#2f6f4
 # Experiments of one method in an order of their own (numbers of experts, learning rates, ...).
 _SERIES = ("#2a9d6f", "#e07b39", "#46618c", "#b0307a", "#b58900", "#17a2b8", "#6b4f3a", "#8a8f98")
 
-PHASES = {
-    "experts": "#46618c",
-    "routers": "#93a9cc",
-    "aggregation": "#c8577e",
-    "evaluation": "#b9b3a2",
-    "checkpoint": "#7a6a58",
-    "writing": "#a8896b",
-    "other": "#dfe2e6",
-}
+_PHASES = ("#46618c", "#93a9cc", "#c8577e", "#b9b3a2", "#7a6a58", "#a8896b", "#dfe2e6")
+PHASES = dict(zip(costs.PHASES, _PHASES, strict=True))
 
 
 def method_colours(methods: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import h5py
 
-# By then a file has been read, from a slow disk too.
+# By then a file has been read. Of the processor's time: that a machine is busy does not make a file a damaged one.
 SECONDS, SLOWEST_BYTES_A_SECOND = 20, 2**22
 # comigs stores arrays as they are. Small ones may be claimed in full before all of their rows are written.
 SMALL_BYTES = 2**26
@@ -41,7 +41,7 @@ def _complaint(path: Path, changed: int, size: int) -> str:
         reason = pipe.read(LONGEST_REASON_BYTES).decode("utf-8", "replace")
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        if os.WTERMSIG(status) == signal.SIGALRM:
+        if os.WTERMSIG(status) == signal.SIGPROF:
             return f"the HDF5 library does not come to an end with it in {_seconds(size)} s: it is damaged"
         return f"the HDF5 library crashes on it ({signal.Signals(os.WTERMSIG(status)).name}): it is damaged"
     return reason
@@ -56,8 +56,8 @@ def _be_the_child(path: Path, size: int, sending: int) -> None:
     reason = ""
     with suppress(BaseException):  # whatever happened, a child ends here
         faulthandler.disable()
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_seconds(size))
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, _seconds(size))
         with h5py.File(path, "r", locking=False) as file:
             reason = next(_reasons(file, size), "")
     os.write(sending, reason.encode("utf-8", "replace")[:LONGEST_REASON_BYTES])

@@ -25,8 +25,8 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import Bbox
 
-from analysis import style
-from analysis.own_files import MADE_BY, check_own
+from analysis.draw import style
+from analysis.draw.own_files import MADE_BY, write_own
 
 WIDTH = 10.5  # inches: 1008 CSS pixels, so that a figure fills the page without being scaled
 LABEL_CHARACTERS = 64
@@ -61,18 +61,14 @@ def styled(draw: Callable) -> Callable:
 
 def save(figure: Figure, folder: Path, name: str, part: Bbox | None = None) -> str:
     """Writes name.svg and name.png (of `part`, in inches, where told) into the folder; returns the SVG."""
-    text = io.StringIO()
-    for ending in ("svg", "png"):
-        check_own(folder / f"{name}.{ending}")
+    svg, png = io.BytesIO(), io.BytesIO()
     with settings(), warnings.catch_warnings():
         # A script that the font lacks shows as boxes; the tables have the name in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": MADE_BY}, bbox_inches=part)
-        figure.savefig(
-            folder / f"{name}.png", format="png", metadata={"Software": MADE_BY}, bbox_inches=part
-        )
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    return text.getvalue()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": MADE_BY}, bbox_inches=part)
+        figure.savefig(png, format="png", metadata={"Software": MADE_BY}, bbox_inches=part)
+    write_own({folder / f"{name}.svg": svg.getvalue(), folder / f"{name}.png": png.getvalue()})
+    return svg.getvalue().decode()
 
 
 @styled

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import canvas, style
-from analysis.compare import Group, all_users
+from analysis.draw import canvas, style
+from analysis.measure.groups import Group, all_users
 
 MOST_MARKERS = 30
 DASHES = {"test": "-", "validation": (0, (4, 2))}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.results import ResultsError
+from analysis.read.results import ResultsError
+from jobs.whole_file import write_whole
 
 MADE_BY = "comigs analysis"
 _LONGEST_HEAD = 4096
@@ -35,3 +37,11 @@ def check_own(path: Path) -> None:
         raise ResultsError(
             f"{path}: is there already, and not made by this command; move it away or choose another --output"
         )
+
+
+def write_own(files: Mapping[Path, bytes]) -> None:
+    """Writes each file whole; raises ResultsError, and writes none, where one is somebody else's."""
+    for path in files:
+        check_own(path)
+    for path, data in files.items():
+        write_whole(path, data)

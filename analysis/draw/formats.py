@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from analysis.compare import Figure
-
 NONE = "\N{EN DASH}"
 
 
@@ -16,10 +14,9 @@ def perplexity(value: float) -> str:
     return f"{value:,.2f}" if math.isfinite(value) else "\N{INFINITY}"
 
 
-def figure(entry: Figure) -> str:
+def figure(mean: float, std: float) -> str:
     """`mean (std)`, without the bracket for a single run."""
-    text = perplexity(entry.mean)
-    return text if entry.std is None else f"{text} ({perplexity(entry.std)})"
+    return perplexity(mean) if math.isnan(std) else f"{perplexity(mean)} ({perplexity(std)})"
 
 
 def seconds(value: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import graphlib
-import json
 import os
 import re
 import reprlib
@@ -12,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from analysis.compare import Group
-from analysis.results import FILE_NAME, ResultsError, Run, open_run
+from analysis.read.results import ResultsError, open_run
+from analysis.read.run import FILE_NAME, Run
 from jobs.small_files import Unreadable, json_of
 
 FORMAT, VERSION = "comigs-sweep-index", 1
@@ -97,7 +96,7 @@ class Index:
             cells.values(), key=lambda cell: (sections.index(cell.section), order[cell.section, cell.row])
         )
 
-    def group(self, label: str, entries: Iterable[Entry]) -> tuple[Group | None, list[str]]:
+    def runs(self, entries: Iterable[Entry]) -> tuple[list[Run], list[str]]:
         """The done runs among the entries, in order of seeds, and why others that say so cannot be read."""
         runs, problems = [], []
         for entry in sorted(entries, key=lambda entry: entry.seed):
@@ -105,7 +104,7 @@ class Index:
                 found = self._open(entry.folder)
                 problems += [found] if isinstance(found, str) else []
                 runs += [found] if isinstance(found, Run) else []
-        return (Group(label, runs) if runs else None), problems
+        return runs, problems
 
     def _open(self, folder: Path) -> Run | str:
         if folder not in self._opened:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from analysis.compare import Group
-from analysis.style import PHASES
+from analysis.measure.groups import Group
+
+# In the order in which bars show them; `other` is what the round's own clock has beyond them.
+PHASES = ("experts", "routers", "aggregation", "evaluation", "checkpoint", "writing", "other")
 
 
 @dataclass(frozen=True)

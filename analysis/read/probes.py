@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from analysis.results import ResultsError, Run, as_text, reading
+from analysis.read.results import ResultsError, as_text, reading
+from analysis.read.run import Run
 
 # More than any tokeniser has; counts of tokens are kept by number.
 MOST_TOKENS_OF_A_VOCABULARY = 2**24

@@ -1,0 +1,1 @@
+"""Draws: figures by matplotlib, and numbers as a reader wants them."""

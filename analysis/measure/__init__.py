@@ -1,0 +1,1 @@
+"""Measures runs and compares them: numbers only."""
