@@ -25,6 +25,7 @@ PACKAGES=(
     librandom123-dev               # counter-based random numbers
     libhwy-dev                     # vector instructions, picked when the program runs
     libssl-dev                     # SHA-256 digests
+    clang-format shellcheck        # form of C++ and shell code (tests/run.sh)
     clang                          # fuzz targets (tests/fuzz), which libFuzzer drives
     python3 python3-venv           # data_prep, analysis, tests; LibTorch comes as a Python package
 )

@@ -48,7 +48,10 @@ def _header(row: list[str], path: Path, line: int) -> _Header:
         return _Header({"class": 0, "title": 1, "description": 2}, "class", True)
     names = [name.strip().lower() for name in row]
     places = {
-        column: names.index(name) for column, usual in COLUMNS.items() for name in usual[::-1] if name in names
+        column: names.index(name)
+        for column, usual in COLUMNS.items()
+        for name in usual[::-1]
+        if name in names
     }
     if "class" in places and ("text" in places or {"title", "description"} <= set(places)):
         return _Header(places, names[places["class"]])

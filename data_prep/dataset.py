@@ -250,7 +250,11 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
             f"--output {folder}: exists and is no data set of comigs; choose another folder"
         ) from None
     known = {MANIFEST, "tokenizer.json", *files}
-    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    found = (
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+    )
     strange = [name for name in found if name not in known]
     if strange:
         raise DataError(

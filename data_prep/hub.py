@@ -38,9 +38,7 @@ def rows(
         yield row
 
 
-def _streamed(
-    repository: str, configuration: str | None, split: str, what: str
-) -> Iterator[dict[str, Any]]:
+def _streamed(repository: str, configuration: str | None, split: str, what: str) -> Iterator[dict[str, Any]]:
     datasets = _library(what)
     try:
         yield from datasets.load_dataset(repository, configuration, split=split, streaming=True)

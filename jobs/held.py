@@ -59,7 +59,12 @@ def _machine() -> str:
 def _start(process: int) -> Any:
     """When a process began, in clock ticks; None where there is none or it has ended."""
     try:
-        words = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        words = (
+            Path(f"/proc/{process}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return None
     return None if words[0] in ("Z", "X") else int(words[19])

@@ -30,7 +30,9 @@ def text_of(path: Path, most_bytes: int) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Unreadable(f"line {line}: not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x})") from None
+        raise Unreadable(
+            f"line {line}: not UTF-8 text (byte {error.start} is 0x{data[error.start]:02x})"
+        ) from None
 
 
 def json_of(path: Path) -> Any:

@@ -71,7 +71,8 @@ launch() {
     [ -z "$codes" ] || { release "$launcher_id" "$codes" & }
     trap 'told=yes; kill -USR1 "$launcher_id" 2>/dev/null' USR1
     # mpirun would end its ranks on SIGTERM; SIGUSR1 it passes on.
-    [ "$launcher" = mpirun ] && local term=USR1 || local term=TERM
+    local term=TERM
+    [ "$launcher" != mpirun ] || term=USR1
     trap 'told=yes; kill "-$term" "$launcher_id" 2>/dev/null' TERM
     while :; do # a signal ends `wait` before the launcher has ended
         told=no code=0

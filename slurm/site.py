@@ -95,7 +95,9 @@ def _words(file: Path) -> list[str]:
         try:
             code = process.wait(_SECONDS_TO_READ)
         except subprocess.TimeoutExpired:
-            raise JobError(f"{file}: has not ended after {_SECONDS_TO_READ:g} s, expected settings only") from None
+            raise JobError(
+                f"{file}: has not ended after {_SECONDS_TO_READ:g} s, expected settings only"
+            ) from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

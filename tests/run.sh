@@ -47,6 +47,15 @@ configure() {
         return 1
     fi
 }
+# Form: what the tools say, nobody has to.
+lint() {
+    local code=0
+    find include src tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+        xargs -0 clang-format --dry-run -Werror || code=1
+    find . -name '*.sh' -not -path './.venv/*' -not -path './build/*' -print0 | xargs -0 shellcheck -x slurm/submit .ci/run || code=1
+    .venv/bin/python -m ruff check --quiet . && .venv/bin/python -m ruff format --quiet --check . || code=1
+    return "$code"
+}
 build() { cmake --build --preset "$PRESET"; }
 ctest_all() { ctest --preset "$PRESET" --no-tests=error --parallel "$(nproc)" 2>&1 | tee "$LOGS/ctest.log"; }
 
@@ -113,6 +122,7 @@ mkdir -p "$LOGS"
 timed "set-up: packages, Python environment" bash setup.sh
 environment=$(bash setup.sh --env)
 eval "$environment"
+timed "lint: clang-format, shellcheck, ruff" lint
 timed "configure: preset $PRESET" configure
 timed "build: build/$PRESET" build
 beside build_rest

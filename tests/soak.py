@@ -27,7 +27,18 @@ from tiny import Done, data_set, gpt2_folder  # noqa: E402
 RANKS, ROUNDS, MOST_KILLS_A_RUN = 4, 8, 6
 SECONDS_A_ROUND = 0.3
 PATIENCE_SECONDS, SECONDS_TO_LEAVE = 3, 10
-OPTIONS = ("--rounds", ROUNDS, "--local-steps", 30, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
+OPTIONS = (
+    "--rounds",
+    ROUNDS,
+    "--local-steps",
+    30,
+    "--router-every",
+    7,
+    "--router-steps",
+    2,
+    "--batch-sequences",
+    4,
+)
 OPTIONS += ("--context-tokens", 12, "--experts", "4,2,1,1", "--method", "comigs-1gxs", "--resume", "auto")
 
 
@@ -41,7 +52,11 @@ def main() -> int:
         options.kills, options.freezes, options.suspensions = 100, 100, 50
     with tempfile.TemporaryDirectory(prefix="comigs-soak-") as folder:
         soak = Soak(Path(folder), random.Random(options.seed))
-        wanted = ((soak.kill, options.kills), (soak.freeze, options.freezes), (soak.suspend, options.suspensions))
+        wanted = (
+            (soak.kill, options.kills),
+            (soak.freeze, options.freezes),
+            (soak.suspend, options.suspensions),
+        )
         return 0 if all([disturb(count) for disturb, count in wanted if count]) else 1
 
 
@@ -66,7 +81,10 @@ class Soak:
             done, runs, lost = done + killed, runs + 1, lost + lost_here
             unlike = self._differing()
             equal += not unlike
-            print(f"run {runs}: {killed} kills, {done} of {kills} in all: {', '.join(unlike) or 'equal'}", flush=True)
+            print(
+                f"run {runs}: {killed} kills, {done} of {kills} in all: {', '.join(unlike) or 'equal'}",
+                flush=True,
+            )
         arrays = len(contents(self._unbroken / "results.h5"))
         print(
             f"soak: {done} kills in {runs} runs, {equal} of {runs} runs equal to the unbroken one in all {arrays} "

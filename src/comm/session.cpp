@@ -44,8 +44,8 @@ void check_it_is_not_alone(const Launch& launch) {
   check_launch({.ranks = launch.ranks, .rank = launch.rank});
 }
 
-// Open MPI writes into the folder that TMPDIR names, which it makes where it is not there; where it cannot, its
-// report is a page that does not name the variable.
+// Open MPI writes into the folder that TMPDIR names, which it makes where it is not there; where it cannot,
+// its report is a page that does not name the variable.
 void check_temporary_folder() {
   const char* named = std::getenv("TMPDIR");
   if (named == nullptr || *named == '\0') return;

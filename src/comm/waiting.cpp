@@ -75,8 +75,8 @@ bool wait_until(const std::function<bool()>& condition, double seconds, const st
   return true;
 }
 
-// Whom somebody has stopped, look after look, while this rank goes on: a signal to it alone, for whoever suspends
-// a run stops all its ranks. One that a debugger holds may take its time.
+// Whom somebody has stopped, look after look, while this rank goes on: a signal to it alone, for whoever
+// suspends a run stops all its ranks. One that a debugger holds may take its time.
 class Stopped {
  public:
   explicit Stopped(double seconds) : looks_until_told_(1 + static_cast<int>(std::ceil(seconds))) {}
@@ -107,15 +107,18 @@ class Stopped {
 bool Communicator::wait(std::span<MPI_Request> requests, double seconds) const {
   constexpr double most_seconds_stopped = 5.0;
   Stopped stopped_ones(most_seconds_stopped + grace_seconds(rank_));
-  return wait_until([&] { return are_done(requests); }, seconds, [&] {
-    if (look_) look_();
-    std::vector<std::string> names;
-    for (const int rank : stopped_ones.look())
-      if (std::ranges::find(members_, rank) != members_.end()) names.push_back(namer()(rank));
-    if (!names.empty())
-      throw CommError(fmt::format("{} had not come to where all ranks meet: stopped by a signal (SIGSTOP)",
-                                  fmt::join(names, ", ")));
-  });
+  return wait_until([&] { return are_done(requests); }, seconds,
+                    [&] {
+                      if (look_) look_();
+                      std::vector<std::string> names;
+                      for (const int rank : stopped_ones.look())
+                        if (std::ranges::find(members_, rank) != members_.end())
+                          names.push_back(namer()(rank));
+                      if (!names.empty())
+                        throw CommError(fmt::format(
+                            "{} had not come to where all ranks meet: stopped by a signal (SIGSTOP)",
+                            fmt::join(names, ", ")));
+                    });
 }
 
 void Communicator::finish(MPI_Request& request, const char* call) const {

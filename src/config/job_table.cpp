@@ -71,9 +71,10 @@ constexpr Option<Job> options[] = {
     run.option<&Run::on_user_failure>("on_user_failure", "WHAT",
                                       "when a user's training fails: stop, or continue with those left", {},
                                       {.determines_numbers = false}),
-    run.option<&Run::patience>("patience", "SECONDS",
-                               "longest wait of ranks for one that does not come and is not stopped; 0: for ever", at_least(0),
-                               {.determines_numbers = false}),
+    run.option<&Run::patience>(
+        "patience", "SECONDS",
+        "longest wait of ranks for one that does not come and is not stopped; 0: for ever", at_least(0),
+        {.determines_numbers = false}),
 
     data.option<&Data::folder>(
         "folder", "FOLDER", "data-set folder with manifest.json", {},

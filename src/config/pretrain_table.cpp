@@ -44,9 +44,10 @@ constexpr Option<Pretrain> options[] = {
                                        {.determines_numbers = false}),
     pretrain.option<&Pretrain::threads>("threads", "N", "compute threads a rank; 0: its share of the cores",
                                         between(0, 4096), {.determines_numbers = false}),
-    pretrain.option<&Pretrain::patience>("patience", "SECONDS",
-                                         "longest wait of ranks for one that does not come and is not stopped; 0: for ever",
-                                         at_least(0), {.determines_numbers = false}),
+    pretrain.option<&Pretrain::patience>(
+        "patience", "SECONDS",
+        "longest wait of ranks for one that does not come and is not stopped; 0: for ever", at_least(0),
+        {.determines_numbers = false}),
 };
 
 }  // namespace

@@ -16,10 +16,14 @@ from . import golden, runs
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.golden", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.golden",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--renew", action="store_true", help="keep what this program gives")
-    parser.add_argument("--only", action="append", choices=runs.RUNS, metavar="NAME", help="this run (repeatable)")
+    parser.add_argument(
+        "--only", action="append", choices=runs.RUNS, metavar="NAME", help="this run (repeatable)"
+    )
     wanted = parser.parse_args()
     kept = golden.read()
     if kept is None and not wanted.renew:
@@ -30,7 +34,11 @@ def main() -> int:
         print(f"written: {golden.write((kept or {}) | found).name}")
         return 0
     unlike = golden.differences(kept or {}, found)
-    print("\n".join(unlike) if unlike else f"{sum(map(len, found.values()))} digests of {len(found)} runs: all equal")
+    print(
+        "\n".join(unlike)
+        if unlike
+        else f"{sum(map(len, found.values()))} digests of {len(found)} runs: all equal"
+    )
     return 1 if unlike else 0
 
 

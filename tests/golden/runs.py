@@ -141,7 +141,9 @@ def _keep(checkpoints: Path, kept: Path) -> None:
         os.link(file, kept / file.name)
 
 
-def made(names: Sequence[str] = tuple(RUNS), tell: Callable[[str], None] = lambda _: None) -> dict[str, dict[str, str]]:
+def made(
+    names: Sequence[str] = tuple(RUNS), tell: Callable[[str], None] = lambda _: None
+) -> dict[str, dict[str, str]]:
     """The digests of the runs, by their names."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="comigs-golden-") as folder:

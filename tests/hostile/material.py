@@ -138,7 +138,9 @@ class Place:
         whole = self.base / "model.safetensors"
         weights = load_file(whole)
         whole.unlink()
-        shards = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(sorted(weights))}
+        shards = {
+            name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(sorted(weights))
+        }
         for shard in set(shards.values()):
             save_file({name: weights[name] for name in weights if shards[name] == shard}, self.base / shard)
         index = self.base / "model.safetensors.index.json"

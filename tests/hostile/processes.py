@@ -26,13 +26,28 @@ GARBAGE = ("", "-1", "0", "two", "99999999999999999999", "1e9", "1,2", "\udcff",
 VARIABLES: tuple[tuple[dict[str, str | None], ...], ...] = (
     (OUTER_JOB, OUTER_JOB | OUTER_STEP, OUTER_STEP, {"SLURM_JOB_ID": ""}),
     tuple({"SLURM_CPUS_PER_TASK": value} for value in GARBAGE),
-    ({"SLURM_JOB_END_TIME": "1"}, {"SLURM_RESTART_COUNT": "many"}, {"SLURM_NTASKS": "0"}, {"SLURM_GTIDS": "x"}),
-    ({"SBATCH_EXPORT": "NONE", "SBATCH_PARTITION": "none"}, {"SBATCH_ARRAY_INX": "1-4", "SLURM_ARRAY_TASK_ID": "9"}),
+    (
+        {"SLURM_JOB_END_TIME": "1"},
+        {"SLURM_RESTART_COUNT": "many"},
+        {"SLURM_NTASKS": "0"},
+        {"SLURM_GTIDS": "x"},
+    ),
+    (
+        {"SBATCH_EXPORT": "NONE", "SBATCH_PARTITION": "none"},
+        {"SBATCH_ARRAY_INX": "1-4", "SLURM_ARRAY_TASK_ID": "9"},
+    ),
     (OUTER_RANK, OUTER_RANK | {"OMPI_UNIVERSE_SIZE": "8", "OMPI_APP_CTX_NUM_PROCS": "8"}),
     ({"PMI_RANK": "1", "PMI_SIZE": "4"}, {"PMIX_RANK": "1"}, {"PMIX_NAMESPACE": "outer", "PMIX_RANK": "2"}),
-    tuple({"LC_ALL": value} for value in ("C", "POSIX", "tr_TR.UTF-8", "de_DE.ISO-8859-1", "xx_YY", "", "C.utf8")),
+    tuple(
+        {"LC_ALL": value}
+        for value in ("C", "POSIX", "tr_TR.UTF-8", "de_DE.ISO-8859-1", "xx_YY", "", "C.utf8")
+    ),
     tuple({"LANG": value, "LC_NUMERIC": "de_DE.UTF-8"} for value in ("C", "tr_TR", "ja_JP.eucJP", "\udcff")),
-    ({"PYTHONUTF8": "0"}, {"PYTHONUTF8": "1"}, {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}),
+    (
+        {"PYTHONUTF8": "0"},
+        {"PYTHONUTF8": "1"},
+        {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"},
+    ),
     tuple({"PYTHONIOENCODING": value} for value in ("ascii", "latin-1", "utf-16", "ascii:strict")),
     tuple({"MPLBACKEND": value} for value in ("Qt5Agg", "aggg", "", "module://nowhere")),
     tuple({"HDF5_USE_FILE_LOCKING": value} for value in ("TRUE", "FALSE", "BEST_EFFORT", "perhaps", "")),
@@ -46,11 +61,18 @@ VARIABLES: tuple[tuple[dict[str, str | None], ...], ...] = (
     ({"TMPDIR": "/nonexistent"}, {"TMPDIR": "/proc"}, {"TMPDIR": "/dev/null"}, {"TMPDIR": ""}),
     ({"TZ": "Nowhere/City"}, {"TZ": ":/etc/passwd"}, {"TZ": "XXX-25:99"}, {"SOURCE_DATE_EPOCH": "soon"}),
     ({"PYTHONPATH": f"/nonexistent:{trial.ROOT}"}, {"PYTHONPATH": f"/etc/passwd:{trial.ROOT}:"}),
-    ({"PYTHONWARNINGS": "error"}, {"PYTHONWARNINGS": "nonsense"}, {"PYTHONHASHSEED": "7"}, {"PYTHONOPTIMIZE": "2"}),
+    (
+        {"PYTHONWARNINGS": "error"},
+        {"PYTHONWARNINGS": "nonsense"},
+        {"PYTHONHASHSEED": "7"},
+        {"PYTHONOPTIMIZE": "2"},
+    ),
     ({"XDG_CONFIG_HOME": "/dev/null", "XDG_CACHE_HOME": "/proc"}, {"MPLCONFIGDIR": "/proc"}),
     ({"MATPLOTLIBRC": "matplotlibrc"}, {"MATPLOTLIBRC": "/nonexistent"}),
 )
-MATPLOTLIBRC = "text.usetex: True\nbackend: Qt5Agg\nfont.family: No Such Font\nlines.linewidth: 5\nno.such.key: 1\n"
+MATPLOTLIBRC = (
+    "text.usetex: True\nbackend: Qt5Agg\nfont.family: No Such Font\nlines.linewidth: 5\nno.such.key: 1\n"
+)
 
 
 def environment(scene: Scene, source: random.Random) -> tuple[str, Verdict]:
@@ -135,7 +157,9 @@ class Stream:
 
 def stream(scene: Scene, source: random.Random) -> tuple[str, Verdict]:
     command, kind = source.choice(OF_ONE_PROCESS), source.choice(KINDS)
-    output, errors = source.choice(((kind, "file"), (kind, "file"), ("file", kind), (kind, source.choice(KINDS))))
+    output, errors = source.choice(
+        ((kind, "file"), (kind, "file"), ("file", kind), (kind, source.choice(KINDS)))
+    )
     closing = [sign for sign, of in ((">&-", output), ("2>&-", errors)) if of == "closed"]
     before = ["sh", "-c", f'exec "$@" {" ".join(closing)}', "sh"] if closing else []
     words = [*before, *scene.line(command.words(scene.place, scene.place.output), command.module)]

@@ -79,7 +79,9 @@ def judge_run(
 ) -> Verdict:
     """`others`: what a run that ended well has otherwise than the undisturbed one."""
     told = Ended(ended.code, without_notes(ended.errors))
-    verdict = judge(told, names, beginning(module) if module else "comigs", True, codes)  # also: comigs rank 1:
+    verdict = judge(
+        told, names, beginning(module) if module else "comigs", True, codes
+    )  # also: comigs rank 1:
     if verdict.kind == CORRECT_RUN and others:
         return Verdict(OTHER, f"other results: {', '.join(others)[:200]}")
     return verdict
@@ -113,7 +115,9 @@ def first_naming(name: str, errors: str) -> str:
     """The errors with one message where several ranks tell, one of which names it."""
     lines = errors.splitlines(keepends=True)
     told = [line for line in lines if line.startswith("comigs") and name in line]
-    return "".join([*told[:1], *(line for line in lines if not line.startswith("comigs"))]) if told else errors
+    return (
+        "".join([*told[:1], *(line for line in lines if not line.startswith("comigs"))]) if told else errors
+    )
 
 
 # Files that change while they are in use --------------------------------------------------------------------
@@ -128,8 +132,12 @@ def changed_file(scene: Scene, source: random.Random) -> tuple[str, Verdict]:
     held = ("manifest.json", "tokenizer.json", "base/train.bin", "base/validation.bin")
     files = [users(scene.place) / name for name in held]
     if command is TRAIN:
-        files += [users(scene.place) / f"user{user}/{split}.bin" for user in (0, 1) for split in ("train", "test")]
-        files += [scene.place.base / name for name in 3 * ("model.safetensors",) + ("config.json", "tokenizer.json")]
+        files += [
+            users(scene.place) / f"user{user}/{split}.bin" for user in (0, 1) for split in ("train", "test")
+        ]
+        files += [
+            scene.place.base / name for name in 3 * ("model.safetensors",) + ("config.json", "tokenizer.json")
+        ]
     file, act, moment = source.choice(files), source.choice(ACTS), Moment.of(source)
     is_stopped = source.random() < 0.3
     resuming = ("--resume", "auto") if command is TRAIN else ()
@@ -149,7 +157,9 @@ def changed_file(scene: Scene, source: random.Random) -> tuple[str, Verdict]:
         what += ", stopped and resumed"
         with scene.running(command, RANKS, *resuming) as run:
             ended = scene.end(run)
-    return what, judge_run(ended, (str(scene.place.folder),), changed(scene, command) if ended.code == 0 else ())
+    return what, judge_run(
+        ended, (str(scene.place.folder),), changed(scene, command) if ended.code == 0 else ()
+    )
 
 
 def change(file: Path, act: str, source: random.Random) -> None:
@@ -190,7 +200,9 @@ def unlike_node(scene: Scene, source: random.Random) -> tuple[str, Verdict]:
     """One rank sees another file where the others see theirs, or the same content in another file."""
     scene.gather(RANKS)
     rank, is_same = source.randrange(RANKS), source.random() < 0.3
-    data = [users(scene.place) / name for name in ("manifest.json", "tokenizer.json", f"user{rank}/train.bin")]
+    data = [
+        users(scene.place) / name for name in ("manifest.json", "tokenizer.json", f"user{rank}/train.bin")
+    ]
     base = [scene.place.base / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
     file = source.choice([*data, *base, scene.place.job, scene.executable])
     stale = scene.place.folder / f"stale-{file.name}"
@@ -274,7 +286,9 @@ def judge_two(ended: list[Ended], scene: Scene, others: Sequence[str], module: s
     kinds = [verdict.kind for verdict in verdicts]
     if OTHER not in kinds and CORRECT_RUN not in kinds:
         return Verdict(OTHER, f"none of both reached its end: {ended[0].errors[:200]!r}")
-    return max(verdicts, key=lambda verdict: (CORRECT_RUN, CLEAN_REFUSAL, NAMED_STOP, OTHER).index(verdict.kind))
+    return max(
+        verdicts, key=lambda verdict: (CORRECT_RUN, CLEAN_REFUSAL, NAMED_STOP, OTHER).index(verdict.kind)
+    )
 
 
 def needs_compiler() -> str:

@@ -14,7 +14,9 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: more of what others cover already; `tests/run.sh --full` runs it too")
+    config.addinivalue_line(
+        "markers", "slow: more of what others cover already; `tests/run.sh --full` runs it too"
+    )
 
 
 @pytest.fixture(scope="session")

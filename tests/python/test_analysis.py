@@ -64,7 +64,9 @@ def test_files_of_the_program_read_like_those_of_version_0_1(tmp_path):
         assert one["time"]["total"].dims == ("round", "user") and "round" in one["time"].coords
     np.testing.assert_allclose(run["time"]["total"].isel(user=0), [0.7, 1.7, 2.7])
     np.testing.assert_allclose(run["time"]["writing"].isel(user=0), [0.6, 1.6, 2.6])
-    np.testing.assert_array_equal(older["time"]["total"].isel(user=0), [2.0, *[10.0] * (len(older.rounds) - 1)])
+    np.testing.assert_array_equal(
+        older["time"]["total"].isel(user=0), [2.0, *[10.0] * (len(older.rounds) - 1)]
+    )
 
 
 def test_array_without_a_finite_value_or_rows_is_absent(tmp_path):
@@ -277,9 +279,7 @@ def test_captions_say_after_which_rounds(tmp_path):
 def test_long_labels_of_a_legend_stay_inside_the_figure(tmp_path):
     write_results(tmp_path / "run")
     group = group_runs([open_run(tmp_path / "run")])[0]
-    groups = [
-        Group(f"method {number} " + "with a long setting, " * 5, group.runs) for number in range(3)
-    ]
+    groups = [Group(f"method {number} " + "with a long setting, " * 5, group.runs) for number in range(3)]
     drawn = curves.by_user(groups)
     drawn.draw_without_rendering()
     box = drawn.legends[0].get_window_extent()

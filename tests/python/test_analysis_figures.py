@@ -49,7 +49,9 @@ def test_figure_3_has_a_panel_a_data_set_and_a_panel_a_user(tmp_path):
     stems = ("figure3", "figure3_ag_news", "figure3_multilingual")
     assert names == sorted(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
     index = read_index(tmp_path / "index.json")
-    groups = [Group(cell.row, index.runs(cell.alternatives[()])[0]) for cell in index.cells("figure3", "ag_news")]
+    groups = [
+        Group(cell.row, index.runs(cell.alternatives[()])[0]) for cell in index.cells("figure3", "ag_news")
+    ]
     drawn = curves.by_data_set({"AG News": groups, "Multilingual": groups[:1]})
     titles = {stem: shown_title(tmp_path / "paper" / f"{stem}.svg") for stem in stems}
     assert titles == {

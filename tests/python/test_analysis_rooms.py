@@ -40,7 +40,9 @@ def test_imports_point_one_way(room):
     for module in modules:
         for name in imported(module):
             first, *rest = name.split(".")
-            assert first != "analysis" or (rest and rest[0] in BELOW[room] | {room}), f"{module} imports {name}"
+            assert first != "analysis" or (rest and rest[0] in BELOW[room] | {room}), (
+                f"{module} imports {name}"
+            )
 
 
 def test_html_is_written_in_templates_only():

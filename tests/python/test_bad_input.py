@@ -194,7 +194,11 @@ def unknown_method(job: Job) -> list[object]:
 
 def experts_that_the_method_fixes(job: Job) -> list[object]:
     job.options["--experts"] = 4
-    return ["[user.0] experts = 4", "method 'comigs-1g1s' has 2 for every user", "'comigs-1gxs' takes any number"]
+    return [
+        "[user.0] experts = 4",
+        "method 'comigs-1g1s' has 2 for every user",
+        "'comigs-1gxs' takes any number",
+    ]
 
 
 def experts_that_hetlora_does_not_have(job: Job) -> list[object]:
@@ -275,7 +279,9 @@ def test_ranks_must_be_users(tmp_path, tiny_base, ranks):
 def test_ranks_of_lora_must_agree_where_factors_are_averaged(tmp_path, tiny_base):
     job = make_job(tmp_path, tiny_base, 4)
     job.options["--lora-rank"] = "2,2,4,2"
-    assert_refused(job.run(), "method 'comigs-1g1s' averages LoRA factors", "[user.2] lora_rank = 4", "user 0 has 2")
+    assert_refused(
+        job.run(), "method 'comigs-1g1s' averages LoRA factors", "[user.2] lora_rank = 4", "user 0 has 2"
+    )
 
 
 def test_numbers_that_are_not_finite_end_the_run(job):

@@ -31,7 +31,6 @@ class Case:
     def setting(self) -> Setting:
         return Setting(self.experts, ALPHA / math.sqrt(RANK), self.top_k, balancing_weight=0.3)
 
-
     # A top-1 gate is a number of its own that is rounded: the text's gradient of the router has it as a factor.
     @property
     def error(self) -> float:
@@ -89,7 +88,16 @@ def step_of(case: Case, trace: Trace, base: Path, number: int) -> Step:
 def steps(request, base, tmp_path_factory) -> list[Step]:
     case, folder = request.param, tmp_path_factory.mktemp("trace")
     options = ["--data", data_set(folder / "data", users=["German"]), "--model", base, "--output", "unused"]
-    options += ["--method", case.method, "--experts", case.experts, "--top-k", case.top_k, "--precision", "bf16"]
+    options += [
+        "--method",
+        case.method,
+        "--experts",
+        case.experts,
+        "--top-k",
+        case.top_k,
+        "--precision",
+        "bf16",
+    ]
     options += ["--lora-rank", RANK, "--lora-alpha", ALPHA, "--batch-sequences", BATCH, "--seed", 3]
     options += ["--context-tokens", CONTEXT, "--local-steps", 4, "--rounds", 2, "--router-every", 2]
     options += ["--router-steps", 2, "--load-balancing-weight", case.setting.balancing_weight]

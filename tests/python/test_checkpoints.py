@@ -290,7 +290,7 @@ def _catches(pid: int, number: int) -> bool:
 def test_a_full_disk_is_said_and_the_rounds_stay(job, unbroken, tmp_path):
     output = tmp_path / "run"
     (output / "checkpoints").mkdir(parents=True)
-    mount = f"mount -t tmpfs -o size=100k none {output}/checkpoints && exec \"$@\""
+    mount = f'mount -t tmpfs -o size=100k none {output}/checkpoints && exec "$@"'
     with Running(*job("comigs-1g1s", output), prefix=("unshare", "-m", "sh", "-c", mount, "sh")) as run:
         done = run.end()
     assert done.code == 1, done.output + done.errors
@@ -324,7 +324,10 @@ def test_a_converted_base_in_use_stays(job, tmp_path):
         run.wait_for_round(0)
         run.signal_all(signal.SIGSTOP)  # so that it cannot end first
         [base] = tmp_path.glob(".base-*")
-        assert "another run is writing into this folder" in finish(job("comigs-1g1s", tmp_path, *options), 2).errors
+        assert (
+            "another run is writing into this folder"
+            in finish(job("comigs-1g1s", tmp_path, *options), 2).errors
+        )
         assert (base / "model.safetensors").is_file()
         run.signal_all(signal.SIGCONT)
         assert run.end().code == 0

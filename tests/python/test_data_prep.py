@@ -44,8 +44,9 @@ def ag_news_csv(path: Path, rows: int) -> list[tuple[str, str]]:
     writer.writerow(["class", "title", "description"])
     articles = []
     for number in range(rows):
-        title, body = f'Title {number}, "quoted"', " ".join(
-            chance.choices("one two three four five".split(), k=12)
+        title, body = (
+            f'Title {number}, "quoted"',
+            " ".join(chance.choices("one two three four five".split(), k=12)),
         )
         body += "\nsecond line"
         writer.writerow([number % 4 + 1, title, body])

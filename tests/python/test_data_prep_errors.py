@@ -40,7 +40,10 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path) -> None:
         ),
         "c.jsonl": (b"[1]\n", "c.jsonl:1: expected an object"),
         "d.jsonl": (b'{"text": "\\ud800"}\n', "d.jsonl:1: the text holds a lone surrogate"),
-        "e.jsonl": (b'{"text": "\xff"}\n', "e.jsonl:1: is not UTF-8 text (invalid start byte: 0xff at byte 10)"),
+        "e.jsonl": (
+            b'{"text": "\xff"}\n',
+            "e.jsonl:1: is not UTF-8 text (invalid start byte: 0xff at byte 10)",
+        ),
         "f.csv": (b'text,n\r\n"two\nlines",1\r\nx\r\n', "f.csv:4: 1 columns, 2 expected"),
         "g.csv": (b'text,n\r\n"open,1\r\n', "g.csv:2: malformed CSV"),
         "h.csv": (b'text,n\r\n"a"b,1\r\n', "h.csv:2: malformed CSV"),
@@ -49,10 +52,16 @@ def test_malformed_lines_name_file_and_line(tmp_path: Path) -> None:
         "k.jsonl.gz": (b"not gzip", "k.jsonl.gz: cannot be decompressed"),
         "l.pdf": (b"x", "l.pdf: unknown kind of file"),
         "m.jsonl.zst": (b"not zstd", "m.jsonl.zst: cannot be decompressed"),
-        "n.tar.zst": (b"x", "n.tar.zst: unknown kind of file; .jsonl, .csv or .txt (also .xz, .gz, .bz2, .zst)"),
+        "n.tar.zst": (
+            b"x",
+            "n.tar.zst: unknown kind of file; .jsonl, .csv or .txt (also .xz, .gz, .bz2, .zst)",
+        ),
         "o.jsonl": (b'{"text": "fine"}\r\n{"text": "na\xefve"}\r\n', "o.jsonl:2: is not UTF-8 text"),
         "p.csv": (b'text\n"two\nlines"\nZ\xfcrich\n', "p.csv:4: is not UTF-8 text"),
-        "q.txt": (b"one\rtwo\r\ncaf\xe9\n", "q.txt:3: is not UTF-8 text (invalid continuation byte: 0xe9 at byte 12)"),
+        "q.txt": (
+            b"one\rtwo\r\ncaf\xe9\n",
+            "q.txt:3: is not UTF-8 text (invalid continuation byte: 0xe9 at byte 12)",
+        ),
         "r.txt": (b"cut \xc3", "r.txt:1: is not UTF-8 text"),
         "s.txt": ("no mark\n".encode("utf-16-le"), "s.txt:1: holds a NUL character"),
         "t.jsonl": ('{"text": "no mark"}\n'.encode("utf-16-be"), "t.jsonl:1: holds a NUL character"),
@@ -116,7 +125,10 @@ def test_ag_news_errors(tmp_path: Path) -> None:
         ("label,text\r\n4,a\r\n0,b\r\n", ":3: label is '0', expected one of 1 (World)"),
         ("class,text\r\n0,a\r\n3,b\r\n", ":2: class is '0', expected one of 1 (World)"),
         ("class,title,description\r\n1,a,b\r\n5,a,b\r\n", ":3: class is '5'"),
-        ("kind,body\r\n1,a\r\n", ":1: columns class (or label) and text, or class, title and description expected"),
+        (
+            "kind,body\r\n1,a\r\n",
+            ":1: columns class (or label) and text, or class, title and description expected",
+        ),
         ("", "the file is empty"),
         ("class,text\r\n1,a\r\n2,b\r\n3,c\r\n", "user Sci/Tech has no document"),
         ("class,text\r\n" + "".join(f"{n % 4 + 1},t{n}\r\n" for n in range(40)), "too little text: "),
@@ -244,7 +256,9 @@ def test_what_came_there_meanwhile_is_not_replaced(one: Path, tmp_path: Path) ->
     big = write_jsonl(tmp_path / "big.jsonl", toy_rows(60_000, 4))
     output = tmp_path / "data"
     options = ["text", "--user", f"One={big}", "--vocabulary", "270", "--output", str(output)]
-    slow = subprocess.Popen([sys.executable, "-m", "data_prep", *options], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    slow = subprocess.Popen(
+        [sys.executable, "-m", "data_prep", *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     limit = time.monotonic() + 60
     while slow.poll() is None and time.monotonic() < limit and nothing_left(tmp_path):
         time.sleep(0.002)
@@ -264,14 +278,20 @@ def test_leftovers_are_known_by_name_and_content(one: Path, tmp_path: Path) -> N
     gone = 4_194_304 + 1  # above the largest number that a process can have
     left, with_more, other = (
         tmp_path / name
-        for name in (f".data.partial-{host}-{gone}", f".data.partial-{host}-{gone + 1}", f".data.partial-{host}-x")
+        for name in (
+            f".data.partial-{host}-{gone}",
+            f".data.partial-{host}-{gone + 1}",
+            f".data.partial-{host}-x",
+        )
     )
     for folder in (left, with_more, other):
         (folder / "one").mkdir(parents=True)
         (folder / "one/train.bin").write_text("tokens")
     (with_more / "one/thesis.tex").write_text("mine")
     made(*options)
-    assert not left.exists() and (with_more / "one/thesis.tex").exists() and (other / "one/train.bin").exists()
+    assert (
+        not left.exists() and (with_more / "one/thesis.tex").exists() and (other / "one/train.bin").exists()
+    )
     # Killed between putting the old data set aside and the new one in its place: the old one comes back.
     before = (output / "manifest.json").read_bytes()
     output.rename(left.with_name(left.name + ".old"))

@@ -53,7 +53,9 @@ def test_marks_line_ends_and_utf_16_change_no_token(encoded: Callable[[str], byt
 def test_marks_in_joined_jsonl_files(tmp_path: Path) -> None:
     lines = [json.dumps({"text": text}) + "\n" for text in TEXTS]
     mark = "\ufeff"
-    (tmp_path / "a.jsonl").write_text(mark + "".join(lines[:40]) + mark + "".join(lines[40:]), encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text(
+        mark + "".join(lines[:40]) + mark + "".join(lines[40:]), encoding="utf-8"
+    )
     data = data_of(tmp_path / "data", "text", "--user", f"A={tmp_path / 'a.jsonl'}")
     assert sorted(sum(data.everything().values(), [])) == sorted(TEXTS)
 
@@ -77,7 +79,9 @@ def test_headers_of_ag_news_that_people_have(tmp_path: Path) -> None:
         rows = [header] if header else []
         for i in range(400):
             c = i % 4
-            rows.append(form.format(i=i, c=c + 1, zero=c, name=names[c], t=f"title{i}", d=f"words of {i * 7919}"))
+            rows.append(
+                form.format(i=i, c=c + 1, zero=c, name=names[c], t=f"title{i}", d=f"words of {i * 7919}")
+            )
         file = tmp_path / f"{number}.csv"
         file.write_text("\n".join(rows) + "\n", encoding="utf-8")
         found[kind] = all_ids(data_of(tmp_path / f"data{number}", "ag_news", "--source", file))
@@ -100,10 +104,16 @@ def test_slimpajama_as_published(tmp_path: Path) -> None:
         for part in range(2):
             text = "".join(lines[part::2])
             if compressed:
-                with pyarrow.CompressedOutputStream(str(chunk / f"example_{part}.jsonl.zst"), "zstd") as stream:
+                with pyarrow.CompressedOutputStream(
+                    str(chunk / f"example_{part}.jsonl.zst"), "zstd"
+                ) as stream:
                     stream.write(text.encode())
             else:
                 (chunk / f"example_{part}.jsonl").write_text(text)
-        found.append(data_of(tmp_path / f"data{number}", "slimpajama", "--source", tmp_path / f"source{number}", *budgets))
+        found.append(
+            data_of(
+                tmp_path / f"data{number}", "slimpajama", "--source", tmp_path / f"source{number}", *budgets
+            )
+        )
     assert all_ids(found[0]) == all_ids(found[1])
     assert [len(data.users) for data in found] == [4, 4]

@@ -27,7 +27,15 @@ def merges() -> list[tuple[str, str]]:
     """Some that build on each other, and as many pairs of bytes as GPT-2 has merges beside them."""
     names = byte_names()
     space = names[ord(" ")]
-    first = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), (space, "w"), (space, "t"), (f"{space}t", "he")]
+    first = [
+        ("h", "e"),
+        ("l", "l"),
+        ("he", "ll"),
+        ("hell", "o"),
+        (space, "w"),
+        (space, "t"),
+        (f"{space}t", "he"),
+    ]
     return [*first, *(pair for pair in product(names, names) if pair not in first)][:MERGES]
 
 

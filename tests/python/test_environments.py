@@ -91,7 +91,9 @@ def test_help_that_cannot_be_written_is_a_failure(program: str, stream: str) -> 
     command = ["bash", "-c", f'exec "$0" -m {program} --help {stream}', sys.executable]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     reason = "No space left on device" if "full" in stream else "Bad file descriptor"
-    assert done.returncode == 1 and done.stderr.endswith(f"output: {reason}\n") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 1 and done.stderr.endswith(f"output: {reason}\n") and done.stderr.count("\n") == 1
+    )
 
 
 def test_a_stream_that_is_closed_is_no_file_that_is_written(tmp_path: Path) -> None:

@@ -14,7 +14,18 @@ from broken_runs import Running, arguments, finish, holds_back, rounds_in
 from tiny import USERS, executable
 from tiny import run as tiny_run
 
-OPTIONS = ("--rounds", 4, "--local-steps", 20, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
+OPTIONS = (
+    "--rounds",
+    4,
+    "--local-steps",
+    20,
+    "--router-every",
+    7,
+    "--router-steps",
+    2,
+    "--batch-sequences",
+    4,
+)
 OPTIONS += ("--context-tokens", 12, "--lora-rank", 2, "--method", "comigs-1g1s")
 # A rate at which numbers overflow within a few steps.
 DIVERGES = ("--user.1.expert-learning-rate", 1e30)
@@ -133,14 +144,21 @@ def test_ranks_of_srun_that_cannot_find_each_other_are_told_of_pmix(job, tmp_pat
         words = [f"{name}={value}" for name, value in environment.items()]
         done = tiny_run(["env", *words, executable(), *job()])
         assert done.code == 2 and done.output == ""
-        assert ("srun --mpi=pmix" in done.errors and done.errors.count("\n") == 1) if rank == 0 else not done.errors
+        assert (
+            ("srun --mpi=pmix" in done.errors and done.errors.count("\n") == 1)
+            if rank == 0
+            else not done.errors
+        )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("OMPI_COMM_WORLD_SIZE=8", "OMPI_COMM_WORLD_RANK=3"), "OMPI_COMM_WORLD_SIZE=8 says that mpirun started"),
+        (
+            ("OMPI_COMM_WORLD_SIZE=8", "OMPI_COMM_WORLD_RANK=3"),
+            "OMPI_COMM_WORLD_SIZE=8 says that mpirun started",
+        ),
         (("TMPDIR=/dev/null",), "TMPDIR=/dev/null: Not a directory, expected a folder"),
     ],
 )

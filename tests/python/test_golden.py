@@ -17,7 +17,9 @@ def test_every_run_gives_the_digests_that_are_kept():
     found = runs.made()
     if kept is None:
         file = golden.write(found)
-        pytest.skip(f"no golden digests of {golden.machine()} yet: made {file.relative_to(ROOT)}, which can be committed")
+        pytest.skip(
+            f"no golden digests of {golden.machine()} yet: made {file.relative_to(ROOT)}, which can be committed"
+        )
     assert set(kept) == set(runs.RUNS)
     assert golden.differences(kept, found) == []
 
@@ -32,6 +34,8 @@ def test_the_runs_are_of_every_method_in_the_table():
 def test_one_changed_bit_is_told():
     kept = {"fedavg": {"loss/test": "0", "round": "1"}, "gone": {}}
     assert golden.differences(kept, {"fedavg": {"loss/test": "0", "round": "1"}}) == []
-    assert golden.differences(kept, {"fedavg": {"loss/test": "2", "round": "1"}}) == ["fedavg: loss/test of 2"]
+    assert golden.differences(kept, {"fedavg": {"loss/test": "2", "round": "1"}}) == [
+        "fedavg: loss/test of 2"
+    ]
     assert golden.differences(kept, {"fedavg": {"loss/test": "0"}}) == ["fedavg: round of 2"]
     assert golden.differences(kept, {"new": {}}) == ["new: there are no digests of it"]

@@ -251,7 +251,10 @@ def test_a_base_that_is_replaced_under_its_name_stays_as_it_was(project, tmp_pat
 def test_options_without_effect_are_told_of_once(project):
     done = finish(project.words("--rounds", 1, "--method", "fedavg"))
     (line,) = own_lines(done.errors)
-    assert "without effect with method 'fedavg': --router-every, --router-steps (the method has no routers)" in line
+    assert (
+        "without effect with method 'fedavg': --router-every, --router-steps (the method has no routers)"
+        in line
+    )
 
 
 @pytest.mark.parametrize("words", [("train",), ("pretrain",)])

@@ -69,7 +69,9 @@ def stored(path: Path, round_: int, user: int, role: str) -> Weights:
         if place is not None:
             place.visititems(
                 lambda name, item: (
-                    found.update({name: item[()]}) if isinstance(item, h5py.Dataset) and "layer" in name else None
+                    found.update({name: item[()]})
+                    if isinstance(item, h5py.Dataset) and "layer" in name
+                    else None
                 ),
             )
     return found
@@ -223,7 +225,14 @@ def test_hetlora_shrinks_ranks_and_says_so(tiny_base, tiny_data, tmp_path):
 def test_token_budgets_and_shares(tiny_base, tiny_data, tmp_path):
     options = ("--method", "fedavg", "--averaging", "tokens", "--train-tokens", "100,0,200,0")
     options += ("--train-share", "1,0.5,1,1", "--rounds", 1, "--local-steps", 1)
-    sizes = ("--batch-sequences", "2,3,4,5", "--context-tokens", 12, "--expert-learning-rate", "1e-3,2e-3,1e-4,1e-5")
+    sizes = (
+        "--batch-sequences",
+        "2,3,4,5",
+        "--context-tokens",
+        12,
+        "--expert-learning-rate",
+        "1e-3,2e-3,1e-4,1e-5",
+    )
     train("--data", tiny_data, "--model", tiny_base, "--output", tmp_path / "run", *options, *sizes)
     used = [100, 203, 200, 421]  # of 400, 407, 414, 421
     with h5py.File(tmp_path / "run" / "results.h5") as file:

@@ -98,7 +98,9 @@ def test_logits_in_bf16(model, tmp_path, stored):
 # As models are published ------------------------------------------------------------------------------------
 
 
-def changed_folder(model: GPT2LMHeadModel, folder: Path, tensors: dict[str, torch.Tensor], **settings: object) -> None:
+def changed_folder(
+    model: GPT2LMHeadModel, folder: Path, tensors: dict[str, torch.Tensor], **settings: object
+) -> None:
     """The model's folder with tensors in addition to or in the place of its own, and settings; None removes one."""
     save(model, folder, True, torch.float32)
     weights = load_file(folder / "model.safetensors") | tensors

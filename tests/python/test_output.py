@@ -11,7 +11,18 @@ import pytest
 from broken_runs import arguments, finish, rounds_in
 from tiny import MPI_ENVIRONMENT, comigs, executable
 
-OPTIONS = ("--rounds", 1, "--local-steps", 1, "--batch-sequences", 2, "--context-tokens", 12, "--lora-rank", 2)
+OPTIONS = (
+    "--rounds",
+    1,
+    "--local-steps",
+    1,
+    "--batch-sequences",
+    2,
+    "--context-tokens",
+    12,
+    "--lora-rank",
+    2,
+)
 
 
 def loop(folder: Path) -> Path:
@@ -57,15 +68,30 @@ def test_an_output_that_cannot_be_is_bad_input(command, place, tiny_base, tiny_d
     done = comigs(command, "--data", tiny_data, *options, "--output", output, ranks=4)
     assert done.code == 2, done.output + done.errors
     # One message, a line or one list, beside the note that ranks outnumber cores.
-    told = [line for line in done.errors.splitlines() if line.startswith("comigs") and "share the cores" not in line]
+    told = [
+        line
+        for line in done.errors.splitlines()
+        if line.startswith("comigs") and "share the cores" not in line
+    ]
     assert len(told) == 1 and "output" in done.errors and words in done.errors, done.errors
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk needs root")
 def test_a_folder_that_others_do_not_let_be_written_is_bad_input(tiny_base, tiny_data, tmp_path):
-    mount = f"mount -t tmpfs -o ro none {tmp_path} && exec \"$@\""
-    command = ["mpirun", "-n", "4", executable(), "train", "--data", tiny_data, "--model", tiny_base, *OPTIONS]
+    mount = f'mount -t tmpfs -o ro none {tmp_path} && exec "$@"'
+    command = [
+        "mpirun",
+        "-n",
+        "4",
+        executable(),
+        "train",
+        "--data",
+        tiny_data,
+        "--model",
+        tiny_base,
+        *OPTIONS,
+    ]
     for output in (tmp_path, tmp_path / "run"):
         done = subprocess.run(
             ["unshare", "-m", "sh", "-c", mount, "sh", *map(str, command), "--output", str(output)],
@@ -107,7 +133,9 @@ PRINTING = {
 }
 
 
-@pytest.mark.parametrize(("stdout", "reason"), [(FULL, "No space left on device"), (CLOSED, "Bad file descriptor")])
+@pytest.mark.parametrize(
+    ("stdout", "reason"), [(FULL, "No space left on device"), (CLOSED, "Bad file descriptor")]
+)
 @pytest.mark.parametrize("command", PRINTING)
 def test_what_is_printed_and_lost_is_told(command, stdout, reason):
     done = lost(stdout, *PRINTING[command])

@@ -156,7 +156,9 @@ MORE_SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, *(pytest.param(shape, marks=pytest.mark.slow) for shape in MORE_SHAPES)])
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, *(pytest.param(shape, marks=pytest.mark.slow) for shape in MORE_SHAPES)]
+)
 def test_peak_memory_is_within_15_percent_of_the_run_s(shape, mid, texts, tmp_path):
     where = ("--data", texts, "--model", mid, "--output", tmp_path)
     shapes = SHAPES | MORE_SHAPES
@@ -195,7 +197,9 @@ def test_a_budget_that_cannot_be_met_comes_with_an_option_that_meets_it(mid, tex
     found = planned(*options, code=2)
     assert len(found["problems"]) == 1
     (problem,) = found["problems"]
-    assert re.match(r"user Français needs \d+\.\d MiB of the 204\.8 MiB of its memory budget \(\[user\.1\]", problem)
+    assert re.match(
+        r"user Français needs \d+\.\d MiB of the 204\.8 MiB of its memory budget \(\[user\.1\]", problem
+    )
     assert found["seconds"]["total"] is None
     remedy = re.search(r": ((?:--\S+ \S+ ?)+) makes it (\d+\.\d) MiB", problem)
     assert remedy is not None

@@ -131,7 +131,9 @@ def test_weights_that_are_not_the_recorded_ones_are_no_model_of_this_call(made, 
     assert weights.read_bytes() == other
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "comigs_pretrain.txt"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "comigs_pretrain.txt"]
+)
 def test_files_of_others_are_not_overwritten(tiny_data, tmp_path, name):
     (tmp_path / name).write_text("precious")
     done = pretrain(tiny_data, tmp_path)
@@ -246,7 +248,9 @@ def test_a_checkpoint_that_is_damaged_or_of_other_options_is_refused(tiny_data, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_before_the_first_step_leaves_nothing_to_go_on_from(number, tiny_data, tmp_path, long_options):
+def test_a_signal_before_the_first_step_leaves_nothing_to_go_on_from(
+    number, tiny_data, tmp_path, long_options
+):
     with begun(tiny_data, tmp_path / "base", long_options) as run:
         run.wait_until(lambda: holds_back(run.ranks().get(1, 0), number))
         assert run.signal(1, number)

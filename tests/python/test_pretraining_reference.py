@@ -14,7 +14,18 @@ from transformers import AutoModelForCausalLM
 
 LAYERS, WIDTH, CONTEXT = 2, 32, 14
 STEPS, RATE, WARM, FINAL, DECAY = 8, 5e-3, 0.25, 0.1, 0.5
-OPTIONS = ["--layers", LAYERS, "--width", WIDTH, "--heads", 2, "--context-tokens", CONTEXT, "--batch-sequences", 5]
+OPTIONS = [
+    "--layers",
+    LAYERS,
+    "--width",
+    WIDTH,
+    "--heads",
+    2,
+    "--context-tokens",
+    CONTEXT,
+    "--batch-sequences",
+    5,
+]
 OPTIONS += ["--learning-rate", RATE, "--warmup-fraction", WARM, "--final-fraction", FINAL, "--seed", 7]
 OPTIONS += ["--weight-decay", DECAY]
 
@@ -69,8 +80,14 @@ def test_weights_are_those_of_adamw_with_two_groups(made, tiny_data, tmp_path):
     weights = dict(model.named_parameters())
     optimiser = torch.optim.AdamW(
         [
-            {"params": [weight for name, weight in weights.items() if is_decayed(name)], "weight_decay": DECAY},
-            {"params": [weight for name, weight in weights.items() if not is_decayed(name)], "weight_decay": 0.0},
+            {
+                "params": [weight for name, weight in weights.items() if is_decayed(name)],
+                "weight_decay": DECAY,
+            },
+            {
+                "params": [weight for name, weight in weights.items() if not is_decayed(name)],
+                "weight_decay": 0.0,
+            },
         ],
         betas=(0.9, 0.95),
         eps=1e-8,

@@ -93,7 +93,18 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
 def plan(folders: tuple[Path, Path]) -> Done:
     data, base = folders
     small = ("--local-steps", 1, "--batch-sequences", 1, "--context-tokens", 8, "--rounds", 1)
-    place = ("--data", data, "--model", base, "--output", data.parent / "out", "--device", "cpu", "--threads", 1)
+    place = (
+        "--data",
+        data,
+        "--model",
+        base,
+        "--output",
+        data.parent / "out",
+        "--device",
+        "cpu",
+        "--threads",
+        1,
+    )
     return run([executable(), "plan", *place, *small])
 
 

@@ -46,12 +46,16 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def quickstart(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", "jobs/quickstart.sh", *options], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["bash", "jobs/quickstart.sh", *options], capture_output=True, text=True, check=False
+    )
 
 
 def test_a_second_call_leaves_the_first_alone() -> None:
     Path("hold").touch()
-    first = subprocess.Popen(["bash", "jobs/quickstart.sh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        ["bash", "jobs/quickstart.sh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while not (RUN / "results.h5").exists() and first.poll() is None:
         pass
     second = quickstart("--method", "fedavg")

@@ -219,7 +219,12 @@ def test_ncdump_shows_all_of_it(results):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_groups_merge_by_round(results, engine):
     """Curves against seconds."""
-    merged = xr.merge([open_group(results, group, engine)[name] for group, name in (("perplexity", "test"), ("time", "total"))])
+    merged = xr.merge(
+        [
+            open_group(results, group, engine)[name]
+            for group, name in (("perplexity", "test"), ("time", "total"))
+        ]
+    )
     assert merged["total"].dims == merged["test"].dims == ("round", "user")
     frame = merged.to_dataframe()
     assert frame.loc[(2, "Dutch"), "total"] == pytest.approx(2.7)
@@ -229,7 +234,9 @@ def test_all_arrays_of_a_round_are_one_row(results):
     """All arrays grow at once: they are views of the file's own rows."""
     with h5py.File(results) as file:
         rows, growing = file["time/rows/values"], [file["round"]]
-        growing += [array for array in arrays_of(file).values() if array.maxshape[0] is None and array != rows]
+        growing += [
+            array for array in arrays_of(file).values() if array.maxshape[0] is None and array != rows
+        ]
         assert rows.shape[0] == ROUNDS and len(growing) > 20
         for array in growing:
             (source,) = array.virtual_sources()

@@ -14,9 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ["setup.sh", "tests/run.sh", "jobs/quickstart.sh", ".ci/run"]
 # What setup.sh itself calls; nothing of what it looks for.
-SHELL_TOOLS = (
-    "awk bash cat cut date df dirname head id mktemp paste printf rm sed sha256sum sleep sort tail tr uname".split()
-)
+SHELL_TOOLS = "awk bash cat cut date df dirname head id mktemp paste printf rm sed sha256sum sleep sort tail tr uname".split()
 
 
 def run_setup(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

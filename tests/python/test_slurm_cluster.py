@@ -192,7 +192,9 @@ def test_ranks_by_mpirun_where_srun_has_no_pmix(job: Job, unbroken: Path) -> Non
     check_equal(job.output / "results.h5", unbroken)
 
 
-def test_submitted_in_a_task_of_an_array_it_is_requeued_and_the_array_is_not(job: Job, unbroken: Path) -> None:
+def test_submitted_in_a_task_of_an_array_it_is_requeued_and_the_array_is_not(
+    job: Job, unbroken: Path
+) -> None:
     # With options that no job may have beside its own; in a step, which has more variables.
     options = ("--array=3", "--ntasks=1", "--mem=500M", "--gpus-per-task=1")
     outer, number = job.submit_within(*options, hold=ALL)
@@ -259,9 +261,7 @@ def test_a_failed_node_is_left_and_the_end_is_that_of_an_unbroken_run(job: Job, 
     number = job.submit("--nodes", 2, hold=ALL)
     job.wait_until_held(number)
     assert job.cluster.control("fail", "n2").returncode == 0
-    job.cluster.wait_for(
-        "Slurm to see it", lambda: job.cluster.records(number)[0]["JobState"] == "PENDING"
-    )
+    job.cluster.wait_for("Slurm to see it", lambda: job.cluster.records(number)[0]["JobState"] == "PENDING")
     repaired = job.cluster.control("repair", "n2")
     assert repaired.returncode == 0, repaired.stderr
     ended = job.wait(number)

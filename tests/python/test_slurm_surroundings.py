@@ -55,7 +55,9 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> No
         monkeypatch.setenv(name, value)
 
 
-def test_a_job_inherits_nothing_of_the_one_that_submits_it(seen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_inherits_nothing_of_the_one_that_submits_it(
+    seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_all(monkeypatch, words(OF_ANOTHER_JOB) | words(OF_THE_USER))
     assert submit() == 0
     found = environment(seen)
@@ -137,7 +139,9 @@ def test_mistakes_in_site_files(
 # Locales, names, outputs ------------------------------------------------------------------------------------
 
 
-def run(*arguments: str | bytes, stdout: int = subprocess.PIPE, **variables: str) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *arguments: str | bytes, stdout: int = subprocess.PIPE, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "slurm.submit", "job.ini", "--comigs", "bin/comigs", *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)} | variables, stdout=stdout, stderr=subprocess.PIPE, check=False,
@@ -159,7 +163,9 @@ def test_names_in_any_locale(locale: dict[str, str], name: bytes) -> None:
     assert b"/slurm-%j.log" in printed.stdout and name + b"/slurm" in printed.stdout
     submitted = run("--output", name, **locale)
     assert (submitted.returncode, submitted.stdout) == (0, b"Submitted batch job 7\n"), submitted.stderr
-    assert Path("submitted").read_bytes() == printed.stdout == Path(os.fsdecode(name), "slurm.sh").read_bytes()
+    assert (
+        Path("submitted").read_bytes() == printed.stdout == Path(os.fsdecode(name), "slurm.sh").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("locale", LOCALES, ids=lambda locale: "-".join(locale.values()))
@@ -225,7 +231,9 @@ def requeued() -> list[str]:
         ("JobState=COMPLETING Reason=TimeLimit", "8"),
     ],
 )
-def test_requeued_is_the_job_on_record_not_the_one_around_it(batch: list[str], entries: str, name: str) -> None:
+def test_requeued_is_the_job_on_record_not_the_one_around_it(
+    batch: list[str], entries: str, name: str
+) -> None:
     other = "JobId=1 ArrayJobId=1 ArrayTaskId=3 JobState=RUNNING BatchFlag=1\n"
     Path("record").write_text(f"{other}JobId=8 {entries} Restarts=0 BatchFlag=1\n")
     leaked = words("SLURM_ARRAY_JOB_ID=1 SLURM_ARRAY_TASK_ID=3 SLURM_RESTART_COUNT=5 SLURM_HET_JOB_ID=2")
@@ -234,7 +242,9 @@ def test_requeued_is_the_job_on_record_not_the_one_around_it(batch: list[str], e
 
 
 def test_a_batch_script_submitted_by_hand_within_another_job_is_no_part_of_it(batch: list[str]) -> None:
-    leaked = words("SLURM_HET_SIZE=2 SLURM_NTASKS_HET_GROUP_0=1 SLURM_RESTART_COUNT=5 SLURM_STEP_ID=0 SLURM_MEM_PER_GPU=3")
+    leaked = words(
+        "SLURM_HET_SIZE=2 SLURM_NTASKS_HET_GROUP_0=1 SLURM_RESTART_COUNT=5 SLURM_STEP_ID=0 SLURM_MEM_PER_GPU=3"
+    )
     # Slurm tells a batch script the number of its own process.
     in_job(["bash", "-c", "export SLURM_TASK_PID=$$; exec bash script"], **leaked)
     assert environment(Path("ranks")).keys() & leaked.keys() == set()
@@ -244,7 +254,9 @@ def test_a_batch_script_submitted_by_hand_within_another_job_is_no_part_of_it(ba
 @pytest.mark.parametrize(
     ("record", "step"), [("JobState=RUNNING BatchFlag=0", None), ("JobState=RUNNING BatchFlag=1", "0")]
 )
-def test_a_job_around_an_interactive_shell_is_not_requeued(batch: list[str], record: str, step: str | None) -> None:
+def test_a_job_around_an_interactive_shell_is_not_requeued(
+    batch: list[str], record: str, step: str | None
+) -> None:
     Path("record").write_text(f"JobId=8 {record} Restarts=0\n")
     done = in_job(batch, **({"SLURM_STEP_ID": step} if step else {}))
     assert done.returncode == 3 and "stays as it is" in done.stdout
@@ -275,7 +287,14 @@ def test_what_enter_sets_reaches_the_ranks_and_what_else_it_does_harms_nothing(b
 
 @pytest.mark.parametrize(
     "line",
-    ["exit 0", "set -e; false", "enter() { exit 0; }", "enter() { set -e; false; true; }", "unset -f enter", None],
+    [
+        "exit 0",
+        "set -e; false",
+        "enter() { exit 0; }",
+        "enter() { set -e; false; true; }",
+        "unset -f enter",
+        None,
+    ],
 )
 def test_a_site_file_that_ends_the_job_is_named(batch: list[str], line: str | None) -> None:
     if line is None:

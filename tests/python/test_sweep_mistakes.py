@@ -44,7 +44,10 @@ def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.Captur
     capsys.readouterr()
     with locked(OTHER):
         assert sweep("two", "--seeds", "1") == 1
-    assert f"failed: {OTHER}, another process is at work there, or it is in Slurm's queue" in capsys.readouterr().err
+    assert (
+        f"failed: {OTHER}, another process is at work there, or it is in Slurm's queue"
+        in capsys.readouterr().err
+    )
     assert (OTHER / "results.h5").read_text() == "half"
     assert ["--method local" in line for line in calls()] == [True]
     assert sweep("two", "--seeds", "1") == 0
@@ -52,7 +55,9 @@ def test_a_run_that_another_process_works_on_is_left_alone(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("machine", ["here", "elsewhere"])
-def test_a_run_that_says_so_in_its_folder_is_left_alone(machine: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_says_so_in_its_folder_is_left_alone(
+    machine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where locks do nothing, or not for another machine's."""
     assert sweep("two", "--seeds", "1") == 0
     (OTHER / "ended.json").unlink()
@@ -89,7 +94,9 @@ def test_what_no_sweep_has_made_stays(name: str, more: list[str], capsys: pytest
 
 def test_what_lies_beside_a_run_that_is_made_anew_stays() -> None:
     assert sweep("two", "--seeds", "1") == 0
-    theirs = [OTHER / name for name in ("notes.txt", "model/model.safetensors", "checkpoints/20251128/thesis.tex")]
+    theirs = [
+        OTHER / name for name in ("notes.txt", "model/model.safetensors", "checkpoints/20251128/thesis.tex")
+    ]
     partial = [f".{name}.0123456789abcdef.tmp" for name in ("results.h5", "run.json", "ended.json")]
     ours = [OTHER / name for name in ("checkpoints/000002/user_0.safetensors", *partial)]
     for file in theirs + ours:

@@ -85,7 +85,9 @@ def test_what_slurm_has_is_not_run_here(capsys: pytest.CaptureFixture[str]) -> N
     assert sweep("two", "--seeds", "1", "--submit") == 0
     Path("queued").touch()
     assert sweep("two", "--seeds", "1") == 1
-    assert f"failed: {OTHER}, another process is at work there, or it is in Slurm's" in capsys.readouterr().err
+    assert (
+        f"failed: {OTHER}, another process is at work there, or it is in Slurm's" in capsys.readouterr().err
+    )
     assert calls() == []
 
 

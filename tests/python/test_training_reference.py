@@ -151,9 +151,7 @@ def replay(case: Case, trace: Trace, base: Path) -> Replay:
     model = PlainModel(frozen_weights(base), parameters, case.setting)
     routers = [leaf for name, leaf in parameters.items() if name.endswith("router")]
     lora = [
-        leaf
-        for name, leaf in parameters.items()
-        if not name.endswith("router") and case.trains("e", name)
+        leaf for name, leaf in parameters.items() if not name.endswith("router") and case.trains("e", name)
     ]
     settings = {"betas": BETAS, "eps": 1e-8, "weight_decay": DECAY}
     expert_optimiser = torch.optim.AdamW(lora, lr=RATE, **settings)

@@ -11,7 +11,18 @@ import pytest
 from broken_runs import Running, arguments, compiler, differing, finish, no_flock, rounds_in
 from tiny import comigs
 
-OPTIONS = ("--rounds", 3, "--local-steps", 30, "--router-every", 7, "--router-steps", 2, "--batch-sequences", 4)
+OPTIONS = (
+    "--rounds",
+    3,
+    "--local-steps",
+    30,
+    "--router-every",
+    7,
+    "--router-steps",
+    2,
+    "--batch-sequences",
+    4,
+)
 OPTIONS += ("--context-tokens", 12, "--lora-rank", 2, "--method", "comigs-1g1s")
 
 

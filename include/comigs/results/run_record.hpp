@@ -23,7 +23,7 @@ struct RunIdentity {
 struct RunRecord {
   RunIdentity identity;
   std::vector<std::string>
-      history;              ///< from which round on it was computed by what, as `history_entry` has it
+      history;  ///< from which round on it was computed by what, as `history_entry` has it
   std::int64_t schema_version = 0;  ///< of the file's layout
   std::int64_t rounds = 0;          ///< the last that was written; -1: none yet
   RoundShape shape;
