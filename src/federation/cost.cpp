@@ -18,6 +18,8 @@ constexpr std::int64_t mib = 1 << 20;
 // Measured (x86-64, LibTorch 2.11): a process that has run a step of a tiny model, and what a further one of
 // the node adds.
 constexpr std::int64_t program_on_cpu = 160 * mib, program_of_a_further_rank = 70 * mib;
+// What oneDNN's kernels and packed operands take beside it where products are in bf16 (measured with AMX).
+constexpr std::int64_t program_of_bf16_products = 32 * mib;
 // On the card: its context and the libraries' kernels. On the host: LibTorch's CUDA half and the driver.
 constexpr std::int64_t program_on_gpu = 500 * mib, program_beside_gpu = 3072 * mib;
 
@@ -168,7 +170,9 @@ class Reckoning {
   }
 
   [[nodiscard]] std::int64_t program() const {
-    return setup_.computation.on_gpu ? program_on_gpu : program_on_cpu + texts();
+    if (setup_.computation.on_gpu) return program_on_gpu;
+    const bool narrow = setup_.computation.computed == at::kBFloat16;
+    return program_on_cpu + (narrow ? program_of_bf16_products : 0) + texts();
   }
 
   [[nodiscard]] std::int64_t texts() const {
