@@ -23,8 +23,7 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 
     Words and file names are UTF-8 whatever the locale says (bytes that are none of it stay as they are). What
     a stream's encoding cannot show is shown escaped. Output that cannot be written is a failure, and told of;
-    a reader that has gone (`... | head`) ends
-    it without a word, as the signal would.
+    a reader that has gone (`... | head`) ends it without a word, as the signal would.
     """
     _insist_on_utf8()
     _keep_places_of_closed_streams()
@@ -65,14 +64,15 @@ def _keep_places_of_closed_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
 
 
 def _told(message: str, code: int) -> int:
     try:
-        print(f"error: {message}", file=sys.stderr)
+        if sys.stderr is not None:
+            print(f"error: {message}", file=sys.stderr)
     except OSError:
         pass  # nobody listens there either; the code says it
     return code

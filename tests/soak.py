@@ -94,7 +94,7 @@ class Soak:
 
     def freeze(self, freezes: int) -> bool:
         begun = time.monotonic()
-        met = named = 0
+        met = named = late = well_ended = 0
         longest = 0.0
         while met < freezes:
             rank = self._chance.randrange(RANKS)
@@ -102,6 +102,11 @@ class Soak:
                 moment = self._wait_for_a_moment(run)
                 frozen = time.monotonic()
                 if not run.signal(rank, signal.SIGSTOP):
+                    continue
+                if self._is_left_alone(run, rank):
+                    late += 1
+                    run.signal(rank, signal.SIGCONT)
+                    well_ended += end_of(run).code == 0 and not self._differing()
                     continue
                 done = end_of(run)
             seconds = time.monotonic() - frozen
@@ -116,9 +121,10 @@ class Soak:
             )
         print(
             f"soak: {met} freezes, {named} named with exit code 1 within {PATIENCE_SECONDS} + {SECONDS_TO_LEAVE} s, "
-            f"the slowest after {longest:.1f} s, {time.monotonic() - begun:.0f} s"
+            f"the slowest after {longest:.1f} s, {time.monotonic() - begun:.0f} s; {late} more froze when all others "
+            f"had left, {well_ended} of them with all results"
         )
-        return named == met
+        return named == met and well_ended == late
 
     def suspend(self, suspensions: int) -> bool:
         begun = time.monotonic()
@@ -136,6 +142,17 @@ class Soak:
             print(f"suspension {met}: after {moment:.2f} s: {', '.join(unlike) or 'equal'}", flush=True)
         print(f"soak: {met} suspensions, {equal} runs ended equal, {time.monotonic() - begun:.0f} s")
         return equal == met
+
+    @staticmethod
+    def _is_left_alone(run: Running, rank: int) -> bool:
+        """Whether the others leave and it does not: the work is done, and nobody waits for it but mpirun."""
+        until = time.monotonic() + PATIENCE_SECONDS + SECONDS_TO_LEAVE
+        while time.monotonic() < until and not run.is_over():
+            if run.ranks().keys() == {rank}:
+                time.sleep(3)  # mpirun ends it too where one of them has failed
+                return run.ranks().keys() == {rank} and not run.is_over()
+            time.sleep(0.05)
+        return False
 
     def _command(self, *more: object) -> list[object]:
         shutil.rmtree(self._output, ignore_errors=True)

@@ -67,9 +67,11 @@ int run_with_mpi(int& argc, char**& argv, const Start& start, const AllRun& body
 
 int run_alone(const char* command, const std::function<int()>& body) {
   const comm::Launch launch = comm::launched();
-  start_log(command, launch.rank == 0);
+  // Variables that are left from another mpirun speak of ranks that are not there: then this one tells.
+  const bool others_tell = launch.rank > 0 && std::getenv("PMIX_NAMESPACE") != nullptr;
+  start_log(command, !others_tell);
   if (launch.by_mpirun && launch.ranks > 1) {
-    if (launch.rank > 0) return static_cast<int>(ExitCode::bad_input);
+    if (others_tell) return static_cast<int>(ExitCode::bad_input);
     throw ConfigError(fmt::format("{} MPI ranks: 'comigs {}' is one process, which needs no mpirun",
                                   launch.ranks, command));
   }

@@ -52,7 +52,7 @@ Guard::Guard(const char* call, double seconds, int rank, std::function<std::stri
     bool goes_on = waits(stop, seconds + grace_seconds(rank));
     for (int look = 0; goes_on && look < more_looks; ++look) {
       std::vector<std::string> names;
-      for (const int other : ranks_in_state(stopped_or_traced)) names.push_back(name_of(other));
+      for (const auto& [other, ticks] : ranks_in_state(stopped_or_traced)) names.push_back(name_of(other));
       if (!names.empty())
         end_process(rank, fmt::format("after {:g} s {} had not come to where all ranks meet ({}): stopped",
                                       seconds, fmt::join(names, ", "), call));

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <set>
+#include <sstream>
 #include <string>
 #include <string_view>
 
@@ -38,11 +38,32 @@ std::string value_in(std::string_view environment, std::string_view name) {
   return {};
 }
 
-// The letter of a process's state; its name, which may hold anything, stands in brackets before it.
-char state_of(const fs::path& process) {
+// What /proc/PID/stat says after the process's name, which may hold anything and stands in brackets.
+struct Stat {
+  char state = 'R';
+  std::uint64_t ticks = 0;  // of user and system time
+};
+
+Stat stat_of(const fs::path& process) {
+  constexpr int fields_before_times = 11;  // the state among them
   const std::string text = content(process / "stat");
   const std::size_t place = text.rfind(") ");
-  return place == std::string::npos || place + 2 >= text.size() ? 'R' : text[place + 2];
+  if (place == std::string::npos) return {};
+  std::istringstream fields(text.substr(place + 2));
+  Stat found;
+  fields >> found.state;
+  std::string ignored;
+  for (int i = 1; i < fields_before_times; ++i) fields >> ignored;
+  std::uint64_t user = 0, system = 0;
+  fields >> user >> system;
+  found.ticks = user + system;
+  return found;
+}
+
+// Others that a rank has started, a shell or an editor, have its variables too.
+bool runs_this_program(const fs::path& process) {
+  std::error_code error;
+  return fs::read_symlink(process / "exe", error) == fs::read_symlink("/proc/self/exe", error);
 }
 
 }  // namespace
@@ -59,22 +80,22 @@ Launch launched() {
           .has_pmi = is_set("PMIX_RANK") || is_set("PMI_RANK")};
 }
 
-std::vector<int> ranks_in_state(std::string_view states) {
+std::map<int, std::uint64_t> ranks_in_state(std::string_view states) {
   const char* run = std::getenv("PMIX_NAMESPACE");
   if (run == nullptr) return {};
-  std::set<int> ranks;
+  std::map<int, std::uint64_t> ranks;
   std::error_code error;
   for (const fs::directory_entry& process : fs::directory_iterator("/proc", error)) {
     const std::string name = process.path().filename().string();
-    if (name.find_first_not_of("0123456789") != std::string::npos ||
-        states.find(state_of(process.path())) == std::string_view::npos)
-      continue;
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const Stat stat = stat_of(process.path());
+    if (states.find(stat.state) == std::string_view::npos || !runs_this_program(process.path())) continue;
     const std::string environment = content(process.path() / "environ");
     const std::string rank = value_in(environment, "PMIX_RANK");
     if (value_in(environment, "PMIX_NAMESPACE") == run && !rank.empty())
-      ranks.insert(std::atoi(rank.c_str()));
+      ranks[std::atoi(rank.c_str())] = stat.ticks;
   }
-  return {ranks.begin(), ranks.end()};
+  return ranks;
 }
 
 }  // namespace comigs::comm

@@ -65,7 +65,8 @@ Session::Session(int& argc, char**& argv, double patience_seconds, Names name_of
     : patience_seconds_(patience_seconds), name_of_(std::move(name_of)) {
   const Launch launch = launched();
   check_launch(launch);
-  if (!launch.by_mpirun && launch.ranks == 1) check_temporary_folder();
+  // Where PMIx speaks, whoever started this has chosen the folder.
+  if (!launch.has_pmi && launch.ranks == 1) check_temporary_folder();
   int provided = 0, ranks = 1;
   {
     const Guard guard("MPI_Init_thread", patience_seconds_, launch.rank, name_of_);

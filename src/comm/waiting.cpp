@@ -76,7 +76,8 @@ bool wait_until(const std::function<bool()>& condition, double seconds, const st
 }
 
 // Whom somebody has stopped, look after look, while this rank goes on: a signal to it alone, for whoever
-// suspends a run stops all its ranks. One that a debugger holds may take its time.
+// suspends a run stops all its ranks. One that a debugger holds may take its time, and one that is let go on
+// between the looks (cpulimit) is only slow.
 class Stopped {
  public:
   explicit Stopped(double seconds) : looks_until_told_(1 + static_cast<int>(std::ceil(seconds))) {}
@@ -85,13 +86,15 @@ class Stopped {
   std::vector<int> look() {
     if (!until_next_look_.is_out()) return {};
     until_next_look_ = Patience(seconds_between_looks);
-    std::map<int, int> looks;
+    std::map<int, Seen> seen;
     std::vector<int> told;
-    for (const int rank : ranks_in_state(stopped)) {
-      looks[rank] = looks_[rank] + 1;
-      if (looks[rank] >= looks_until_told_) told.push_back(rank);
+    for (const auto& [rank, ticks] : ranks_in_state(stopped)) {
+      const auto before = seen_.find(rank);
+      const bool still = before != seen_.end() && before->second.ticks == ticks;
+      seen[rank] = {.looks = still ? before->second.looks + 1 : 1, .ticks = ticks};
+      if (seen[rank].looks >= looks_until_told_) told.push_back(rank);
     }
-    looks_ = std::move(looks);
+    seen_ = std::move(seen);
     return told;
   }
 
@@ -99,7 +102,11 @@ class Stopped {
   static constexpr double seconds_between_looks = 1.0;
   int looks_until_told_;
   Patience until_next_look_{seconds_between_looks};
-  std::map<int, int> looks_;  // of each that is stopped
+  struct Seen {
+    int looks;  // one after the other
+    std::uint64_t ticks;
+  };
+  std::map<int, Seen> seen_;  // of each that is stopped
 };
 
 }  // namespace

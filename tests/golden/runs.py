@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -136,9 +137,12 @@ def _keep(checkpoints: Path, kept: Path) -> None:
     manifest = checkpoints / "000001" / "manifest.json"
     if kept.exists() or not manifest.exists():
         return
-    kept.mkdir()
-    for file in manifest.parent.glob("user_*.safetensors"):
-        os.link(file, kept / file.name)
+    partial = kept.with_suffix(".partial")
+    partial.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # it goes just now
+        for file in manifest.parent.glob("user_*.safetensors"):
+            os.link(file, partial / file.name)
+        partial.rename(kept)
 
 
 def made(

@@ -51,7 +51,8 @@ class Communicator {
   /// What messages call the ranks of the world; until then "rank 2".
   void name_ranks(std::vector<std::string> names) { names_ = std::move(names); }
   [[nodiscard]] std::string name_of(int rank) const;
-  /// How long any call waits for other ranks; infinite until set.
+  /// How long any call waits for other ranks; infinite until set. One of this machine that a signal has
+  /// stopped alone (SIGSTOP) is waited for some seconds only.
   void wait_at_most(double seconds) { patience_seconds_ = seconds; }
 
   /// What a rank that waits does now and then; must not communicate here.
