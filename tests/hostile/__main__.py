@@ -135,7 +135,7 @@ def table(outcomes: list[Outcome]) -> str:
 def main() -> int:
     wanted, begun = arguments(), time.monotonic()
     executable = wanted.executable.resolve()
-    os.environ |= trial.SANITIZERS | {"COMIGS_EXECUTABLE": str(executable)}
+    os.environ |= trial.SANITIZERS_OF_RANKS | {"COMIGS_EXECUTABLE": str(executable)}
     with tempfile.TemporaryDirectory(prefix="comigs-hostile-") as temporary:
         folder = wanted.keep or Path(temporary)
         good = make(folder / "good", executable)

@@ -19,13 +19,22 @@ GIB = 2**30
 REPORT_CODE = 99
 MOST_ALLOCATION_MIB, MOST_MEMORY_MIB, MOST_ADDRESS_SPACE_BYTES = 2048, 6144, 64 * GIB
 LONGEST_MESSAGE = 6000
+
+
 # Link order: where locks are to fail, a library is loaded before the sanitizer's own.
-SANITIZERS = {
-    "ASAN_OPTIONS": f"exitcode={REPORT_CODE}:detect_leaks=1:max_allocation_size_mb={MOST_ALLOCATION_MIB}"
-    f":hard_rss_limit_mb={MOST_MEMORY_MIB}:allocator_may_return_null=0:detect_odr_violation=0:verify_asan_link_order=0",
-    "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={REPORT_CODE}",
-    "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS / 'leaks.supp'}:print_suppressions=0",
-}
+def _options(leaks: int) -> dict[str, str]:
+    return {
+        "ASAN_OPTIONS": f"exitcode={REPORT_CODE}:detect_leaks={leaks}"
+        f":max_allocation_size_mb={MOST_ALLOCATION_MIB}:hard_rss_limit_mb={MOST_MEMORY_MIB}"
+        ":allocator_may_return_null=0:detect_odr_violation=0:verify_asan_link_order=0",
+        "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={REPORT_CODE}",
+        "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS / 'leaks.supp'}:print_suppressions=0",
+    }
+
+
+# Leaks are looked for in single processes: the search itself crashes at the end of several ranks, among what their
+# MPI has unloaded.
+SANITIZERS, SANITIZERS_OF_RANKS = _options(leaks=1), _options(leaks=0)
 # One process without mpirun, one thread, no network.
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -106,7 +115,7 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=printed,
         stderr=errors,
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | SANITIZERS | ENVIRONMENT,
         start_new_session=True,
     )
 
