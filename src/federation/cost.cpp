@@ -51,9 +51,10 @@ class Reckoning {
               .evaluation_flops = evaluations(),
               .bytes = 0,
               .host_memory = setup_.computation.on_gpu ? beside_gpu(peak) : peak.total()};
-    cost.bytes = run.rounds * bytes_in(1);
+    const std::int64_t first = bytes_in(1);
+    cost.bytes = run.rounds * first;
     if (setup_.method.rule.judges != nullptr)
-      for (std::int64_t round = 2; round <= run.rounds; ++round) cost.bytes += bytes_in(round) - bytes_in(1);
+      for (std::int64_t round = 2; round <= run.rounds; ++round) cost.bytes += bytes_in(round) - first;
     return cost;
   }
 

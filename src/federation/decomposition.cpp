@@ -50,9 +50,9 @@ std::vector<adapter::Widths> widths_of(const std::vector<adapter::Lora>& loras) 
 
 // Collective. Every rank's block, broadcast one after the other: their lengths differ.
 std::vector<at::Tensor> all_blocks(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
+                                   std::span<const adapter::Widths> widths,
                                    const std::vector<std::int64_t>& ranks) {
   std::vector<at::Tensor> blocks;
-  const std::vector<adapter::Widths> widths = widths_of(loras);
   for (int source = 0; source < world.size(); ++source) {
     const std::int64_t count = padded_count(widths, ranks[static_cast<std::size_t>(source)]);
     blocks.push_back(source == world.rank() ? flat(loras) : at::empty({count}, at::kFloat));
@@ -86,8 +86,8 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<ad
   std::vector<double> scales;
   for (std::size_t r = 0; r < ranks.size(); ++r) scales.push_back(weights[r] * gammas[r]);
   const std::int64_t most = *std::max_element(ranks.begin(), ranks.end());
-  const std::vector<at::Tensor> blocks = all_blocks(world, loras, ranks);
   const std::vector<adapter::Widths> widths = widths_of(loras);
+  const std::vector<at::Tensor> blocks = all_blocks(world, loras, widths, ranks);
   std::vector<std::int64_t> offsets(ranks.size(), 0);
   for (std::size_t l = 0; l < loras.size(); ++l) {
     const adapter::Lora& lora = loras[l];

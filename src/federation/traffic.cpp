@@ -1,7 +1,5 @@
 #include "comigs/federation/traffic.hpp"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 
 #include "comigs/federation/collaboration.hpp"
