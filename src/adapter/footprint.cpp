@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/cross_entropy_chunk.hpp"
 
@@ -11,21 +12,21 @@ namespace comigs::adapter {
 
 namespace {
 
-// Shapes as numbers that do not overflow.
+// Shapes as numbers that do not overflow. Q: what attention's heads of queries hold together, K: of keys.
 struct Shape {
-  double C, F, L, V, E, R, sites;
+  double C, F, S, L, V, Q, K;
 
-  Shape(const model::Architecture& architecture, const UserModel& user_model)
+  explicit Shape(const model::Architecture& architecture)
       : C(static_cast<double>(architecture.width)),
         F(static_cast<double>(architecture.inner)),
+        S(static_cast<double>(architecture.up.size())),
         L(static_cast<double>(architecture.layers)),
         V(static_cast<double>(architecture.vocabulary)),
-        E(user_model.gate == Gate::none ? 0.0 : static_cast<double>(user_model.experts)),
-        R(static_cast<double>(user_model.lora_rank)),
-        sites(E > 0 ? static_cast<double>(architecture.attention.size()) : 0.0) {}
+        Q(static_cast<double>(architecture.heads * architecture.head_size)),
+        K(static_cast<double>(architecture.key_value_heads * architecture.head_size)) {}
 
-  // The factors of a layer's experts, which stand side by side for its products.
-  [[nodiscard]] double side_by_side() const { return E * R * 2 * (C + F); }
+  // Queries, keys, values and what attention makes of them.
+  [[nodiscard]] double attention() const { return 2 * Q + 2 * K; }
 };
 
 std::int64_t bytes(double elements, at::ScalarType type) {
@@ -49,19 +50,21 @@ constexpr double gaps = 1.2;
 
 Footprint footprint(const model::Architecture& architecture, const UserModel& user_model,
                     const model::Computation& computation, std::int64_t tokens) {
-  const Shape shape(architecture, user_model);
-  const auto [C, F, L, V, E, R, sites] = shape;
+  const Shape shape(architecture);
+  const auto [C, F, S, L, V, Q, K] = shape;
+  const Load load = user_model.load(architecture);
   const auto n = static_cast<double>(tokens);
   double weights = 0.0;
   for (const model::WeightSpec& spec : model::weight_specs(architecture))
     weights += static_cast<double>(spec.count());
   // Kept for the backward pass by each layer: what the norms read and made (4 C), queries, keys, values and
-  // what attention made of them (4 C), the MLP's inner activations (F), the low-rank terms, the gate and what
-  // it was made of (4 E), the factors. Alive beside that in one layer's backward pass: gradients of three
-  // inner, of some outer and of the low-rank activations.
+  // what attention made of them, what the MLP's up projections gave (S F), what the adapter keeps. Alive
+  // beside that in one layer's backward pass: gradients of what is between the projections, of some outer and
+  // of the adapter's activations.
   const double kept =
-                   n * (L * (8 * C + F + sites * R + 2 * E * R + 4 * E) + 2 * C) + L * shape.side_by_side(),
-               passing = n * (3 * F + 8 * C + 3 * E * R) + widened_projection(shape, computation);
+                   n * (L * (4 * C + shape.attention() + S * F) + load.kept + 2 * C) + L * load.side_by_side,
+               passing = n * ((2 * S + 1) * F + 4 * C + shape.attention() + load.passing) +
+                         widened_projection(shape, computation);
   return {
       .base = bytes(weights, computation.stored),
       .parameters = bytes(4.0 * static_cast<double>(Layout(architecture, user_model).size()), at::kFloat),
@@ -73,16 +76,17 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
 
 std::int64_t evaluation_activations(const model::Architecture& architecture, const UserModel& user_model,
                                     const model::Computation& computation, std::int64_t tokens) {
-  const Shape shape(architecture, user_model);
-  const auto [C, F, L, V, E, R, sites] = shape;
+  const Shape shape(architecture);
+  const auto [C, F, S, L, V, Q, K] = shape;
+  const Load load = user_model.load(architecture);
   const auto n = static_cast<double>(tokens);
   // In a layer what comes in, its norm, and either queries, keys, values and what attention makes of them, or
-  // the MLP's inner activations twice and what it gives; of all layers the gates. Then the logits beside the
-  // last norm: larger than any gap that the layers leave, so that they come on top of what these took.
-  const double layer = n * std::max(8 * C, 4 * C + 2 * F + 3 * E * R) + shape.side_by_side() +
-                       widened_projection(shape, computation),
+  // the MLP's inner activations and what it gives; of all layers the routing. Then the logits beside the last
+  // norm: larger than any gap that the layers leave, so that they come on top of what these took.
+  const double layer = n * std::max(4 * C + shape.attention(), 4 * C + (S + 1) * F + load.passing) +
+                       load.side_by_side + widened_projection(shape, computation),
                head = n * C + of_cross_entropy(shape, computation, tokens);
-  return bytes(gaps * (n * L * 2 * E + layer + head), computation.computed);
+  return bytes(gaps * (n * load.routing + layer + head), computation.computed);
 }
 
 }  // namespace comigs::adapter

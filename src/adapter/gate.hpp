@@ -1,7 +1,7 @@
 // From the router's logits to the experts' shares of each token.
 #pragma once
 
-#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/routing.hpp"
 
 namespace comigs::adapter {
 

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 #include "low_rank.hpp"
 
 namespace comigs::adapter {
@@ -49,6 +49,10 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
 
 void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor, const at::Tensor& bias,
                   const at::Tensor& times) {
+  if (!bias.defined()) {
+    y.addmm_(reduced, factor);
+    return;
+  }
   const at::Tensor column =
       times.defined() ? times.to(reduced.scalar_type()) : at::ones({reduced.size(0), 1}, reduced.options());
   y.addmm_(at::cat({reduced, column}, 1), at::cat({factor, bias.unsqueeze(0)}));

@@ -20,12 +20,32 @@ at::Tensor gate_column(const at::Tensor& gate, std::int64_t expert, at::ScalarTy
   return gate.narrow(1, expert, 1).to(dtype);
 }
 
+// What an expert's activation is of: [n, F] of each up projection.
+std::vector<at::Tensor> before_activation(const ActivationInputs& in, std::int64_t expert) {
+  const std::int64_t tokens = in.gate.size(0), experts = in.down_A.size(0), rank = in.down_A.size(1);
+  std::vector<at::Tensor> before;
+  for (std::int64_t s = 0; s < in.up_B.size(0) / experts; ++s) {
+    const std::int64_t slot = s * experts + expert;
+    before.push_back(at::addmm(in.hidden.narrow(0, s * tokens, tokens),
+                               in.reduced.narrow(1, slot * rank, rank), in.up_B[slot].t()));
+  }
+  return before;
+}
+
+// Their gradients, from the activation's.
+std::vector<at::Tensor> activate_backward(model::Activation activation, const at::Tensor& d,
+                                          const std::vector<at::Tensor>& before) {
+  if (activation == model::Activation::silu_gated)
+    return {at::silu_backward(d * before[1], before[0]), d * at::silu(before[0])};
+  return {at::gelu_backward(d, before[0], model::gelu_approximation)};
+}
+
 MixedActivation one_by_one(const ActivationInputs& in) {
-  const std::int64_t experts = in.up_B.size(0), rank = in.up_B.size(2);
-  MixedActivation out{.mixed = {}, .weighted = at::empty_like(in.reduced)};
+  const std::int64_t experts = in.down_A.size(0), rank = in.down_A.size(1);
+  MixedActivation out{.mixed = {},
+                      .weighted = at::empty({in.gate.size(0), experts * rank}, in.reduced.options())};
   for (std::int64_t e = 0; e < experts; ++e) {
-    at::Tensor activation = at::addmm(in.hidden, in.reduced.narrow(1, e * rank, rank), in.up_B[e].t());
-    at::gelu_(activation, model::gelu_approximation);
+    at::Tensor activation = model::activate(in.activation, before_activation(in, e));
     activation.mul_(gate_column(in.gate, e, in.hidden.scalar_type()));
     out.weighted.narrow(1, e * rank, rank).copy_(activation.mm(in.down_A[e].t()));
     out.mixed = out.mixed.defined() ? out.mixed.add_(activation) : activation;
@@ -35,27 +55,31 @@ MixedActivation one_by_one(const ActivationInputs& in) {
 
 ActivationGradients one_by_one_backward(const ActivationInputs& in, const at::Tensor& d_mixed,
                                         const at::Tensor& d_weighted, const WantedGradients& wanted) {
-  const std::int64_t experts = in.up_B.size(0), rank = in.up_B.size(2);
-  ActivationGradients out{.hidden = {},
+  const std::int64_t experts = in.down_A.size(0), rank = in.down_A.size(1);
+  ActivationGradients out{.hidden = at::zeros_like(in.hidden),
                           .reduced = at::empty_like(in.reduced),
                           .gate = wanted.gate ? at::empty_like(in.gate) : at::Tensor(),
                           .up_B = wanted.up_B ? at::empty_like(in.up_B) : at::Tensor(),
                           .down_A = wanted.down_A ? at::empty_like(in.down_A) : at::Tensor()};
   for (std::int64_t e = 0; e < experts; ++e) {
     const at::Tensor share = gate_column(in.gate, e, in.hidden.scalar_type());
-    const at::Tensor u = in.reduced.narrow(1, e * rank, rank), d_w = d_weighted.narrow(1, e * rank, rank);
-    const at::Tensor before = at::addmm(in.hidden, u, in.up_B[e].t());
-    const at::Tensor activation = at::gelu(before, model::gelu_approximation);
+    const at::Tensor d_w = d_weighted.narrow(1, e * rank, rank);
+    const std::vector<at::Tensor> before = before_activation(in, e);
+    const at::Tensor activation = model::activate(in.activation, before);
     // The gradient of the activation before the gate's share; its inner product with the activation is the
     // gate's, summed in float32.
     at::Tensor d_activation = at::addmm(d_mixed, d_w, in.down_A[e]);
     if (wanted.gate) out.gate.select(1, e).copy_((d_activation * activation).sum(-1, false, at::kFloat));
     if (wanted.down_A) out.down_A[e].copy_((d_w * share).t().mm(activation));
-    const at::Tensor d_before =
-        at::gelu_backward(d_activation.mul_(share), before, model::gelu_approximation);
-    if (wanted.up_B) out.up_B[e].copy_(d_before.t().mm(u));
-    out.reduced.narrow(1, e * rank, rank).copy_(d_before.mm(in.up_B[e]));
-    out.hidden = out.hidden.defined() ? out.hidden.add_(d_before) : d_before;
+    const std::vector<at::Tensor> d_before =
+        activate_backward(in.activation, d_activation.mul_(share), before);
+    for (std::size_t s = 0; s < before.size(); ++s) {
+      const std::int64_t site = static_cast<std::int64_t>(s), slot = site * experts + e;
+      const at::Tensor u = in.reduced.narrow(1, slot * rank, rank);
+      if (wanted.up_B) out.up_B[slot].copy_(d_before[s].t().mm(u));
+      out.reduced.narrow(1, slot * rank, rank).copy_(d_before[s].mm(in.up_B[slot]));
+      out.hidden.narrow(0, site * in.gate.size(0), in.gate.size(0)).add_(d_before[s]);
+    }
   }
   return out;
 }
@@ -71,7 +95,8 @@ Number* data(const at::Tensor& tensor) {
 // The small operands as the kernels read them: float32, and the factors with their columns side by side.
 struct Operands {
   explicit Operands(const ActivationInputs& in)
-      : reduced(in.reduced.to(at::kFloat).contiguous()),
+      : activation(in.activation),
+        reduced(in.reduced.to(at::kFloat).contiguous()),
         gate(in.gate.contiguous()),
         up_B(in.up_B.to(at::kFloat).transpose(1, 2).contiguous()),
         down_A(in.down_A.to(at::kFloat).contiguous()),
@@ -79,10 +104,11 @@ struct Operands {
 
   template <class Number>
   [[nodiscard]] kernels::MixtureInputs<Number> inputs() const {
-    return {.shape = {.tokens = hidden.size(0),
+    return {.shape = {.tokens = gate.size(0),
                       .inner = hidden.size(1),
-                      .experts = up_B.size(0),
-                      .rank = up_B.size(1)},
+                      .experts = down_A.size(0),
+                      .rank = down_A.size(1),
+                      .activation = activation},
             .hidden = data<Number>(hidden),
             .reduced = data<float>(reduced),
             .gate = data<float>(gate),
@@ -90,6 +116,7 @@ struct Operands {
             .down_A = data<float>(down_A)};
   }
 
+  model::Activation activation;
   at::Tensor reduced, gate, up_B, down_A, hidden;
 };
 
@@ -101,8 +128,9 @@ template <class Number>
 MixedActivation fused(const ActivationInputs& in) {
   constexpr std::int64_t least_tokens = 16;
   const Operands operands(in);
-  const MixedActivation out{.mixed = at::empty_like(operands.hidden),
-                            .weighted = at::empty_like(operands.reduced)};
+  const std::int64_t tokens = in.gate.size(0), coefficients = in.down_A.size(0) * in.down_A.size(1);
+  const MixedActivation out{.mixed = at::empty({tokens, in.hidden.size(1)}, operands.hidden.options()),
+                            .weighted = at::empty({tokens, coefficients}, operands.reduced.options())};
   const kernels::MixtureInputs<Number> inputs = operands.inputs<Number>();
   const kernels::MixtureOutputs<Number> outputs{.mixed = data<Number>(out.mixed),
                                                 .weighted = data<float>(out.weighted)};

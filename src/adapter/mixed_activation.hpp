@@ -4,16 +4,19 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "comigs/model/hooks.hpp"
+
 namespace comigs::adapter {
 
-/// hidden [n, F] = x up + up_bias and reduced [n, E R] = gamma x A_i^T in the model's precision; gate [n, E]
-/// float32; up_B [E, F, R], down_A [E, R, F].
+/// hidden [S n, F] = x up_s + up_bias_s and reduced [n, S E R] = gamma x A_si^T in the model's precision;
+/// gate [n, E] float32; up_B [S E, F, R], down_A [E, R, F].
 struct ActivationInputs {
+  model::Activation activation = model::Activation::gelu_tanh;
   at::Tensor hidden, reduced, gate, up_B, down_A;
 };
 
-/// mixed [n, F] = sum_i g_i a_i and weighted [n, E R] = g_i a_i A'_i^T with a_i = gelu(hidden + u_i B_i^T),
-/// in the precision of `hidden`.
+/// mixed [n, F] = sum_i g_i a_i and weighted [n, E R] = g_i a_i A'_i^T with a_i = activation(hidden_s + u_si
+/// B_si^T for each s), in the precision of `hidden`.
 struct MixedActivation {
   at::Tensor mixed, weighted;
 };

@@ -18,9 +18,13 @@ void draw(const at::Tensor& leaf, double bound, const StreamKey& key) {
   leaf.detach().copy_(at::from_blob(numbers.data(), leaf.sizes(), at::kFloat));
 }
 
-void draw_lora(const Lora& lora, const StreamKey& key) {
-  draw(lora.A, 1.0 / std::sqrt(static_cast<double>(lora.A.size(1))), key);
-  lora.B.detach().zero_();
+// Whose draw a part begins as: everybody's where it is shared.
+std::uint32_t drawn_by(const Part& part, const UserModel& user_model, std::uint32_t user) {
+  const bool shared = part.role == Role::attention
+                          ? user_model.shared_attention
+                          : part.role == Role::expert &&
+                                part.expert < static_cast<std::int64_t>(user_model.generalists.size());
+  return shared ? shared_user : user;
 }
 
 }  // namespace
@@ -33,84 +37,52 @@ Parameters::Parameters(const model::Architecture& architecture, const UserModel&
                        const at::Device& device)
     : user_model_(user_model),
       layout_(architecture, user_model),
+      layers_(architecture.layers),
       rank_in_use_(user_model.lora_rank),
       values_(at::zeros({layout_.size()}, at::TensorOptions().dtype(at::kFloat).device(device))),
-      gradients_(at::zeros_like(values_)),
-      layers_(static_cast<std::size_t>(architecture.layers)) {
-  if (layout_.size() > 0) {
-    for (LayerParameters& layer : layers_) {
-      layer.attention.resize(architecture.attention.size());
-      layer.experts.resize(static_cast<std::size_t>(user_model.experts));
-    }
+      gradients_(at::zeros_like(values_)) {
+  for (const Part& part : layout_.parts()) {
+    const auto view_in = [&](const at::Tensor& block) {
+      return view(block, {part.offset, part.count()}).view({part.rows, part.columns}).detach();
+    };
+    leaves_.push_back(view_in(values_));
+    leaves_.back().set_requires_grad(true);
+    leaves_.back().mutable_grad() = view_in(gradients_);
   }
-  for (const Part& part : layout_.parts()) place(part);
-}
-
-void Parameters::place(const Part& part) {
-  const auto view_in = [&](const at::Tensor& block) {
-    return view(block, {part.offset, part.count()}).view({part.rows, part.columns}).detach();
-  };
-  at::Tensor leaf = view_in(values_);
-  leaf.set_requires_grad(true);
-  leaf.mutable_grad() = view_in(gradients_);
-  LayerParameters& layer = layers_[static_cast<std::size_t>(part.layer)];
-  if (part.role == Role::router) {
-    layer.router = std::move(leaf);
-    return;
-  }
-  const auto site = static_cast<std::size_t>(part.site), expert = static_cast<std::size_t>(part.expert);
-  Lora& lora = part.role == Role::attention ? layer.attention[site]
-               : site == 0                  ? layer.experts[expert].up
-                                            : layer.experts[expert].down;
-  (part.tag == Part::Tag::A ? lora.A : lora.B) = std::move(leaf);
 }
 
 void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
-  const auto own = static_cast<std::uint32_t>(user);
-  for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const auto layer = static_cast<std::uint32_t>(l);
-    // `step` numbers the factor inside the layer: attention sites from 0, expert e's pair from 256 (e + 1), a
-    // generalist's by its number in the run.
-    StreamKey key{.seed = seed,
-                  .user = user_model_.shared_attention ? shared_user : own,
-                  .stream = Stream::lora_init,
-                  .round = layer,
-                  .step = 0};
-    for (const Lora& lora : layers_[l].attention) {
-      draw_lora(lora, key);
-      ++key.step;
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    const Part& part = layout_.parts()[i];
+    if (part.bound == 0.0) {
+      leaves_[i].detach().zero_();
+      continue;
     }
-    for (std::size_t e = 0; e < layers_[l].experts.size(); ++e) {
-      const bool shared = e < user_model_.generalists.size();
-      const std::int64_t number = shared ? user_model_.generalists[e] : static_cast<std::int64_t>(e);
-      key.user = shared ? shared_user : own;
-      key.step = 256 * static_cast<std::uint32_t>(number + 1);
-      draw_lora(layers_[l].experts[e].up, key);
-      ++key.step;
-      draw_lora(layers_[l].experts[e].down, key);
-    }
-    if (layers_[l].router.defined())
-      draw(layers_[l].router, 1.0 / std::sqrt(static_cast<double>(layers_[l].router.size(1))),
-           {.seed = seed, .user = own, .stream = Stream::router_init, .round = layer, .step = 0});
+    draw(leaves_[i], part.bound,
+         {.seed = seed,
+          .user = drawn_by(part, user_model_, static_cast<std::uint32_t>(user)),
+          .stream = part.role == Role::router ? Stream::router_init : Stream::lora_init,
+          .round = static_cast<std::uint32_t>(part.layer),
+          .step = part.draw});
   }
 }
 
-void Parameters::track(bool lora, bool routers) {
-  for (const Lora& factors : loras()) {
-    factors.A.set_requires_grad(lora && user_model_.trained != Factors::B);
-    factors.B.set_requires_grad(lora && user_model_.trained != Factors::A);
+void Parameters::track(bool adapters, bool routers) {
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    const Part& part = layout_.parts()[i];
+    const bool kept = (part.tag == Part::Tag::A && user_model_.trained == Factors::B) ||
+                      (part.tag == Part::Tag::B && user_model_.trained == Factors::A);
+    leaves_[i].set_requires_grad(part.role == Role::router ? routers : adapters && !kept);
   }
-  for (LayerParameters& layer : layers_)
-    if (layer.router.defined()) layer.router.set_requires_grad(routers);
 }
 
 std::vector<Lora> Parameters::loras() const {
   std::vector<Lora> all;
-  for (const LayerParameters& layer : layers_)
-    all.insert(all.end(), layer.attention.begin(), layer.attention.end());
-  for (std::size_t e = 0; !layers_.empty() && e < layers_.front().experts.size(); ++e)
-    for (const LayerParameters& layer : layers_)
-      all.insert(all.end(), {layer.experts[e].up, layer.experts[e].down});
+  for (std::size_t i = 0; i < leaves_.size(); ++i)
+    if (layout_.parts()[i].tag == Part::Tag::A) all.push_back({.A = leaves_[i], .B = {}});
+  auto lora = all.begin();
+  for (std::size_t i = 0; i < leaves_.size(); ++i)
+    if (layout_.parts()[i].tag == Part::Tag::B) (lora++)->B = leaves_[i];
   return all;
 }
 
@@ -125,18 +97,26 @@ void Parameters::restrict_rank(std::int64_t rank) {
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {
-  const auto nothing = std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> norms(layers_.size() * static_cast<std::size_t>(experts) * 2, nothing);
-  std::vector<Lora> pairs;
-  for (const LayerParameters& layer : layers_)
-    for (const Expert& expert : layer.experts) pairs.insert(pairs.end(), {expert.up, expert.down});
-  if (pairs.empty()) return norms;
-  const at::Tensor found = (product_norms(pairs) * user_model_.scale()).to(at::kCPU, at::kFloat);
-  const auto held = static_cast<std::size_t>(user_model_.experts) * 2;
-  for (std::size_t layer = 0; layer < layers_.size(); ++layer)
-    std::copy_n(found.const_data_ptr<float>() + layer * held, held,
-                norms.begin() + static_cast<std::ptrdiff_t>(layer * static_cast<std::size_t>(experts) * 2));
-  return norms;
+  const auto place_of = [&](const Part& part) {
+    return static_cast<std::size_t>((part.layer * experts + part.expert) * layout_.projections() + part.site);
+  };
+  std::vector<std::size_t> places;
+  std::vector<at::Tensor> norms;
+  const std::vector<Lora> pairs = loras();
+  for (std::size_t i = 0, pair = 0; i < leaves_.size(); ++i) {
+    const Part& part = layout_.parts()[i];
+    const std::size_t number = part.tag == Part::Tag::A ? pair++ : 0;
+    if (part.role != Role::expert || part.tag == Part::Tag::B) continue;
+    places.push_back(place_of(part));
+    norms.push_back(part.tag == Part::Tag::A ? product_norms({pairs[number]})[0] * user_model_.scale()
+                                             : leaves_[i].detach().to(at::kDouble).norm());
+  }
+  std::vector<float> table(static_cast<std::size_t>(layers_ * experts * layout_.projections()),
+                           std::numeric_limits<float>::quiet_NaN());
+  if (norms.empty()) return table;
+  const at::Tensor found = at::stack(norms).to(at::kCPU, at::kFloat);
+  for (std::size_t i = 0; i < places.size(); ++i) table[places[i]] = found.const_data_ptr<float>()[i];
+  return table;
 }
 
 at::Tensor product_norms(const std::vector<Lora>& loras) {

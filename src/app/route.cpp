@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "comigs/adapter/forward.hpp"
 #include "comigs/adapter/layout.hpp"
-#include "comigs/adapter/lora_hooks.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/output.hpp"

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "checkpointer.hpp"
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/output.hpp"
@@ -118,6 +119,7 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
                                     : "the whole training split",
       .users = {},
       .layers = job.architecture.layers,
+      .projections = job.users.front().kind->projections(job.architecture),
       .rounds = job.config.run.rounds};
   const std::string processor = model::processor();
   all_tell_unlike(world, fmt::format("{}, {}", processor, fmt::join(run.library_versions, ", ")));

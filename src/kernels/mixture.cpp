@@ -5,6 +5,7 @@
 #define HWY_TARGET_INCLUDE "mixture.cpp"
 #include <hwy/foreach_target.h>
 
+#include "activations-inl.h"
 #include "vectors-inl.h"
 
 #include <algorithm>
@@ -18,38 +19,6 @@ namespace HWY_NAMESPACE {
 // four tokens at a time share what is loaded of the factors.
 constexpr std::int64_t tile_tokens = 64, tile_columns = 1024;
 constexpr std::size_t block = 4;
-
-// To the last bits: x86 estimates twelve of them or more, which a step of Newton's method doubles, much
-// sooner than a division would be done.
-template <class D>
-HWY_INLINE V<D> reciprocal(D d, V<D> x) {
-#if HWY_ARCH_X86
-  const auto estimate = hn::ApproximateReciprocal(x);
-  return hn::Mul(estimate, hn::NegMulAdd(x, estimate, hn::Set(d, 2.0f)));
-#else
-  return hn::Div(hn::Set(d, 1.0f), x);
-#endif
-}
-
-// gelu(z) = z s with s = sigmoid(2 sqrt(2/pi) (z + 0.044715 z^3)), which is 0.5 z (1 + tanh(...)).
-template <class D>
-struct Gelu {
-  V<D> value, slope;
-};
-template <class D>
-HWY_INLINE Gelu<D> gelu(D d, V<D> z) {
-  const auto c = hn::Set(d, 1.5957691216057308f), cubic = hn::Set(d, 0.044715f * 1.5957691216057308f);
-  const auto square = hn::Mul(z, z), one = hn::Set(d, 1.0f);
-  const auto argument = hn::Mul(z, hn::MulAdd(cubic, square, c));
-  // Beyond +-80 the sigmoid is 0 or 1 to the last bit, and the exponential would overflow.
-  const auto bounded = hn::Clamp(argument, hn::Set(d, -80.0f), hn::Set(d, 80.0f));
-  const auto e = exponential(d, hn::Neg(bounded)), divisor = hn::Add(one, e);
-  const auto s = reciprocal(d, divisor);
-  const auto inner_slope = hn::MulAdd(hn::Set(d, 3.0f * 0.044715f * 1.5957691216057308f), square, c);
-  // 1 - s is e s, which is also right where s is nearly 1.
-  const auto slope = hn::MulAdd(hn::Mul(z, hn::Mul(s, hn::Mul(e, s))), inner_slope, s);
-  return {.value = hn::Mul(z, s), .slope = slope};
-}
 
 // A part of a tile that is worked on at a time: N tokens that `expert` is active for, and columns
 // [first, first + count) of the inner width.
@@ -69,14 +38,46 @@ HWY_INLINE std::array<T*, N> rows_of(T* numbers, const Part<N>& part, std::int64
   return rows;
 }
 
-// A factor [E, R, F] at the part's expert and first column.
+// A factor [., E, R, F] at the part's first column, of expert `expert` of all that it has.
 template <class T, std::size_t N>
-HWY_INLINE T* factor_of(T* factor, const Part<N>& part, const MixtureShape& shape) {
-  return factor == nullptr ? nullptr : factor + part.expert * shape.rank * shape.inner + part.first;
+HWY_INLINE T* factor_of(T* factor, const Part<N>& part, const MixtureShape& shape, std::int64_t expert) {
+  return factor == nullptr ? nullptr : factor + expert * shape.rank * shape.inner + part.first;
 }
 
 template <std::size_t N>
 using Scratch = std::array<float, N * tile_columns>;
+
+// What belongs to up projection s: rows of hidden [S, n, F], of coefficients [n, S, E, R], and a factor
+// [S, E, R, F].
+template <class T, std::size_t N>
+HWY_INLINE std::array<T*, N> hidden_of(T* hidden, const Part<N>& part, const MixtureShape& shape,
+                                       std::size_t s) {
+  return rows_of(hidden, part, shape.inner,
+                 static_cast<std::int64_t>(s) * shape.tokens * shape.inner + part.first);
+}
+template <class T, std::size_t N>
+HWY_INLINE std::array<T*, N> reduced_of(T* reduced, const Part<N>& part, const MixtureShape& shape,
+                                        std::size_t s) {
+  return rows_of(reduced, part, shape.ups() * shape.experts * shape.rank,
+                 (static_cast<std::int64_t>(s) * shape.experts + part.expert) * shape.rank);
+}
+template <class T, std::size_t N>
+HWY_INLINE T* up_factor_of(T* factor, const Part<N>& part, const MixtureShape& shape, std::size_t s) {
+  return factor_of(factor, part, shape, static_cast<std::int64_t>(s) * shape.experts + part.expert);
+}
+// Of coefficients [n, E, R].
+template <class T, std::size_t N>
+HWY_INLINE std::array<T*, N> weighted_of(T* weighted, const Part<N>& part, const MixtureShape& shape) {
+  return rows_of(weighted, part, shape.experts * shape.rank, part.expert * shape.rank);
+}
+
+// f(s) of every up projection.
+template <class A, class F>
+HWY_INLINE auto of_ups(const F& f) {
+  std::array<decltype(f(std::size_t{0})), A::ups> all;
+  for (std::size_t s = 0; s < A::ups; ++s) all[s] = f(s);
+  return all;
+}
 
 // What K ranks from `rank` on have to do with the part's `rows` (a token's every tile_columns), in one pass
 // over them: with `sums`, sums[t][r] += sum over columns of rows[t][c] factor[r][c]; with `outer`,
@@ -125,92 +126,108 @@ void all_ranks(D d, std::int64_t columns, const MixtureShape& shape, const Scrat
     few_ranks<sum, outer, 1>(d, columns, shape.inner, r, rows.data(), factor, sums, weights, d_factor);
 }
 
-template <class D, class Number, std::size_t N>
+template <class A, class D, class Number, std::size_t N>
 void forward_part(D d, const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out,
                   const Part<N>& part) {
-  const auto [n, F, E, R] = in.shape;
+  const MixtureShape& shape = in.shape;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   HWY_ALIGN Scratch<N> activations;
-  const auto hidden = rows_of(in.hidden, part, F, part.first);
-  const auto mixed = rows_of(out.mixed, part, F, part.first);
-  const auto u = rows_of(in.reduced, part, E * R, part.expert * R);
-  const auto share = rows_of(in.gate, part, E, part.expert);
-  const float* up_B = factor_of(in.up_B, part, in.shape);
+  const auto hidden = of_ups<A>([&](std::size_t s) { return hidden_of(in.hidden, part, shape, s); });
+  const auto u = of_ups<A>([&](std::size_t s) { return reduced_of(in.reduced, part, shape, s); });
+  const auto up_B = of_ups<A>([&](std::size_t s) { return up_factor_of(in.up_B, part, shape, s); });
+  const auto mixed = rows_of(out.mixed, part, shape.inner, part.first);
+  const auto share = rows_of(in.gate, part, shape.experts, part.expert);
   for (std::int64_t c = 0; c < part.count; c += lanes) {
-    std::array<V<D>, N> z;
-    for (std::size_t t = 0; t < N; ++t) z[t] = load(d, hidden[t] + c);
-    for (std::int64_t r = 0; r < R; ++r) {
-      const auto f = hn::LoadU(d, up_B + r * F + c);
-      for (std::size_t t = 0; t < N; ++t) z[t] = hn::MulAdd(hn::Set(d, u[t][r]), f, z[t]);
+    std::array<std::array<V<D>, A::ups>, N> z;
+    for (std::size_t s = 0; s < A::ups; ++s) {
+      for (std::size_t t = 0; t < N; ++t) z[t][s] = load(d, hidden[s][t] + c);
+      for (std::int64_t r = 0; r < shape.rank; ++r) {
+        const auto f = hn::LoadU(d, up_B[s] + r * shape.inner + c);
+        for (std::size_t t = 0; t < N; ++t) z[t][s] = hn::MulAdd(hn::Set(d, u[s][t][r]), f, z[t][s]);
+      }
     }
     for (std::size_t t = 0; t < N; ++t) {
-      const auto a = hn::Mul(hn::Set(d, *share[t]), gelu(d, z[t]).value);
+      const auto a = hn::Mul(hn::Set(d, *share[t]), A::at(d, z[t]).value);
       hn::StoreU(a, d, activations.data() + static_cast<std::int64_t>(t) * tile_columns + c);
       store(d, hn::Add(load(d, mixed[t] + c), a), mixed[t] + c);
     }
   }
-  all_ranks<true, false>(d, part.count, in.shape, activations, factor_of(in.down_A, part, in.shape),
-                         rows_of(out.weighted, part, E * R, part.expert * R), u, nullptr);
+  all_ranks<true, false>(d, part.count, shape, activations, factor_of(in.down_A, part, shape, part.expert),
+                         weighted_of(out.weighted, part, shape), u[0], nullptr);
 }
 
-// Fills `d_before` (the gradient of what gelu is applied to) and `activations` (after the gate) of a part.
-template <class D, class Number, std::size_t N>
+// Fills `d_before` (of each projection the gradient of what the activation is of) and `activations` (after
+// the gate) of a part.
+template <class A, class D, class Number, std::size_t N>
 void activate_backward(D d, const MixtureInputs<Number>& in, const MixtureGradients<Number>& g,
-                       const Part<N>& part, Scratch<N>& d_before, Scratch<N>& activations) {
-  const auto [n, F, E, R] = in.shape;
+                       const Part<N>& part, std::array<Scratch<N>, A::ups>& d_before,
+                       Scratch<N>& activations) {
+  const MixtureShape& shape = in.shape;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  const auto hidden = rows_of(in.hidden, part, F, part.first);
-  const auto d_mixed = rows_of(g.d_mixed, part, F, part.first);
-  const auto d_hidden = rows_of(g.d_hidden, part, F, part.first);
-  const auto u = rows_of(in.reduced, part, E * R, part.expert * R);
-  const auto w = rows_of(g.d_weighted, part, E * R, part.expert * R);
-  const auto share = rows_of(in.gate, part, E, part.expert);
-  const float *up_B = factor_of(in.up_B, part, in.shape), *down_A = factor_of(in.down_A, part, in.shape);
+  const auto hidden = of_ups<A>([&](std::size_t s) { return hidden_of(in.hidden, part, shape, s); });
+  const auto d_hidden = of_ups<A>([&](std::size_t s) { return hidden_of(g.d_hidden, part, shape, s); });
+  const auto u = of_ups<A>([&](std::size_t s) { return reduced_of(in.reduced, part, shape, s); });
+  const auto up_B = of_ups<A>([&](std::size_t s) { return up_factor_of(in.up_B, part, shape, s); });
+  const auto d_mixed = rows_of(g.d_mixed, part, shape.inner, part.first);
+  const auto w = weighted_of(g.d_weighted, part, shape);
+  const auto share = rows_of(in.gate, part, shape.experts, part.expert);
+  const float* down_A = factor_of(in.down_A, part, shape, part.expert);
   std::array<V<D>, N> d_share;
   for (std::size_t t = 0; t < N; ++t) d_share[t] = hn::Zero(d);
   for (std::int64_t c = 0; c < part.count; c += lanes) {
-    std::array<V<D>, N> z, d_a;
-    for (std::size_t t = 0; t < N; ++t) z[t] = load(d, hidden[t] + c), d_a[t] = load(d, d_mixed[t] + c);
-    for (std::int64_t r = 0; r < R; ++r) {
-      const auto b = hn::LoadU(d, up_B + r * F + c), a = hn::LoadU(d, down_A + r * F + c);
-      for (std::size_t t = 0; t < N; ++t) {
-        z[t] = hn::MulAdd(hn::Set(d, u[t][r]), b, z[t]);
-        d_a[t] = hn::MulAdd(hn::Set(d, w[t][r]), a, d_a[t]);
+    std::array<std::array<V<D>, A::ups>, N> z;
+    std::array<V<D>, N> d_a;
+    for (std::size_t t = 0; t < N; ++t) {
+      for (std::size_t s = 0; s < A::ups; ++s) z[t][s] = load(d, hidden[s][t] + c);
+      d_a[t] = load(d, d_mixed[t] + c);
+    }
+    for (std::int64_t r = 0; r < shape.rank; ++r) {
+      const std::int64_t at = r * shape.inner + c;
+      for (std::size_t s = 0; s < A::ups; ++s) {
+        const auto b = hn::LoadU(d, up_B[s] + at);
+        for (std::size_t t = 0; t < N; ++t) z[t][s] = hn::MulAdd(hn::Set(d, u[s][t][r]), b, z[t][s]);
       }
+      const auto a = hn::LoadU(d, down_A + at);
+      for (std::size_t t = 0; t < N; ++t) d_a[t] = hn::MulAdd(hn::Set(d, w[t][r]), a, d_a[t]);
     }
     for (std::size_t t = 0; t < N; ++t) {
       const std::int64_t at = static_cast<std::int64_t>(t) * tile_columns + c;
-      const Gelu<D> a = gelu(d, z[t]);
-      const auto weight = hn::Set(d, *share[t]);
+      const Point<D, A::ups> a = A::at(d, z[t]);
+      const auto weight = hn::Set(d, *share[t]), weighted = hn::Mul(d_a[t], weight);
       d_share[t] = hn::MulAdd(d_a[t], a.value, d_share[t]);
-      const auto d_z = hn::Mul(hn::Mul(d_a[t], weight), a.slope);
-      hn::StoreU(d_z, d, d_before.data() + at);
+      for (std::size_t s = 0; s < A::ups; ++s) {
+        const auto d_z = hn::Mul(weighted, a.slope[s]);
+        hn::StoreU(d_z, d, d_before[s].data() + at);
+        store(d, hn::Add(load(d, d_hidden[s][t] + c), d_z), d_hidden[s][t] + c);
+      }
       hn::StoreU(hn::Mul(weight, a.value), d, activations.data() + at);
-      store(d, hn::Add(load(d, d_hidden[t] + c), d_z), d_hidden[t] + c);
     }
   }
   if (g.d_gate == nullptr) return;
-  const auto d_gate = rows_of(g.d_gate, part, E, part.expert);
+  const auto d_gate = rows_of(g.d_gate, part, shape.experts, part.expert);
   for (std::size_t t = 0; t < N; ++t) *d_gate[t] += hn::GetLane(hn::SumOfLanes(d, d_share[t]));
 }
 
-template <class D, class Number, std::size_t N>
+template <class A, class D, class Number, std::size_t N>
 void backward_part(D d, const MixtureInputs<Number>& in, const MixtureGradients<Number>& g,
                    const Part<N>& part) {
-  const auto [n, F, E, R] = in.shape;
-  HWY_ALIGN Scratch<N> d_before, activations;
-  activate_backward(d, in, g, part, d_before, activations);
-  const auto u = rows_of(in.reduced, part, E * R, part.expert * R);
-  const auto w = rows_of(g.d_weighted, part, E * R, part.expert * R);
-  const auto d_u = rows_of(g.d_reduced, part, E * R, part.expert * R);
-  const float* up_B = factor_of(in.up_B, part, in.shape);
-  float *d_up_B = factor_of(g.d_up_B, part, in.shape), *d_down_A = factor_of(g.d_down_A, part, in.shape);
-  if (d_up_B != nullptr)
-    all_ranks<true, true>(d, part.count, in.shape, d_before, up_B, d_u, u, d_up_B);
-  else
-    all_ranks<true, false>(d, part.count, in.shape, d_before, up_B, d_u, u, nullptr);
-  if (d_down_A != nullptr)
-    all_ranks<false, true>(d, part.count, in.shape, activations, nullptr, d_u, w, d_down_A);
+  const MixtureShape& shape = in.shape;
+  HWY_ALIGN std::array<Scratch<N>, A::ups> d_before;
+  HWY_ALIGN Scratch<N> activations;
+  activate_backward<A>(d, in, g, part, d_before, activations);
+  for (std::size_t s = 0; s < A::ups; ++s) {
+    const auto u = reduced_of(in.reduced, part, shape, s);
+    const auto d_u = reduced_of(g.d_reduced, part, shape, s);
+    const float* up_B = up_factor_of(in.up_B, part, shape, s);
+    float* d_up_B = up_factor_of(g.d_up_B, part, shape, s);
+    if (d_up_B != nullptr)
+      all_ranks<true, true>(d, part.count, shape, d_before[s], up_B, d_u, u, d_up_B);
+    else
+      all_ranks<true, false>(d, part.count, shape, d_before[s], up_B, d_u, u, nullptr);
+  }
+  if (float* d_down_A = factor_of(g.d_down_A, part, shape, part.expert); d_down_A != nullptr)
+    all_ranks<false, true>(d, part.count, shape, activations, nullptr, {},
+                           weighted_of(g.d_weighted, part, shape), d_down_A);
 }
 
 // Calls visit(d, part) for what an expert is active for of a tile; whole vectors first, then what is left of
@@ -244,17 +261,20 @@ void visit_tokens(const MixtureInputs<Number>& in, std::int64_t expert, std::int
                   visit);
 }
 
-// Tile by tile, all experts; `sum` [n, F], which they add to, is zero before.
+// Tile by tile, all experts; the `sums` arrays [n, F] at `sum`, which they add to, are zero before.
 template <class Number, class Visit>
 void visit_tiles(const MixtureInputs<Number>& in, std::int64_t token_begin, std::int64_t token_end,
-                 std::int64_t column_begin, std::int64_t column_end, Number* sum, const Visit& visit) {
+                 std::int64_t column_begin, std::int64_t column_end, Number* sum, std::int64_t sums,
+                 const Visit& visit) {
+  const MixtureShape& shape = in.shape;
   for (std::int64_t first = column_begin; first < column_end; first += tile_columns) {
     const std::int64_t count = std::min(tile_columns, column_end - first);
     for (std::int64_t tile = token_begin; tile < token_end; tile += tile_tokens) {
       const std::int64_t tile_end = std::min(tile + tile_tokens, token_end);
-      for (std::int64_t token = tile; token < tile_end; ++token)
-        std::fill_n(sum + token * in.shape.inner + first, count, Number{});
-      for (std::int64_t expert = 0; expert < in.shape.experts; ++expert)
+      for (std::int64_t s = 0; s < sums; ++s)
+        for (std::int64_t token = tile; token < tile_end; ++token)
+          std::fill_n(sum + (s * shape.tokens + token) * shape.inner + first, count, Number{});
+      for (std::int64_t expert = 0; expert < shape.experts; ++expert)
         visit_tokens(in, expert, tile, tile_end, first, count, visit);
     }
   }
@@ -263,21 +283,30 @@ void visit_tiles(const MixtureInputs<Number>& in, std::int64_t token_begin, std:
 template <class Number>
 void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, std::int64_t begin,
              std::int64_t end) {
-  const auto [n, F, E, R] = in.shape;
-  std::fill(out.weighted + begin * E * R, out.weighted + end * E * R, 0.0f);
-  visit_tiles(in, begin, end, 0, F, out.mixed,
-              [&](auto d, const auto& part) { forward_part(d, in, out, part); });
+  const MixtureShape& shape = in.shape;
+  std::fill(out.weighted + begin * shape.experts * shape.rank,
+            out.weighted + end * shape.experts * shape.rank, 0.0f);
+  with_activation(shape.activation, [&](auto activation) {
+    visit_tiles(in, begin, end, 0, shape.inner, out.mixed, 1,
+                [&](auto d, const auto& part) { forward_part<decltype(activation)>(d, in, out, part); });
+  });
 }
 
 template <class Number>
 void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients, std::int64_t begin,
               std::int64_t end) {
-  const auto [n, F, E, R] = in.shape;
-  for (float* factor : {gradients.d_up_B, gradients.d_down_A})
-    for (std::int64_t row = 0; row < E * R && factor != nullptr; ++row)
-      std::fill(factor + row * F + begin, factor + row * F + end, 0.0f);
-  visit_tiles(in, 0, n, begin, end, gradients.d_hidden,
-              [&](auto d, const auto& part) { backward_part(d, in, gradients, part); });
+  const MixtureShape& shape = in.shape;
+  const auto clear = [&](float* factor, std::int64_t rows) {
+    for (std::int64_t row = 0; row < rows && factor != nullptr; ++row)
+      std::fill(factor + row * shape.inner + begin, factor + row * shape.inner + end, 0.0f);
+  };
+  clear(gradients.d_up_B, shape.ups() * shape.experts * shape.rank);
+  clear(gradients.d_down_A, shape.experts * shape.rank);
+  with_activation(shape.activation, [&](auto activation) {
+    visit_tiles(
+        in, 0, shape.tokens, begin, end, gradients.d_hidden, shape.ups(),
+        [&](auto d, const auto& part) { backward_part<decltype(activation)>(d, in, gradients, part); });
+  });
 }
 
 void ForwardFloat(const MixtureInputs<float>& in, const MixtureOutputs<float>& out, std::int64_t begin,

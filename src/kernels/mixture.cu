@@ -68,19 +68,25 @@ void backward(const Pass& pass, void* stream) {
 template <class Number>
 void mixture_forward_device(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out,
                             void* workspace, void* stream) {
-  if (lanes_fit(in, {in.hidden, out.mixed}))
-    forward(forward_pass<true>(in, out, workspace), stream);
-  else
-    forward(forward_pass<false>(in, out, workspace), stream);
+  with_activation(in.shape.activation, [&](auto activation) {
+    using Act = decltype(activation);
+    if (lanes_fit(in, {in.hidden, out.mixed}))
+      forward(forward_pass<Act, true>(in, out, workspace), stream);
+    else
+      forward(forward_pass<Act, false>(in, out, workspace), stream);
+  });
 }
 
 template <class Number>
 void mixture_backward_device(const MixtureInputs<Number>& in, const MixtureGradients<Number>& gradients,
                              void* workspace, void* stream) {
-  if (lanes_fit(in, {in.hidden, gradients.d_mixed, gradients.d_hidden}))
-    backward(backward_pass<true>(in, gradients, workspace), stream);
-  else
-    backward(backward_pass<false>(in, gradients, workspace), stream);
+  with_activation(in.shape.activation, [&](auto activation) {
+    using Act = decltype(activation);
+    if (lanes_fit(in, {in.hidden, gradients.d_mixed, gradients.d_hidden}))
+      backward(backward_pass<Act, true>(in, gradients, workspace), stream);
+    else
+      backward(backward_pass<Act, false>(in, gradients, workspace), stream);
+  });
 }
 
 template void mixture_forward_device(const MixtureInputs<float>&, const MixtureOutputs<float>&, void*, void*);

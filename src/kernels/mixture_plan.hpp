@@ -10,7 +10,9 @@
 namespace comigs::kernels {
 
 inline std::int64_t column_tiles(const MixtureShape& shape) { return tiles(shape.inner, tile_columns); }
-inline std::int64_t token_tiles(const MixtureShape& shape) { return tiles(shape.tokens, tile_tokens); }
+inline std::int64_t token_tiles(const MixtureShape& shape) {
+  return tiles(shape.tokens, tile_tokens(shape.ups()));
+}
 
 // As many parts as make one wave of blocks on an H100 (132 processors, three blocks each): more would be more
 // partial sums to write and to add. Of the shape alone, so that bits do not depend on the card.
@@ -33,22 +35,23 @@ bool lanes_fit(const MixtureInputs<Number>& in, std::initializer_list<const Numb
          std::all_of(rows.begin(), rows.end(), [](const Number* row) { return aligned(row, pack); });
 }
 
-template <bool together, class Number>
-ForwardPass<Number, together> forward_pass(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out,
-                                           void* workspace) {
+template <class Act, bool together, class Number>
+ForwardPass<Number, Act, together> forward_pass(const MixtureInputs<Number>& in,
+                                                const MixtureOutputs<Number>& out, void* workspace) {
   return {in, out, static_cast<float*>(workspace)};
 }
 
 // The factors' sums come first: of an aligned workspace they are then aligned too.
-template <bool together, class Number>
-BackwardPass<Number, together> backward_pass(const MixtureInputs<Number>& in,
-                                             const MixtureGradients<Number>& g, void* workspace) {
+template <class Act, bool together, class Number>
+BackwardPass<Number, Act, together> backward_pass(const MixtureInputs<Number>& in,
+                                                  const MixtureGradients<Number>& g, void* workspace) {
   const MixtureShape& shape = in.shape;
   const std::int64_t parts = token_parts(shape), factor = parts * shape.experts * shape.rank * shape.inner;
   const std::int64_t pairs = column_tiles(shape) * shape.tokens * shape.experts;
   auto* const up_B = static_cast<float*>(workspace);
-  float* const reduced = up_B + 2 * factor;
-  return {in, g, reduced, reduced + pairs * shape.rank, up_B, up_B + factor, parts};
+  float* const down_A = up_B + shape.ups() * factor;
+  float* const reduced = down_A + factor;
+  return {in, g, reduced, reduced + shape.ups() * pairs * shape.rank, up_B, down_A, parts};
 }
 
 COMIGS_HOST_DEVICE inline float sum_in_order(const float* parts, std::int64_t count, std::int64_t stride,
@@ -59,8 +62,8 @@ COMIGS_HOST_DEVICE inline float sum_in_order(const float* parts, std::int64_t co
 }
 
 // Element i, for i below finish_elements(pass), of everything that the pass's blocks made in parts.
-template <class Number, bool together>
-COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, together>& pass, std::int64_t i) {
+template <class Number, class Act, bool together>
+COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, Act, together>& pass, std::int64_t i) {
   const MixtureShape& shape = pass.in.shape;
   const std::int64_t count = shape.tokens * shape.experts * shape.rank;
   if (i >= count) return;
@@ -70,30 +73,36 @@ COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, together>& pass, std::i
           : sum_in_order(pass.weighted_of_tile, tiles(shape.inner, tile_columns), count, i);
 }
 
-template <class Number, bool together>
-COMIGS_HOST_DEVICE void finish(const BackwardPass<Number, together>& pass, std::int64_t i) {
+template <class Number, class Act, bool together>
+COMIGS_HOST_DEVICE void finish(const BackwardPass<Number, Act, together>& pass, std::int64_t i) {
   const MixtureShape& shape = pass.in.shape;
-  const std::int64_t pairs = shape.tokens * shape.experts, factor = shape.experts * shape.rank * shape.inner;
+  const std::int64_t ups = Act::ups, pairs = shape.tokens * shape.experts,
+                     coefficients = ups * pairs * shape.rank,
+                     factor = shape.experts * shape.rank * shape.inner;
   const std::int64_t in_tiles = tiles(shape.inner, tile_columns);
-  if (i < pairs * shape.rank && pass.in.gate[i / shape.rank] != 0.0f)
-    pass.g.d_reduced[i] += sum_in_order(pass.reduced_of_tile, in_tiles, pairs * shape.rank, i);
+  if (i < coefficients) {
+    const std::int64_t row = i / shape.rank;  // of [n, S, E]
+    const std::int64_t pair = row / (ups * shape.experts) * shape.experts + row % shape.experts;
+    if (pass.in.gate[pair] != 0.0f)
+      pass.g.d_reduced[i] += sum_in_order(pass.reduced_of_tile, in_tiles, coefficients, i);
+  }
   if (i < pairs && pass.in.gate[i] != 0.0f && pass.g.d_gate != nullptr)
     pass.g.d_gate[i] += sum_in_order(pass.gate_of_tile, in_tiles, pairs, i);
-  if (i >= factor) return;
-  if (pass.g.d_up_B != nullptr) pass.g.d_up_B[i] = sum_in_order(pass.up_B_of_part, pass.parts, factor, i);
-  if (pass.g.d_down_A != nullptr)
+  if (i < ups * factor && pass.g.d_up_B != nullptr)
+    pass.g.d_up_B[i] = sum_in_order(pass.up_B_of_part, pass.parts, ups * factor, i);
+  if (i < factor && pass.g.d_down_A != nullptr)
     pass.g.d_down_A[i] = sum_in_order(pass.down_A_of_part, pass.parts, factor, i);
 }
 
-template <class Number, bool together>
-std::int64_t finish_elements(const ForwardPass<Number, together>& pass) {
+template <class Number, class Act, bool together>
+std::int64_t finish_elements(const ForwardPass<Number, Act, together>& pass) {
   return pass.in.shape.tokens * pass.in.shape.experts * pass.in.shape.rank;
 }
-template <class Number, bool together>
-std::int64_t finish_elements(const BackwardPass<Number, together>& pass) {
+template <class Number, class Act, bool together>
+std::int64_t finish_elements(const BackwardPass<Number, Act, together>& pass) {
   const MixtureShape& shape = pass.in.shape;
-  return shape.experts *
-         std::max(shape.tokens * std::max<std::int64_t>(shape.rank, 1), shape.rank * shape.inner);
+  return shape.experts * std::max(shape.tokens * std::max<std::int64_t>(shape.ups() * shape.rank, 1),
+                                  shape.ups() * shape.rank * shape.inner);
 }
 
 }  // namespace comigs::kernels

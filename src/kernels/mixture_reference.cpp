@@ -1,5 +1,5 @@
 // The definitions as they stand in the header, one element at a time.
-#include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 #include <vector>
@@ -11,26 +11,60 @@ namespace comigs::kernels {
 
 namespace {
 
-struct Gelu {
-  double value, slope;
+constexpr std::size_t most_ups = 2;
+
+struct Point {
+  double value = 0.0;
+  std::array<double, most_ups> slope{};
 };
-Gelu gelu(double z) {
+
+Point gelu(double z) {
   const double c = std::sqrt(2.0 / std::numbers::pi), t = std::tanh(c * (z + 0.044715 * z * z * z));
   return {.value = 0.5 * z * (1.0 + t),
-          .slope = 0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * z * z)};
+          .slope = {0.5 * (1.0 + t) + 0.5 * z * (1.0 - t * t) * c * (1.0 + 3.0 * 0.044715 * z * z)}};
 }
 
-// What both passes work out again for a token, an expert and a column.
+Point gated_silu(double gate, double up) {
+  const double s = 1.0 / (1.0 + std::exp(-gate));
+  return {.value = gate * s * up, .slope = {up * (s + gate * s * (1.0 - s)), gate * s}};
+}
+
+// A token, an expert and a column.
 struct Place {
   std::int64_t t, e, f;
 };
+
+// Where the numbers of a place lie, of up projection s.
+struct Indices {
+  MixtureShape shape;
+
+  [[nodiscard]] std::int64_t hidden(const Place& at, std::int64_t s) const {
+    return (s * shape.tokens + at.t) * shape.inner + at.f;
+  }
+  [[nodiscard]] std::int64_t reduced(const Place& at, std::int64_t s, std::int64_t r) const {
+    return ((at.t * shape.ups() + s) * shape.experts + at.e) * shape.rank + r;
+  }
+  [[nodiscard]] std::int64_t up_B(const Place& at, std::int64_t s, std::int64_t r) const {
+    return ((s * shape.experts + at.e) * shape.rank + r) * shape.inner + at.f;
+  }
+  [[nodiscard]] std::int64_t weighted(const Place& at, std::int64_t r) const {
+    return (at.t * shape.experts + at.e) * shape.rank + r;
+  }
+  [[nodiscard]] std::int64_t down_A(const Place& at, std::int64_t r) const { return up_B(at, 0, r); }
+};
+
+// What both passes work out again.
 template <class Number>
-Gelu activation(const MixtureInputs<Number>& in, const Place& at) {
-  const auto [n, F, E, R] = in.shape;
-  double z = static_cast<double>(to_float(in.hidden[at.t * F + at.f]));
-  for (std::int64_t r = 0; r < R; ++r)
-    z += static_cast<double>(in.reduced[(at.t * E + at.e) * R + r]) * in.up_B[(at.e * R + r) * F + at.f];
-  return gelu(z);
+Point activation(const MixtureInputs<Number>& in, const Place& at) {
+  const Indices index{in.shape};
+  std::array<double, most_ups> z{};
+  for (std::int64_t s = 0; s < in.shape.ups(); ++s) {
+    double& sum = z[static_cast<std::size_t>(s)];
+    sum = static_cast<double>(to_float(in.hidden[index.hidden(at, s)]));
+    for (std::int64_t r = 0; r < in.shape.rank; ++r)
+      sum += static_cast<double>(in.reduced[index.reduced(at, s, r)]) * in.up_B[index.up_B(at, s, r)];
+  }
+  return in.shape.activation == Activation::silu_gated ? gated_silu(z[0], z[1]) : gelu(z[0]);
 }
 
 template <class Visit>
@@ -41,57 +75,69 @@ void for_each_place(const MixtureShape& shape, const float* gate, const Visit& v
         visit(Place{t, e, f}, static_cast<double>(gate[t * shape.experts + e]));
 }
 
-std::size_t length(std::int64_t a, std::int64_t b) { return static_cast<std::size_t>(a * b); }
+// Sums in float64, written at the end.
+struct Sums {
+  std::vector<double> of;
 
-template <class To>
-void write_all(const std::vector<double>& sums, To* to) {
-  for (std::size_t i = 0; i < sums.size() && to != nullptr; ++i)
-    from_float(static_cast<float>(sums[i]), to[i]);
-}
+  explicit Sums(std::int64_t count) : of(static_cast<std::size_t>(count)) {}
+  double& operator[](std::int64_t i) { return of[static_cast<std::size_t>(i)]; }
+
+  template <class To>
+  void write(To* to) const {
+    for (std::size_t i = 0; i < of.size() && to != nullptr; ++i) from_float(static_cast<float>(of[i]), to[i]);
+  }
+  void add(float* to) const {
+    for (std::size_t i = 0; i < of.size() && to != nullptr; ++i) to[i] += static_cast<float>(of[i]);
+  }
+};
 
 template <class Number>
 void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out) {
-  const auto [n, F, E, R] = in.shape;
-  const std::int64_t rank = R, inner = F, experts = E;
-  std::vector<double> mixed(length(n, F)), weighted(length(n, E * R));
-  for_each_place(in.shape, in.gate, [&](const Place& at, double share) {
+  const MixtureShape& shape = in.shape;
+  const Indices index{shape};
+  Sums mixed(shape.tokens * shape.inner), weighted(shape.tokens * shape.experts * shape.rank);
+  for_each_place(shape, in.gate, [&](const Place& at, double share) {
     const double a = share * activation(in, at).value;
-    mixed[static_cast<std::size_t>(at.t * inner + at.f)] += a;
-    for (std::int64_t r = 0; r < rank; ++r)
-      weighted[static_cast<std::size_t>((at.t * experts + at.e) * rank + r)] +=
-          a * in.down_A[(at.e * rank + r) * inner + at.f];
+    mixed[index.hidden(at, 0)] += a;
+    for (std::int64_t r = 0; r < shape.rank; ++r)
+      weighted[index.weighted(at, r)] += a * static_cast<double>(in.down_A[index.down_A(at, r)]);
   });
-  write_all(mixed, out.mixed);
-  write_all(weighted, out.weighted);
+  mixed.write(out.mixed);
+  weighted.write(out.weighted);
 }
 
 template <class Number>
 void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g) {
-  const auto [n, F, E, R] = in.shape;
-  const std::int64_t rank = R, inner = F, experts = E;
-  std::vector<double> hidden(length(n, F)), reduced(length(n, E * R)), gate(length(n, E)),
-      up_B(length(E * R, F)), down_A(length(E * R, F));
-  for_each_place(in.shape, in.gate, [&](const Place& at, double share) {
-    const std::int64_t token = (at.t * experts + at.e) * rank, column = at.e * rank * inner + at.f;
-    const Gelu a = activation(in, at);
-    double d_a = static_cast<double>(to_float(g.d_mixed[at.t * inner + at.f]));
-    for (std::int64_t r = 0; r < rank; ++r)
-      d_a += static_cast<double>(g.d_weighted[token + r]) * in.down_A[column + r * inner];
-    const double d_z = d_a * share * a.slope;
-    gate[static_cast<std::size_t>(at.t * experts + at.e)] += d_a * a.value;
-    hidden[static_cast<std::size_t>(at.t * inner + at.f)] += d_z;
-    for (std::int64_t r = 0; r < rank; ++r) {
-      reduced[static_cast<std::size_t>(token + r)] += d_z * in.up_B[column + r * inner];
-      up_B[static_cast<std::size_t>(column + r * inner)] += d_z * in.reduced[token + r];
-      down_A[static_cast<std::size_t>(column + r * inner)] += share * a.value * g.d_weighted[token + r];
+  const MixtureShape& shape = in.shape;
+  const Indices index{shape};
+  const std::int64_t S = shape.ups(), pairs = shape.tokens * shape.experts,
+                     factor = shape.experts * shape.rank * shape.inner;
+  Sums hidden(S * shape.tokens * shape.inner), reduced(S * pairs * shape.rank), gate(pairs), up_B(S * factor),
+      down_A(factor);
+  for_each_place(shape, in.gate, [&](const Place& at, double share) {
+    const Point a = activation(in, at);
+    double d_a = static_cast<double>(to_float(g.d_mixed[index.hidden(at, 0)]));
+    for (std::int64_t r = 0; r < shape.rank; ++r) {
+      const auto d_weighted = static_cast<double>(g.d_weighted[index.weighted(at, r)]);
+      d_a += d_weighted * static_cast<double>(in.down_A[index.down_A(at, r)]);
+      down_A[index.down_A(at, r)] += share * a.value * d_weighted;
+    }
+    gate[at.t * shape.experts + at.e] += d_a * a.value;
+    for (std::int64_t s = 0; s < S; ++s) {
+      const double d_z = d_a * share * a.slope[static_cast<std::size_t>(s)];
+      hidden[index.hidden(at, s)] += d_z;
+      for (std::int64_t r = 0; r < shape.rank; ++r) {
+        const std::int64_t u = index.reduced(at, s, r), B = index.up_B(at, s, r);
+        reduced[u] += d_z * static_cast<double>(in.up_B[B]);
+        up_B[B] += d_z * static_cast<double>(in.reduced[u]);
+      }
     }
   });
-  write_all(hidden, g.d_hidden);
-  write_all(up_B, g.d_up_B);
-  write_all(down_A, g.d_down_A);
-  for (std::size_t i = 0; i < reduced.size(); ++i) g.d_reduced[i] += static_cast<float>(reduced[i]);
-  for (std::size_t i = 0; i < gate.size() && g.d_gate != nullptr; ++i)
-    g.d_gate[i] += static_cast<float>(gate[i]);
+  hidden.write(g.d_hidden);
+  up_B.write(g.d_up_B);
+  down_A.write(g.d_down_A);
+  reduced.add(g.d_reduced);
+  gate.add(g.d_gate);
 }
 
 }  // namespace

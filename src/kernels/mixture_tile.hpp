@@ -2,20 +2,29 @@
 // its four warps has all columns of 32 of the tokens, a lane four columns of each. For an expert a warp takes
 // the tokens that it is active for, four at a time: 16 numbers a lane, for which a load of four columns of a
 // factor and one of four tokens' coefficients do 16 multiplications. Sums over experts stand in the block's
-// memory, where a lane meets only its own columns.
+// memory, where a lane meets only its own columns. Where an activation is of two projections a tile has half
+// the tokens and a window half the ranks, so that sums take as much memory and as many registers.
 #pragma once
 
 #include <cstdint>
 
+#include "activation_point.hpp"
 #include "block.hpp"
 #include "comigs/kernels/mixture.hpp"
 
 namespace comigs::kernels {
 
-inline constexpr int lane_columns = 4, group_tokens = 4, window_ranks = 8;
+inline constexpr int lane_columns = 4, group_tokens = 4;
 inline constexpr int tile_warps = 4, tile_threads = tile_warps * warp_lanes;
-inline constexpr int warp_tokens = 32, tile_tokens = tile_warps * warp_tokens;
 inline constexpr int tile_columns = warp_lanes * lane_columns;
+template <int ups>
+inline constexpr int window_ranks = 8 / ups;
+template <int ups>
+inline constexpr int warp_tokens = warp_lanes / ups;
+
+COMIGS_HOST_DEVICE inline std::int64_t tile_tokens(std::int64_t ups) {
+  return tile_warps * (warp_lanes / ups);
+}
 
 using Four = Pack<float, 4>;
 /// Of each token of a group, the lane's columns.
@@ -24,6 +33,7 @@ struct GroupColumns {
 };
 
 // A shape in the numbers that the device multiplies fastest, and the places of its arrays.
+// What belongs to an expert in an up projection has a slot of its own: slot s E + e in projection s.
 struct Sizes {
   int tokens, inner, experts, rank;
 
@@ -33,37 +43,27 @@ struct Sizes {
         experts(static_cast<int>(shape.experts)),
         rank(static_cast<int>(shape.rank)) {}
 
+  COMIGS_HOST_DEVICE int slot(int s, int expert) const { return s * experts + expert; }
+
   /// In [n, E].
   COMIGS_HOST_DEVICE std::int64_t pair(int token, int expert) const {
     return std::int64_t{token} * experts + expert;
   }
-  /// In [n, E, R].
-  COMIGS_HOST_DEVICE std::int64_t coefficient(int token, int expert, int r) const {
-    return std::int64_t{token} * (experts * rank) + (expert * rank + r);
+  /// In [n, ups, E, R].
+  COMIGS_HOST_DEVICE std::int64_t coefficient(int ups, int token, int slot, int r) const {
+    return std::int64_t{token} * (ups * experts * rank) + (slot * rank + r);
   }
-  /// The beginning of a row of [E, R, F].
-  COMIGS_HOST_DEVICE std::int64_t factor(int expert, int r) const {
-    return std::int64_t{expert * rank + r} * inner;
+  /// The beginning of a row of [., E, R, F].
+  COMIGS_HOST_DEVICE std::int64_t factor(int slot, int r) const {
+    return std::int64_t{slot * rank + r} * inner;
   }
   COMIGS_HOST_DEVICE std::int64_t pairs() const { return std::int64_t{tokens} * experts; }
-  COMIGS_HOST_DEVICE std::int64_t coefficients() const { return pairs() * rank; }
-  COMIGS_HOST_DEVICE std::int64_t factors() const { return factor(experts, 0); }
+  COMIGS_HOST_DEVICE std::int64_t coefficients(int ups) const { return pairs() * ups * rank; }
+  COMIGS_HOST_DEVICE std::int64_t factors(int ups) const { return factor(ups * experts, 0); }
 };
 
 COMIGS_HOST_DEVICE inline std::int64_t tiles(std::int64_t count, std::int64_t tile) {
   return (count + tile - 1) / tile;
-}
-
-// gelu(z) = z s with s = sigmoid(2 sqrt(2/pi) (z + 0.044715 z^3)), which is 0.5 z (1 + tanh(...)). Far from
-// zero the power is 0 or infinite, and s as it should be.
-struct GeluPoint {
-  float value, slope;
-};
-COMIGS_HOST_DEVICE inline GeluPoint gelu_point(float z) {
-  constexpr float c = 1.5957691216057308f, cubic = 0.044715f * c, log2_e = 1.4426950408889634f;
-  const float square = z * z;
-  const float s = reciprocal(1.0f + power_of_two(z * (-cubic * log2_e * square - c * log2_e)));
-  return {z * s, z * (s * (1.0f - s)) * (3.0f * cubic * square + c) + s};
 }
 
 // The columns of a lane. `together`: all rows are aligned and of a width that lanes divide, so that a lane's
@@ -146,25 +146,27 @@ COMIGS_DEVICE inline Group next_group(std::uint32_t& waiting) {
 }
 
 // The tokens of a warp that an expert is active for, a bit a token.
-template <class Warp>
+template <int ups, class Warp>
 COMIGS_DEVICE std::uint32_t active_tokens(Warp& warp, const Sizes& sizes, const float* gate, int first_token,
                                           int expert) {
-  static_assert(warp_tokens == warp_lanes);
+  static_assert(warp_tokens<ups> <= warp_lanes);
   typename Warp::template Local<bool> active;
   warp.each([&](int thread) {
-    const int token = first_token + thread % warp_lanes;
-    active[thread] = token < sizes.tokens && gate[sizes.pair(token, expert)] != 0.0f;
+    const int lane = thread % warp_lanes, token = first_token + lane;
+    active[thread] =
+        lane < warp_tokens<ups> && token < sizes.tokens && gate[sizes.pair(token, expert)] != 0.0f;
   });
   return warp.ballot(active);
 }
 
-// Coefficients [n, E, R] of a group's tokens, as [R, 4 tokens] in the warp's memory.
-COMIGS_DEVICE inline void stage(const Sizes& sizes, const float* coefficients, int first_token, int expert,
-                                const Group& group, int thread, Four* to) {
+// Coefficients [n, ups, E, R] of a group's tokens, as [R, 4 tokens] in the warp's memory.
+template <int ups>
+COMIGS_DEVICE void stage(const Sizes& sizes, const float* coefficients, int first_token, int slot,
+                         const Group& group, int thread, Four* to) {
   COMIGS_UNROLL_BY(1)
   for (int i = thread % warp_lanes; i < sizes.rank * group_tokens; i += warp_lanes) {
     const int token = first_token + token_of(group, i % group_tokens), r = i / group_tokens;
-    to[r].at[i % group_tokens] = coefficients[sizes.coefficient(token, expert, r)];
+    to[r].at[i % group_tokens] = coefficients[sizes.coefficient(ups, token, slot, r)];
   }
 }
 
@@ -175,9 +177,9 @@ COMIGS_DEVICE inline void add_low_rank(const Four& coefficients, const Four& fac
 }
 
 // products[t, r] = sum over columns of rows[t, column] factor[r, column], written for the tokens of the group
-// to [n, E, R]. So many ranks at a time: more are halved better, fewer leave registers to others.
-template <int ranks, class Warp, class Columns>
-COMIGS_DEVICE void write_products(Warp& warp, const Sizes& sizes, int first_token, int expert,
+// to [n, ups, E, R]. So many ranks at a time: more are halved better, fewer leave registers to others.
+template <int ranks, int ups, class Warp, class Columns>
+COMIGS_DEVICE void write_products(Warp& warp, const Sizes& sizes, int first_token, int slot,
                                   const Group& group, typename Warp::template Local<GroupColumns>& rows,
                                   const float* factor, Columns& columns, float* to) {
   constexpr int count = group_tokens * ranks;
@@ -188,7 +190,7 @@ COMIGS_DEVICE void write_products(Warp& warp, const Sizes& sizes, int first_toke
       for (int r = 0; r < ranks; ++r) {
         // Of a rank too many the last one stands in, and its sum is not written: no load depends on a branch.
         const int rank = first_rank + r < sizes.rank ? first_rank + r : sizes.rank - 1;
-        const Four values = columns[thread].load(factor + sizes.factor(expert, rank));
+        const Four values = columns[thread].load(factor + sizes.factor(slot, rank));
         COMIGS_UNROLL
         for (int t = 0; t < group_tokens; ++t) {
           float product = 0.0f;
@@ -202,7 +204,7 @@ COMIGS_DEVICE void write_products(Warp& warp, const Sizes& sizes, int first_toke
       const int sum = thread % warp_lanes * count / warp_lanes, rank = first_rank + sum % ranks;
       if (thread * count % warp_lanes != 0 || sum / ranks >= group.count || rank >= sizes.rank) return;
       const int token = first_token + token_of(group, sum / ranks);
-      to[sizes.coefficient(token, expert, rank)] = products[thread].at[0];
+      to[sizes.coefficient(ups, token, slot, rank)] = products[thread].at[0];
     });
   }
 }

@@ -16,7 +16,7 @@ at::Tensor forward(const BaseModel& base, const at::Tensor& tokens, Hooks& hooks
   for (std::size_t layer = 0; layer < static_cast<std::size_t>(architecture.layers); ++layer) {
     const Heads heads = base.split(layer, base.norm_1(layer, x), sequences, hooks);
     const at::Tensor mixed = hooks.attend(layer, heads);
-    const at::Tensor joined = mixed.transpose(1, 2).reshape({x.size(0), architecture.width});
+    const at::Tensor joined = mixed.transpose(1, 2).reshape({x.size(0), -1});
     x = x + base.rejoin(layer, joined, hooks);
     x = x + hooks.mlp(layer, base.norm_2(layer, x), base.mlp(layer));
   }

@@ -40,13 +40,13 @@ class Gpt2 : public BaseModel {
     final_norm_ = pair("ln_f");
     for (std::int64_t l = 0; l < architecture_.layers; ++l) {
       const std::string layer = fmt::format("h.{}.", l);
-      const Weight up = pair(layer + "mlp.c_fc"), down = pair(layer + "mlp.c_proj");
-      layers_.push_back(
-          {.norm_1 = pair(layer + "ln_1"),
-           .attend = pair(layer + "attn.c_attn"),
-           .project = pair(layer + "attn.c_proj"),
-           .norm_2 = pair(layer + "ln_2"),
-           .mlp = {.up = up.matrix, .up_bias = up.bias, .down = down.matrix, .down_bias = down.bias}});
+      layers_.push_back({.norm_1 = pair(layer + "ln_1"),
+                         .attend = pair(layer + "attn.c_attn"),
+                         .project = pair(layer + "attn.c_proj"),
+                         .norm_2 = pair(layer + "ln_2"),
+                         .mlp = {.activation = architecture_.activation,
+                                 .up = {pair(layer + "mlp.c_fc")},
+                                 .down = pair(layer + "mlp.c_proj")}});
     }
   }
 
@@ -66,10 +66,10 @@ class Gpt2 : public BaseModel {
   }
   [[nodiscard]] Heads split(std::size_t layer, const at::Tensor& x, const Sequences& sequences,
                             Hooks& hooks) const override {
-    const std::int64_t heads = architecture_.heads, size = architecture_.width / heads;
-    const std::vector<at::Tensor> parts = hooks.project(layer, 0, x, layers_[layer].attend)
-                                              .view({sequences.count, sequences.length, 3, heads, size})
-                                              .unbind(2);
+    const std::vector<at::Tensor> parts =
+        hooks.project(layer, 0, x, layers_[layer].attend)
+            .view({sequences.count, sequences.length, 3, architecture_.heads, architecture_.head_size})
+            .unbind(2);
     const auto by_head = [&](std::size_t part) { return parts[part].transpose(1, 2); };
     return {.queries = by_head(0), .keys = by_head(1), .values = by_head(2)};
   }
@@ -81,8 +81,7 @@ class Gpt2 : public BaseModel {
 
  private:
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const Weight& weight) const {
-    return at::layer_norm(x, {architecture_.width}, weight.matrix, weight.bias,
-                          architecture_.layer_norm_epsilon);
+    return at::layer_norm(x, {architecture_.width}, weight.matrix, weight.bias, architecture_.norm_epsilon);
   }
 
   Architecture architecture_;

@@ -91,12 +91,14 @@ Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int
           .layers = layers,
           .width = width,
           .heads = heads,
+          .key_value_heads = heads,
+          .head_size = width / heads,
           .inner = inner,
           .vocabulary = vocabulary,
           .positions = positions,
-          .layer_norm_epsilon = 1e-5,
+          .norm_epsilon = 1e-5,
           .attention = {{"attn.c_attn", width, 3 * width}, {"attn.c_proj", width, width}},
-          .up = {"mlp.c_fc", width, inner},
+          .up = {{"mlp.c_fc", width, inner}},
           .down = {"mlp.c_proj", inner, width}};
 }
 
@@ -114,7 +116,7 @@ Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path
   if (const auto epsilon = values.find("layer_norm_epsilon"); epsilon != values.end()) {
     if (!epsilon->is_number() || !(epsilon->get<double>() > 0.0) || epsilon->get<double>() > 1.0)
       config.fail("layer_norm_epsilon", epsilon->dump(), "a number above 0, at most 1");
-    architecture.layer_norm_epsilon = epsilon->get<double>();
+    architecture.norm_epsilon = epsilon->get<double>();
   }
   return architecture;
 }
@@ -169,7 +171,7 @@ std::string gpt2_config(const Architecture& architecture) {
       {"vocab_size", architecture.vocabulary},
       {"bos_token_id", nullptr},  // GPT-2's own would lie outside a small vocabulary
       {"eos_token_id", nullptr},
-      {"layer_norm_epsilon", architecture.layer_norm_epsilon},
+      {"layer_norm_epsilon", architecture.norm_epsilon},
       {"tie_word_embeddings", architecture.tied_head},
       {"attn_pdrop", 0.0},
       {"embd_pdrop", 0.0},

@@ -6,21 +6,33 @@ namespace comigs::model {
 
 at::Tensor Hooks::project(std::size_t /*layer*/, std::size_t /*site*/, const at::Tensor& x,
                           const Weight& weight) {
-  return at::addmm(weight.bias, x, weight.matrix.to(x.scalar_type()));
+  return model::project(x, weight);
 }
 
 at::Tensor Hooks::attend(std::size_t /*layer*/, const Heads& heads) {
-  return at::scaled_dot_product_attention(heads.queries, heads.keys, heads.values, {}, 0.0, true);
+  const bool grouped = heads.keys.size(1) != heads.queries.size(1);
+  return at::scaled_dot_product_attention(heads.queries, heads.keys, heads.values, {}, 0.0, true,
+                                          std::nullopt, grouped);
 }
 
 at::Tensor Hooks::mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMlp& mlp) {
   return plain_mlp(x, mlp);
 }
 
+at::Tensor project(const at::Tensor& x, const Weight& weight) {
+  const at::Tensor matrix = weight.matrix.to(x.scalar_type());
+  return weight.bias.defined() ? at::addmm(weight.bias, x, matrix) : x.mm(matrix);
+}
+
+at::Tensor activate(Activation activation, const std::vector<at::Tensor>& hidden) {
+  if (activation == Activation::silu_gated) return at::silu(hidden[0]) * hidden[1];
+  return at::gelu(hidden[0], gelu_approximation);
+}
+
 at::Tensor plain_mlp(const at::Tensor& x, const FrozenMlp& mlp) {
-  const auto dtype = x.scalar_type();
-  const at::Tensor hidden = at::addmm(mlp.up_bias, x, mlp.up.to(dtype));
-  return at::addmm(mlp.down_bias, at::gelu(hidden, gelu_approximation), mlp.down.to(dtype));
+  std::vector<at::Tensor> hidden;
+  for (const Weight& up : mlp.up) hidden.push_back(project(x, up));
+  return project(activate(mlp.activation, hidden), mlp.down);
 }
 
 }  // namespace comigs::model

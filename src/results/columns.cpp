@@ -107,7 +107,7 @@ std::vector<Column> columns(const string& train_tokens_evaluated) {
 std::uint64_t length_of(const string& dimension, const RoundShape& shape) {
   if (dimension == "layer") return static_cast<std::uint64_t>(shape.layers);
   if (dimension == "expert") return static_cast<std::uint64_t>(shape.experts);
-  return dimension == "projection" ? 2 : static_cast<std::uint64_t>(shape.users);
+  return static_cast<std::uint64_t>(dimension == "projection" ? shape.projections : shape.users);
 }
 
 std::vector<std::uint64_t> extent_of(const std::vector<string>& dimensions, const RoundShape& shape) {

@@ -28,7 +28,7 @@ void create_texts(Group& place, const std::string& dimension, const std::string&
 }  // namespace
 
 Coordinates::Coordinates(Group root, const RunDescription& run, const RoundShape& shape)
-    : root_(std::move(root)), shape_(shape) {
+    : root_(std::move(root)), shape_(shape), projections_(run.projections) {
   for (const UserDescription& user : run.users) {
     user_names_.push_back(user.name);
   }
@@ -58,7 +58,7 @@ void Coordinates::create(Group place, const std::string& dimension) {
   } else if (dimension == "expert") {
     create_numbers(place, dimension, "expert of a user; generalists come first");
   } else if (dimension == "projection") {
-    create_texts(place, dimension, "projection of the MLP block", {"up", "down"});
+    create_texts(place, dimension, "projection of the MLP block", projections_);
   } else {
     create_texts(place, dimension, dimension == "user" ? "user" : "user whose parameters came in",
                  user_names_);

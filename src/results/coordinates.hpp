@@ -28,6 +28,7 @@ class Coordinates {
   io::hdf5::Group root_;
   std::vector<std::string> user_names_;
   RoundShape shape_;
+  std::vector<std::string> projections_;
   std::map<std::string, std::string> homes_;  // absolute paths
 };
 

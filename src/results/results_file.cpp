@@ -30,7 +30,10 @@ RunIdentity identity(const RunDescription& run) {
 RoundShape round_shape(const RunDescription& run) {
   // A run without experts (the base as it is) still has arrays for them, all NaN: a dimension cannot be
   // empty.
-  RoundShape shape{run.layers, 1, static_cast<std::int64_t>(run.users.size())};
+  RoundShape shape{.layers = run.layers,
+                   .experts = 1,
+                   .users = static_cast<std::int64_t>(run.users.size()),
+                   .projections = static_cast<std::int64_t>(run.projections.size())};
   for (const UserDescription& user : run.users) {
     shape.experts = std::max(shape.experts, user.experts);
   }

@@ -45,19 +45,21 @@ RunRecord read_run_record(const std::filesystem::path& path) {
     const auto text_since_0_2 = [&](const char* name) {
       return root.has_attribute(name) ? root.text_attribute(name) : std::string();
     };
-    return {
-        .identity = {.configuration = root.text_attribute("configuration"),
-                     .data_digest = root.text_attribute("data_digest"),
-                     .base_digest = root.text_attribute("base_digest"),
-                     .base_architecture = text_since_0_2("base_architecture"),
-                     .activations = text_since_0_2("activations"),
-                     .sequences_at_a_time = text_since_0_2("sequences_at_a_time"),
-                     .users = root.open_dataset("user").read_texts()},
-        .history =
-            root.has_attribute("history") ? root.texts_attribute("history") : std::vector<std::string>(),
-        .schema_version = root.number_attribute("schema_version"),
-        .rounds = length("round") - 1,
-        .shape = {.layers = length("layer"), .experts = length("routing/expert"), .users = length("user")}};
+    return {.identity = {.configuration = root.text_attribute("configuration"),
+                         .data_digest = root.text_attribute("data_digest"),
+                         .base_digest = root.text_attribute("base_digest"),
+                         .base_architecture = text_since_0_2("base_architecture"),
+                         .activations = text_since_0_2("activations"),
+                         .sequences_at_a_time = text_since_0_2("sequences_at_a_time"),
+                         .users = root.open_dataset("user").read_texts()},
+            .history =
+                root.has_attribute("history") ? root.texts_attribute("history") : std::vector<std::string>(),
+            .schema_version = root.number_attribute("schema_version"),
+            .rounds = length("round") - 1,
+            .shape = {.layers = length("layer"),
+                      .experts = length("routing/expert"),
+                      .users = length("user"),
+                      .projections = length("expert/projection")}};
   } catch (const IoError& error) {
     throw DataError(fmt::format("{}: not the results of a run: {}", path.string(), error.what()));
   }

@@ -1,5 +1,5 @@
 #include "comigs/train/calibration.hpp"
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
 

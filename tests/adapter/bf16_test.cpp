@@ -8,7 +8,7 @@
 #include <cmath>
 #include <vector>
 
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 #include "comigs/adapter/losses.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/cross_entropy.hpp"

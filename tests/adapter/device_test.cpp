@@ -1,6 +1,6 @@
 // Every device there is makes the numbers that the host makes in float32.
 #include "comigs/model/device.hpp"
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
 

@@ -1,6 +1,6 @@
 // The reckoned memory of a step against what the process is seen to take.
 #include "comigs/adapter/footprint.hpp"
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
 

@@ -7,7 +7,8 @@
 #include <cmath>
 #include <limits>
 
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/adapter/losses.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/cross_entropy.hpp"
@@ -39,16 +40,16 @@ class PlainModel {
  public:
   PlainModel(const Architecture& architecture, const Parameters& parameters)
       : weights_(test::random_weights(architecture)),
-        parameters_(parameters),
+        layers_(lora_layers(parameters)),
         user_(parameters.user_model()) {}
 
   [[nodiscard]] at::Tensor hidden(const at::Tensor& tokens) const {
     at::Tensor x =
         at::embedding(w("wte.weight"), tokens) + w("wpe.weight").narrow(0, 0, tokens.size(1));  // [B, T, C]
-    for (std::size_t l = 0; l < parameters_.layers().size(); ++l) {
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
       const std::string h = "h." + std::to_string(l) + ".";
-      x = x + attention(norm(x, h + "ln_1"), h, parameters_.layers()[l]);
-      x = x + block(norm(x, h + "ln_2"), h, parameters_.layers()[l]);
+      x = x + attention(norm(x, h + "ln_1"), h, layers_[l]);
+      x = x + block(norm(x, h + "ln_2"), h, layers_[l]);
     }
     return norm(x, "ln_f").reshape({-1, C});
   }
@@ -92,8 +93,8 @@ class PlainModel {
     if (layer.experts.empty()) return expert(nullptr, nullptr);
     at::Tensor y = at::zeros_like(x);
     for (std::size_t e = 0; e < layer.experts.size(); ++e)
-      y = y +
-          gate(x, layer, static_cast<std::int64_t>(e)) * expert(&layer.experts[e].up, &layer.experts[e].down);
+      y = y + gate(x, layer, static_cast<std::int64_t>(e)) *
+                  expert(&layer.experts[e].up[0], &layer.experts[e].down);
     return y;
   }
 
@@ -110,7 +111,7 @@ class PlainModel {
   }
 
   test::Weights weights_;
-  const Parameters& parameters_;
+  std::vector<LayerParameters> layers_;
   UserModel user_;
 };
 
@@ -191,7 +192,7 @@ BOOST_AUTO_TEST_CASE(load_balancing_reaches_the_routers) {
   user.top_k = 1;
   Parameters parameters = test::random_parameters(architecture, user, 5);
   load_balancing_loss(forward(*base, tokens, parameters).routing, BalancingWeights::generalist).backward();
-  for (const LayerParameters& layer : parameters.layers())
+  for (const LayerParameters& layer : lora_layers(parameters))
     BOOST_TEST(layer.router.grad().abs().max().item<float>() > 0.0f);
 }
 

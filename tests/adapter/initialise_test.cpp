@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/adapter/parameters.hpp"
 #include "support/random_parameters.hpp"
 #include "support/tiny_base.hpp"
@@ -45,9 +46,9 @@ BOOST_AUTO_TEST_SUITE(initialisation)
 
 BOOST_AUTO_TEST_CASE(A_is_kaiming_uniform_and_B_zero) {
   const Parameters parameters = drawn(1, 0);
-  for (const LayerParameters& layer : parameters.layers()) {
+  for (const LayerParameters& layer : lora_layers(parameters)) {
     std::vector<const Lora*> loras = {&layer.attention[0], &layer.attention[1]};
-    for (const Expert& expert : layer.experts) loras.insert(loras.end(), {&expert.up, &expert.down});
+    for (const Expert& expert : layer.experts) loras.insert(loras.end(), {&expert.up[0], &expert.down});
     for (const Lora* lora : loras) {
       check_uniform(lora->A, lora->A.size(1));
       BOOST_TEST(lora->B.detach().abs().max().item<float>() == 0.0f);
@@ -97,10 +98,10 @@ BOOST_AUTO_TEST_CASE(all_generalists_are_shared_and_no_two_experts_alike) {
     BOOST_TEST(!same_bits(part(mine, mine.layout().slice(select::expert(a))),
                           part(mine, mine.layout().slice(select::expert(b)))));
   // Nor two layers, nor two sites of one.
-  const std::vector<LayerParameters>& layers = mine.layers();
+  const std::vector<LayerParameters> layers = lora_layers(mine);
   BOOST_TEST(!same_bits(layers[0].attention[0].A, layers[1].attention[0].A));
   BOOST_TEST(!same_bits(layers[0].attention[0].A, layers[0].attention[1].A));
-  BOOST_TEST(!same_bits(layers[0].attention[0].A, layers[0].experts[0].up.A));
+  BOOST_TEST(!same_bits(layers[0].attention[0].A, layers[0].experts[0].up[0].A));
   BOOST_TEST(!same_bits(layers[0].router, layers[1].router));
 }
 

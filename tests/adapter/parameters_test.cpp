@@ -1,5 +1,6 @@
 // The flat block: who lies where, and that every tensor is a view of it.
 #include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 
 #include <ATen/ATen.h>
 
@@ -51,7 +52,7 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
   for (const std::int64_t experts : {1, 2, 4}) {
     const Parameters parameters = make(user_with(experts));
     Walk walk{parameters};
-    for (const LayerParameters& layer : parameters.layers()) {
+    for (const LayerParameters& layer : lora_layers(parameters)) {
       BOOST_TEST_REQUIRE(layer.attention.size() == 2u);
       walk.expect(layer.attention[0].A, {R, C});
       walk.expect(layer.attention[1].A, {R, C});
@@ -59,7 +60,7 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
     BOOST_TEST(parameters.layout().slice(select::attention(Factors::A)).offset == 0);
     BOOST_TEST(parameters.layout().slice(select::attention(Factors::A)).count == walk.offset);
     BOOST_TEST(parameters.layout().slice(select::attention(Factors::B)).offset == walk.offset);
-    for (const LayerParameters& layer : parameters.layers()) {
+    for (const LayerParameters& layer : lora_layers(parameters)) {
       walk.expect(layer.attention[0].B, {3 * C, R});
       walk.expect(layer.attention[1].B, {C, R});
     }
@@ -67,14 +68,14 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
     BOOST_TEST(parameters.layout().slice(select::attention()).count == walk.offset);
     for (std::int64_t e = 0; e < experts; ++e) {
       BOOST_TEST(parameters.layout().slice(select::expert(e)).offset == walk.offset);
-      for (const LayerParameters& layer : parameters.layers()) {
+      for (const LayerParameters& layer : lora_layers(parameters)) {
         BOOST_TEST_REQUIRE(layer.experts.size() == static_cast<std::size_t>(experts));
-        walk.expect(layer.experts[static_cast<std::size_t>(e)].up.A, {R, C});
+        walk.expect(layer.experts[static_cast<std::size_t>(e)].up[0].A, {R, C});
         walk.expect(layer.experts[static_cast<std::size_t>(e)].down.A, {R, F});
       }
       BOOST_TEST(parameters.layout().slice(select::expert(e, Factors::B)).offset == walk.offset);
-      for (const LayerParameters& layer : parameters.layers()) {
-        walk.expect(layer.experts[static_cast<std::size_t>(e)].up.B, {F, R});
+      for (const LayerParameters& layer : lora_layers(parameters)) {
+        walk.expect(layer.experts[static_cast<std::size_t>(e)].up[0].B, {F, R});
         walk.expect(layer.experts[static_cast<std::size_t>(e)].down.B, {C, R});
       }
       BOOST_TEST(parameters.layout().slice(select::expert(e)).offset +
@@ -87,7 +88,7 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
     BOOST_TEST(parameters.layout().slice(select::experts()).count ==
                experts * parameters.layout().slice(select::expert(0)).count);
     BOOST_TEST(parameters.layout().slice(select::routers()).offset == walk.offset);
-    for (const LayerParameters& layer : parameters.layers())
+    for (const LayerParameters& layer : lora_layers(parameters))
       if (experts > 1) walk.expect(layer.router, {experts, C});
     BOOST_TEST(parameters.layout().slice(select::routers()).count == (experts > 1 ? L * experts * C : 0));
     BOOST_TEST(parameters.values().numel() == walk.offset);
@@ -119,18 +120,18 @@ BOOST_AUTO_TEST_CASE(values_and_gradients_are_one_memory) {
   at::Tensor values = parameters.values(), gradients = parameters.gradients();
   values.copy_(at::arange(values.numel(), at::kFloat));
   gradients.copy_(-at::arange(values.numel(), at::kFloat));
-  const at::Tensor& B = parameters.layers()[1].experts[1].down.B;
+  const at::Tensor B = lora_layers(parameters)[1].experts[1].down.B;
   const std::int64_t offset = B.data_ptr<float>() - values.data_ptr<float>();
   BOOST_TEST(B.detach()[2][1].item<float>() == static_cast<float>(offset + 2 * R + 1));
   BOOST_TEST(B.grad()[2][1].item<float>() == -static_cast<float>(offset + 2 * R + 1));
-  parameters.layers()[1].experts[1].down.B.detach().fill_(-5.0);
+  lora_layers(parameters)[1].experts[1].down.B.detach().fill_(-5.0);
   BOOST_TEST(values[offset].item<float>() == -5.0f);
 }
 
 BOOST_AUTO_TEST_CASE(gradients_of_a_backward_pass_add_up_in_the_block) {
   Parameters parameters = make(user_with(2));
   at::Tensor gradients = parameters.gradients();
-  const at::Tensor& A = parameters.layers()[0].attention[0].A;
+  const at::Tensor A = lora_layers(parameters)[0].attention[0].A;
   for (int pass = 1; pass <= 2; ++pass) {
     (3.0 * A).sum().backward();
     const at::Tensor part = view(gradients, {0, A.numel()});
@@ -145,9 +146,9 @@ BOOST_AUTO_TEST_CASE(tracking_chooses_the_phase) {
   for (const auto& [lora, routers] :
        {std::pair{true, false}, std::pair{false, true}, std::pair{true, true}, std::pair{false, false}}) {
     parameters.track(lora, routers);
-    for (const LayerParameters& layer : parameters.layers()) {
+    for (const LayerParameters& layer : lora_layers(parameters)) {
       BOOST_TEST(layer.attention[1].B.requires_grad() == lora);
-      BOOST_TEST(layer.experts[0].up.A.requires_grad() == lora);
+      BOOST_TEST(layer.experts[0].up[0].A.requires_grad() == lora);
       BOOST_TEST(layer.experts[1].down.B.requires_grad() == lora);
       BOOST_TEST(layer.router.requires_grad() == routers);
     }
@@ -157,11 +158,11 @@ BOOST_AUTO_TEST_CASE(tracking_chooses_the_phase) {
 BOOST_AUTO_TEST_CASE(equal_gate_has_no_routers_and_no_gate_no_parameters) {
   const Parameters equal = make(user_with(2, Gate::equal));
   BOOST_TEST(equal.layout().slice(select::routers()).count == 0);
-  BOOST_TEST(!equal.layers()[0].router.defined());
+  BOOST_TEST(!lora_layers(equal)[0].router.defined());
   const Parameters nothing = make({.experts = 0, .generalists = {}, .gate = Gate::none});
   BOOST_TEST(nothing.values().numel() == 0);
-  BOOST_TEST(nothing.layers().size() == 2u);
-  BOOST_TEST(nothing.layers()[0].attention.empty());
+  BOOST_TEST(lora_layers(nothing).size() == 2u);
+  BOOST_TEST(lora_layers(nothing)[0].attention.empty());
   BOOST_TEST(nothing.layout().slice(select::lora()).count == 0);
 }
 
@@ -176,9 +177,9 @@ BOOST_AUTO_TEST_CASE(update_norms_are_those_of_the_products) {
   const std::vector<float> norms = parameters.update_norms(3);
   BOOST_TEST_REQUIRE(norms.size() == static_cast<std::size_t>(L * 3 * 2));
   std::size_t next = 0;
-  for (const LayerParameters& layer : parameters.layers()) {
+  for (const LayerParameters& layer : lora_layers(parameters)) {
     for (const Expert& expert : layer.experts) {
-      for (const Lora* lora : {&expert.up, &expert.down}) {
+      for (const Lora* lora : {&expert.up[0], &expert.down}) {
         const at::Tensor update =
             user_model.scale() * lora->B.detach().to(at::kDouble).mm(lora->A.detach().to(at::kDouble));
         BOOST_TEST(norms[next++] == static_cast<float>(update.norm().item<double>()),
@@ -198,12 +199,12 @@ BOOST_AUTO_TEST_CASE(what_is_stored_is_what_the_model_uses) {
       stored_parameters(architecture, user_model, parameters.values().data_ptr<float>());
   BOOST_TEST(stored.size() == 2u * (4u + 3u * 4u + 1u));  // layers x (attention, experts, router)
   for (const ParameterView& view : stored) {
-    const LayerParameters& layer = parameters.layers()[static_cast<std::size_t>(view.layer)];
+    const LayerParameters layer = lora_layers(parameters)[static_cast<std::size_t>(view.layer)];
     const auto factor = [&](const Lora& lora) { return view.name.ends_with("_A") ? lora.A : lora.B; };
     const at::Tensor tensor =
         view.role == "router"         ? layer.router
         : view.role == "attention"    ? factor(layer.attention[view.name.starts_with("attn.c_attn") ? 0 : 1])
-        : view.name.starts_with("up") ? factor(layer.experts[static_cast<std::size_t>(view.expert)].up)
+        : view.name.starts_with("up") ? factor(layer.experts[static_cast<std::size_t>(view.expert)].up[0])
                                       : factor(layer.experts[static_cast<std::size_t>(view.expert)].down);
     BOOST_TEST((view.data == tensor.data_ptr<float>()), view.role << " " << view.name);
     BOOST_TEST(view.rows == tensor.size(0));

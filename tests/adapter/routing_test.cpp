@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/adapter/losses.hpp"
 #include "support/tensors.hpp"
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <thread>
 
-#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "support/tensors.hpp"
 
@@ -45,14 +45,14 @@ Results results(int threads) {
   for (std::int64_t e = 0; e < experts; ++e) {
     const auto seed = static_cast<int>(10 * (e + 1));
     parameters.experts.push_back(
-        {.up = {weight({rank, width}, seed), weight({inner, rank}, seed + 1)},
+        {.up = {{weight({rank, width}, seed), weight({inner, rank}, seed + 1)}},
          .down = {weight({rank, inner}, seed + 2), weight({width, rank}, seed + 3)}});
     const Expert& expert = parameters.experts.back();
-    leaves.insert(leaves.end(), {expert.up.A, expert.up.B, expert.down.A, expert.down.B});
+    leaves.insert(leaves.end(), {expert.up[0].A, expert.up[0].B, expert.down.A, expert.down.B});
   }
   for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
-  const FrozenMlp mlp{weight({width, inner}, 3), weight({inner}, 4), weight({inner, width}, 5),
-                      weight({width}, 6)};
+  const FrozenMlp mlp{.up = {{weight({width, inner}, 3), weight({inner}, 4)}},
+                      .down = {weight({inner, width}, 5), weight({width}, 6)}};
   LayerRouting routing;
   const UserModel user_model{.experts = experts, .lora_rank = rank, .top_k = 2};
   const at::Tensor y = expert_mlp(x, mlp, parameters, user_model, routing);

@@ -68,22 +68,23 @@ std::vector<float> two_of(std::int64_t experts) {
 // What both passes of the mixture read and write.
 template <class Number>
 struct Mixture {
-  explicit Mixture(std::int64_t experts)
-      : hidden(in_precision<Number>(normal(tokens * inner, 0))),
-        mixed(hidden.size()),
+  Mixture(std::int64_t experts, Activation activation)
+      : hidden(in_precision<Number>(normal(up_projections(activation) * tokens * inner, 0))),
+        mixed(static_cast<std::size_t>(tokens * inner)),
         d_mixed(in_precision<Number>(normal(tokens * inner, 1))),
         d_hidden(hidden.size()),
-        reduced(normal(tokens * experts * rank, 2)),
+        reduced(normal(tokens * up_projections(activation) * experts * rank, 2)),
         gate(two_of(experts)),
-        up_B(normal(experts * rank * inner, 3)),
+        up_B(normal(up_projections(activation) * experts * rank * inner, 3)),
         down_A(normal(experts * rank * inner, 4)),
-        weighted(reduced.size()),
+        weighted(static_cast<std::size_t>(tokens * experts * rank)),
         d_weighted(normal(tokens * experts * rank, 5)),
         d_reduced(reduced.size()),
         d_gate(gate.size()),
         d_up_B(up_B.size()),
         d_down_A(down_A.size()),
-        in{.shape = {.tokens = tokens, .inner = inner, .experts = experts, .rank = rank},
+        in{.shape =
+               {.tokens = tokens, .inner = inner, .experts = experts, .rank = rank, .activation = activation},
            .hidden = hidden.data(),
            .reduced = reduced.data(),
            .gate = gate.data(),
@@ -95,9 +96,9 @@ struct Mixture {
   MixtureInputs<Number> in;
 };
 
-template <class Number>
+template <class Number, Activation activation>
 void forward(benchmark::State& state) {
-  Mixture<Number> mixture(state.range(0));
+  Mixture<Number> mixture(state.range(0), activation);
   const MixtureOutputs<Number> out{mixture.mixed.data(), mixture.weighted.data()};
   for (auto _ : state) {
     mixture_forward(mixture.in, out, 0, tokens);
@@ -106,9 +107,9 @@ void forward(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * tokens);
 }
 
-template <class Number>
+template <class Number, Activation activation>
 void backward(benchmark::State& state) {
-  Mixture<Number> mixture(state.range(0));
+  Mixture<Number> mixture(state.range(0), activation);
   const MixtureGradients<Number> gradients{.d_mixed = mixture.d_mixed.data(),
                                            .d_weighted = mixture.d_weighted.data(),
                                            .d_hidden = mixture.d_hidden.data(),
@@ -168,10 +169,18 @@ void one_to_eight(benchmark::internal::Benchmark* bench) {
 
 BENCHMARK(adamw<adamw_host>)->Name("adamw/host")->Arg(trained)->Unit(benchmark::kMillisecond);
 BENCHMARK(adamw<adamw_reference>)->Name("adamw/reference")->Arg(trained)->Unit(benchmark::kMillisecond);
-BENCHMARK(forward<float>)->Name("mixture_forward/float32")->Apply(one_to_eight);
-BENCHMARK(forward<Bfloat16>)->Name("mixture_forward/bf16")->Apply(one_to_eight);
-BENCHMARK(backward<float>)->Name("mixture_backward/float32")->Apply(one_to_eight);
-BENCHMARK(backward<Bfloat16>)->Name("mixture_backward/bf16")->Apply(one_to_eight);
+BENCHMARK(forward<float, Activation::gelu_tanh>)->Name("mixture_forward/float32")->Apply(one_to_eight);
+BENCHMARK(forward<Bfloat16, Activation::gelu_tanh>)->Name("mixture_forward/bf16")->Apply(one_to_eight);
+BENCHMARK(backward<float, Activation::gelu_tanh>)->Name("mixture_backward/float32")->Apply(one_to_eight);
+BENCHMARK(backward<Bfloat16, Activation::gelu_tanh>)->Name("mixture_backward/bf16")->Apply(one_to_eight);
+BENCHMARK(forward<float, Activation::silu_gated>)->Name("gated_mixture_forward/float32")->Apply(one_to_eight);
+BENCHMARK(forward<Bfloat16, Activation::silu_gated>)->Name("gated_mixture_forward/bf16")->Apply(one_to_eight);
+BENCHMARK(backward<float, Activation::silu_gated>)
+    ->Name("gated_mixture_backward/float32")
+    ->Apply(one_to_eight);
+BENCHMARK(backward<Bfloat16, Activation::silu_gated>)
+    ->Name("gated_mixture_backward/bf16")
+    ->Apply(one_to_eight);
 BENCHMARK(gate)->Name("gate_forward")->ArgName("experts")->RangeMultiplier(2)->Range(2, 16);
 BENCHMARK(cross_entropy<float>)->Name("cross_entropy_rows/float32")->Arg(128)->Unit(benchmark::kMillisecond);
 BENCHMARK(cross_entropy<Bfloat16>)->Name("cross_entropy_rows/bf16")->Arg(128)->Unit(benchmark::kMillisecond);

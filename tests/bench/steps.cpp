@@ -17,7 +17,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/communicator.hpp"

@@ -1,6 +1,7 @@
 // Whole rounds of several users: what they share is alike afterwards, what is theirs stays theirs, and a
 // failure is everyone's.
 #include "comigs/federation/round_loop.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 
 #include <ATen/ATen.h>
 #include <spdlog/sinks/null_sink.h>
@@ -179,7 +180,8 @@ BOOST_AUTO_TEST_CASE(a_user_that_fails_takes_everyone_out) {
   spdlog::set_default_logger(
       std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
   if (own == world.size() - 1)
-    parameters.layers()[0].attention[0].B.detach()[0][0] = std::numeric_limits<float>::quiet_NaN();
+    adapter::lora_layers(parameters)[0].attention[0].B.detach()[0][0] =
+        std::numeric_limits<float>::quiet_NaN();
   const at::Tensor before = test::copy_of(parameters.values());
   BOOST_CHECK_EXCEPTION((void)all_round(1), PeerError,
                         [](const PeerError& error) { return error.exit_code() == ExitCode::failed; });
@@ -239,7 +241,8 @@ BOOST_AUTO_TEST_CASE(with_a_user_gone_the_others_go_on_among_themselves) {
       std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
   const std::int64_t culprit = world.size() - 1;
   if (own == culprit)
-    parameters.layers()[0].attention[0].B.detach()[0][0] = std::numeric_limits<float>::quiet_NaN();
+    adapter::lora_layers(parameters)[0].attention[0].B.detach()[0][0] =
+        std::numeric_limits<float>::quiet_NaN();
   const UserRound first = all_round(1);
   spdlog::set_default_logger(log);
   BOOST_TEST(first.participation == (own == culprit ? 0 : 1));

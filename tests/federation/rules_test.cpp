@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/rank_rules.hpp"

@@ -84,11 +84,11 @@ struct MixtureOperands {
 
   explicit MixtureOperands(const MixtureShape& shape_)
       : shape(shape_),
-        hidden(normal<Number>(shape.tokens * shape.inner, 1.5F, 0)),
+        hidden(normal<Number>(shape.ups() * shape.tokens * shape.inner, 1.5F, 0)),
         d_mixed(normal<Number>(shape.tokens * shape.inner, 1.0F, 1)),
-        reduced(normal(shape.tokens * shape.experts * shape.rank, 0.5F, 2)),
+        reduced(normal(shape.tokens * shape.ups() * shape.experts * shape.rank, 0.5F, 2)),
         gate(size(shape.tokens * shape.experts)),
-        up_B(normal(shape.experts * shape.rank * shape.inner, 0.3F, 3)),
+        up_B(normal(shape.ups() * shape.experts * shape.rank * shape.inner, 0.3F, 3)),
         down_A(normal(shape.experts * shape.rank * shape.inner, 0.3F, 4)),
         d_weighted(normal(shape.tokens * shape.experts * shape.rank, 0.5F, 5)) {
     for (std::int64_t n = 0; n < shape.tokens; ++n)
@@ -96,7 +96,9 @@ struct MixtureOperands {
         gate[size(n * shape.experts + (3 * n + k) % shape.experts)] = 0.4F + 0.2F * static_cast<float>(k);
   }
   [[nodiscard]] std::string name(const char* pass) const {
-    return fmt::format("mixture {} {} E {} R {}", pass, precision<Number>, shape.experts, shape.rank);
+    return fmt::format("{} {} {} E {} R {}",
+                       shape.activation == Activation::silu_gated ? "gated mixture" : "mixture", pass,
+                       precision<Number>, shape.experts, shape.rank);
   }
 };
 
@@ -127,8 +129,8 @@ MixtureInputs<Number> inputs_of(const MixtureOperands<Number>& host) {
 template <class Number>
 void mixture_forward_case(const MixtureOperands<Number>& host, MixtureOnCard<Number>& card) {
   const MixtureShape& shape = host.shape;
-  std::vector<Number> mixed(host.hidden.size());
-  std::vector<float> weighted(host.reduced.size());
+  std::vector<Number> mixed(host.d_mixed.size());
+  std::vector<float> weighted(host.d_weighted.size());
   mixture_forward(inputs_of(host), MixtureOutputs<Number>{mixed.data(), weighted.data()}, 0, shape.tokens);
 
   OnCard<Number> card_mixed(mixed.size());
@@ -228,13 +230,16 @@ void mixture_backward_case(const MixtureOperands<Number>& host, MixtureOnCard<Nu
 
 template <class Number>
 void mixture_cases(std::int64_t tokens) {
-  for (const std::int64_t experts : {1, 2, 4, 8})
-    for (const std::int64_t rank : {4, 8, 16}) {
-      const MixtureOperands<Number> host({tokens, 3072, experts, rank});
-      MixtureOnCard<Number> card(host);
-      mixture_forward_case(host, card);
-      mixture_backward_case(host, card);
-    }
+  // GPT-2's inner width and SmolLM2's.
+  for (const auto& [inner, activation] :
+       {std::pair{3072, Activation::gelu_tanh}, {1536, Activation::silu_gated}})
+    for (const std::int64_t experts : {1, 2, 4, 8})
+      for (const std::int64_t rank : {4, 8, 16}) {
+        const MixtureOperands<Number> host({tokens, inner, experts, rank, activation});
+        MixtureOnCard<Number> card(host);
+        mixture_forward_case(host, card);
+        mixture_backward_case(host, card);
+      }
 }
 
 template <class Number>

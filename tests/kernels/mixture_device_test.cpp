@@ -39,27 +39,31 @@ void finish_all(const Pass& pass) {
 template <bool together, class Number>
 void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, Order order) {
   Workspace workspace(mixture_forward_workspace(in.shape));
-  const auto pass = forward_pass<together>(in, out, workspace.floats.data());
-  for (int token_tile = 0; token_tile < token_tiles(in.shape); ++token_tile)
-    for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
-      Tile block(tile_floats(in.shape), order);
-      mixture_forward_tile(block, pass, column_tile, token_tile);
-    }
-  finish_all(pass);
+  with_activation(in.shape.activation, [&](auto activation) {
+    const auto pass = forward_pass<decltype(activation), together>(in, out, workspace.floats.data());
+    for (int token_tile = 0; token_tile < token_tiles(in.shape); ++token_tile)
+      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
+        Tile block(tile_floats(in.shape), order);
+        mixture_forward_tile(block, pass, column_tile, token_tile);
+      }
+    finish_all(pass);
+  });
 }
 
 template <bool together, class Number>
 void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g, Order order,
               std::int64_t parts) {
   Workspace workspace(mixture_backward_workspace(in.shape));
-  auto pass = backward_pass<together>(in, g, workspace.floats.data());
-  pass.parts = std::min(parts, pass.parts);
-  for (int part = 0; part < pass.parts; ++part)
-    for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
-      Tile block(tile_floats(in.shape), order);
-      mixture_backward_part(block, pass, column_tile, part);
-    }
-  finish_all(pass);
+  with_activation(in.shape.activation, [&](auto activation) {
+    auto pass = backward_pass<decltype(activation), together>(in, g, workspace.floats.data());
+    pass.parts = std::min(parts, pass.parts);
+    for (int part = 0; part < pass.parts; ++part)
+      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
+        Tile block(tile_floats(in.shape), order);
+        mixture_backward_part(block, pass, column_tile, part);
+      }
+    finish_all(pass);
+  });
 }
 
 constexpr std::int64_t as_planned = std::numeric_limits<std::int64_t>::max();
@@ -94,7 +98,7 @@ template <class Number>
 void compare(const Problem<Number>& problem, double tolerance) {
   const MixtureShape& shape = problem.shape;
   BOOST_TEST_CONTEXT("n " << shape.tokens << ", F " << shape.inner << ", E " << shape.experts << ", R "
-                          << shape.rank) {
+                          << shape.rank << ", S " << shape.ups()) {
     const Result<Number> found = device<false>(problem, Order::forwards), expected = reference(problem);
     check_close(found, expected, tolerance);
     if constexpr (std::is_same_v<Number, Bfloat16>) {
@@ -120,19 +124,21 @@ BOOST_AUTO_TEST_CASE(float32_is_the_definition) {
                                                                                         {{17, 64, 8, 16}, 8},
                                                                                         {{270, 132, 3, 9}, 1},
                                                                                         {{0, 64, 2, 8}, 2}})
-    compare(Problem<float>(shape, active), 2e-6);
+    for (const Activation activation : activations)
+      compare(Problem<float>(with(shape, activation), active), 2e-6);
 }
 
 BOOST_AUTO_TEST_CASE(far_from_zero_it_stays_finite) {
-  const Problem<float> problem({5, 44, 2, 3}, 2);
-  compare(problem.far_from_zero(), 2e-6);
+  for (const Activation activation : activations)
+    compare(Problem<float>({5, 44, 2, 3, activation}, 2).far_from_zero(), 2e-6);
 }
 
-// GPT-2's inner width and rank: 24 tiles of columns by 5 of tokens, three and two of which a part has here;
-// with two experts every token has both, with eight it has two.
+// GPT-2's inner width and rank, 24 tiles of columns by 5 of tokens, and SmolLM2's, 12 by 10; parts have half
+// of the tokens here. With two experts every token has both, with eight it has two.
 BOOST_AUTO_TEST_CASE(at_real_shapes) {
-  for (const std::int64_t experts : {2, 8}) {
-    const Problem<Bfloat16> problem({600, 3072, experts, 8}, 2);
+  for (const MixtureShape& shape :
+       {MixtureShape{600, 3072, 2, 8}, {600, 3072, 8, 8}, {600, 1536, 4, 8, Activation::silu_gated}}) {
+    const Problem<Bfloat16> problem(shape, 2);
     const Result<Bfloat16> found = device<true>(problem, Order::forwards, 2), expected = reference(problem);
     check_close(found, expected, one_step);
     check_rounded_once(found.mixed, expected.mixed);
@@ -143,52 +149,58 @@ BOOST_AUTO_TEST_CASE(at_real_shapes) {
 BOOST_AUTO_TEST_CASE(bfloat16_is_rounded_once) {
   for (const auto& [shape, active] : std::vector<std::pair<MixtureShape, std::int64_t>>{
            {{7, 19, 1, 3}, 1}, {{70, 300, 4, 8}, 2}, {{33, 516, 2, 5}, 2}, {{17, 64, 8, 16}, 8}})
-    compare(Problem<Bfloat16>(shape, active), one_step);
+    for (const Activation activation : activations)
+      compare(Problem<Bfloat16>(with(shape, activation), active), one_step);
 }
 
 BOOST_AUTO_TEST_CASE(tokens_in_parts_sum_to_the_same) {
-  const Problem<float> problem({530, 20, 2, 3}, 1);
-  const Result<float> expected = reference(problem);
-  for (const std::int64_t parts : {1, 2, 3, 5}) {
-    const Result<float> found = device<true>(problem, Order::forwards, parts);
-    check_close(found, expected, 2e-6);
+  for (const Activation activation : activations) {
+    const Problem<float> problem({530, 20, 2, 3, activation}, 1);
+    const Result<float> expected = reference(problem);
+    for (const std::int64_t parts : {1, 2, 3, 5})
+      check_close(device<true>(problem, Order::forwards, parts), expected, 2e-6);
   }
   BOOST_TEST(token_parts({8192, 3072, 2, 8}) == 16);
   BOOST_TEST(token_parts({530, 20, 2, 3}) == 5);
+  BOOST_TEST(token_parts({530, 20, 2, 3, Activation::silu_gated}) == 9);
   BOOST_TEST(token_parts({0, 20, 2, 3}) == 0);
   BOOST_TEST(token_parts({1 << 20, 1 << 20, 2, 3}) == 1);
 }
 
 BOOST_AUTO_TEST_CASE(gradients_of_tokens_are_added) {
-  const Problem<float> problem({40, 24, 4, 8}, 2);
-  Result<float> found(problem.shape), once = device<true>(problem, Order::forwards);
-  for (std::size_t i = 0; i < found.d_reduced.size(); ++i) found.d_reduced[i] = 0.5f;
-  for (std::size_t i = 0; i < found.d_gate.size(); ++i) found.d_gate[i] = -0.25f;
-  backward<true>(problem.inputs(), found.gradients(problem), Order::forwards, as_planned);
-  for (std::size_t i = 0; i < found.d_reduced.size(); ++i)
-    BOOST_REQUIRE_SMALL(static_cast<double>(found.d_reduced[i] - once.d_reduced[i]) - 0.5, 1e-5);
-  for (std::size_t i = 0; i < found.d_gate.size(); ++i)
-    BOOST_REQUIRE_SMALL(static_cast<double>(found.d_gate[i] - once.d_gate[i]) + 0.25, 1e-5);
+  for (const Activation activation : activations) {
+    const Problem<float> problem({40, 24, 4, 8, activation}, 2);
+    Result<float> found(problem.shape), once = device<true>(problem, Order::forwards);
+    for (std::size_t i = 0; i < found.d_reduced.size(); ++i) found.d_reduced[i] = 0.5f;
+    for (std::size_t i = 0; i < found.d_gate.size(); ++i) found.d_gate[i] = -0.25f;
+    backward<true>(problem.inputs(), found.gradients(problem), Order::forwards, as_planned);
+    for (std::size_t i = 0; i < found.d_reduced.size(); ++i)
+      BOOST_REQUIRE_SMALL(static_cast<double>(found.d_reduced[i] - once.d_reduced[i]) - 0.5, 1e-5);
+    for (std::size_t i = 0; i < found.d_gate.size(); ++i)
+      BOOST_REQUIRE_SMALL(static_cast<double>(found.d_gate[i] - once.d_gate[i]) + 0.25, 1e-5);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(gradients_that_are_not_asked_for_are_not_made) {
-  const Problem<float> problem({40, 24, 3, 12}, 2);
-  const Result<float> all = device<true>(problem, Order::forwards);
-  for (const bool up_B : {false, true})
-    for (const bool down_A : {false, true}) {
-      Result<float> some(problem.shape);
-      MixtureGradients<float> gradients = some.gradients(problem);
-      gradients.d_gate = nullptr;
-      if (!up_B) gradients.d_up_B = nullptr;
-      if (!down_A) gradients.d_down_A = nullptr;
-      backward<true>(problem.inputs(), gradients, Order::forwards, as_planned);
-      BOOST_TEST((some.d_hidden == all.d_hidden));
-      BOOST_TEST((some.d_reduced == all.d_reduced));
-      BOOST_TEST((some.d_gate == std::vector<float>(all.d_gate.size(), 0.0f)));
-      const std::vector<float> untouched(all.d_up_B.size(), 7.0f);
-      BOOST_TEST((some.d_up_B == (up_B ? all.d_up_B : untouched)));
-      BOOST_TEST((some.d_down_A == (down_A ? all.d_down_A : untouched)));
-    }
+  for (const Activation activation : activations) {
+    const Problem<float> problem({40, 24, 3, 12, activation}, 2);
+    const Result<float> all = device<true>(problem, Order::forwards);
+    for (const bool up_B : {false, true})
+      for (const bool down_A : {false, true}) {
+        Result<float> some(problem.shape);
+        MixtureGradients<float> gradients = some.gradients(problem);
+        gradients.d_gate = nullptr;
+        if (!up_B) gradients.d_up_B = nullptr;
+        if (!down_A) gradients.d_down_A = nullptr;
+        backward<true>(problem.inputs(), gradients, Order::forwards, as_planned);
+        BOOST_TEST((some.d_hidden == all.d_hidden));
+        BOOST_TEST((some.d_reduced == all.d_reduced));
+        BOOST_TEST((some.d_gate == std::vector<float>(all.d_gate.size(), 0.0f)));
+        const Result<float> untouched(problem.shape);
+        BOOST_TEST((some.d_up_B == (up_B ? all.d_up_B : untouched.d_up_B)));
+        BOOST_TEST((some.d_down_A == (down_A ? all.d_down_A : untouched.d_down_A)));
+      }
+  }
 }
 
 BOOST_AUTO_TEST_CASE(lanes_take_columns_together_where_they_fit) {
@@ -202,35 +214,38 @@ BOOST_AUTO_TEST_CASE(lanes_take_columns_together_where_they_fit) {
 }
 
 BOOST_AUTO_TEST_CASE(the_definition_of_backward_is_the_slope) {
-  // The loss is sum d_mixed mixed + sum d_weighted weighted.
-  const Problem<float> problem({3, 5, 3, 2}, 2);
-  const Result<float> slope = reference(problem);
-  const auto loss = [](const Problem<float>& at) {
-    const Result<float> result = reference(at);
-    double sum = 0.0;
-    for (std::size_t i = 0; i < at.d_mixed.size(); ++i)
-      sum += static_cast<double>(at.d_mixed[i]) * static_cast<double>(result.mixed[i]);
-    for (std::size_t i = 0; i < at.d_weighted.size(); ++i)
-      sum += static_cast<double>(at.d_weighted[i]) * static_cast<double>(result.weighted[i]);
-    return sum;
-  };
-  const auto check = [&](std::vector<float> Problem<float>::*input, const std::vector<float>& gradient) {
-    constexpr float step = 1.0f / 64;
-    for (std::size_t i = 0; i < gradient.size(); ++i) {
-      if (input == &Problem<float>::gate && problem.gate[i] == 0.0f) continue;  // an expert joining is a jump
-      Problem<float> above = problem, below = problem;
-      (above.*input)[i] += step;
-      (below.*input)[i] -= step;
-      BOOST_REQUIRE_SMALL(
-          (loss(above) - loss(below)) / (2.0 * static_cast<double>(step)) - static_cast<double>(gradient[i]),
-          1e-3);
-    }
-  };
-  check(&Problem<float>::hidden, slope.d_hidden);
-  check(&Problem<float>::reduced, slope.d_reduced);
-  check(&Problem<float>::gate, slope.d_gate);
-  check(&Problem<float>::up_B, slope.d_up_B);
-  check(&Problem<float>::down_A, slope.d_down_A);
+  for (const Activation activation : activations) {
+    // The loss is sum d_mixed mixed + sum d_weighted weighted.
+    const Problem<float> problem({3, 5, 3, 2, activation}, 2);
+    const Result<float> slope = reference(problem);
+    const auto loss = [](const Problem<float>& at) {
+      const Result<float> result = reference(at);
+      double sum = 0.0;
+      for (std::size_t i = 0; i < at.d_mixed.size(); ++i)
+        sum += static_cast<double>(at.d_mixed[i]) * static_cast<double>(result.mixed[i]);
+      for (std::size_t i = 0; i < at.d_weighted.size(); ++i)
+        sum += static_cast<double>(at.d_weighted[i]) * static_cast<double>(result.weighted[i]);
+      return sum;
+    };
+    const auto check = [&](std::vector<float> Problem<float>::*input, const std::vector<float>& gradient) {
+      constexpr float step = 1.0f / 64;
+      for (std::size_t i = 0; i < gradient.size(); ++i) {
+        if (input == &Problem<float>::gate && problem.gate[i] == 0.0f)
+          continue;  // an expert joining is a jump
+        Problem<float> above = problem, below = problem;
+        (above.*input)[i] += step;
+        (below.*input)[i] -= step;
+        BOOST_REQUIRE_SMALL((loss(above) - loss(below)) / (2.0 * static_cast<double>(step)) -
+                                static_cast<double>(gradient[i]),
+                            1e-3);
+      }
+    };
+    check(&Problem<float>::hidden, slope.d_hidden);
+    check(&Problem<float>::reduced, slope.d_reduced);
+    check(&Problem<float>::gate, slope.d_gate);
+    check(&Problem<float>::up_B, slope.d_up_B);
+    check(&Problem<float>::down_A, slope.d_down_A);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -18,16 +19,17 @@ struct Problem {
   std::vector<float> reduced, gate, up_B, down_A, d_weighted;
 
   Problem(MixtureShape shape_, std::int64_t active) : shape(shape_) {
-    const auto [n, F, E, R] = shape;
+    const auto [n, F, E, R, activation] = shape;
+    const std::int64_t S = shape.ups();
     std::mt19937 generator(static_cast<unsigned>(n + 100 * F + 10000 * E));
     std::normal_distribution<float> normal;
     const auto draw = [&](auto& numbers, std::int64_t count, float scale) {
       for (std::int64_t i = 0; i < count; ++i) from_float(scale * normal(generator), numbers.emplace_back());
     };
-    draw(hidden, n * F, 1.5f);
+    draw(hidden, S * n * F, 1.5f);
     draw(d_mixed, n * F, 1.0f);
-    draw(reduced, n * E * R, 0.5f);
-    draw(up_B, E * R * F, 0.3f);
+    draw(reduced, n * S * E * R, 0.5f);
+    draw(up_B, S * E * R * F, 0.3f);
     draw(down_A, E * R * F, 0.3f);
     draw(d_weighted, n * E * R, 0.5f);
     gate.assign(static_cast<std::size_t>(n * E), 0.0f);
@@ -36,7 +38,7 @@ struct Problem {
         gate[static_cast<std::size_t>(t * E + (3 * t + j) % E)] = 0.2f + 0.1f * static_cast<float>(j);
   }
 
-  /// With numbers so far from zero that gelu and its slope are 0 or 1 exactly, and must not become NaN.
+  /// With numbers so far from zero that gelu, silu and their slopes are exact, and must not become NaN.
   [[nodiscard]] Problem far_from_zero() const {
     Problem problem = *this;
     const std::vector<float> far = {60.0f, -60.0f, 1e4f, -1e4f};
@@ -49,19 +51,27 @@ struct Problem {
   }
 };
 
+inline constexpr std::array activations = {Activation::gelu_tanh, Activation::silu_gated};
+
+inline MixtureShape with(MixtureShape shape, Activation activation) {
+  shape.activation = activation;
+  return shape;
+}
+
 template <class Number>
 struct Result {
   std::vector<Number> mixed, d_hidden;
   std::vector<float> weighted, d_reduced, d_gate, d_up_B, d_down_A;
 
   explicit Result(const MixtureShape& shape) {
-    const auto [n, F, E, R] = shape;
+    const auto [n, F, E, R, activation] = shape;
+    const std::int64_t S = shape.ups();
     mixed.assign(static_cast<std::size_t>(n * F), Number{7});
-    d_hidden = mixed;
+    d_hidden.assign(static_cast<std::size_t>(S * n * F), Number{7});
     weighted.assign(static_cast<std::size_t>(n * E * R), 7.0f);
-    d_up_B.assign(static_cast<std::size_t>(E * R * F), 7.0f);
-    d_down_A = d_up_B;
-    d_reduced.assign(weighted.size(), 0.0f);
+    d_up_B.assign(static_cast<std::size_t>(S * E * R * F), 7.0f);
+    d_down_A.assign(static_cast<std::size_t>(E * R * F), 7.0f);
+    d_reduced.assign(static_cast<std::size_t>(n * S * E * R), 0.0f);
     d_gate.assign(static_cast<std::size_t>(n * E), 0.0f);
   }
   MixtureOutputs<Number> outputs() { return {mixed.data(), weighted.data()}; }

@@ -37,32 +37,36 @@ BOOST_AUTO_TEST_CASE(float32_is_the_definition) {
                                                                                         {{17, 64, 8, 4}, 1},
                                                                                         {{17, 64, 8, 16}, 8},
                                                                                         {{0, 64, 2, 8}, 2}})
-    compare(Problem<float>(shape, active), 1e-6);
+    for (const Activation activation : activations)
+      compare(Problem<float>(with(shape, activation), active), 1e-6);
 }
 
 BOOST_AUTO_TEST_CASE(far_from_zero_it_stays_finite) {
-  const Problem<float> problem({5, 44, 2, 3}, 2);
-  compare(problem.far_from_zero(), 1e-6);
+  for (const Activation activation : activations)
+    compare(Problem<float>({5, 44, 2, 3, activation}, 2).far_from_zero(), 1e-6);
 }
 
 BOOST_AUTO_TEST_CASE(bfloat16_is_the_definition_to_its_precision) {
   // Each of the active experts rounds the sum once more.
   for (const auto& [shape, active] : std::vector<std::pair<MixtureShape, std::int64_t>>{
            {{7, 19, 1, 3}, 1}, {{70, 300, 4, 8}, 2}, {{33, 1100, 2, 5}, 2}})
-    compare(Problem<Bfloat16>(shape, active), one_step);
+    for (const Activation activation : activations)
+      compare(Problem<Bfloat16>(with(shape, activation), active), one_step);
 }
 
 BOOST_AUTO_TEST_CASE(gradients_that_are_not_asked_for_are_not_made) {
-  const MixtureShape shape{9, 40, 3, 4};
-  const Problem<float> problem(shape, 2);
-  Result<float> all(shape), some(shape);
-  MixtureGradients<float> gradients = some.gradients(problem);
-  gradients.d_gate = gradients.d_up_B = gradients.d_down_A = nullptr;
-  mixture_backward(problem.inputs(), gradients, 0, shape.inner);
-  mixture_backward(problem.inputs(), all.gradients(problem), 0, shape.inner);
-  BOOST_TEST((some.d_hidden == all.d_hidden));
-  BOOST_TEST((some.d_reduced == all.d_reduced));
-  BOOST_TEST((some.d_up_B == std::vector<float>(some.d_up_B.size(), 7.0f)));
+  for (const Activation activation : activations) {
+    const MixtureShape shape{9, 40, 3, 4, activation};
+    const Problem<float> problem(shape, 2);
+    Result<float> all(shape), some(shape);
+    MixtureGradients<float> gradients = some.gradients(problem);
+    gradients.d_gate = gradients.d_up_B = gradients.d_down_A = nullptr;
+    mixture_backward(problem.inputs(), gradients, 0, shape.inner);
+    mixture_backward(problem.inputs(), all.gradients(problem), 0, shape.inner);
+    BOOST_TEST((some.d_hidden == all.d_hidden));
+    BOOST_TEST((some.d_reduced == all.d_reduced));
+    BOOST_TEST((some.d_up_B == std::vector<float>(some.d_up_B.size(), 7.0f)));
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

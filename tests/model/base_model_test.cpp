@@ -67,7 +67,7 @@ BOOST_AUTO_TEST_CASE(architecture_comes_back) {
   BOOST_TEST(read.inner == 64);
   BOOST_TEST(read.vocabulary == 37);
   BOOST_TEST(read.positions == 24);
-  BOOST_TEST(read.layer_norm_epsilon == 1e-5);
+  BOOST_TEST(read.norm_epsilon == 1e-5);
   BOOST_TEST(read.attention.size() == 2u);
   BOOST_TEST(read.attention[0].out == 48);
 }

@@ -15,7 +15,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/manifest.hpp"

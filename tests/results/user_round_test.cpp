@@ -11,7 +11,7 @@ using results::RoundShape;
 
 namespace {
 
-constexpr RoundShape shape{3, 4, 2};
+constexpr RoundShape shape{.layers = 3, .experts = 4, .users = 2};
 
 UserRound full_round() {
   UserRound round;

@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "comigs/adapter/kind.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/base/random.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
@@ -53,12 +55,15 @@ Metadata layout(const model::Architecture& architecture, const adapter::Paramete
     add(name + ".A", lora.A);
     add(name + ".B", lora.B);
   };
-  for (std::size_t l = 0; l < parameters.layers().size(); ++l) {
-    const adapter::LayerParameters& layer = parameters.layers()[l];
+  const std::vector<adapter::LayerParameters> layers = adapter::lora_layers(parameters);
+  const std::vector<std::string> projections = adapter::kinds::lora.projections(architecture);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const adapter::LayerParameters& layer = layers[l];
     for (std::size_t site = 0; site < layer.attention.size(); ++site)
       add_lora(fmt::format("{}.{}", l, architecture.attention[site].name), layer.attention[site]);
     for (std::size_t e = 0; e < layer.experts.size(); ++e) {
-      add_lora(fmt::format("{}.expert.{}.up", l, e), layer.experts[e].up);
+      for (std::size_t up = 0; up < layer.experts[e].up.size(); ++up)
+        add_lora(fmt::format("{}.expert.{}.{}", l, e, projections[up]), layer.experts[e].up[up]);
       add_lora(fmt::format("{}.expert.{}.down", l, e), layer.experts[e].down);
     }
     add(fmt::format("{}.router", l), layer.router);

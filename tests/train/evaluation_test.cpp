@@ -1,6 +1,6 @@
 // Evaluation of a whole split against a loop that predicts one token at a time from the tokens before it.
 #include "comigs/train/evaluation.hpp"
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/base/error.hpp"
 #include "support/messages.hpp"
 #include "support/tensors.hpp"
@@ -156,7 +157,7 @@ BOOST_AUTO_TEST_CASE(what_is_not_finite_stops_the_run) {
   for (const float rubbish :
        {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     adapter::Parameters parameters = warm();
-    parameters.layers()[1].experts[0].up.B.detach()[3][1] = rubbish;
+    adapter::lora_layers(parameters)[1].experts[0].up[0].B.detach()[3][1] = rubbish;
     const std::string message = test::message_of<NumericError>([&] { (void)train(parameters, 1); });
     test::check_contains(message, {"round 1", "not finite", "learning_rate"});
   }

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "comigs/adapter/lora_hooks.hpp"
+#include "comigs/adapter/forward.hpp"
 #include "comigs/adapter/losses.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "support/tensors.hpp"

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/train/evaluation.hpp"
 #include "support/card.hpp"
@@ -94,7 +95,8 @@ BOOST_AUTO_TEST_CASE(what_is_not_finite_is_found_in_its_step) {
   std::int64_t steps = 0;
   trainer.observe([&](Phase, const data::Batch&, const StepLosses&) {
     if (++steps == 2)
-      parameters.layers()[0].experts[0].down.B.detach().fill_(std::numeric_limits<float>::quiet_NaN());
+      adapter::lora_layers(parameters)[0].experts[0].down.B.detach().fill_(
+          std::numeric_limits<float>::quiet_NaN());
   });
   BOOST_CHECK_THROW((void)trainer.train_round(1), NumericError);
   BOOST_TEST(steps <= 6);

@@ -13,10 +13,9 @@ enum class Pass { evaluation, experts, routers };
 
 /// Floating-point operations in products (multiplications and additions) for `tokens` tokens in sequences of
 /// `context`: of a forward pass 2 for each frozen weight in products and token, 2 T C a token and layer for
-/// causal attention, 2 R (in + out) for each LoRA; twice as many again for gradients of activations
-/// (attention: of three), and LoRA's once more for the factors' own. An expert's factors on the model's width
-/// are multiplied for every token, those on the inner width where the token is sent to it. What a step
-/// computes twice is not counted twice.
+/// causal attention, 2 for each trained number that its kind says a token is multiplied with; twice as many
+/// again for gradients of activations (attention: of three), and the trained ones' once more for their own.
+/// What a step computes twice is not counted twice.
 [[nodiscard]] double flops(const model::Architecture& architecture, const UserModel& user_model, Pass pass,
                            std::int64_t tokens, std::int64_t context);
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "comigs/adapter/user_model.hpp"
@@ -19,15 +20,19 @@ struct Slice {
 
 enum class Role { attention, expert, router };
 
-/// One trainable tensor: a LoRA factor, or a layer's router.
+/// One trainable tensor: a factor of a LoRA, or one that stands alone. The factors of a LoRA have role,
+/// layer, expert and site in common.
 struct Part {
-  enum class Tag { A, B, router };
+  enum class Tag { A, B, whole };
   Role role = Role::attention;
-  Tag tag = Tag::A;
+  Tag tag = Tag::whole;
   std::int64_t layer = 0;
   std::int64_t expert = 0;  ///< of Role::expert
-  std::int64_t site = 0;    ///< index in Architecture::attention; of an expert 0: up, 1: down
+  std::int64_t site = 0;    ///< index in Architecture::attention, or among AdapterKind::projections
+  std::string name = {};    ///< of the site
   std::int64_t rows = 0, columns = 0;
+  double bound = 0.0;       ///< drawn uniform in +- so much; 0: begins as zero
+  std::uint32_t draw = 0;   ///< tells apart what is drawn for a layer
   std::int64_t offset = 0;  ///< in the block, row-major from there
 
   [[nodiscard]] std::int64_t count() const { return rows * columns; }
@@ -62,9 +67,7 @@ struct Widths {
   std::int64_t in = 0, out = 0;
 };
 
-/// The order of the block: [attention | expert 0 | expert 1 | ... | routers]; attention and each expert are
-/// [A of every layer | B of every layer]. Experts that users share come first, so that shared slices look
-/// alike for users with different numbers of experts.
+/// The block, in the order that the user's kind of adapter gives its parts.
 class Layout {
  public:
   Layout(const model::Architecture& architecture, const UserModel& user_model);
@@ -81,10 +84,13 @@ class Layout {
   [[nodiscard]] std::vector<Slice> trained() const { return slices(select::lora(trained_)); }
   /// Of every LoRA, in the order of Parameters::loras.
   [[nodiscard]] std::vector<Widths> loras() const;
+  /// How many parts an expert has in a layer, a LoRA being one.
+  [[nodiscard]] std::int64_t projections() const noexcept { return projections_; }
 
  private:
   std::vector<Part> parts_;
   std::int64_t size_ = 0;
+  std::int64_t projections_ = 0;
   Factors trained_;
 };
 

@@ -5,7 +5,8 @@
 
 #include <vector>
 
-#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/routing.hpp"
 
 namespace comigs::adapter {
 

@@ -10,22 +10,23 @@
 
 namespace comigs::adapter {
 
-/// The LoRA factors of all E experts of a layer side by side, in the activations' precision.
+/// The LoRA factors of all E experts of a layer side by side, in the activations' precision; S up
+/// projections.
 struct ExpertFactors {
-  at::Tensor up_A;     ///< [E R, C]
-  at::Tensor up_B;     ///< [E, F, R]
+  at::Tensor up_A;     ///< [S E R, C]
+  at::Tensor up_B;     ///< [S E, F, R]
   at::Tensor down_A;   ///< [E, R, F]
   at::Tensor down_B;   ///< [C, E R]
   double scale = 1.0;  ///< gamma
 };
 
 /// y [n, C] = sum_i g_i expert_i(x) with expert_i(x) = a_i down + down_bias + gamma (a_i A'_i^T) B'_i^T and
-/// a_i = gelu(x up + up_bias + gamma (x A_i^T) B_i^T). Because the down projection is linear, this is one
-/// product with `up`, E activations, one product of their mixture with `down`, low-rank terms, and down_bias
-/// times the sum of the token's gates. x [n, C] in the activations' precision; gate [n, E] float32; gate_sum
-/// [n, 1] float32, undefined where it is 1. Differentiable in x, gate, gate_sum and the factors; the
-/// activations are not kept but computed again in the backward pass. No gradient is made for what does not
-/// ask for one.
+/// a_i = activation(x up_s + up_bias_s + gamma (x A_si^T) B_si^T for each s). Because the down projection is
+/// linear, this is one product with each up_s, E activations, one product of their mixture with `down`,
+/// low-rank terms, and down_bias times the sum of the token's gates. x [n, C] in the activations' precision;
+/// gate [n, E] float32; gate_sum [n, 1] float32, undefined where it is 1. Differentiable in x, gate, gate_sum
+/// and the factors; the activations are not kept but computed again in the backward pass. No gradient is made
+/// for what does not ask for one.
 [[nodiscard]] at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const model::FrozenMlp& mlp,
                                      const ExpertFactors& factors, const at::Tensor& gate_sum = {});
 

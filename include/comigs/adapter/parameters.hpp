@@ -16,34 +16,23 @@ struct Lora {
   at::Tensor A, B;
 };
 
-/// An expert is a LoRA on each of the MLP's projections.
-struct Expert {
-  Lora up, down;
-};
-
-struct LayerParameters {
-  std::vector<Lora> attention;  ///< one for each model::Architecture::attention
-  std::vector<Expert> experts;
-  at::Tensor router;  ///< [E, C]; undefined where nothing is routed
-};
-
-/// Owns the block and its gradients, as the layout has it: float32, contiguous. Tensors in `layers()` are
-/// autograd leaves whose values and gradients are views of the two blocks.
+/// Owns the block and its gradients, as the layout has it: float32, contiguous. Each part is an autograd leaf
+/// whose values and gradient are views of the two blocks.
 class Parameters {
  public:
   Parameters(const model::Architecture& architecture, const UserModel& user_model, const at::Device& device);
 
-  /// LoRA as in docs/methods.md: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero; routers uniform
-  /// in
-  /// +-1/sqrt(C). Shared parts are drawn alike by all users, own parts by `user`. Depends on the arguments
-  /// alone.
+  /// Draws each part as its kind has it (LoRA: docs/methods.md). Shared parts are drawn alike by all users,
+  /// own parts by `user`. Depends on the arguments alone.
   void initialise(std::uint64_t seed, std::int64_t user);
 
   /// Decides which leaves autograd tracks: the other phase's parameters, and factors that are not trained,
   /// get no gradient at all.
-  void track(bool lora, bool routers);
+  void track(bool adapters, bool routers);
 
-  /// Every LoRA, attention first, then expert by expert; views of the block.
+  /// The leaf of each of the layout's parts.
+  [[nodiscard]] const std::vector<at::Tensor>& leaves() const noexcept { return leaves_; }
+  /// Every LoRA, in the order of the parts: attention first, then expert by expert.
   [[nodiscard]] std::vector<Lora> loras() const;
   /// How many of the R ranks are in use; the others are zero in A and B (HetLoRA's pruning).
   [[nodiscard]] std::int64_t rank_in_use() const noexcept { return rank_in_use_; }
@@ -52,24 +41,21 @@ class Parameters {
 
   [[nodiscard]] const Layout& layout() const noexcept { return layout_; }
   [[nodiscard]] const UserModel& user_model() const noexcept { return user_model_; }
-  [[nodiscard]] const std::vector<LayerParameters>& layers() const noexcept { return layers_; }
-  [[nodiscard]] std::vector<LayerParameters>& layers() noexcept { return layers_; }
+  [[nodiscard]] std::int64_t layers() const noexcept { return layers_; }
   [[nodiscard]] const at::Tensor& values() const noexcept { return values_; }        ///< [P]
   [[nodiscard]] const at::Tensor& gradients() const noexcept { return gradients_; }  ///< [P]
 
-  /// Frobenius norms of gamma B A: [layer, expert, projection(up, down)], row-major, for `experts` experts
-  /// (NaN beyond ours).
+  /// Frobenius norms of gamma B A, or of what stands alone: [layer, expert, projection], row-major, for
+  /// `experts` experts (NaN beyond ours).
   [[nodiscard]] std::vector<float> update_norms(std::int64_t experts) const;
 
  private:
-  /// Makes the leaf of the part.
-  void place(const Part& part);
-
   UserModel user_model_;
   Layout layout_;
+  std::int64_t layers_;
   std::int64_t rank_in_use_;
   at::Tensor values_, gradients_;
-  std::vector<LayerParameters> layers_;
+  std::vector<at::Tensor> leaves_;
 };
 
 /// ||B A||_F of each LoRA, float64 [count] on its device, through R x R Gram matrices: tr((B^T B)(A A^T)) is

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "comigs/model/architecture.hpp"
+
 namespace comigs::adapter {
 
 /// How a token's experts are weighted.
@@ -16,6 +18,12 @@ enum class Gate {
 /// Both factors of every LoRA, or one of them.
 enum class Factors { both, A, B };
 
+struct AdapterKind;
+struct Load;
+namespace kinds {
+extern const AdapterKind lora;
+}
+
 struct UserModel {
   std::int64_t experts = 2;  ///< in every MLP block; 0: nothing is trained
   /// Which of the run's generalists the first experts are, rising; the other experts are the user's own.
@@ -27,9 +35,12 @@ struct UserModel {
   bool shared_attention = true;
   Factors trained = Factors::both;  ///< the rest stays as drawn
   Factors shared = Factors::both;   ///< of what is shared; the rest is the user's own
+  const AdapterKind* kind = &kinds::lora;
 
   /// gamma = alpha / sqrt(R), rank-stabilised (Eq. 5).
   [[nodiscard]] double scale() const;
+  /// What its kind adds to the work of a token; nothing without experts.
+  [[nodiscard]] Load load(const model::Architecture& architecture) const;
   [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }
   /// Not where a token has one expert of several: that one's weight is its probability.
   [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }

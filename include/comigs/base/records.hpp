@@ -49,7 +49,7 @@ struct UserRound {
   SplitEvaluations after = {};          ///< after the round's aggregation
   SplitEvaluations before = {};         ///< before it; filled for the last aggregation only
   RoutingStatistics routing = {};       ///< over the tokens of the test split, after the aggregation
-  std::vector<float> update_norm = {};  ///< [layer, expert, projection(up, down)] Frobenius norm of gamma B
+  std::vector<float> update_norm = {};  ///< [layer, expert, projection] Frobenius norm of gamma B
                                         ///< A; empty: not evaluated
   std::vector<double> aggregation_weight =
       {};  ///< [user] this user's row of the mixing matrix of shared parameters

@@ -4,28 +4,32 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "comigs/kernels/activation.hpp"
 #include "comigs/kernels/bfloat16.hpp"
 
 namespace comigs::kernels {
 
-/// n tokens, inner width F, E experts of rank R. Number, below, is float or Bfloat16.
+/// n tokens, inner width F, E experts of rank R, S up projections. Number, below, is float or Bfloat16.
 struct MixtureShape {
   std::int64_t tokens = 0, inner = 0, experts = 0, rank = 0;
+  Activation activation = Activation::gelu_tanh;
+
+  [[nodiscard]] std::int64_t ups() const { return up_projections(activation); }
 };
 
 /// What both passes read. Row-major. An expert takes part for a token where its gate is not zero.
 template <class Number>
 struct MixtureInputs {
   MixtureShape shape;
-  const Number* hidden = nullptr;  ///< [n, F]: x up + up_bias
-  const float* reduced = nullptr;  ///< [n, E, R]: u_i = gamma x A_i^T
+  const Number* hidden = nullptr;  ///< [S, n, F]: x up_s + up_bias_s
+  const float* reduced = nullptr;  ///< [n, S, E, R]: u_si = gamma x A_si^T
   const float* gate = nullptr;     ///< [n, E]
-  const float* up_B = nullptr;     ///< [E, R, F]: B_i^T
+  const float* up_B = nullptr;     ///< [S, E, R, F]: B_si^T
   const float* down_A = nullptr;   ///< [E, R, F]: A'_i
 };
 
 /// What the forward pass writes: mixed = sum_i g_i a_i and weighted_i = g_i a_i A'_i^T with
-/// a_i = gelu(hidden + u_i B_i^T), gelu being GPT-2's (tanh).
+/// a_i = activation(hidden_s + u_si B_si^T for each s).
 template <class Number>
 struct MixtureOutputs {
   Number* mixed = nullptr;    ///< [n, F]
@@ -38,10 +42,10 @@ template <class Number>
 struct MixtureGradients {
   const Number* d_mixed = nullptr;    ///< [n, F]
   const float* d_weighted = nullptr;  ///< [n, E, R]
-  Number* d_hidden = nullptr;         ///< [n, F]
-  float* d_reduced = nullptr;         ///< [n, E, R], added to
+  Number* d_hidden = nullptr;         ///< [S, n, F]
+  float* d_reduced = nullptr;         ///< [n, S, E, R], added to
   float* d_gate = nullptr;            ///< [n, E], added to
-  float* d_up_B = nullptr;            ///< [E, R, F]
+  float* d_up_B = nullptr;            ///< [S, E, R, F]
   float* d_down_A = nullptr;          ///< [E, R, F]
 };
 

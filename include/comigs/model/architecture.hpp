@@ -5,7 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "comigs/kernels/activation.hpp"
+
 namespace comigs::model {
+
+using kernels::Activation;
 
 /// A linear map of the frozen model that gets a LoRA beside it.
 struct Projection {
@@ -14,17 +18,21 @@ struct Projection {
 };
 
 struct Architecture {
-  std::string family;       ///< Hugging Face's model_type
-  std::int64_t layers = 0;  ///< L
-  std::int64_t width = 0;   ///< C
-  std::int64_t heads = 0;
-  std::int64_t inner = 0;       ///< width of the MLP's activations
+  std::string family;                ///< Hugging Face's model_type
+  std::int64_t layers = 0;           ///< L
+  std::int64_t width = 0;            ///< C
+  std::int64_t heads = 0;            ///< of queries
+  std::int64_t key_value_heads = 0;  ///< each serves heads / key_value_heads of the queries'
+  std::int64_t head_size = 0;
+  std::int64_t inner = 0;       ///< F, width of the MLP's activations
   std::int64_t vocabulary = 0;  ///< V
   std::int64_t positions = 0;   ///< longest context
-  double layer_norm_epsilon = 1e-5;
+  double norm_epsilon = 1e-5;
+  Activation activation = Activation::gelu_tanh;
   bool tied_head = true;              ///< the head is the token embedding, not a matrix of its own
   std::vector<Projection> attention;  ///< one LoRA each
-  Projection up, down;                ///< of the MLP block: one LoRA pair for each expert
+  std::vector<Projection> up;         ///< of the MLP block, as the activation takes them: a LoRA in each
+  Projection down;                    ///< expert, and one here
 };
 
 /// One weight of the frozen model.

@@ -6,25 +6,30 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
+
+#include "comigs/model/architecture.hpp"
 
 namespace comigs::model {
 
-/// A frozen projection: x matrix + bias, the matrix [in, out] as it is stored, the bias [out] in the
-/// activations' precision.
+/// A frozen projection: x matrix + bias. The matrix [in, out] in the precision that it is stored in, maybe a
+/// view of one that lies there as [out, in]; the bias [out] in the activations', undefined where there is
+/// none.
 struct Weight {
   at::Tensor matrix, bias;
 };
 
-/// The frozen MLP of a layer, matrices as they are stored, biases in the activations' precision: y = gelu(x
-/// up + up_bias) down + down_bias.
+/// x matrix + bias in the precision of x, differentiable in everything.
+[[nodiscard]] at::Tensor project(const at::Tensor& x, const Weight& weight);
+
+/// The frozen MLP of a layer: y = activation(x up_s + up_bias_s for each s) down + down_bias.
 struct FrozenMlp {
-  at::Tensor up, up_bias;      ///< [C, F], [F]
-  at::Tensor down, down_bias;  ///< [F, C], [C]
+  Activation activation = Activation::gelu_tanh;
+  std::vector<Weight> up;  ///< [C, F] each
+  Weight down;             ///< [F, C]
 };
 
-inline constexpr const char* gelu_approximation = "tanh";  ///< "gelu_new" of GPT-2
-
-/// Queries, keys and values, each [B, heads, T, C / heads].
+/// Queries [B, heads, T, head size], keys and values [B, key/value heads, T, head size].
 struct Heads {
   at::Tensor queries, keys, values;
 };
@@ -40,11 +45,16 @@ class Hooks {
   /// [n, in] -> [n, out]; `site`: which of Architecture::attention.
   [[nodiscard]] virtual at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                            const Weight& weight);
-  /// Causal attention: [B, heads, T, C / heads].
+  /// Causal attention: [B, heads, T, head size].
   [[nodiscard]] virtual at::Tensor attend(std::size_t layer, const Heads& heads);
   /// The MLP block: [n, C] -> [n, C].
   [[nodiscard]] virtual at::Tensor mlp(std::size_t layer, const at::Tensor& x, const FrozenMlp& mlp);
 };
+
+inline constexpr const char* gelu_approximation = "tanh";  ///< of Activation::gelu_tanh
+
+/// The activation of what the up projections gave, each [n, F]; differentiable.
+[[nodiscard]] at::Tensor activate(Activation activation, const std::vector<at::Tensor>& hidden);
 
 /// The MLP block alone, differentiable in everything (pretraining).
 [[nodiscard]] at::Tensor plain_mlp(const at::Tensor& x, const FrozenMlp& mlp);

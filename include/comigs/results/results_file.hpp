@@ -37,6 +37,7 @@ struct RunDescription {
       "the whole training split";  ///< on which tokens train perplexity is measured
   std::vector<UserDescription> users;
   std::int64_t layers = 0;
+  std::vector<std::string> projections = {"up", "down"};  ///< that an expert has in a layer
   std::int64_t rounds = 0;  ///< that it will have; there is room for their rows from the first one on
 };
 

@@ -15,6 +15,7 @@ struct RoundShape {
   std::int64_t layers = 0;
   std::int64_t experts = 0;  ///< the most that any user has
   std::int64_t users = 0;
+  std::int64_t projections = 2;  ///< that an expert has in a layer
 };
 
 /// How many numbers `encode` gives.

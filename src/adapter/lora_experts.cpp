@@ -1,4 +1,4 @@
-#include "comigs/adapter/experts.hpp"
+#include "comigs/adapter/lora_experts.hpp"
 
 #include <ATen/ATen.h>
 
@@ -10,11 +10,15 @@ namespace comigs::adapter {
 
 namespace {
 
+// An expert after the other in each factor; the up projections one after the other too.
 ExpertFactors side_by_side(const std::vector<Expert>& experts, double scale, at::ScalarType dtype) {
   std::vector<at::Tensor> up_A, up_B, down_A, down_B;
+  for (std::size_t site = 0; site < experts.front().up.size(); ++site)
+    for (const Expert& expert : experts) {
+      up_A.push_back(expert.up[site].A);
+      up_B.push_back(expert.up[site].B);
+    }
   for (const Expert& expert : experts) {
-    up_A.push_back(expert.up.A);
-    up_B.push_back(expert.up.B);
     down_A.push_back(expert.down.A);
     down_B.push_back(expert.down.B);
   }
@@ -25,7 +29,37 @@ ExpertFactors side_by_side(const std::vector<Expert>& experts, double scale, at:
           .scale = scale};
 }
 
+// The parts of a layer come in the order of their sites.
+Lora& place_of(LayerParameters& layer, const Part& part, std::int64_t projections) {
+  const auto site = static_cast<std::size_t>(part.site);
+  if (part.role == Role::attention) {
+    layer.attention.resize(std::max(layer.attention.size(), site + 1));
+    return layer.attention[site];
+  }
+  Expert& expert = layer.experts[static_cast<std::size_t>(part.expert)];
+  expert.up.resize(static_cast<std::size_t>(projections - 1));
+  return part.site + 1 == projections ? expert.down : expert.up[site];
+}
+
 }  // namespace
+
+std::vector<LayerParameters> lora_layers(const Parameters& parameters) {
+  const Layout& layout = parameters.layout();
+  std::vector<LayerParameters> layers(static_cast<std::size_t>(parameters.layers()));
+  for (LayerParameters& layer : layers)
+    layer.experts.resize(static_cast<std::size_t>(parameters.user_model().experts));
+  for (std::size_t i = 0; i < layout.parts().size(); ++i) {
+    const Part& part = layout.parts()[i];
+    LayerParameters& layer = layers[static_cast<std::size_t>(part.layer)];
+    if (part.role == Role::router) {
+      layer.router = parameters.leaves()[i];
+      continue;
+    }
+    Lora& lora = place_of(layer, part, layout.projections());
+    (part.tag == Part::Tag::A ? lora.A : lora.B) = parameters.leaves()[i];
+  }
+  return layers;
+}
 
 LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const UserModel& user_model) {
   if (!user_model.routed()) {

@@ -1,5 +1,5 @@
-// What a user's parameters add to a layer: LoRA on a projection, the gate of the experts, the experts around
-// an MLP block.
+// What LoRA experts add to a layer: LoRA on a projection, the gate of the experts, the experts around an MLP
+// block.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,20 +8,25 @@
 
 #include "comigs/adapter/mixture.hpp"
 #include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/routing.hpp"
 #include "comigs/model/hooks.hpp"
 
 namespace comigs::adapter {
 
-/// How the tokens of a batch were routed in one layer. Undefined tensors: nothing was routed.
-struct LayerRouting {
-  /// [n, E] float32: softmax over the top-k, zero elsewhere. Top-1 of several: the probability of the chosen
-  /// one in the softmax over all (Fedus et al. 2022), so that the router gets a gradient of the text.
-  at::Tensor gate;
-  at::Tensor distribution;  ///< [n, E] float32: the softmax that the gate is taken from; sums to 1
-  at::Tensor chosen;        ///< [n, E] bool: in the top-k; among equal logits those of the lower experts
-  at::Tensor load;  ///< [E] float32: fraction of the tokens that have the expert in their top-k (f of Eq. 7)
-  at::Tensor probability;  ///< [E] float32: mean over tokens of the full softmax of the logits (P of Eq. 7)
+/// A LoRA on each of the MLP's projections.
+struct Expert {
+  std::vector<Lora> up;  ///< as model::FrozenMlp has them
+  Lora down;
 };
+
+struct LayerParameters {
+  std::vector<Lora> attention;  ///< one for each model::Architecture::attention
+  std::vector<Expert> experts;
+  at::Tensor router;  ///< [E, C]; undefined where nothing is routed
+};
+
+/// The leaves of a user with LoRA experts, by layer.
+[[nodiscard]] std::vector<LayerParameters> lora_layers(const Parameters& parameters);
 
 /// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x. W and the bias are frozen and get
 /// no gradient.

@@ -1,0 +1,52 @@
+// What can be trained beside a frozen network: a kind of adapter is a row, which its file makes of functions.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "comigs/adapter/layout.hpp"
+#include "comigs/adapter/routing.hpp"
+#include "comigs/model/hooks.hpp"
+
+namespace comigs::adapter {
+
+class Parameters;
+
+/// For one pass through the network; keeps a reference to the parameters, in which it is differentiable where
+/// they are tracked.
+class AdapterHooks : public model::Hooks {
+ public:
+  /// One for each layer that the pass has gone through, or empty where nothing is routed.
+  [[nodiscard]] const std::vector<LayerRouting>& routing() const noexcept { return routing_; }
+
+ protected:
+  std::vector<LayerRouting> routing_;
+};
+
+/// What a kind adds to the work of one token and to the memory that it takes, counted in numbers.
+struct Load {
+  double factors = 0.0;     ///< trained numbers that the token is multiplied with, the routers' aside
+  double routers = 0.0;     ///< those of the routers
+  double kept = 0.0;        ///< for the token's backward pass, in all layers
+  double passing = 0.0;     ///< alive at a time in one layer's backward pass
+  double routing = 0.0;     ///< of the token's routing, in all layers of an evaluation
+  double side_by_side = 0;  ///< of one layer's parameters, laid out for its products: for all tokens together
+};
+
+struct AdapterKind {
+  const char* name;
+  /// The trainable tensors, in the order of the block; their offsets are the layout's.
+  std::vector<Part> (*parts)(const model::Architecture&, const UserModel&);
+  /// What an expert of a layer consists of, by the names of its parts.
+  std::vector<std::string> (*projections)(const model::Architecture&);
+  Load (*load)(const model::Architecture&, const UserModel&);
+  std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&);
+};
+
+namespace kinds {
+/// A LoRA beside every projection of attention, a mixture of LoRA experts around every MLP block.
+extern const AdapterKind lora;
+}  // namespace kinds
+
+}  // namespace comigs::adapter

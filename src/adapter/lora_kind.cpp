@@ -1,0 +1,141 @@
+// LoRA experts as a kind of adapter: what is trained, what it costs, and where it is let in.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "comigs/adapter/kind.hpp"
+#include "comigs/adapter/lora_experts.hpp"
+
+namespace comigs::adapter {
+
+namespace {
+
+using Tag = Part::Tag;
+
+double bound(std::int64_t in) { return 1.0 / std::sqrt(static_cast<double>(in)); }
+
+// Of the MLP block, in the order of an expert's parts.
+std::vector<model::Projection> mlp_of(const model::Architecture& architecture) {
+  std::vector<model::Projection> projections = architecture.up;
+  projections.push_back(architecture.down);
+  return projections;
+}
+
+std::vector<std::string> projections(const model::Architecture& architecture) {
+  return architecture.activation == model::Activation::silu_gated
+             ? std::vector<std::string>{"gate", "up", "down"}
+             : std::vector<std::string>{"up", "down"};
+}
+
+// A [R, in] or B [out, R] of each of the projections, layer by layer. A is drawn (Kaiming with a = sqrt 5), B
+// begins as zero. `names`: what the projections are called here.
+void add_factor(std::vector<Part>& parts, const model::Architecture& architecture,
+                const std::vector<model::Projection>& beside, const std::vector<std::string>& names,
+                std::int64_t rank, Part part) {
+  const std::uint32_t first_draw = part.draw;
+  for (part.layer = 0; part.layer < architecture.layers; ++part.layer) {
+    for (std::size_t site = 0; site < beside.size(); ++site) {
+      const bool is_A = part.tag == Tag::A;
+      part.site = static_cast<std::int64_t>(site);
+      part.name = names[site];
+      part.rows = is_A ? rank : beside[site].out;
+      part.columns = is_A ? beside[site].in : rank;
+      part.bound = is_A ? bound(beside[site].in) : 0.0;
+      part.draw = first_draw + static_cast<std::uint32_t>(site);
+      parts.push_back(part);
+    }
+  }
+}
+
+// A generalist is drawn by its number in the run, so that all who share it have the same.
+std::uint32_t draw_of_expert(const UserModel& user_model, std::int64_t expert) {
+  const auto e = static_cast<std::size_t>(expert);
+  const std::int64_t number = e < user_model.generalists.size() ? user_model.generalists[e] : expert;
+  return 256 * static_cast<std::uint32_t>(number + 1);
+}
+
+// [attention | expert 0 | expert 1 | ... | routers]; attention and each expert are [A of every layer | B of
+// every layer]. Experts that users share come first, so that shared slices look alike for users with
+// different numbers of experts.
+std::vector<Part> parts(const model::Architecture& architecture, const UserModel& user_model) {
+  std::vector<Part> parts;
+  std::vector<std::string> sites;
+  for (const model::Projection& projection : architecture.attention) sites.push_back(projection.name);
+  for (const Tag tag : {Tag::A, Tag::B})
+    add_factor(parts, architecture, architecture.attention, sites, user_model.lora_rank,
+               {.role = Role::attention, .tag = tag});
+  for (std::int64_t expert = 0; expert < user_model.experts; ++expert)
+    for (const Tag tag : {Tag::A, Tag::B})
+      add_factor(
+          parts, architecture, mlp_of(architecture), projections(architecture), user_model.lora_rank,
+          {.role = Role::expert, .tag = tag, .expert = expert, .draw = draw_of_expert(user_model, expert)});
+  if (!user_model.routed()) return parts;
+  for (std::int64_t layer = 0; layer < architecture.layers; ++layer)
+    parts.push_back({.role = Role::router,
+                     .tag = Tag::whole,
+                     .layer = layer,
+                     .name = "weight",
+                     .rows = user_model.experts,
+                     .columns = architecture.width,
+                     .bound = bound(architecture.width)});
+  return parts;
+}
+
+// An expert's factors on the model's width are multiplied for every token, those on the inner width where the
+// token is sent to it.
+Load load(const model::Architecture& architecture, const UserModel& user_model) {
+  const auto layers = static_cast<double>(architecture.layers),
+             experts = static_cast<double>(user_model.experts),
+             rank = static_cast<double>(user_model.lora_rank),
+             ups = static_cast<double>(architecture.up.size()),
+             width = static_cast<double>(architecture.width), inner = static_cast<double>(architecture.inner),
+             active = user_model.routed()
+                          ? static_cast<double>(std::min(user_model.top_k, user_model.experts))
+                          : experts;
+  double widths = (experts * width + active * inner) * (ups + 1);
+  for (const model::Projection& projection : architecture.attention)
+    widths += static_cast<double>(projection.in + projection.out);
+  const auto sites = static_cast<double>(architecture.attention.size());
+  // Low-rank terms of attention and of the experts, the gate and what it was made of.
+  return {.factors = layers * rank * widths,
+          .routers = user_model.routed() ? layers * experts * width : 0.0,
+          .kept = layers * (sites * rank + (ups + 1) * experts * rank + 4 * experts),
+          .passing = (ups + 2) * experts * rank,
+          .routing = layers * 2 * experts,
+          .side_by_side = experts * rank * (ups + 1) * (width + inner)};
+}
+
+class LoraHooks : public AdapterHooks {
+ public:
+  explicit LoraHooks(const Parameters& parameters)
+      : user_model_(parameters.user_model()), layers_(lora_layers(parameters)) {}
+
+  [[nodiscard]] at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
+                                   const model::Weight& weight) override {
+    if (user_model_.gate == Gate::none) return Hooks::project(layer, site, x, weight);
+    return lora_linear(x, weight, layers_[layer].attention[site], user_model_.scale());
+  }
+
+  [[nodiscard]] at::Tensor mlp(std::size_t layer, const at::Tensor& x, const model::FrozenMlp& mlp) override {
+    if (user_model_.gate == Gate::none) return Hooks::mlp(layer, x, mlp);
+    LayerRouting decided;
+    const at::Tensor y = expert_mlp(x, mlp, layers_[layer], user_model_, decided);
+    if (user_model_.routed()) routing_.push_back(std::move(decided));
+    return y;
+  }
+
+ private:
+  const UserModel& user_model_;
+  std::vector<LayerParameters> layers_;
+};
+
+std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters) {
+  return std::make_unique<LoraHooks>(parameters);
+}
+
+}  // namespace
+
+constinit const AdapterKind kinds::lora = {"lora", parts, projections, load, hooks};
+
+}  // namespace comigs::adapter
