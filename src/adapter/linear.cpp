@@ -13,17 +13,17 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-enum Input { in_x, in_weight, in_bias, in_A, in_B, in_scale, inputs };
+enum Input { in_x, in_A, in_B, in_weight, in_scale, inputs };
 
 class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, const at::Tensor& A, const at::Tensor& B, double scale) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& A,
+                            const at::Tensor& B, const model::Weight& weight, double scale) {
     const auto dtype = x.scalar_type();
     const at::Tensor reduced = x.mm(A.to(dtype).t()).mul_(scale);  // [n, R]
-    at::Tensor y = x.mm(weight.to(dtype));
-    add_low_rank(y, reduced, B.to(dtype).t(), bias);
-    context->save_for_backward({x, weight, A, B, reduced});
+    at::Tensor y = x.mm(weight.matrix.to(dtype));
+    add_low_rank(y, reduced, B.to(dtype).t(), weight.bias);
+    context->save_for_backward({x, weight.matrix, A, B, reduced});
     context->saved_data["scale"] = scale;
     return y;
   }
@@ -59,7 +59,7 @@ void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& fa
 }
 
 at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora, double scale) {
-  return LoraLinearFunction::apply(x, weight.matrix, weight.bias, lora.A, lora.B, scale);
+  return LoraLinearFunction::apply(x, lora.A, lora.B, weight, scale);
 }
 
 }  // namespace comigs::adapter

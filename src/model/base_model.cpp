@@ -21,11 +21,15 @@ struct Family {
   std::vector<WeightSpec> (*weights)(const Architecture&);
   std::string (*config)(const Architecture&);
   bool (*is_no_weight)(std::string_view);  // of what its files may have besides
-  const char *embedding, *head;            // names of the two matrices that may be one
 };
 
-constexpr Family families[] = {{"gpt2", read_gpt2, make_gpt2, gpt2_weights, gpt2_config, is_no_gpt2_weight,
-                                "wte.weight", "lm_head.weight"}};
+constexpr Family families[] = {
+    {"gpt2", read_gpt2, make_gpt2, gpt2_weights, gpt2_config, is_no_gpt2_weight},
+    {"llama", read_llama, make_llama, llama_weights, llama_config, is_no_llama_weight},
+    {"mistral", read_llama, make_llama, llama_weights, llama_config, is_no_llama_weight},
+    {"qwen2", read_llama, make_llama, llama_weights, llama_config, is_no_llama_weight},
+    {"qwen3", read_llama, make_llama, llama_weights, llama_config, is_no_llama_weight},
+};
 
 const Family& find_family(const std::string& name, const std::string& where) {
   std::string known;
@@ -40,11 +44,16 @@ const Family& find_family(const std::string& name, const std::string& where) {
 // What the tensors say beyond the configuration, and that they are the ones which it asks for.
 void settle_weights(Architecture& architecture, const Family& family, const std::filesystem::path& folder) {
   const StoredWeights weights(folder);
-  if (!architecture.tied_head && !weights.has(family.head))
+  // The two matrices that may be one: in every family's files the first and the last.
+  Architecture untied = architecture;
+  untied.tied_head = false;
+  const std::vector<WeightSpec> all = family.weights(untied);
+  const WeightSpec &embedding = all.front(), &head = all.back();
+  if (!architecture.tied_head && !weights.has(head))
     throw DataError(fmt::format("{}: there is no '{}', but 'tie_word_embeddings' in config.json is false",
-                                weights.entry().string(), family.head));
+                                weights.entry().string(), head.name));
   // As transformers does: a head that differs from the embedding counts, whatever the configuration says.
-  if (weights.differ(family.embedding, family.head)) architecture.tied_head = false;
+  if (weights.differ(embedding, head)) architecture.tied_head = false;
   weights.check(family.weights(architecture), family.is_no_weight);
 }
 

@@ -23,4 +23,14 @@ namespace comigs::model {
                                                    const WeightSource& weights,
                                                    std::optional<at::ScalarType> activations);
 
+/// The Llama family: model_type llama, mistral, qwen2, qwen3.
+[[nodiscard]] Architecture read_llama(const nlohmann::json& config, const std::filesystem::path& file);
+[[nodiscard]] std::vector<WeightSpec> llama_weights(const Architecture& architecture);
+/// Frequencies of rotary positions, which older files have beside the weights.
+[[nodiscard]] bool is_no_llama_weight(std::string_view name);
+[[nodiscard]] std::string llama_config(const Architecture& architecture);
+[[nodiscard]] std::unique_ptr<BaseModel> make_llama(const Architecture& architecture,
+                                                    const WeightSource& weights,
+                                                    std::optional<at::ScalarType> activations);
+
 }  // namespace comigs::model

@@ -1,72 +1,16 @@
 // GPT-2 on paper: its sizes, its config.json, the list of its weights.
-#include <fmt/ranges.h>
-
-#include <algorithm>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
 
 #include "comigs/base/error.hpp"
-#include "comigs/base/printable.hpp"
+#include "config_file.hpp"
 #include "families.hpp"
 
 namespace comigs::model {
 
 namespace {
 
-class Config {
- public:
-  Config(const nlohmann::json& values, const std::filesystem::path& file) : values_(values), file_(file) {}
-
-  [[noreturn]] void fail(const char* name, const std::string& found, const std::string& expected) const {
-    throw DataError(
-        fmt::format("{}: '{}' is {}, expected {}", file_.string(), name, printable(found), expected));
-  }
-
-  // `alias` is transformers' own name for it, which a file may have instead or as well.
-  [[nodiscard]] std::int64_t size(const char* name, const char* alias, std::int64_t largest) const {
-    const char* const given = !values_.contains(name) && values_.contains(alias) ? alias : name;
-    const std::string expected = fmt::format("a whole number from 1 to {}", largest);
-    const auto entry = values_.find(given);
-    if (entry == values_.end()) fail(name, "missing", expected);
-    if (!entry->is_number_integer() || entry->get<std::int64_t>() < 1 || entry->get<std::int64_t>() > largest)
-      fail(given, entry->dump(), expected);
-    insist(alias, *entry);
-    return entry->get<std::int64_t>();
-  }
-
-  [[nodiscard]] bool flag(const char* name, bool absent) const {
-    const auto entry = values_.find(name);
-    if (entry == values_.end()) return absent;
-    if (!entry->is_boolean()) fail(name, entry->dump(), "true or false");
-    return entry->get<bool>();
-  }
-
-  // Settings that change what is computed: we know one value of each.
-  void insist(const char* name, const nlohmann::json& value) const {
-    const auto entry = values_.find(name);
-    if (entry != values_.end() && !entry->is_null() && *entry != value)
-      fail(name, entry->dump(), value.dump());
-  }
-
-  // The same where transformers has several names for it.
-  void insist_on_one(const char* name, const nlohmann::json& found,
-                     std::initializer_list<const char*> known) const {
-    if (std::find(known.begin(), known.end(), found) == known.end())
-      fail(name, found.dump(), fmt::format("one of {}", fmt::join(known, ", ")));
-  }
-
-  [[nodiscard]] nlohmann::json value(const char* name, const nlohmann::json& absent) const {
-    const auto entry = values_.find(name);
-    return entry == values_.end() || entry->is_null() ? absent : *entry;
-  }
-
- private:
-  const nlohmann::json& values_;
-  const std::filesystem::path& file_;
-};
-
 // What makes another model of the same sizes.
-void check_settings(const Config& config, const Architecture& architecture) {
+void check_settings(const ConfigFile& config, const Architecture& architecture) {
   for (const nlohmann::json& name : config.value("architectures", nlohmann::json::array()))
     config.insist_on_one("architectures", name, {"GPT2LMHeadModel", "GPT2Model"});
   // One function, in transformers' several ways to write it.
@@ -103,7 +47,7 @@ Architecture gpt2_architecture(std::int64_t layers, std::int64_t width, std::int
 }
 
 Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path& file) {
-  const Config config(values, file);
+  const ConfigFile config(values, file);
   Architecture architecture = gpt2_architecture(
       config.size("n_layer", "num_hidden_layers", 1000), config.size("n_embd", "hidden_size", 1 << 16),
       config.size("n_head", "num_attention_heads", 1 << 16), config.size("vocab_size", "vocab_size", 1 << 24),
@@ -113,11 +57,7 @@ Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path
                 fmt::format("a divisor of n_embd = {}", architecture.width));
   check_settings(config, architecture);
   architecture.tied_head = config.flag("tie_word_embeddings", true);
-  if (const auto epsilon = values.find("layer_norm_epsilon"); epsilon != values.end()) {
-    if (!epsilon->is_number() || !(epsilon->get<double>() > 0.0) || epsilon->get<double>() > 1.0)
-      config.fail("layer_norm_epsilon", epsilon->dump(), "a number above 0, at most 1");
-    architecture.norm_epsilon = epsilon->get<double>();
-  }
+  architecture.norm_epsilon = config.number_or("layer_norm_epsilon", 1e-5, 0.0, 1.0);
   return architecture;
 }
 
@@ -150,6 +90,8 @@ std::vector<WeightSpec> gpt2_weights(const Architecture& architecture) {
   }
   weights.push_back({"ln_f.weight", {C}, Kind::scale});
   weights.push_back({"ln_f.bias", {C}, Kind::bias});
+  // As transformers names it: the head is no part of the network that it calls "transformer".
+  for (WeightSpec& spec : weights) spec.prefix = "transformer.";
   if (!architecture.tied_head) weights.push_back({head, {architecture.vocabulary, C}, Kind::head});
   return weights;
 }

@@ -14,15 +14,17 @@ namespace comigs::model {
 
 namespace {
 
-constexpr std::string_view prefix = "transformer.";
 constexpr std::size_t names_shown = 3;
 
-std::string without_prefix(std::string_view name) {
-  return std::string(name.starts_with(prefix) ? name.substr(prefix.size()) : name);
-}
-
+// Of one weight, the likeliest first.
 std::vector<std::string> names_of(const WeightSpec& spec) {
-  return spec.alternative.empty() ? std::vector{spec.name} : std::vector{spec.name, spec.alternative};
+  std::vector<std::string> names;
+  for (const std::string& name : {spec.name, spec.alternative}) {
+    if (name.empty()) continue;
+    if (!spec.prefix.empty()) names.push_back(spec.prefix + name);
+    names.push_back(name);
+  }
+  return names;
 }
 
 }  // namespace
@@ -65,7 +67,7 @@ StoredWeights::StoredWeights(const std::filesystem::path& folder) {
   entry_ = found.entry;
   for (const std::filesystem::path& file : found.files) add(file);
   for (const auto& [tensor, shard] : found.promised) {
-    const auto stored = tensors_.find(without_prefix(tensor));
+    const auto stored = tensors_.find(tensor);
     if (stored == tensors_.end() || stored->second.file->path() != folder / shard)
       throw DataError(fmt::format("{}: '{}' is missing, which {} promises", (folder / shard).string(),
                                   printable(tensor), entry_.string()));
@@ -76,29 +78,37 @@ void StoredWeights::add(const std::filesystem::path& path) {
   const io::SafetensorsFile file(path);
   for (const auto& [name, view] : file.tensors()) {
     const Stored stored{.name = name, .view = view, .file = file.mapping()};
-    const auto [before, is_new] = tensors_.emplace(without_prefix(name), stored);
+    const auto [before, is_new] = tensors_.emplace(name, stored);
     if (!is_new)
       throw DataError(fmt::format("{} is there twice, expected once; the other is {}", stored.place(),
                                   before->second.place()));
   }
 }
 
-bool StoredWeights::differ(const std::string& one, const std::string& other) const {
-  if (!has(one) || !has(other)) return false;
-  const Stored &a = tensors_.at(one), &b = tensors_.at(other);
-  if (a.view.shape != b.view.shape) return true;
-  if (a.view.dtype == b.view.dtype) return !at::equal(a.tensor(), b.tensor());
-  return !at::equal(a.tensor().to(at::kFloat), b.tensor().to(at::kFloat));
+bool StoredWeights::differ(const WeightSpec& one, const WeightSpec& other) const {
+  const Stored *const a = look_for(one), *const b = look_for(other);
+  if (a == nullptr || b == nullptr) return false;
+  if (a->view.shape != b->view.shape) return true;
+  if (a->view.dtype == b->view.dtype) return !at::equal(a->tensor(), b->tensor());
+  return !at::equal(a->tensor().to(at::kFloat), b->tensor().to(at::kFloat));
 }
 
 void StoredWeights::check(const std::vector<WeightSpec>& specs,
                           bool (*is_no_weight)(std::string_view)) const {
   std::set<std::string> known;
-  for (const WeightSpec& spec : specs)
+  for (const WeightSpec& spec : specs) {
     for (const std::string& name : names_of(spec)) known.insert(name);
+    const auto plain = tensors_.find(spec.name), prefixed = tensors_.find(spec.prefix + spec.name);
+    if (plain != prefixed && plain != tensors_.end() && prefixed != tensors_.end())
+      throw DataError(fmt::format("{} is there twice, expected once; the other is {}", plain->second.place(),
+                                  prefixed->second.place()));
+  }
+  const std::string& prefix = specs.front().prefix;
   std::vector<std::string> others;
   for (const auto& [name, stored] : tensors_)
-    if (!known.contains(name) && !is_no_weight(name)) others.push_back(printable(stored.name));
+    if (!known.contains(name) &&
+        !is_no_weight(std::string_view(name).substr(name.starts_with(prefix) ? prefix.size() : 0)))
+      others.push_back(printable(stored.name));
   if (!others.empty()) {
     const std::size_t count = others.size();
     others.resize(std::min(count, names_shown));
@@ -111,9 +121,14 @@ void StoredWeights::check(const std::vector<WeightSpec>& specs,
   for (const WeightSpec& spec : specs) (void)checked(spec).type();
 }
 
-const StoredWeights::Stored& StoredWeights::find(const WeightSpec& spec) const {
+const StoredWeights::Stored* StoredWeights::look_for(const WeightSpec& spec) const {
   for (const std::string& name : names_of(spec))
-    if (const auto found = tensors_.find(name); found != tensors_.end()) return found->second;
+    if (const auto found = tensors_.find(name); found != tensors_.end()) return &found->second;
+  return nullptr;
+}
+
+const StoredWeights::Stored& StoredWeights::find(const WeightSpec& spec) const {
+  if (const Stored* const found = look_for(spec)) return *found;
   throw DataError(fmt::format("{}: the tensor '{}' is missing", entry_.string(), spec.name));
 }
 

@@ -15,16 +15,16 @@
 
 namespace comigs::model {
 
-/// Maps the files; tensors that it gives keep theirs. Names are those of the family's files without the
-/// prefix "transformer.", which a file may have or not. All functions throw DataError naming the file, the
-/// tensor, what was found and what was expected.
+/// Maps the files; tensors that it gives keep theirs. A weight is found with or without its prefix, and by
+/// its other name. All functions throw DataError naming the file, the tensor, what was found and what was
+/// expected.
 class StoredWeights {
  public:
   explicit StoredWeights(const std::filesystem::path& folder);
 
-  [[nodiscard]] bool has(const std::string& name) const { return tensors_.contains(name); }
+  [[nodiscard]] bool has(const WeightSpec& spec) const { return look_for(spec) != nullptr; }
   /// Both are there and differ in shape or in a number.
-  [[nodiscard]] bool differ(const std::string& one, const std::string& other) const;
+  [[nodiscard]] bool differ(const WeightSpec& one, const WeightSpec& other) const;
   /// Throws where a weight is missing or of another shape or type, or where there is a tensor that is none
   /// of them and that `is_no_weight` does not know.
   void check(const std::vector<WeightSpec>& specs, bool (*is_no_weight)(std::string_view)) const;
@@ -50,11 +50,12 @@ class StoredWeights {
   };
 
   void add(const std::filesystem::path& file);
+  [[nodiscard]] const Stored* look_for(const WeightSpec& spec) const;
   [[nodiscard]] const Stored& find(const WeightSpec& spec) const;
   [[nodiscard]] const Stored& checked(const WeightSpec& spec) const;  // of the right shape
 
   std::filesystem::path entry_;
-  std::map<std::string, Stored> tensors_;
+  std::map<std::string, Stored> tensors_;  // by their names in the files
 };
 
 }  // namespace comigs::model

@@ -24,11 +24,6 @@ io::Dtype stored_type(at::ScalarType dtype) {
   return dtype == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32;
 }
 
-// As transformers names it: the head is no part of the network that it calls "transformer".
-std::string file_name_of(const WeightSpec& spec) {
-  return spec.kind == WeightSpec::Kind::head ? spec.name : "transformer." + spec.name;
-}
-
 }  // namespace
 
 WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype,
@@ -63,7 +58,7 @@ void write_weights(const std::filesystem::path& folder, const std::vector<Weight
     host.push_back(weights(spec).detach().to(at::kCPU).contiguous());
     const std::span bytes(static_cast<const std::byte*>(host.back().const_data_ptr()), host.back().nbytes());
     tensors.push_back(
-        {file_name_of(spec),
+        {spec.prefix + spec.name,
          {.dtype = stored_type(host.back().scalar_type()), .shape = spec.shape, .bytes = bytes}});
   }
   std::filesystem::create_directories(folder);

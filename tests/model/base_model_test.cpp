@@ -171,8 +171,8 @@ BOOST_AUTO_TEST_CASE(config_that_is_not_one) {
 }
 
 BOOST_AUTO_TEST_CASE(unknown_family) {
-  check_contains(config_refusal([](Json& c) { c["model_type"] = "llama"; }),
-                 {"'llama' is not supported", "known: 'gpt2'"});
+  check_contains(config_refusal([](Json& c) { c["model_type"] = "mamba"; }),
+                 {"'mamba' is not supported", "known: 'gpt2', 'llama'"});
   check_contains(config_refusal([](Json& c) { c.erase("model_type"); }), {"'model_type' is missing"});
   check_contains(config_refusal([](Json& c) { c["model_type"] = 2; }), {"'model_type'"});
   const std::string message =

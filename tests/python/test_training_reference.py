@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,11 +144,14 @@ class Replay:
     final: dict[str, torch.Tensor]
 
 
-def replay(case: Case, trace: Trace, base: Path) -> Replay:
-    """The same batches from the same start; two optimisers, gradients cleared before every step."""
+def replay(
+    case: Case, trace: Trace, plain: Callable[[dict[str, torch.Tensor], Setting], PlainModel]
+) -> Replay:
+    """The same batches from the same start; two optimisers, gradients cleared before every step. `plain`: the
+    model of such parameters."""
     start = trace.unpack(trace.tensors["values"][0])
     parameters = {name: value.double().clone().requires_grad_() for name, value in start.items()}
-    model = PlainModel(frozen_weights(base), parameters, case.setting)
+    model = plain(parameters, case.setting)
     routers = [leaf for name, leaf in parameters.items() if name.endswith("router")]
     lora = [
         leaf for name, leaf in parameters.items() if not name.endswith("router") and case.trains("e", name)
@@ -215,7 +218,7 @@ def test_losses_gradients_and_parameters(traced, base):
     case, trace = traced
     phases = "".join("er"[phase] for phase in trace.tensors["phases"])
     assert phases == case.phases
-    reference = replay(case, trace, base)
+    reference = replay(case, trace, lambda *found: PlainModel(frozen_weights(base), *found))
     worst_loss, worst_gradient, compared = 0.0, 0.0, 0
     for step, phase in enumerate(phases):
         for found, expected in zip(trace.tensors["losses"][step].tolist(), reference.losses[step]):

@@ -17,6 +17,19 @@ struct Projection {
   std::int64_t in = 0, out = 0;
 };
 
+/// Positions by rotation of queries and keys (Su et al. 2021), half a head's width against the other half.
+struct Rotary {
+  enum class Scaling {
+    none,
+    linear,  ///< all frequencies divided by `factor`
+    llama3,  ///< the lower ones, with a passage between wavelengths original / high and original / low
+  };
+  double theta = 0.0;  ///< 0: none
+  Scaling scaling = Scaling::none;
+  double factor = 1.0, low = 1.0, high = 4.0;
+  std::int64_t original = 0;  ///< context that the model was trained on
+};
+
 struct Architecture {
   std::string family;                ///< Hugging Face's model_type
   std::int64_t layers = 0;           ///< L
@@ -29,6 +42,9 @@ struct Architecture {
   std::int64_t positions = 0;   ///< longest context
   double norm_epsilon = 1e-5;
   Activation activation = Activation::gelu_tanh;
+  Rotary rotary = {};
+  bool query_bias = false, output_bias = false, mlp_bias = false;  ///< of the Llama family; GPT-2 has all
+  bool head_norms = false;            ///< queries and keys are normalised, head by head
   bool tied_head = true;              ///< the head is the token embedding, not a matrix of its own
   std::vector<Projection> attention;  ///< one LoRA each
   std::vector<Projection> up;         ///< of the MLP block, as the activation takes them: a LoRA in each
@@ -38,10 +54,11 @@ struct Architecture {
 /// One weight of the frozen model.
 struct WeightSpec {
   enum class Kind { matrix, residual_matrix, embedding, head, bias, scale };
-  std::string name;  ///< in the family's files, without prefix
+  std::string name;  ///< in the family's files
   std::vector<std::int64_t> shape;
   Kind kind = Kind::matrix;      ///< how it is initialised in pretraining, and whether it is decayed
   std::string alternative = {};  ///< another name that it may have there
+  std::string prefix = {};       ///< in front of the name, which a file may have or not
 
   [[nodiscard]] std::int64_t count() const;
 };

@@ -18,7 +18,7 @@ using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
 /// The weights of `folder`: of model.safetensors, or of the shards of model.safetensors.index.json. A weight
 /// that lies there in the precision `dtype` is a read-only view of the mapped file on the CPU (all ranks of a
 /// node share its pages) or one upload on a GPU; others are converted. Names are accepted with and without
-/// the prefix "transformer.". Throws DataError, as the returned source does, naming the file, the tensor,
+/// their prefix. Throws DataError, as the returned source does, naming the file, the tensor,
 /// what was found and what was expected.
 [[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype,
                                         const at::Device& device);
