@@ -10,37 +10,37 @@
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
-#include "comigs/federation/fit.hpp"
-#include "comigs/federation/local_work.hpp"
 #include "comigs/io/mapped_file.hpp"
+#include "comigs/job/fit.hpp"
+#include "comigs/job/local_work.hpp"
+#include "comigs/job/reckoning.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/train/calibration.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
 #include "plan_report.hpp"
-#include "reckoning.hpp"
 
 namespace comigs::app {
 
 namespace {
 
-int users_of(const Job& job) { return static_cast<int>(job.users.size()); }
+int users_of(const job::Job& job) { return static_cast<int>(job.users.size()); }
 
 // Of a rank, if all ran here.
-int threads_of_rank(const Job& job) {
+int threads_of_rank(const job::Job& job) {
   const std::int64_t asked = job.config.run.threads;
   return asked > 0 ? static_cast<int>(asked) : std::max(1, comm::share_of_cores(users_of(job)));
 }
 
 // How much longer a step takes where all users share this machine's cores or cards.
-double held_up(const Job& job, int threads, const c10::Device& device) {
+double held_up(const job::Job& job, int threads, const c10::Device& device) {
   const int there = device.is_cuda() ? model::visible_gpus() : comm::cores_of_node(),
             wanted = device.is_cuda() ? users_of(job) : users_of(job) * threads;
   return std::max(1.0, static_cast<double>(wanted) / std::max(1, there));
 }
 
-Place find_place(const config::Run& run, int threads) {
+job::Place find_place(const config::Run& run, int threads) {
   model::set_up_host(threads);
   const bool visible = model::visible_gpus() > 0;
   const bool automatic = run.device == config::DeviceChoice::automatic;
@@ -53,20 +53,20 @@ Place find_place(const config::Run& run, int threads) {
 }
 
 // What ranks read at their start, with the checks that they make.
-void check_files(const Job& job) {
+void check_files(const job::Job& job) {
   for (std::size_t user = 0; user < job.users.size(); ++user)
-    (void)federation::open_user(job.config, job.manifest, user);
+    (void)job::open_user(job.config, job.manifest, user);
 }
 
-PlannedTime measure(const Job& job, const Place& place, int threads,
-                    const std::vector<federation::Cost>& costs) {
+PlannedTime measure(const job::Job& job, const job::Place& place, int threads,
+                    const std::vector<job::Cost>& costs) {
   constexpr double seconds_of_launch = 1.5;  // of mpirun and the ranks' libraries
   const Stopwatch watch;
   const auto base = model::load_base_model(job.config.model.folder,
-                                           federation::stored_type(job.config.run.precision), place.device);
+                                           job::stored_type(job.config.run.precision), place.device);
   const double loading = watch.seconds();
   // The user with the most to do decides how long a round takes.
-  const auto slowest = std::ranges::max_element(costs, {}, &federation::Cost::flops) - costs.begin();
+  const auto slowest = std::ranges::max_element(costs, {}, &job::Cost::flops) - costs.begin();
   const auto user = static_cast<std::size_t>(slowest);
   const train::Speed speed = train::measure_speed(*base, job.users[user], costs[user].micro_batch_sequences,
                                                   job.config.users[user].context_tokens);
@@ -76,7 +76,7 @@ PlannedTime measure(const Job& job, const Place& place, int threads,
                                       threads == 1 ? "" : "s", speed.steps / 1e9)};
   const double longer = held_up(job, threads, place.device);
   const auto rounds = static_cast<double>(std::max<std::int64_t>(job.config.run.rounds, 1));
-  for (const federation::Cost& cost : costs) {
+  for (const job::Cost& cost : costs) {
     time.start = std::max(time.start, longer * cost.start_flops / speed.evaluation);
     time.rounds.push_back(
         longer * (cost.training_flops / speed.steps + cost.evaluation_flops / speed.evaluation) / rounds);
@@ -87,14 +87,14 @@ PlannedTime measure(const Job& job, const Place& place, int threads,
 
 int plan(const std::vector<std::string>& arguments, bool as_json) {
   // 1. What is to be done, with all of train's checks.
-  const Job job = read_job(arguments);
+  const job::Job job = job::read_job(arguments);
   check_files(job);
   if (!job.remark.empty()) print_error(fmt::format("comigs: {}\n", job.remark));
   // 2. Where: on this machine, as if all users ran here.
   const int threads = threads_of_rank(job);
-  const Place place = find_place(job.config.run, threads);
+  const job::Place place = find_place(job.config.run, threads);
   // 3. What it takes, and whether that is there.
-  const Reckoning reckoning(job, place);
+  const job::Reckoning reckoning(job, place);
   Plan plan{.job = job,
             .place = place.visible ? model::describe(place.device) : "a GPU, of which none is visible here",
             .costs = reckoning.costs(),
@@ -102,7 +102,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
             .memory_of_machine = comm::memory_bytes(),
             .time = {},
             .problems = reckoning.problems()};
-  plan.memory_of_node = federation::memory_of_node(plan.costs, place.device.is_cuda());
+  plan.memory_of_node = job::memory_of_node(plan.costs, place.device.is_cuda());
   // 4. How long it takes, where it can run.
   if (place.visible && plan.problems.empty()) plan.time = measure(job, place, threads, plan.costs);
   io::check_mapped_files();

@@ -38,7 +38,7 @@ std::string format_operations(double count) {
 }
 
 std::string head(const Plan& plan) {
-  const Job& job = plan.job;
+  const job::Job& job = plan.job;
   const config::Run& run = job.config.run;
   return fmt::format(
       "comigs {}: {} on {}, {}, {}, seed {}\n"
@@ -53,7 +53,7 @@ std::string work(const Plan& plan) {
   Rows rows;
   for (std::size_t u = 0; u < plan.costs.size(); ++u) {
     const adapter::UserModel& user = plan.job.users[u];
-    const federation::Cost& cost = plan.costs[u];
+    const job::Cost& cost = plan.costs[u];
     const std::int64_t batch = plan.job.config.users[u].batch_sequences;
     rows.push_back({plan.job.manifest.users[u].name,
                     fmt::format("{} ({} shared)", user.experts, user.generalists.size()),
@@ -72,7 +72,7 @@ std::string work(const Plan& plan) {
 std::string memory(const Plan& plan) {
   Rows rows;
   for (std::size_t u = 0; u < plan.costs.size(); ++u) {
-    const federation::PeakMemory& memory = plan.costs[u].memory;
+    const job::PeakMemory& memory = plan.costs[u].memory;
     rows.push_back({plan.job.manifest.users[u].name, format_bytes(memory.base), format_bytes(memory.training),
                     format_bytes(memory.activations), format_bytes(memory.program),
                     format_bytes(memory.total())});
@@ -98,7 +98,7 @@ std::string totals(const Plan& plan) {
 
 nlohmann::ordered_json user_as_json(const Plan& plan, std::size_t u) {
   const adapter::UserModel& user = plan.job.users[u];
-  const federation::Cost& cost = plan.costs[u];
+  const job::Cost& cost = plan.costs[u];
   nlohmann::ordered_json json = {
       {"name", plan.job.manifest.users[u].name},
       {"experts", user.experts},

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "comigs/federation/cost.hpp"
-#include "job.hpp"
+#include "comigs/job/cost.hpp"
+#include "comigs/job/job.hpp"
 
 namespace comigs::app {
 
@@ -18,9 +18,9 @@ struct PlannedTime {
 };
 
 struct Plan {
-  const Job& job;
+  const job::Job& job;
   std::string place;  ///< "cpu", "GPU"
-  std::vector<federation::Cost> costs;
+  std::vector<job::Cost> costs;
   std::int64_t memory_of_node = 0, memory_of_machine = 0;  ///< bytes
   std::optional<PlannedTime> time;                         ///< none: not measured
   std::vector<std::string> problems;

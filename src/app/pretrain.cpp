@@ -26,11 +26,11 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "comigs/model/device.hpp"
+#include "comigs/run/identity.hpp"
+#include "comigs/run/output_folder.hpp"
+#include "comigs/run/pretrain_checkpoint.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
-#include "identity.hpp"
-#include "output_folder.hpp"
-#include "pretrain_checkpoint.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -38,7 +38,7 @@ namespace comigs::app {
 namespace {
 
 namespace fs = std::filesystem;
-using Position = PretrainCheckpoint::Position;
+using Position = run::PretrainCheckpoint::Position;
 
 constexpr std::size_t digest_digits = 64;
 
@@ -73,7 +73,7 @@ Job read_job(const std::vector<std::string>& arguments) {
         fmt::format("{}/manifest.json: no base corpus to pretrain on ('base' is missing)", job.plan.data));
   data::check_tokeniser(job.manifest);
   check_corpus(job.plan, *job.manifest.base);
-  check_output(job.plan.output);
+  run::check_output(job.plan.output);
   config::Pretrain numbers = job.plan;
   numbers.output = "-";
   numbers.data = "-";
@@ -117,7 +117,7 @@ void claim_folder(const Job& job) {
   const fs::path folder = job.plan.output;
   const std::string recipe = read_recipe(job);
   const bool is_own = recipe == job.digest + "\n";
-  const std::string checkpoint = PretrainCheckpoint::path_in(folder).filename().string();
+  const std::string checkpoint = run::PretrainCheckpoint::path_in(folder).filename().string();
   for (const std::string& name : {std::string("config.json"), std::string("model.safetensors"),
                                   std::string("tokenizer.json"), checkpoint})
     if (fs::exists(fs::symlink_status(folder / name)) && (!is_own || name == "config.json"))
@@ -149,7 +149,7 @@ struct Run {
   comm::Interruption& interruption;
   const Job& job;
   train::Pretraining& pretraining;
-  const PretrainCheckpoint& checkpoint;
+  const run::PretrainCheckpoint& checkpoint;
 };
 
 bool is_evaluated(const config::Pretrain& plan, std::int64_t steps) {
@@ -197,7 +197,7 @@ void all_run(const Run& run, const data::BaseShards& corpus, comm::Memory memory
 // Every rank has the same numbers: the first reads and writes them.
 Position all_restore(const Run& run) {
   const comm::Communicator& world = run.world;
-  const PretrainCheckpoint::Blocks blocks = run.pretraining.state();
+  const run::PretrainCheckpoint::Blocks blocks = run.pretraining.state();
   const Position found = comm::all_agree(world, [&] {
     return world.is_first() && run.checkpoint.exists() ? run.checkpoint.read(blocks) : Position();
   });
@@ -238,11 +238,11 @@ void all_pretrain(const comm::Communicator& world, comm::Interruption& interrupt
                   const std::vector<std::string>& arguments) {
   // 1. What is to be made, and whether it is there already.
   const Job job = comm::all_agree(world, [&] { return read_job(arguments); });
-  const PretrainCheckpoint checkpoint(job.plan.output, job.digest);
-  all_insist_alike(world,
-                   {{"program", this_build()},
-                    {"digest of the options", sha256(job.options).substr(0, 12)},
-                    {"digest of " + job.plan.data + "/manifest.json", job.manifest.digest.substr(0, 12)}});
+  const run::PretrainCheckpoint checkpoint(job.plan.output, job.digest);
+  run::all_insist_alike(
+      world, {{"program", run::this_build()},
+              {"digest of the options", sha256(job.options).substr(0, 12)},
+              {"digest of " + job.plan.data + "/manifest.json", job.manifest.digest.substr(0, 12)}});
   // The first looks, for all: file systems may show others another state.
   const bool made = comm::all_agree(world, [&] { return world.is_first() && is_made(job); });
   if (world.all_max(made ? 1.0 : 0.0) > 0.0) {
@@ -251,7 +251,7 @@ void all_pretrain(const comm::Communicator& world, comm::Interruption& interrupt
     print_out("{}: there already, made by the same options from the same data\n", job.plan.output);
     return;
   }
-  std::optional<OutputFolder> output;
+  std::optional<run::OutputFolder> output;
   comm::all_agree(world, [&] {
     if (!world.is_first()) return;
     output.emplace(job.plan.output);

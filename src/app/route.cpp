@@ -17,15 +17,15 @@
 #include "comigs/config/resolve.hpp"
 #include "comigs/config/route.hpp"
 #include "comigs/data/probes.hpp"
-#include "comigs/federation/fit.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/io/mapped_file.hpp"
+#include "comigs/job/fit.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/precision.hpp"
 #include "comigs/results/stored_run.hpp"
+#include "comigs/run/identity.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
-#include "identity.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -91,7 +91,7 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
   const std::string& recorded = run.record().identity.base_architecture;
   if (!recorded.empty())  // as it is in results of 0.1
     if (const std::vector<std::string> unlike =
-            architecture_differences(recorded, model::config_json(architecture), run.path().string());
+            run::architecture_differences(recorded, model::config_json(architecture), run.path().string());
         !unlike.empty())
       throw DataError(
           fmt::format("{}/config.json: not that of the base model of {} ('there'): {}; --model says "
@@ -111,7 +111,7 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
   if (!options.probes.empty()) {
     if (!options.data.empty()) spdlog::warn("without effect beside --probes: --data");
     data::ProbeFile file = data::read_probes(options.probes);
-    if (!federation::fits(file.vocabulary, job.config.model.folder, job.architecture))
+    if (!job::fits(file.vocabulary, job.config.model.folder, job.architecture))
       throw DataError(
           fmt::format("{}: made with a tokeniser of {} entries, but the base model {} has a vocabulary of "
                       "{}; make it with the base model's own tokeniser",
@@ -247,7 +247,7 @@ void route_texts(const config::Route& options) {
   results::StoredRun run(options.run);
   Job job = read_job(run, options);
   const c10::Device device = choose_device(options.device, options.threads, comm::place_alone());
-  const auto dtype = federation::stored_type(job.config.run.precision);
+  const auto dtype = job::stored_type(job.config.run.precision);
   const auto base = model::load_base_model(job.config.model.folder, dtype, device);
   const std::string activations = model::name_of(model::activation_type(dtype, device));
   if (const std::string& trained = run.record().identity.activations;

@@ -97,13 +97,6 @@ std::string group_digits(std::int64_t number) {
   return grouped;
 }
 
-std::string format_bytes(std::int64_t bytes) {
-  const auto value = static_cast<double>(bytes);
-  if (value >= 0x1p30) return fmt::format("{:.2f} GiB", value / 0x1p30);
-  if (value >= 0x1p20) return fmt::format("{:.1f} MiB", value / 0x1p20);
-  return fmt::format("{:.1f} KiB", value / 0x1p10);
-}
-
 std::string format_perplexity(const Evaluation& evaluation) { return format_number(evaluation.perplexity()); }
 
 std::string round_head(const std::vector<UserDescription>& users) {

@@ -15,8 +15,6 @@ namespace comigs::app {
 
 /// 1234567 -> "1,234,567".
 [[nodiscard]] std::string group_digits(std::int64_t number);
-/// "512.0 KiB", "1.25 GiB".
-[[nodiscard]] std::string format_bytes(std::int64_t bytes);
 /// Two digits after the point below 1,000, none above; "-" if not evaluated.
 [[nodiscard]] std::string format_perplexity(const Evaluation& evaluation);
 

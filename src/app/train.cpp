@@ -6,7 +6,6 @@
 #include <chrono>
 #include <optional>
 
-#include "checkpointer.hpp"
 #include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
@@ -20,20 +19,21 @@
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/federation/collaboration.hpp"
-#include "comigs/federation/fit.hpp"
-#include "comigs/federation/local_work.hpp"
-#include "comigs/federation/round_loop.hpp"
 #include "comigs/federation/traffic.hpp"
 #include "comigs/io/mapped_file.hpp"
+#include "comigs/job/fit.hpp"
+#include "comigs/job/job.hpp"
+#include "comigs/job/local_work.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/precision.hpp"
+#include "comigs/run/checkpointer.hpp"
+#include "comigs/run/frozen_base.hpp"
+#include "comigs/run/identity.hpp"
+#include "comigs/run/output_folder.hpp"
+#include "comigs/run/recorder.hpp"
+#include "comigs/run/round_loop.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
-#include "frozen_base.hpp"
-#include "identity.hpp"
-#include "job.hpp"
-#include "output_folder.hpp"
-#include "recorder.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -42,7 +42,7 @@ namespace {
 
 // Where the results go. Throws ConfigError where something is in the way.
 std::filesystem::path results_path(const config::Run& run) {
-  check_output(run.output);
+  run::check_output(run.output);
   const std::filesystem::path results = std::filesystem::path(run.output) / "results.h5";
   if (run.resume == config::Resume::never && results::ResultsFile::exists(results))
     throw ConfigError(
@@ -52,14 +52,14 @@ std::filesystem::path results_path(const config::Run& run) {
   return results;
 }
 
-std::vector<std::int64_t> expert_tokens_of_users(const Job& job) {
+std::vector<std::int64_t> expert_tokens_of_users(const job::Job& job) {
   std::vector<std::int64_t> tokens;
   for (std::size_t user = 0; user < job.users.size(); ++user)
-    tokens.push_back(federation::expert_tokens(job.config, job.manifest, user));
+    tokens.push_back(job::expert_tokens(job.config, job.manifest, user));
   return tokens;
 }
 
-UserDescription describe_user(const Job& job, std::size_t user) {
+UserDescription describe_user(const job::Job& job, std::size_t user) {
   const data::UserShards& shards = job.manifest.users[user];
   const adapter::UserModel& model = job.users[user];
   return {.name = shards.name,
@@ -69,14 +69,14 @@ UserDescription describe_user(const Job& job, std::size_t user) {
           .generalists = model.generalists,
           .lora_rank = model.experts > 0 ? model.lora_rank : 0,
           .top_k = model.top_k,
-          .train_tokens = federation::train_tokens(job.config.users[user], shards),
+          .train_tokens = job::train_tokens(job.config.users[user], shards),
           .validation_tokens = shards.validation.tokens,
           .test_tokens = shards.test.tokens};
 }
 
 // What is computed beside the frozen weights.
 std::string activations(config::Precision precision, const c10::Device& device) {
-  return model::name_of(model::activation_type(federation::stored_type(precision), device));
+  return model::name_of(model::activation_type(job::stored_type(precision), device));
 }
 
 // Collective. Tells once where users compute on unlike processors or with unlike libraries.
@@ -92,7 +92,7 @@ void all_tell_unlike(const comm::Communicator& world, const std::string& own) {
 }
 
 // Collective: gathers what only each rank knows of itself. `config` is as fitted to the user's memory.
-results::RunDescription all_describe(const comm::Communicator& world, const Job& job,
+results::RunDescription all_describe(const comm::Communicator& world, const job::Job& job,
                                      const config::Config& config, const comm::Placement& placement,
                                      const c10::Device& device, const std::string& base_digest) {
   const auto now = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
@@ -128,7 +128,7 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
                                  on = world.all_gather(model::describe(device) + ", " + processor);
   const std::int64_t sequences = config.users[static_cast<std::size_t>(world.rank())].sequences_at_a_time();
   run.sequences_at_a_time = fmt::format("{}", fmt::join(world.all_gather(std::span(&sequences, 1)), ", "));
-  run.computed_by = computed_by(run.library_versions, on);
+  run.computed_by = run::computed_by(run.library_versions, on);
   for (std::size_t user = 0; user < job.users.size(); ++user) {
     run.users.push_back(describe_user(job, user));
     run.users.back().host = hosts[user];
@@ -138,11 +138,11 @@ results::RunDescription all_describe(const comm::Communicator& world, const Job&
 }
 
 std::string precision_words(config::Precision precision, const std::string& activations) {
-  const std::string stored = model::name_of(federation::stored_type(precision));
+  const std::string stored = model::name_of(job::stored_type(precision));
   return activations == stored ? stored : fmt::format("{}, computed in {}", stored, activations);
 }
 
-void print_plan(const Job& job, const results::RunDescription& run,
+void print_plan(const job::Job& job, const results::RunDescription& run,
                 const std::vector<std::int64_t>& trainable) {
   const auto count = [](std::size_t n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
@@ -177,13 +177,13 @@ void print(const comm::Communicator& world, const std::string& text) {
 // What the rounds are run with.
 struct Run {
   const comm::Communicator& world;
-  const Job& job;
+  const job::Job& job;
   const std::vector<UserDescription>& users;
   const adapter::Parameters& parameters;
   train::LocalTrainer& trainer;
-  federation::RoundLoop& loop;
-  Recorder& recorder;
-  Checkpointer& checkpointer;
+  run::RoundLoop& loop;
+  run::Recorder& recorder;
+  run::Checkpointer& checkpointer;
 };
 
 std::vector<UserRound> all_write(const Run& run, RoundProgress& progress, const UserRound& start) {
@@ -240,9 +240,9 @@ void all_leave(const Run& run, const RoundProgress& progress, const UserRound& s
 }
 
 // With the user's micro-batches as they fit its memory on its device.
-config::Config fitted(const Job& job, std::size_t user, const c10::Device& device) {
+config::Config fitted(const job::Job& job, std::size_t user, const c10::Device& device) {
   const auto fit = [&](std::size_t u) {
-    return federation::micro_batch_sequences(job.config, u, job.architecture, job.users[u], device);
+    return job::micro_batch_sequences(job.config, u, job.architecture, job.users[u], device);
   };
   config::Config config = job.config;
   try {
@@ -294,7 +294,7 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
                const std::vector<std::string>& arguments) {
   const Stopwatch watch;
   // 1. What is to be done, the same on every rank.
-  const Job job = comm::all_agree(world, [&] { return read_job(arguments, world.size()); });
+  const job::Job job = comm::all_agree(world, [&] { return job::read_job(arguments, world.size()); });
   const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(job.config.run); });
   const auto user = static_cast<std::size_t>(world.rank());
   // 2. Where it is done.
@@ -302,46 +302,42 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
   const c10::Device device = comm::all_agree(
       world, [&] { return choose_device(job.config.run.device, job.config.run.threads, placement); });
   const config::Config config = comm::all_agree(world, [&] { return fitted(job, user, device); });
-  std::optional<OutputFolder> output;
+  std::optional<run::OutputFolder> output;
   comm::all_agree(world, [&] {
     if (world.is_first()) output.emplace(job.config.run.output);
   });
   const io::FolderLock* const held = output ? &output->lock() : nullptr;
   // 3. The frozen base and this user's data, the same for all ranks.
-  const WeightsFound found = all_find_weights(world, job.config.model.folder);
+  const run::WeightsFound found = run::all_find_weights(world, job.config.model.folder);
   const results::RunDescription description =
       all_describe(world, job, config, placement, device, found.digest);
-  all_insist_on_one_run(world, results::identity(description));
+  run::all_insist_on_one_run(world, results::identity(description));
   if (world.is_first() && !job.remark.empty()) spdlog::warn("{}", job.remark);
-  const FrozenBase base(world, job.config.run, job.config.model.folder, found, job.architecture, device);
-  const auto shards =
-      comm::all_agree(world, [&] { return federation::open_user(job.config, job.manifest, user); });
-  const auto texts = comm::all_agree(
-      world, [&] { return federation::texts(*job.method, job.config, job.manifest, user, shards); });
+  const run::FrozenBase base(world, job.config.run, job.config.model.folder, found, job.architecture, device);
+  const auto shards = comm::all_agree(world, [&] { return job::open_user(job.config, job.manifest, user); });
+  const auto texts =
+      comm::all_agree(world, [&] { return job::texts(*job.method, job.config, job.manifest, user, shards); });
   // 4. What is trained, and what becomes of what is shared.
   adapter::Parameters parameters(job.architecture, job.users[user], device);
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
-  train::LocalTrainer trainer(base.model(), parameters, texts,
-                              federation::local_plan(*job.method, config, user));
-  federation::Participation participation(
-      {.world = world,
-       .method = *job.method,
-       .averaging = job.config.method.averaging,
-       .pruning_strength = job.config.method.pruning_strength,
-       .users = job.users,
-       .tokens = expert_tokens_of_users(job),
-       .parameters = parameters,
-       .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
-       .sums = federation::sums(job.config.run),
-       .validation_loss =
-           federation::validation_loss(config, base.model(), parameters, shards.validation, user)});
-  federation::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, participation,
-                             interruption);
+  train::LocalTrainer trainer(base.model(), parameters, texts, job::local_plan(*job.method, config, user));
+  run::Participation participation({.world = world,
+                                    .method = *job.method,
+                                    .averaging = job.config.method.averaging,
+                                    .pruning_strength = job.config.method.pruning_strength,
+                                    .users = job.users,
+                                    .tokens = expert_tokens_of_users(job),
+                                    .parameters = parameters,
+                                    .memory = device.is_cuda() ? comm::Memory::device : comm::Memory::host,
+                                    .sums = federation::sums(job.config.run),
+                                    .validation_loss = federation::validation_loss(
+                                        config, base.model(), parameters, shards.validation, user)});
+  run::RoundLoop loop(world, config, base.model(), shards, parameters, trainer, participation, interruption);
   // 5. Where it is written, and what is there already.
-  Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
-                            results::round_shape(description), parameters, trainer, participation, held);
+  run::Checkpointer checkpointer(world, path.parent_path() / "checkpoints", results::identity(description),
+                                 results::round_shape(description), parameters, trainer, participation, held);
   checkpointer.all_refuse_others(job.config.run.resume);
-  Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume, held);
+  run::Recorder recorder(world, path, description, job.architecture, job.users, job.config.run.resume, held);
   if (recorder.recorded() == job.config.run.rounds) {
     checkpointer.all_remove();
     return print(world, fmt::format("results: {} holds all {} rounds already\n", path.string(),

@@ -33,6 +33,13 @@ std::string format_duration(double seconds) {
   return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
 }
 
+std::string format_bytes(std::int64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  if (value >= 0x1p30) return fmt::format("{:.2f} GiB", value / 0x1p30);
+  if (value >= 0x1p20) return fmt::format("{:.1f} MiB", value / 0x1p20);
+  return fmt::format("{:.1f} KiB", value / 0x1p10);
+}
+
 ProgressBar::ProgressBar(std::int64_t total, bool enabled)
     : total_(std::max<std::int64_t>(total, 1)),
       terminal_(enabled ? std::fopen("/dev/tty", "w") : nullptr),

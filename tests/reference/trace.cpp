@@ -19,7 +19,7 @@
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/manifest.hpp"
-#include "comigs/federation/fit.hpp"
+#include "comigs/job/fit.hpp"
 #include "comigs/model/device.hpp"
 #include "support/user_job.hpp"
 
@@ -35,7 +35,7 @@ void write_logits(const Arguments& arguments) {
   const io::TensorView& view = file.at("tokens");
   void* data = const_cast<std::byte*>(view.data());  // LibTorch has no tensors of const
   const at::Tensor tokens = at::from_blob(data, view.shape, at::kLong).clone();
-  const auto base = model::load_base_model(arguments.at(0), federation::stored_type(precision), at::kCPU);
+  const auto base = model::load_base_model(arguments.at(0), job::stored_type(precision), at::kCPU);
   const adapter::Parameters none(base->architecture(), {.experts = 0, .gate = adapter::Gate::none}, at::kCPU);
   const at::NoGradGuard no_gradients;
   const at::Tensor hidden = adapter::forward(*base, tokens, none).hidden;

@@ -10,9 +10,9 @@
 #include "comigs/base/random.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
-#include "comigs/federation/fit.hpp"
-#include "comigs/federation/local_work.hpp"
 #include "comigs/federation/method.hpp"
+#include "comigs/job/fit.hpp"
+#include "comigs/job/local_work.hpp"
 
 namespace comigs::test {
 
@@ -24,11 +24,10 @@ Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string
   const data::Manifest manifest = data::read_manifest(config.data.folder);
   return {.config = config,
           .user_model = federation::user_models(method, config.users).at(user),
-          .texts = federation::texts(method, config, manifest, user,
-                                     federation::open_user(config, manifest, user)),
-          .base = model::load_base_model(config.model.folder, federation::stored_type(config.run.precision),
-                                         device, activations),
-          .plan = federation::local_plan(method, config, user)};
+          .texts = job::texts(method, config, manifest, user, job::open_user(config, manifest, user)),
+          .base = model::load_base_model(config.model.folder, job::stored_type(config.run.precision), device,
+                                         activations),
+          .plan = job::local_plan(method, config, user)};
 }
 
 void perturb(const at::Tensor& values, float deviation) {

@@ -17,6 +17,8 @@ void start_log(const std::string& tag, bool first);
 
 /// "1 h 02 min", "3 min 05 s", "12.3 s".
 std::string format_duration(double seconds);
+/// "512.0 KiB", "1.25 GiB".
+[[nodiscard]] std::string format_bytes(std::int64_t bytes);
 
 /// A bar with the share done and the time left, redrawn in place on the terminal that the process was started
 /// from. Nothing is drawn where `enabled` is false or there is no terminal (batch jobs, CI). Under mpirun

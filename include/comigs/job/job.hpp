@@ -1,0 +1,32 @@
+// A job as all commands that look at one read it: settled before anything large is loaded.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comigs/adapter/parameters.hpp"
+#include "comigs/config/config.hpp"
+#include "comigs/data/manifest.hpp"
+#include "comigs/federation/method.hpp"
+#include "comigs/model/architecture.hpp"
+
+namespace comigs::job {
+
+struct Job {
+  config::Config config;
+  const federation::Method* method = nullptr;
+  std::vector<adapter::UserModel> users;
+  data::Manifest manifest;
+  model::Architecture architecture;
+  std::string remark;  ///< on options that were given and have no effect; empty: there are none
+};
+
+/// Local. The job that the arguments describe for so many users, checked as far as can be without opening
+/// shards or weights. Throws ConfigError, DataError.
+[[nodiscard]] Job read_job(const std::vector<std::string>& arguments, std::int64_t users);
+
+/// The same for as many users as its data set has.
+[[nodiscard]] Job read_job(const std::vector<std::string>& arguments);
+
+}  // namespace comigs::job

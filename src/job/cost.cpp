@@ -1,0 +1,216 @@
+#include "comigs/job/cost.hpp"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "comigs/adapter/flops.hpp"
+#include "comigs/adapter/footprint.hpp"
+#include "comigs/data/batch.hpp"
+#include "comigs/job/fit.hpp"
+#include "comigs/job/local_work.hpp"
+
+namespace comigs::job {
+
+namespace {
+
+constexpr std::int64_t mib = 1 << 20;
+// Measured (x86-64, LibTorch 2.11): a process that has run a step of a tiny model, and what a further one of
+// the node adds.
+constexpr std::int64_t program_on_cpu = 160 * mib, program_of_a_further_rank = 70 * mib;
+// What oneDNN's kernels and packed operands take beside it where products are in bf16 (measured with AMX).
+constexpr std::int64_t program_of_bf16_products = 32 * mib;
+// On the card: its context and the libraries' kernels. On the host: LibTorch's CUDA half and the driver.
+constexpr std::int64_t program_on_gpu = 500 * mib, program_beside_gpu = 3072 * mib;
+
+std::int64_t bytes_of_shard(const data::ShardDescription& shard) {
+  return shard.tokens * (shard.type == data::TokenType::uint16 ? 2 : 4);
+}
+
+class Reckoning {
+ public:
+  Reckoning(const CostSetup& setup, std::size_t user)
+      : setup_(setup),
+        shards_(setup.manifest.users[user]),
+        model_(setup.users[user]),
+        user_(user),
+        own_(setup.config.users[user]),
+        layout_(setup.architecture, model_) {
+    own_.micro_batch_sequences =
+        sequences_within_memory(own_, user, setup.architecture, model_, setup.computation);
+  }
+
+  [[nodiscard]] Cost cost() const {
+    const config::Run& run = setup_.config.run;
+    const PeakMemory peak = memory();
+    Cost cost{.parameters = layout_.size(),
+              .micro_batch_sequences = own_.micro_batch_sequences,
+              .memory = peak,
+              .start_flops = evaluation(),
+              .training_flops = training(),
+              .evaluation_flops = evaluations(),
+              .bytes = 0,
+              .host_memory = setup_.computation.on_gpu ? beside_gpu(peak) : peak.total()};
+    const std::int64_t first = bytes_in(1);
+    cost.bytes = run.rounds * first;
+    if (setup_.method.rule.judges != nullptr)
+      for (std::int64_t round = 2; round <= run.rounds; ++round) cost.bytes += bytes_in(round) - first;
+    return cost;
+  }
+
+ private:
+  // FLOPs ------------------------------------------------------------------------------------------------
+
+  [[nodiscard]] double flops(adapter::Pass pass, std::int64_t tokens) const {
+    return adapter::flops(setup_.architecture, model_, pass, tokens, own_.context_tokens);
+  }
+
+  [[nodiscard]] double training() const {
+    const std::int64_t steps = setup_.config.run.rounds * own_.local_steps;
+    const bool in_turn =
+        setup_.method.router_training == train::RouterTraining::alternating && model_.routed();
+    const std::int64_t router_steps =
+        in_turn ? steps / setup_.config.method.router_every * setup_.config.method.router_steps : 0;
+    const std::int64_t batch = own_.batch_sequences * own_.context_tokens;
+    return static_cast<double>(steps) * flops(adapter::Pass::experts, batch) +
+           static_cast<double>(router_steps) * flops(adapter::Pass::routers, batch) + judging(batch);
+  }
+
+  [[nodiscard]] federation::RuleCost of_rule() const { return {setup_.config, setup_.users, user_, layout_}; }
+
+  [[nodiscard]] std::int64_t bytes_in(std::int64_t round) const {
+    return setup_.method.rule.bytes_in_round(of_rule(), round);
+  }
+
+  // The evaluation of every user's model, where the rule judges them.
+  [[nodiscard]] double judging(std::int64_t batch) const {
+    if (setup_.method.rule.judges == nullptr) return 0.0;
+    std::int64_t times = 0;
+    for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
+      times += setup_.method.rule.judges(round) ? 1 : 0;
+    const auto models = static_cast<std::int64_t>(setup_.users.size());
+    return static_cast<double>(times * models * federation::batches_judged) *
+           flops(adapter::Pass::evaluation, batch);
+  }
+
+  // The windows of a split that are run, in tokens.
+  [[nodiscard]] std::int64_t evaluated(std::int64_t tokens) const {
+    return data::evaluation_windows(tokens, own_.context_tokens) * own_.context_tokens;
+  }
+
+  [[nodiscard]] std::int64_t evaluated_in_training() const {
+    const std::int64_t leading = setup_.config.run.train_evaluation_tokens, all = train_tokens(own_, shards_);
+    return evaluated(leading > 0 ? std::min(leading, all) : all);
+  }
+
+  [[nodiscard]] double evaluation() const {
+    return flops(adapter::Pass::evaluation, evaluated_in_training()) + held_out();
+  }
+
+  [[nodiscard]] double held_out() const {
+    return flops(adapter::Pass::evaluation,
+                 evaluated(shards_.validation.tokens) + evaluated(shards_.test.tokens));
+  }
+
+  // After every so many rounds and the last, and before the last aggregation where there is one.
+  [[nodiscard]] double evaluations() const {
+    const config::Run& run = setup_.config.run;
+    if (run.rounds == 0) return 0.0;
+    const std::int64_t times =
+        run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
+    const bool compares = !setup_.method.rule.every_step && bytes_in(run.rounds) > 0;
+    return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
+  }
+
+  // Memory -----------------------------------------------------------------------------------------------
+
+  [[nodiscard]] PeakMemory memory() const {
+    const adapter::Footprint step = adapter::footprint(setup_.architecture, model_, setup_.computation,
+                                                       own_.micro_batch_sequences * own_.context_tokens);
+    PeakMemory memory{.base = step.base,
+                      .training = step.parameters + kept_by_rule(),
+                      .activations = alive(model_.gate == adapter::Gate::none ? 0 : step.activations),
+                      .program = program()};
+    // Rank 0 has the base's file and a converted copy before anything else.
+    if (converts())
+      memory.activations = std::max(memory.activations, setup_.weights_converted - memory.training);
+    return memory;
+  }
+
+  // Steps on a GPU keep their memory; those of the host lend it to an evaluation, or to what all users'
+  // parameters take where they meet.
+  [[nodiscard]] std::int64_t alive(std::int64_t step) const {
+    return setup_.computation.on_gpu ? step + evaluation_at_a_time()
+                                     : std::max({step, evaluation_at_a_time(), gathered()});
+  }
+
+  [[nodiscard]] bool converts() const { return user_ == 0 && setup_.weights_converted > 0; }
+
+  // What an aggregation rule keeps between rounds.
+  [[nodiscard]] std::int64_t kept_by_rule() const {
+    return setup_.method.rule.kept_bytes == nullptr ? 0 : setup_.method.rule.kept_bytes(of_rule());
+  }
+
+  // What is run without gradients: splits, and where models are judged a batch through each.
+  [[nodiscard]] std::int64_t evaluation_at_a_time() const {
+    const std::int64_t split = std::max(
+        {evaluated_in_training(), evaluated(shards_.validation.tokens), evaluated(shards_.test.tokens)});
+    std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
+    if (setup_.method.rule.judges != nullptr)
+      tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
+    return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
+  }
+
+  // All users' parameters, in host memory where they meet.
+  [[nodiscard]] std::int64_t gathered() const {
+    if (user_ != 0 && !setup_.method.rule.gathers) return 0;
+    std::int64_t everyone = 0;
+    for (const adapter::UserModel& user : setup_.users)
+      everyone +=
+          adapter::Layout(setup_.architecture, user).size() * static_cast<std::int64_t>(sizeof(float));
+    return everyone;
+  }
+
+  [[nodiscard]] std::int64_t program() const {
+    if (setup_.computation.on_gpu) return program_on_gpu;
+    const bool narrow = setup_.computation.computed == at::kBFloat16;
+    return program_on_cpu + (narrow ? program_of_bf16_products : 0) + texts();
+  }
+
+  [[nodiscard]] std::int64_t texts() const {
+    std::int64_t bytes = 0;
+    for (std::size_t u = 0; u < setup_.manifest.users.size(); ++u) {
+      if (u != user_ && !setup_.method.rule.every_step) continue;
+      const data::UserShards& shards = setup_.manifest.users[u];
+      bytes += bytes_of_shard(shards.train) + bytes_of_shard(shards.validation) + bytes_of_shard(shards.test);
+    }
+    return bytes;
+  }
+
+  // Of a process that computes on a GPU; a checkpoint takes a copy of all that is trained.
+  [[nodiscard]] std::int64_t beside_gpu(const PeakMemory& peak) const {
+    return program_beside_gpu + peak.base + texts() + peak.training + gathered();
+  }
+
+  const CostSetup& setup_;
+  const data::UserShards& shards_;
+  const adapter::UserModel& model_;
+  std::size_t user_;
+  config::User own_;  // with its micro-batches as they fit
+  adapter::Layout layout_;
+};
+
+}  // namespace
+
+Cost cost(const CostSetup& setup, std::size_t user) { return Reckoning(setup, user).cost(); }
+
+std::int64_t memory_of_node(const std::vector<Cost>& costs, bool cuda) {
+  std::int64_t bytes = costs.front().memory.base;
+  for (const Cost& cost : costs) bytes += cost.host_memory - cost.memory.base;
+  // LibTorch is there once; its CUDA half is each process's own.
+  const auto further = static_cast<std::int64_t>(costs.size()) - 1;
+  if (!cuda) bytes -= further * (program_on_cpu - program_of_a_further_rank);
+  return bytes;
+}
+
+}  // namespace comigs::job

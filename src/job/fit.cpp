@@ -1,0 +1,137 @@
+#include "comigs/job/fit.hpp"
+
+#include <cmath>
+
+#include "comigs/adapter/footprint.hpp"
+#include "comigs/base/error.hpp"
+#include "comigs/data/vocabulary.hpp"
+#include "comigs/job/local_work.hpp"
+
+namespace comigs::job {
+
+void check_users(const data::Manifest& manifest, std::int64_t ranks) {
+  const auto users = static_cast<std::int64_t>(manifest.users.size());
+  if (ranks == users) return;
+  std::vector<std::string> names;
+  for (const data::UserShards& user : manifest.users) names.push_back(user.name);
+  throw ConfigError(
+      fmt::format("{} MPI rank{} for the {} user{} of data set '{}' ({}): one rank is one user, so start "
+                  "with 'mpirun -n {}'",
+                  ranks, ranks == 1 ? "" : "s", users, users == 1 ? "" : "s", manifest.name,
+                  fmt::join(names, ", "), users));
+}
+
+namespace {
+
+constexpr std::int64_t most_padding = 128;  // rows of the embedding; where no tokeniser speaks for more
+
+std::filesystem::path own_tokeniser(const std::string& base) {
+  return std::filesystem::path(base) / "tokenizer.json";
+}
+
+bool has_tokeniser(const std::string& base) {
+  std::error_code error;
+  return std::filesystem::exists(own_tokeniser(base), error);
+}
+
+// The data's tokens are those of the base's own tokeniser.
+void check_tokeniser(const std::string& base, const std::filesystem::path& own, const std::string& data,
+                     const data::Manifest& manifest, std::int64_t rows) {
+  const std::string difference = data::tokeniser_difference(own, manifest.tokeniser);
+  if (!difference.empty())
+    throw DataError(
+        fmt::format("{} is another tokeniser than data set {} was made with ({}); prepare the data with the "
+                    "base model's own",
+                    own.string(), data, difference));
+  if (manifest.vocabulary > rows)
+    throw DataError(
+        fmt::format("{}: a vocabulary of {}, but its tokenizer.json, with which data set {} was made, has {} "
+                    "entries; resize the model with transformers: resize_token_embeddings({})",
+                    base, rows, data, manifest.vocabulary, manifest.vocabulary));
+}
+
+// Without one, a vocabulary of another size tells that the tokens mean something else.
+void check_vocabulary(const std::string& base, const std::string& data, std::int64_t vocabulary,
+                      std::int64_t rows) {
+  const bool is_too_small = vocabulary <= rows - most_padding;
+  if (vocabulary <= rows && !is_too_small) return;
+  throw DataError(fmt::format(
+      "{}: a vocabulary of {}, but data set {} was made with a tokeniser of {} entries{}; prepare the data "
+      "with the base model's own tokeniser{}",
+      base, rows, data, vocabulary,
+      is_too_small ? ", and there is no tokenizer.json beside the model that shows it to be the model's" : "",
+      is_too_small ? ", or put that there if it is the same" : ""));
+}
+
+}  // namespace
+
+bool fits(std::int64_t vocabulary, const std::string& base, const model::Architecture& architecture) {
+  const std::int64_t rows = architecture.vocabulary,
+                     least = has_tokeniser(base) ? data::Vocabulary(own_tokeniser(base)).size()
+                                                 : rows - most_padding + 1;
+  return least <= vocabulary && vocabulary <= rows;
+}
+
+void check_base(const config::Config& config, const data::Manifest& manifest,
+                const model::Architecture& architecture) {
+  const std::string &base = config.model.folder, &folder = config.data.folder;
+  if (has_tokeniser(base)) {
+    data::check_tokeniser(manifest);
+    check_tokeniser(base, own_tokeniser(base), folder, manifest, architecture.vocabulary);
+  } else {
+    check_vocabulary(base, folder, manifest.vocabulary, architecture.vocabulary);
+  }
+  for (std::size_t i = 0; i < config.users.size(); ++i)
+    if (config.users[i].context_tokens > architecture.positions)
+      throw ConfigError(fmt::format("[user.{}] context_tokens = {}, but the base model {} has {} positions",
+                                    i, config.users[i].context_tokens, config.model.folder,
+                                    architecture.positions));
+}
+
+void check_shards(const config::User& user, const data::UserShards& shards) {
+  const std::string reason = fmt::format("user {}, context_tokens = {}", shards.name, user.context_tokens);
+  data::ShardDescription used = shards.train;
+  used.tokens = train_tokens(user, shards);
+  const bool cut = used.tokens < shards.train.tokens;
+  data::require_tokens(used, user.context_tokens + 1,
+                       cut ? fmt::format("{}, train_tokens = {}, train_share = {}", reason, user.train_tokens,
+                                         user.train_share)
+                           : reason);
+  data::require_tokens(shards.validation, user.context_tokens + 1, reason);
+  data::require_tokens(shards.test, 2, reason);
+}
+
+c10::ScalarType stored_type(config::Precision precision) {
+  return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
+}
+
+std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
+                                     const model::Architecture& architecture,
+                                     const adapter::UserModel& user_model,
+                                     const model::Computation& computation) {
+  const std::int64_t most = own.sequences_at_a_time();
+  if (own.memory == 0.0) return most;
+  const auto needed = [&](std::int64_t sequences) {
+    const adapter::Footprint taken =
+        adapter::footprint(architecture, user_model, computation, sequences * own.context_tokens);
+    return static_cast<double>(taken.total()) / gib;
+  };
+  // Parts of one size but for the last, as few as possible.
+  for (std::int64_t parts = (own.batch_sequences + most - 1) / most; parts <= own.batch_sequences; ++parts) {
+    const std::int64_t sequences = (own.batch_sequences + parts - 1) / parts;
+    if (needed(sequences) <= own.memory) return sequences;
+  }
+  throw ConfigError(
+      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.5f} GiB; "
+                  "expected at least that, or a smaller context_tokens",
+                  user, own.memory, own.context_tokens, std::ceil(needed(1) * 1e5) / 1e5));
+}
+
+std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
+                                   const model::Architecture& architecture,
+                                   const adapter::UserModel& user_model, const c10::Device& device) {
+  return sequences_within_memory(config.users.at(user), user, architecture, user_model,
+                                 model::computation(stored_type(config.run.precision), device));
+}
+
+}  // namespace comigs::job

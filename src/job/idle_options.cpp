@@ -1,0 +1,230 @@
+#include "comigs/job/idle_options.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "comigs/base/error.hpp"
+#include "comigs/config/option.hpp"
+#include "comigs/train/local_trainer.hpp"
+
+namespace comigs::job {
+
+namespace {
+
+using train::RouterTraining;
+
+// A user's part of a job.
+struct Situation {
+  const federation::Method& method;
+  const config::Config& config;
+  const config::User& user;
+  const adapter::UserModel& model;
+  bool chooses_experts;  ///< experts = auto
+};
+
+// Why an option has no effect; empty: it has one.
+using Reason = std::string_view (*)(const Situation&);
+
+struct Row {
+  std::string_view section, name;
+  Reason reason;
+};
+
+std::string_view untrained(const Situation& s) {
+  return s.method.gate == adapter::Gate::none ? "nothing is trained" : "";
+}
+
+std::string_view unrouted(const Situation& s) {
+  if (s.method.gate != adapter::Gate::top_k) return "the method has no routers";
+  return s.model.routed() ? "" : "a single expert needs no router";
+}
+
+std::string_view without_router_phase(const Situation& s) {
+  if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
+  return s.method.router_training == RouterTraining::alternating ? ""
+                                                                 : "routers are trained with the experts";
+}
+
+std::string_view router_every(const Situation& s) {
+  if (const std::string_view reason = without_router_phase(s); !reason.empty()) return reason;
+  return s.config.method.router_steps == 0 ? "router_steps is 0" : "";
+}
+
+std::string_view router_rate(const Situation& s) {
+  const bool joint = s.method.router_training == RouterTraining::joint;
+  return joint ? unrouted(s) : router_every(s);
+}
+
+// With equal weights and every expert in use the loss is the sum of the gate's probabilities, which is 1.
+std::string_view unbalanced(const Situation& s) {
+  if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
+  const bool favours =
+      s.config.method.load_balancing == config::LoadBalancing::generalist && s.model.generalists.size() == 1;
+  return s.model.top_k == s.model.experts && !favours
+             ? "where every token goes to every expert, their balance is a constant"
+             : "";
+}
+
+std::string_view load_balancing(const Situation& s) {
+  if (s.config.method.load_balancing == config::LoadBalancing::none) return "";
+  if (s.config.method.load_balancing_weight == 0.0) return "load_balancing_weight is 0";
+  if (const std::string_view reason = unbalanced(s); !reason.empty()) return reason;
+  return s.config.method.load_balancing == config::LoadBalancing::generalist &&
+                 s.model.generalists.size() != 1
+             ? "without a single generalist to favour, all experts are balanced alike (uniform)"
+             : "";
+}
+
+std::string_view load_balancing_weight(const Situation& s) {
+  return s.config.method.load_balancing == config::LoadBalancing::none ? "load_balancing is none"
+                                                                       : unbalanced(s);
+}
+
+std::string_view carried(const Situation& s) {
+  return s.config.method.carry_phase_gradients ? router_every(s) : "";
+}
+
+std::string_view averaging(const Situation& s) {
+  if (s.method.rule.own_weights) return "the method has weights of its own";
+  return s.method.attention_shared || s.method.experts_shared != federation::Sharing::none
+             ? ""
+             : "nothing is averaged";
+}
+
+std::string_view sums(const Situation& s) {
+  const bool none = averaging(s) == "nothing is averaged" || s.method.gate == adapter::Gate::none;
+  return none ? "nothing is summed over users" : "";
+}
+
+std::string_view in_any_order(const Situation& s) {
+  return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
+}
+
+std::string_view pruning(const Situation& s) {
+  if (!s.method.rule.prunes_ranks) return "the method prunes no ranks";
+  const std::int64_t left = train::rank_after_pruning(s.user.lora_rank, s.config.method.pruning_strength);
+  return left == s.user.lora_rank ? "no rank can be pruned" : "";
+}
+
+std::string_view top_k(const Situation& s) {
+  if (s.method.gate == adapter::Gate::equal) return "every expert is active for every token";
+  return s.method.gate == adapter::Gate::none ? untrained(s) : unrouted(s);
+}
+
+std::string_view step_budget(const Situation& s) {
+  return s.chooses_experts ? "" : "the number of experts is given";
+}
+
+std::string_view chosen_generalists(const Situation& s) {
+  return s.method.experts_shared == federation::Sharing::chosen
+             ? ""
+             : "the method leaves no choice of generalists";
+}
+
+constexpr Row rows[] = {
+    {"run", "seed", untrained},
+    {"run", "rounds", untrained},
+    {"run", "evaluate_every", untrained},
+    {"run", "weights_every", untrained},
+    {"run", "communication", sums},
+    {"run", "reproducible", in_any_order},
+    {"run", "checkpoint_every", untrained},
+    {"run", "on_user_failure", untrained},
+    {"method", "router_every", router_every},
+    {"method", "router_steps", without_router_phase},
+    {"method", "load_balancing", load_balancing},
+    {"method", "load_balancing_weight", load_balancing_weight},
+    {"method", "train_on", untrained},
+    {"method", "carry_phase_gradients", carried},
+    {"method", "averaging", averaging},
+    {"method", "rank_regulariser", pruning},
+    {"method", "pruning_strength", pruning},
+    {"optimiser", "final_fraction", untrained},
+    {"optimiser", "warmup_fraction", untrained},
+    {"optimiser", "beta1", untrained},
+    {"optimiser", "beta2", untrained},
+    {"optimiser", "epsilon", untrained},
+    {"optimiser", "weight_decay", untrained},
+    {"user", "experts", untrained},
+    {"user", "lora_rank", untrained},
+    {"user", "lora_alpha", untrained},
+    {"user", "top_k", top_k},
+    {"user", "batch_sequences", untrained},
+    {"user", "step_budget", step_budget},
+    {"user", "local_steps", untrained},
+    {"user", "expert_learning_rate", untrained},
+    {"user", "router_learning_rate", router_rate},
+    {"user", "generalists", chosen_generalists},
+};
+
+bool is_of(const config::Setting& setting, std::string_view section, std::string_view name) {
+  const config::OptionInfo& option = config::job_table().options[setting.option].info;
+  return option.section == section && option.name == name;
+}
+
+// The setting of an option that counts for a user; nullptr: it goes by its default.
+const config::Setting* given_to(const config::Layered& given, std::string_view section, std::string_view name,
+                                std::size_t user) {
+  const config::Setting* found = nullptr;
+  for (const config::Setting& setting : given.settings) {
+    const bool speaks = setting.user == config::all_users || setting.user == static_cast<std::int64_t>(user);
+    if (speaks && is_of(setting, section, name)) found = &setting;
+  }
+  return found;
+}
+
+bool chooses_experts(const config::Layered& given, std::size_t user) {
+  const config::Setting* experts = given_to(given, "user", "experts", user);
+  return experts != nullptr && experts->values.at(experts->values.size() > 1 ? user : 0) == "auto";
+}
+
+// Why a setting has no effect for any of the users whom it counts for; empty: it has one, or counts for
+// nobody.
+std::string_view reason_of(const Row& row, const config::Setting& setting, const config::Layered& given,
+                           const std::vector<Situation>& situations) {
+  std::string_view reason;
+  for (std::size_t user = 0; user < situations.size(); ++user) {
+    if (given_to(given, row.section, row.name, user) != &setting) continue;
+    reason = row.reason(situations[user]);
+    if (reason.empty()) break;
+  }
+  return reason;
+}
+
+}  // namespace
+
+std::string idle_options(const federation::Method& method, const config::Config& config,
+                         const std::vector<adapter::UserModel>& users, const config::Layered& given) {
+  std::vector<Situation> situations;
+  for (std::size_t user = 0; user < users.size(); ++user)
+    situations.push_back({method, config, config.users[user], users[user], chooses_experts(given, user)});
+  std::vector<std::pair<std::string_view, std::vector<std::string>>> origins;  // by reason
+  for (const Row& row : rows)
+    for (const config::Setting& setting : given.settings) {
+      if (!is_of(setting, row.section, row.name)) continue;
+      const std::string_view reason = reason_of(row, setting, given, situations);
+      if (reason.empty()) continue;
+      auto same = std::ranges::find_if(origins, [&](const auto& entry) { return entry.first == reason; });
+      if (same == origins.end()) same = origins.insert(same, {reason, {}});
+      same->second.push_back(setting.origin);
+    }
+  std::string line;
+  for (const auto& [reason, options] : origins)
+    line += fmt::format("{}{} ({})", line.empty() ? "" : "; ", fmt::join(options, ", "), reason);
+  return line.empty() ? line : fmt::format("without effect with method '{}': {}", method.name, line);
+}
+
+void check_experts_given(const federation::Method& method, const config::Config& config,
+                         const config::Layered& given) {
+  if (method.experts.value_or(0) == 0) return;
+  for (std::size_t user = 0; user < config.users.size(); ++user)
+    if (given_to(given, "user", "experts", user) != nullptr && config.users[user].experts != *method.experts)
+      throw ConfigError(fmt::format(
+          "[user.{}] experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number", user,
+          config.users[user].experts, method.name, *method.experts));
+}
+
+}  // namespace comigs::job

@@ -1,0 +1,127 @@
+// What a job says although nothing comes of it.
+#include "comigs/job/idle_options.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include <string>
+#include <vector>
+
+#include "comigs/base/error.hpp"
+#include "comigs/config/option.hpp"
+#include "comigs/config/parse.hpp"
+#include "comigs/config/resolve.hpp"
+#include "support/messages.hpp"
+
+namespace comigs::job {
+
+namespace {
+
+using test::check_contains;
+
+struct Said {
+  config::Layered given;
+  config::Config config;
+  const federation::Method& method;
+
+  explicit Said(std::vector<std::string> words, const std::string& method_name)
+      : given(), method(federation::find_method(method_name)) {
+    for (const char* word : {"--output", "out", "--data", "data", "--model", "base", "--method"})
+      words.emplace_back(word);
+    words.push_back(method_name);
+    given = config::parse(words);
+    config = config::resolve(given, 2);
+  }
+
+  [[nodiscard]] std::string idle() const {
+    return idle_options(method, config, federation::user_models(method, config.users), given);
+  }
+};
+
+std::string idle(const char* method, const std::vector<std::string>& words) {
+  return Said(words, method).idle();
+}
+
+std::string refusal(const char* method, const std::vector<std::string>& words) {
+  const Said said(words, method);
+  return test::message_of<ConfigError>([&] { check_experts_given(said.method, said.config, said.given); });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(options_without_effect)
+
+BOOST_AUTO_TEST_CASE(defaults_are_never_told_of) {
+  for (const federation::Method& method : federation::methods())
+    BOOST_TEST(idle(method.name, {}).empty(), method.name);
+}
+
+BOOST_AUTO_TEST_CASE(each_is_named_as_it_was_given_with_the_reason) {
+  BOOST_TEST(idle("fedavg", {"--router-every", "5", "--router-steps", "2", "--pruning-strength", "0.99",
+                             "--lora-rank", "4"}) ==
+             "without effect with method 'fedavg': --router-every, --router-steps (the method has no "
+             "routers); --pruning-strength (the method prunes no ranks)");
+  config::Layered layered = config::parse_text("[user]\ntop_k = 2\n", "job.ini");
+  Said said({}, "local");
+  layered.settings.insert(layered.settings.end(), said.given.settings.begin(), said.given.settings.end());
+  said.given = layered;
+  check_contains(said.idle(), {"job.ini:2: [user] top_k (every expert is active for every token)"});
+}
+
+BOOST_AUTO_TEST_CASE(what_one_user_has_use_for_is_not_told_of) {
+  BOOST_TEST(idle("comigs-1gxs", {"--experts", "2,1", "--router-learning-rate", "0.1"}).empty());
+  BOOST_TEST(idle("comigs-1gxs", {"--experts", "1,1", "--router-learning-rate", "0.1"}) ==
+             "without effect with method 'comigs-1gxs': --router-learning-rate (a single expert needs no "
+             "router)");
+  check_contains(idle("comigs-1gxs", {"--experts", "2,1", "--user.1.router-learning-rate", "0.1"}),
+                 {"--user.1.router-learning-rate"});
+}
+
+BOOST_AUTO_TEST_CASE(reasons_are_those_of_the_methods) {
+  struct Case {
+    const char* method;
+    std::vector<std::string> words;
+    const char* reason;  // empty: it has an effect
+  };
+  const std::vector<Case> cases = {
+      {"fedavg-moe", {"--router-every", "3"}, "routers are trained with the experts"},
+      {"fedavg-moe", {"--router-learning-rate", "0.1"}, ""},
+      {"comigs-2g", {"--router-steps", "0", "--router-every", "3"}, "router_steps is 0"},
+      {"comigs-2g", {"--load-balancing", "uniform"}, "their balance is a constant"},
+      {"comigs-2g", {"--top-k", "1", "--load-balancing", "uniform"}, ""},
+      {"comigs-2g", {"--top-k", "1", "--load-balancing", "generalist"}, "without a single generalist"},
+      {"comigs-1g1s", {"--load-balancing", "generalist"}, ""},
+      {"comigs-1g1s", {"--load-balancing", "none", "--load-balancing-weight", "1"}, "load_balancing is none"},
+      {"pcl", {"--averaging", "uniform"}, "the method has weights of its own"},
+      {"local", {"--averaging", "uniform"}, "nothing is averaged"},
+      {"local", {"--reproducible", "false"}, "nothing is summed over users"},
+      {"flexlora", {"--reproducible", "false"}, "in users' order anyway"},
+      {"hetlora", {"--reproducible", "false"}, ""},
+      {"hetlora", {"--pruning-strength", "1"}, "no rank can be pruned"},
+      {"hetlora", {"--pruning-strength", "0.5"}, ""},
+      {"comigs-1gxs", {"--step-budget", "2"}, "the number of experts is given"},
+      {"comigs-1gxs", {"--experts", "auto", "--step-budget", "2"}, ""},
+      {"comigs-1gxs", {"--generalists", "0"}, "no choice of generalists"},
+      {"pretrained", {"--rounds", "7"}, "nothing is trained"},
+      {"pretrained", {"--train-evaluation-tokens", "7"}, ""},
+  };
+  for (const Case& item : cases) {
+    const std::string found = idle(item.method, item.words);
+    BOOST_TEST_CONTEXT(item.method << " " << item.words[0] << ": " << found) {
+      BOOST_TEST(found.empty() == std::string(item.reason).empty());
+      check_contains(found, {item.reason});
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_number_of_experts_that_is_given_is_not_passed_over) {
+  check_contains(refusal("hetlora", {"--experts", "2"}), {"[user.0] experts = 2", "'hetlora' has 1"});
+  check_contains(refusal("flexlora", {"--experts", "1,2"}), {"[user.1] experts = 2", "'flexlora' has 1"});
+  for (const std::vector<std::string>& words : {std::vector<std::string>{}, {"--experts", "1"}}) {
+    const Said said(words, "hetlora");
+    BOOST_CHECK_NO_THROW(check_experts_given(said.method, said.config, said.given));
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::job

@@ -1,0 +1,97 @@
+// `centralized`: N ranks with batches of B train the model that one process trains with batches of N B.
+#include <ATen/ATen.h>
+
+#include <boost/test/unit_test.hpp>
+
+#include "comigs/federation/shared_means.hpp"
+#include "comigs/job/local_work.hpp"
+#include "support/temporary_folder.hpp"
+#include "support/tiny_base.hpp"
+
+namespace comigs::run {
+
+namespace {
+
+constexpr std::int64_t B = 3, rounds = 3;
+
+config::Config small_config(int users, std::int64_t batch) {
+  config::Config config;
+  config.run.rounds = rounds;
+  config.run.seed = 4;
+  config.optimiser.epsilon = 1e-6;  // the default lets AdamW take whole steps by the rounding of a gradient
+  for (int user = 0; user < users; ++user)
+    config.users.push_back({.experts = 2,
+                            .lora_rank = 2,
+                            .batch_sequences = batch,
+                            .context_tokens = 6,
+                            .local_steps = 2,
+                            .expert_learning_rate = 0.02});
+  return config;
+}
+
+struct Union : TemporaryFolder {
+  comm::Communicator world = comm::Communicator::world();
+  const federation::Method& method = federation::find_method("centralized");
+  std::unique_ptr<model::BaseModel> base = test::tiny_base();
+  std::vector<data::TokenShard> shards = all_texts();
+
+  // Shards of different lengths; every rank has files of its own with the same content.
+  [[nodiscard]] std::vector<data::TokenShard> all_texts() const {
+    std::vector<data::TokenShard> texts;
+    for (int user = 0; user < world.size(); ++user)
+      texts.push_back(test::write_shard(folder / (std::to_string(user) + ".bin"),
+                                        test::random_tokens(60 + 30 * user, 37, 7 + user), 37));
+    return texts;
+  }
+
+  [[nodiscard]] adapter::Parameters drawn(const std::vector<adapter::UserModel>& users) const {
+    adapter::Parameters parameters(test::tiny_architecture(), users[0], at::kCPU);
+    parameters.initialise(4, world.rank());
+    return parameters;
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(one_model, Union)
+
+BOOST_AUTO_TEST_CASE(ranks_together_are_one_process_with_the_sum_of_their_batches) {
+  const config::Config config = small_config(world.size(), B);
+  const auto users = federation::user_models(method, config.users);
+  const train::Texts texts{.experts = shards, .routers = shards};
+  adapter::Parameters parameters = drawn(users);
+  train::LocalTrainer trainer(*base, parameters, texts,
+                              job::local_plan(method, config, static_cast<std::size_t>(world.rank())));
+  const auto rule = federation::all_make_aggregation({.world = world,
+                                                      .method = method,
+                                                      .users = users,
+                                                      .tokens = {},
+                                                      .parameters = parameters,
+                                                      .validation_loss = {}});
+  trainer.exchange_gradients(rule->exchange());
+  BOOST_TEST(trainer.exchanges());
+  BOOST_TEST(!rule->changes_parameters());
+
+  config::Config alone = small_config(1, B * world.size());
+  adapter::Parameters whole = drawn(users);
+  const at::Tensor start = test::copy_of(whole.values());
+  train::LocalTrainer single(*base, whole, texts, job::local_plan(method, alone, 0));
+
+  for (std::int64_t round = 1; round <= rounds; ++round) {
+    (void)trainer.train_round(round);
+    (void)single.train_round(round);
+    const federation::Aggregated done = rule->all_aggregate(round);
+    BOOST_TEST(done.bytes == 2 * 4 * parameters.layout().slice(adapter::select::lora()).count);
+    BOOST_TEST(done.weights[0] == 1.0 / world.size());
+    BOOST_TEST(test::close(parameters.values(), whole.values(), 1e-5));
+  }
+  BOOST_TEST(!test::close(start, whole.values(), 1e-2));
+  const at::Tensor mine = parameters.values();
+  const auto all =
+      world.all_gather_to_first({mine.data_ptr<float>(), static_cast<std::size_t>(mine.numel())});
+  for (const auto& other : all) BOOST_TEST((other == all.front()));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::run
