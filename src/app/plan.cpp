@@ -11,7 +11,7 @@
 #include "comigs/config/describe.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/job/local_work.hpp"
 #include "comigs/job/reckoning.hpp"
 #include "comigs/model/base_model.hpp"

@@ -19,11 +19,13 @@
 #include "comigs/data/probes.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/io/mapped_file.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/checks.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/precision.hpp"
 #include "comigs/results/stored_run.hpp"
 #include "comigs/run/identity.hpp"
+#include "comigs/train/evaluation.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
 #include "terminal.hpp"
@@ -35,7 +37,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // What is settled before anything large is loaded.
-struct Job {
+struct Settled {
   config::Config config;  // as recorded, but for the folders that were given
   const federation::Method* method = nullptr;
   std::vector<adapter::UserModel> users;
@@ -54,26 +56,26 @@ config::Config recorded_configuration(const results::StoredRun& run, const confi
 }
 
 // What was trained must be there.
-void check_trained(const results::StoredRun& run, const Job& job) {
-  if (job.method->gate == adapter::Gate::none)
+void check_trained(const results::StoredRun& run, const Settled& settled) {
+  if (settled.method->gate == adapter::Gate::none)
     throw ConfigError(fmt::format("{}: method '{}' has no experts, so there is nothing to route",
-                                  run.path().string(), job.method->name));
-  if (run.record().rounds < job.config.run.rounds)
+                                  run.path().string(), settled.method->name));
+  if (run.record().rounds < settled.config.run.rounds)
     throw DataError(
         fmt::format("{}: round {} of {} is the last one there; models are stored when a run has finished",
-                    run.path().string(), run.record().rounds, job.config.run.rounds));
+                    run.path().string(), run.record().rounds, settled.config.run.rounds));
   std::int64_t experts = 1;
-  for (const adapter::UserModel& user : job.users) experts = std::max(experts, user.experts);
+  for (const adapter::UserModel& user : settled.users) experts = std::max(experts, user.experts);
   if (run.record().shape.experts != experts)
     throw DataError(fmt::format("{}: arrays for {} experts a user, but its configuration has {}",
                                 run.path().string(), run.record().shape.experts, experts));
 }
 
 // Memory for the models is taken only where the file is large enough to hold them.
-void check_size(const results::StoredRun& run, const Job& job) {
+void check_size(const results::StoredRun& run, const Settled& settled) {
   const auto file_bytes = static_cast<std::int64_t>(fs::file_size(run.path()));
-  for (const adapter::UserModel& user : job.users) {
-    const std::int64_t numbers = adapter::Layout(job.architecture, user).size();
+  for (const adapter::UserModel& user : settled.users) {
+    const std::int64_t numbers = adapter::Layout(settled.architecture, user).size();
     if (numbers > file_bytes / static_cast<std::int64_t>(sizeof(float)))
       throw DataError(
           fmt::format("{}: {} bytes, too few for the {} trained numbers of a user that its "
@@ -106,19 +108,19 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
   return architecture;
 }
 
-std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& job,
+std::vector<data::Probe> read_probes(const results::StoredRun& run, const Settled& settled,
                                      const config::Route& options) {
   if (!options.probes.empty()) {
     if (!options.data.empty()) spdlog::warn("without effect beside --probes: --data");
     data::ProbeFile file = data::read_probes(options.probes);
-    if (!job::fits(file.vocabulary, job.config.model.folder, job.architecture))
-      throw DataError(
-          fmt::format("{}: made with a tokeniser of {} entries, but the base model {} has a vocabulary of "
-                      "{}; make it with the base model's own tokeniser",
-                      options.probes, file.vocabulary, job.config.model.folder, job.architecture.vocabulary));
+    if (!job::takes_vocabulary(file.vocabulary, settled.config.model.folder, settled.architecture))
+      throw DataError(fmt::format(
+          "{}: made with a tokeniser of {} entries, but the base model {} has a vocabulary of "
+          "{}; make it with the base model's own tokeniser",
+          options.probes, file.vocabulary, settled.config.model.folder, settled.architecture.vocabulary));
     return std::move(file.probes);
   }
-  const std::string& folder = job.config.data.folder;
+  const std::string& folder = settled.config.data.folder;
   std::error_code error;
   if (!fs::is_directory(folder, error))
     throw DataError(
@@ -134,57 +136,30 @@ std::vector<data::Probe> read_probes(const results::StoredRun& run, const Job& j
   return data::test_probes(manifest, options.tokens);
 }
 
-Job read_job(const results::StoredRun& run, const config::Route& options) {
-  Job job;
-  job.config = recorded_configuration(run, options);
-  job.method = &federation::find_method(job.config.method.name);
-  federation::check_method(*job.method, job.config);
-  job.users = federation::user_models(*job.method, job.config.users);
-  check_trained(run, job);
-  job.architecture = read_base(run, job.config.model.folder);
-  check_size(run, job);
-  job.probes = read_probes(run, job, options);
-  return job;
+Settled settle(const results::StoredRun& run, const config::Route& options) {
+  Settled settled;
+  settled.config = recorded_configuration(run, options);
+  settled.method = &federation::find_method(settled.config.method.name);
+  federation::check_method(*settled.method, settled.config);
+  settled.users = federation::user_models(*settled.method, settled.config.users);
+  check_trained(run, settled);
+  settled.architecture = read_base(run, settled.config.model.folder);
+  check_size(run, settled);
+  settled.probes = read_probes(run, settled, options);
+  return settled;
 }
 
 // The model that a user ended with.
-adapter::Parameters trained_parameters(const results::StoredRun& run, const Job& job, std::size_t user,
-                                       const c10::Device& device) {
-  adapter::Parameters parameters(job.architecture, job.users[user], device);
+adapter::Parameters trained_parameters(const results::StoredRun& run, const Settled& settled,
+                                       std::size_t user, const c10::Device& device) {
+  adapter::Parameters parameters(settled.architecture, settled.users[user], device);
   const at::Tensor host = at::empty_like(parameters.values(), at::TensorOptions().device(at::kCPU));
   float* block = host.data_ptr<float>();
-  run.read_weights(job.config.run.rounds, user,
-                   adapter::stored_parameters(job.architecture, job.users[user], block),
+  run.read_weights(settled.config.run.rounds, user,
+                   adapter::stored_parameters(settled.architecture, settled.users[user], block),
                    {block, static_cast<std::size_t>(host.numel())});
   parameters.values().copy_(host);
   return parameters;
-}
-
-// The gate weights of a text's tokens [n, L, E], in windows of the context that do not overlap.
-at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
-                 const std::vector<std::int64_t>& ids, std::int64_t context) {
-  constexpr std::int64_t tokens_at_once = 4096;
-  const at::NoGradGuard no_gradients;
-  const adapter::UserModel& user = parameters.user_model();
-  const auto count = static_cast<std::int64_t>(ids.size()), T = std::min(context, count),
-             windows = (count + T - 1) / T, layers = base.architecture().layers;
-  // What no router decides is weighted alike.
-  const at::Tensor found =
-      at::full({windows * T, layers, user.experts}, 1.0 / static_cast<double>(user.experts), at::kFloat);
-  if (!user.routed()) return found.narrow(0, 0, count);
-  const at::Tensor tokens = at::zeros({windows * T}, at::kLong);
-  std::copy(ids.begin(), ids.end(), tokens.data_ptr<std::int64_t>());
-  const at::Tensor rows = tokens.view({windows, T}).to(base.head().device());
-  const std::int64_t step = std::max<std::int64_t>(tokens_at_once / T, 1);
-  for (std::int64_t first = 0; first < windows; first += step) {
-    const std::int64_t sequences = std::min(step, windows - first);
-    const adapter::Forward forward = adapter::forward(base, rows.narrow(0, first, sequences), parameters);
-    for (std::int64_t layer = 0; layer < layers; ++layer)
-      found.narrow(0, first * T, sequences * T)
-          .select(1, layer)
-          .copy_(forward.routing[static_cast<std::size_t>(layer)].gate);
-  }
-  return found.narrow(0, 0, count);
 }
 
 // A text on its way through the models: what is written of it, and a line of the table.
@@ -213,16 +188,16 @@ struct Routed {
   }
 };
 
-std::vector<Routed> route_all(const results::StoredRun& run, Job& job, const model::BaseModel& base) {
+std::vector<Routed> route_all(const results::StoredRun& run, Settled& settled, const model::BaseModel& base) {
   const results::RoundShape& shape = run.record().shape;
   std::vector<Routed> texts;
-  for (data::Probe& probe : job.probes) texts.emplace_back(std::move(probe), shape);
-  ProgressBar bar(static_cast<std::int64_t>(job.users.size() * texts.size()), true);
-  for (std::size_t user = 0; user < job.users.size(); ++user) {
-    const adapter::Parameters parameters = trained_parameters(run, job, user, base.head().device());
-    const auto generalists = static_cast<std::int64_t>(job.users[user].generalists.size());
+  for (data::Probe& probe : settled.probes) texts.emplace_back(std::move(probe), shape);
+  ProgressBar bar(static_cast<std::int64_t>(settled.users.size() * texts.size()), true);
+  for (std::size_t user = 0; user < settled.users.size(); ++user) {
+    const adapter::Parameters parameters = trained_parameters(run, settled, user, base.head().device());
+    const auto generalists = static_cast<std::int64_t>(settled.users[user].generalists.size());
     for (Routed& text : texts) {
-      text.add(gates(base, parameters, text.tokens.ids, job.config.users[user].context_tokens),
+      text.add(train::gates(base, parameters, text.tokens.ids, settled.config.users[user].context_tokens),
                static_cast<std::int64_t>(user), generalists, shape);
       bar.advance(1, fmt::format("model of {}", printable(run.record().identity.users[user])));
     }
@@ -245,22 +220,22 @@ void print_table(const std::vector<std::string>& users, const std::vector<Routed
 void route_texts(const config::Route& options) {
   const Stopwatch watch;
   results::StoredRun run(options.run);
-  Job job = read_job(run, options);
+  Settled settled = settle(run, options);
   const c10::Device device = choose_device(options.device, options.threads, comm::place_alone());
-  const auto dtype = job::stored_type(job.config.run.precision);
-  const auto base = model::load_base_model(job.config.model.folder, dtype, device);
+  const auto dtype = job::stored_type(settled.config.run.precision);
+  const auto base = model::load_base_model(settled.config.model.folder, dtype, device);
   const std::string activations = model::name_of(model::activation_type(dtype, device));
   if (const std::string& trained = run.record().identity.activations;
       !trained.empty() && trained != activations)
     spdlog::warn("computed in {}; the run was in {}", activations, trained);
-  const std::vector<Routed> texts = route_all(run, job, *base);
+  const std::vector<Routed> texts = route_all(run, settled, *base);
   io::check_mapped_files();
   std::vector<results::TokenRouting> tokens;
   for (const Routed& text : texts) tokens.push_back(text.tokens);
   comm::Interruption::finish_undisturbed();
   run.write_tokens(tokens);
   print_out("comigs route: {}, mean gate weight of generalists over tokens and layers, by whose model\n\n",
-            job.method->name);
+            settled.method->name);
   print_table(run.record().identity.users, texts);
   print_out("\ntokens: {} ({})\n", run.path().string(), format_duration(watch.seconds()));
 }

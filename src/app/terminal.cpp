@@ -20,29 +20,31 @@ std::size_t body_width(std::size_t users) {
   return users > most_user_columns ? 60 : users * (cell_width + 2);
 }
 
-using Pick = std::function<const Evaluation&(const UserRound&)>;
-const Pick train_split = [](const UserRound& row) -> const Evaluation& { return row.after.train; };
-const Pick validation_split = [](const UserRound& row) -> const Evaluation& { return row.after.validation; };
-const Pick test_split = [](const UserRound& row) -> const Evaluation& { return row.after.test; };
+using Pick = std::function<const Evaluation&(const results::UserRound&)>;
+const Pick train_split = [](const results::UserRound& row) -> const Evaluation& { return row.after.train; };
+const Pick validation_split = [](const results::UserRound& row) -> const Evaluation& {
+  return row.after.validation;
+};
+const Pick test_split = [](const results::UserRound& row) -> const Evaluation& { return row.after.test; };
 
 std::string format_number(double perplexity) {
   if (!std::isfinite(perplexity)) return "-";
   return perplexity < 1000.0 ? fmt::format("{:.2f}", perplexity) : fmt::format("{:.0f}", perplexity);
 }
 
-double mean_perplexity(const std::vector<UserRound>& rows, const Pick& pick) {
+double mean_perplexity(const std::vector<results::UserRound>& rows, const Pick& pick) {
   double sum = 0.0;
-  for (const UserRound& row : rows) sum += pick(row).perplexity();
+  for (const results::UserRound& row : rows) sum += pick(row).perplexity();
   return sum / static_cast<double>(rows.size());
 }
 
-std::string cell(const UserRound& row) {
+std::string cell(const results::UserRound& row) {
   return fmt::format("{} / {} / {}", format_perplexity(row.after.train),
                      format_perplexity(row.after.validation), format_perplexity(row.after.test));
 }
 
-std::string spread(const std::vector<UserRound>& rows, const Pick& pick) {
-  const auto less = [&](const UserRound& a, const UserRound& b) {
+std::string spread(const std::vector<results::UserRound>& rows, const Pick& pick) {
+  const auto less = [&](const results::UserRound& a, const results::UserRound& b) {
     return pick(a).perplexity() < pick(b).perplexity();
   };
   const auto [low, high] = std::minmax_element(rows.begin(), rows.end(), less);
@@ -99,18 +101,18 @@ std::string group_digits(std::int64_t number) {
 
 std::string format_perplexity(const Evaluation& evaluation) { return format_number(evaluation.perplexity()); }
 
-std::string round_head(const std::vector<UserDescription>& users) {
+std::string round_head(const std::vector<results::UserDescription>& users) {
   if (users.size() > most_user_columns)
     return "perplexity, mean over users (lowest to highest): train | validation | test\n";
   std::string line = "perplexity: train / validation / test\n" + pad_right("round", 9);
-  for (const UserDescription& user : users) line += "  " + pad_left(user.name, cell_width);
+  for (const results::UserDescription& user : users) line += "  " + pad_left(user.name, cell_width);
   return line + pad_left("time", 14) + pad_left("tokens/s", 11) + "\n";
 }
 
-std::string round_line(std::int64_t round, std::int64_t rounds, const std::vector<UserRound>& rows,
+std::string round_line(std::int64_t round, std::int64_t rounds, const std::vector<results::UserRound>& rows,
                        std::int64_t trained_tokens) {
   double seconds = 0.0, training = 0.0;
-  for (const UserRound& row : rows) {
+  for (const results::UserRound& row : rows) {
     seconds = std::max(seconds, row.seconds.total);
     training = std::max(training, row.seconds.experts + row.seconds.routers);
   }
@@ -121,7 +123,7 @@ std::string round_line(std::int64_t round, std::int64_t rounds, const std::vecto
     cells = fmt::format("  {} | {} | {}", spread(rows, train_split), spread(rows, validation_split),
                         spread(rows, test_split));
   } else {
-    for (const UserRound& row : rows) cells += "  " + pad_left(cell(row), cell_width);
+    for (const results::UserRound& row : rows) cells += "  " + pad_left(cell(row), cell_width);
   }
   std::string line =
       pad_right(fmt::format("{:>3}/{}", round, rounds), 9) + cells + pad_left(format_duration(seconds), 14);
@@ -130,21 +132,22 @@ std::string round_line(std::int64_t round, std::int64_t rounds, const std::vecto
   return line + "\n";
 }
 
-std::string summary(const std::vector<UserDescription>& users, const std::vector<UserRound>& start,
-                    const std::vector<UserRound>& end) {
+std::string summary(const std::vector<results::UserDescription>& users,
+                    const std::vector<results::UserRound>& start,
+                    const std::vector<results::UserRound>& end) {
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < users.size(); ++u)
     rows.push_back({users[u].name, std::to_string(users[u].experts), format_perplexity(start[u].after.test),
                     format_perplexity(end[u].after.train), format_perplexity(end[u].after.validation),
                     format_perplexity(end[u].after.test), format_perplexity(end[u].before.test),
                     format_bytes(end[u].communication_bytes), format_bytes(end[u].peak_memory_bytes)});
-  rows.push_back({"mean over users", "", format_number(mean_perplexity(start, test_split)),
-                  format_number(mean_perplexity(end, train_split)),
-                  format_number(mean_perplexity(end, validation_split)),
-                  format_number(mean_perplexity(end, test_split)),
-                  format_number(mean_perplexity(
-                      end, [](const UserRound& row) -> const Evaluation& { return row.before.test; })),
-                  "", ""});
+  rows.push_back(
+      {"mean over users", "", format_number(mean_perplexity(start, test_split)),
+       format_number(mean_perplexity(end, train_split)),
+       format_number(mean_perplexity(end, validation_split)), format_number(mean_perplexity(end, test_split)),
+       format_number(mean_perplexity(
+           end, [](const results::UserRound& row) -> const Evaluation& { return row.before.test; })),
+       "", ""});
   return format_table({"perplexity", "experts", "test, base", "train", "validation", "test",
                        "test before last mean", "sent a round", "peak memory"},
                       rows);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comigs/base/records.hpp"
+#include "comigs/results/user_round.hpp"
 
 namespace comigs::app {
 
@@ -20,12 +21,14 @@ namespace comigs::app {
 
 /// The head over the rounds' lines, and one line: perplexities by user (train/validation/test), or their
 /// means, lowest and highest where there are too many users for one line.
-[[nodiscard]] std::string round_head(const std::vector<UserDescription>& users);
+[[nodiscard]] std::string round_head(const std::vector<results::UserDescription>& users);
 [[nodiscard]] std::string round_line(std::int64_t round, std::int64_t rounds,
-                                     const std::vector<UserRound>& rows, std::int64_t trained_tokens);
+                                     const std::vector<results::UserRound>& rows,
+                                     std::int64_t trained_tokens);
 
 /// The final table: every user's perplexities at the start and at the end.
-[[nodiscard]] std::string summary(const std::vector<UserDescription>& users,
-                                  const std::vector<UserRound>& start, const std::vector<UserRound>& end);
+[[nodiscard]] std::string summary(const std::vector<results::UserDescription>& users,
+                                  const std::vector<results::UserRound>& start,
+                                  const std::vector<results::UserRound>& end);
 
 }  // namespace comigs::app

@@ -3,7 +3,7 @@
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 
 namespace comigs::job {
 

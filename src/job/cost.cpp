@@ -7,8 +7,8 @@
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
 #include "comigs/data/batch.hpp"
-#include "comigs/job/fit.hpp"
 #include "comigs/job/local_work.hpp"
+#include "comigs/job/micro_batches.hpp"
 
 namespace comigs::job {
 
@@ -27,9 +27,9 @@ std::int64_t bytes_of_shard(const data::ShardDescription& shard) {
   return shard.tokens * (shard.type == data::TokenType::uint16 ? 2 : 4);
 }
 
-class Reckoning {
+class CostOfUser {
  public:
-  Reckoning(const CostSetup& setup, std::size_t user)
+  CostOfUser(const CostSetup& setup, std::size_t user)
       : setup_(setup),
         shards_(setup.manifest.users[user]),
         model_(setup.users[user]),
@@ -202,7 +202,7 @@ class Reckoning {
 
 }  // namespace
 
-Cost cost(const CostSetup& setup, std::size_t user) { return Reckoning(setup, user).cost(); }
+Cost cost(const CostSetup& setup, std::size_t user) { return CostOfUser(setup, user).cost(); }
 
 std::int64_t memory_of_node(const std::vector<Cost>& costs, bool cuda) {
   std::int64_t bytes = costs.front().memory.base;

@@ -1,11 +1,13 @@
 #include "comigs/job/job.hpp"
 
+#include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/job/budgets.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/checks.hpp"
 #include "comigs/job/idle_options.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/model/base_model.hpp"
 
 namespace comigs::job {
@@ -48,6 +50,22 @@ Job read_job(const std::vector<std::string>& arguments, std::int64_t users) {
 Job read_job(const std::vector<std::string>& arguments) {
   const config::Layered settings = config::parse(arguments);
   return settle(settings, users_of(settings));
+}
+
+config::Config with_micro_batches(const Job& job, std::span<const std::size_t> users,
+                                  const c10::Device& device) {
+  const auto sequences = [&](std::size_t user) {
+    return micro_batch_sequences(job.config, user, job.architecture, job.users[user], device);
+  };
+  config::Config config = job.config;
+  try {
+    for (const std::size_t user : users) config.users[user].micro_batch_sequences = sequences(user);
+  } catch (const ConfigError&) {
+    // All ranks with too little name the first such user, so that there is one message.
+    for (std::size_t user = 0; user < job.users.size(); ++user) (void)sequences(user);
+    throw;
+  }
+  return config;
 }
 
 }  // namespace comigs::job

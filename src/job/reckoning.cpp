@@ -9,7 +9,7 @@
 #include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/weights.hpp"
 

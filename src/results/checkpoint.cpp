@@ -157,7 +157,7 @@ void check_part(const fs::path& path, const io::MappedFile& file, const Checkpoi
 
 }  // namespace
 
-CheckpointPart write_part(const fs::path& set, std::size_t user, const UserState& state,
+CheckpointPart write_part(const fs::path& set, std::size_t user, const UserStanding& state,
                           std::span<const StateBlock> blocks, const RoundShape& shape) {
   std::error_code failed;
   fs::create_directories(set, failed);
@@ -267,8 +267,8 @@ CheckpointManifest read_manifest(const fs::path& set) {
   }
 }
 
-UserState read_part(const fs::path& set, std::size_t user, const CheckpointPart& part,
-                    std::span<const StateBlock> blocks, const RoundShape& shape) {
+UserStanding read_part(const fs::path& set, std::size_t user, const CheckpointPart& part,
+                       std::span<const StateBlock> blocks, const RoundShape& shape) {
   const fs::path path = part_path(set, user);
   check_part(path, io::MappedFile(path), part);
   const io::SafetensorsFile file(path);

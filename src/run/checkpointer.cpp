@@ -29,24 +29,23 @@ std::vector<std::string> lines(const std::string& text) {
   return found;
 }
 
+// The state's blocks, as files have them.
+std::vector<results::StateBlock> views(const UserState& state) {
+  std::vector<results::StateBlock> blocks;
+  for (const auto& [name, block] : state.blocks)
+    blocks.push_back({name, {block.data_ptr<float>(), static_cast<std::size_t>(block.numel())}});
+  return blocks;
+}
+
 }  // namespace
 
-Checkpointer::Checkpointer(const comm::Communicator& world, std::filesystem::path folder,
-                           results::RunIdentity identity, results::RoundShape shape,
-                           adapter::Parameters& parameters, const train::LocalTrainer& trainer,
-                           Participation& participation, const io::FolderLock* held)
-    : world_(world),
-      folder_(std::move(folder)),
-      identity_(std::move(identity)),
-      shape_(shape),
-      parameters_(parameters),
-      trainer_(trainer),
-      participation_(participation),
-      held_(held) {}
+Checkpointer::Checkpointer(const Setup& setup, std::filesystem::path folder, results::RunIdentity identity,
+                           results::RoundShape shape, const io::FolderLock* held)
+    : setup_(setup), folder_(std::move(folder)), identity_(std::move(identity)), shape_(shape), held_(held) {}
 
 void Checkpointer::all_refuse_others(config::Resume resume) const {
-  comm::all_agree(world_, [&] {
-    if (!world_.is_first()) return;
+  comm::all_agree(setup_.world, [&] {
+    if (!setup_.world.is_first()) return;
     for (const std::filesystem::path& set : results::complete_sets(folder_)) {
       if (resume == config::Resume::never)
         throw ConfigError(
@@ -64,31 +63,23 @@ void Checkpointer::all_refuse_others(config::Resume resume) const {
   });
 }
 
-void Checkpointer::all_write(const RoundProgress& progress, const UserRound& start) {
+void Checkpointer::all_write() {
   std::string next;
   all_change([&] { next = results::next_set(folder_).string(); });
-  const std::filesystem::path set = world_.all_broadcast(next);
-  const auto user = static_cast<std::size_t>(world_.rank());
-  const results::CheckpointPart own = comm::all_agree(world_, [&] {
-    const results::UserState state{.progress = progress,
-                                   .start = start,
-                                   .lora_rank = parameters_.rank_in_use(),
-                                   .participates = participation_.includes(user) ? 1 : 0,
-                                   .aggregation = participation_.state()};
-    std::vector<at::Tensor> host;
-    std::vector<results::StateBlock> blocks;
-    for (const auto& [name, block] : trainer_.state()) {
-      host.push_back(block.to(at::kCPU));
-      blocks.push_back(
-          {name, {host.back().data_ptr<float>(), static_cast<std::size_t>(host.back().numel())}});
-    }
-    return results::write_part(set, user, state, blocks, shape_);
+  const std::filesystem::path set = setup_.world.all_broadcast(next);
+  const std::size_t user = setup_.seat.user();
+  const std::int64_t round = setup_.seat.progress().record.round;
+  const results::CheckpointPart own = comm::all_agree(setup_.world, [&] {
+    UserState state = setup_.seat.give();
+    state.standing.participates = setup_.attendance.is_present(user, round) ? 1 : 0;
+    state.standing.aggregation = setup_.aggregation.state();
+    return results::write_part(set, user, state.standing, views(state), shape_);
   });
-  const std::vector<std::string> digests = world_.all_gather(own.sha256);
+  const std::vector<std::string> digests = setup_.roster.all_gather(std::span(&own.sha256, 1));
   const auto own_bytes = static_cast<std::int64_t>(own.bytes);
-  const std::vector<std::int64_t> bytes = world_.all_gather(std::span(&own_bytes, 1));
+  const std::vector<std::int64_t> bytes = setup_.roster.all_gather(std::span(&own_bytes, 1));
   all_change([&] {
-    results::CheckpointManifest manifest{.identity = identity_, .round = progress.record.round, .parts = {}};
+    results::CheckpointManifest manifest{.identity = identity_, .round = round, .parts = {}};
     for (std::size_t i = 0; i < digests.size(); ++i)
       manifest.parts.push_back({.bytes = static_cast<std::uint64_t>(bytes[i]), .sha256 = digests[i]});
     results::write_manifest(set, manifest);
@@ -96,87 +87,90 @@ void Checkpointer::all_write(const RoundProgress& progress, const UserRound& sta
   });
 }
 
-std::optional<results::UserState> Checkpointer::all_restore(std::int64_t recorded) {
+bool Checkpointer::all_restore(std::int64_t recorded) {
   std::string names;
-  if (world_.is_first())
+  if (setup_.world.is_first())
     for (const std::filesystem::path& set : results::complete_sets(folder_)) names += set.string() + "\n";
   std::vector<std::string> unusable;
-  for (const std::string& set : lines(world_.all_broadcast(names))) {
-    if (std::optional<results::UserState> state = all_read(set, recorded)) {
+  for (const std::string& set : lines(setup_.world.all_broadcast(names))) {
+    if (all_read(set, recorded)) {
       // They would count among those kept.
       all_change([&] {
         for (const std::string& newer : unusable) results::remove_set(newer);
       });
-      return state;
+      return true;
     }
     unusable.push_back(set);
   }
-  return std::nullopt;
+  return false;
 }
 
-std::optional<results::UserState> Checkpointer::all_read(const std::filesystem::path& set,
-                                                         std::int64_t recorded) {
-  const auto user = static_cast<std::size_t>(world_.rank());
-  results::UserState state;
-  std::vector<std::vector<float>> blocks;
-  const std::optional<comm::Failure> failure = comm::capture([&] {
-    const results::CheckpointManifest manifest = results::read_manifest(set);
-    // Rows that results.h5 lacks could not be made up for.
-    if (manifest.round > recorded + 1)
-      throw DataError(fmt::format(
-          "it is of round {}, but results.h5 {}", manifest.round,
-          recorded < 0 ? std::string("has no rounds") : fmt::format("ends with round {}", recorded)));
-    std::vector<results::StateBlock> places;
-    for (const auto& [name, block] : trainer_.state()) {
-      blocks.emplace_back(static_cast<std::size_t>(block.numel()));
-      places.push_back({name, blocks.back()});
-    }
-    state = results::read_part(set, user, manifest.parts.at(user), places, shape_);
-    check(set, manifest.round, state);
-  });
-  std::vector<std::string> messages = world_.all_gather(failure ? failure->message : std::string());
-  messages.push_back(all_compare(state));
+bool Checkpointer::all_read(const std::filesystem::path& set, std::int64_t recorded) {
+  UserState state;
+  const std::optional<comm::Failure> failure = comm::capture([&] { state = read(set, recorded); });
+  const std::string message = failure ? failure->message : std::string();
+  std::vector<std::string> messages = setup_.roster.all_gather(std::span(&message, 1));
+  messages.push_back(all_find_contradiction(state.standing));
   const auto found = std::ranges::find_if(messages, [](const std::string& text) { return !text.empty(); });
   if (found != messages.end()) {
-    if (world_.is_first()) spdlog::warn("checkpoint {} cannot be used: {}", set.string(), *found);
-    return std::nullopt;
+    if (setup_.world.is_first()) spdlog::warn("checkpoint {} cannot be used: {}", set.string(), *found);
+    return false;
   }
-  all_take(state, blocks);
+  all_take(state);
+  return true;
+}
+
+UserState Checkpointer::read(const std::filesystem::path& set, std::int64_t recorded) const {
+  const std::size_t user = setup_.seat.user();
+  const results::CheckpointManifest manifest = results::read_manifest(set);
+  // Rows that results.h5 lacks could not be made up for.
+  if (manifest.round > recorded + 1)
+    throw DataError(fmt::format(
+        "it is of round {}, but results.h5 {}", manifest.round,
+        recorded < 0 ? std::string("has no rounds") : fmt::format("ends with round {}", recorded)));
+  UserState state;
+  for (const auto& [name, block] : setup_.seat.trainer().state())
+    state.blocks.emplace_back(name, at::empty(block.sizes(), at::kFloat));
+  state.standing = results::read_part(set, user, manifest.parts.at(user), views(state), shape_);
+  check(set, manifest.round, state.standing);
   return state;
 }
 
 void Checkpointer::check(const std::filesystem::path& set, std::int64_t round,
-                         const results::UserState& state) const {
-  const train::LocalPlan& plan = trainer_.plan();
-  const RoundProgress& progress = state.progress;
+                         const results::UserStanding& standing) const {
+  const train::LocalTrainer& trainer = setup_.seat.trainer();
+  const train::LocalPlan& plan = trainer.plan();
+  const results::RoundProgress& progress = standing.progress;
   const bool possible = progress.record.round == round && round >= 0 && round <= plan.rounds &&
-                        progress.steps <= plan.user.local_steps && state.start.round == 0 &&
-                        state.lora_rank >= 1 && state.lora_rank <= parameters_.user_model().lora_rank &&
-                        (state.participates == 1 || (state.participates == 0 && !trainer_.exchanges()));
+                        progress.steps <= plan.user.local_steps && standing.start.round == 0 &&
+                        standing.lora_rank >= 1 &&
+                        standing.lora_rank <= setup_.seat.parameters().user_model().lora_rank &&
+                        (standing.participates == 1 || (standing.participates == 0 && !trainer.exchanges()));
   if (!possible)
     throw DataError(fmt::format("{}: round {}, step {}, LoRA rank {} is no place in this run", set.string(),
-                                progress.record.round, progress.steps, state.lora_rank));
+                                progress.record.round, progress.steps, standing.lora_rank));
 }
 
-std::string Checkpointer::all_compare(const results::UserState& state) const {
-  const std::int64_t stage = static_cast<std::int64_t>(state.progress.stage);
-  const std::vector<std::int64_t> stages = world_.all_gather(std::span(&stage, 1));
+std::string Checkpointer::all_find_contradiction(const results::UserStanding& standing) const {
+  const std::int64_t stage = static_cast<std::int64_t>(standing.progress.stage);
+  const std::vector<std::int64_t> stages = setup_.roster.all_gather(std::span(&stage, 1));
   if (std::ranges::count(stages, stage) != std::ssize(stages)) return "users are at unlike places";
-  if (world_.all_sum(state.participates) == 0) return "no user takes part";
+  if (setup_.world.all_sum(standing.participates) == 0) return "no user takes part";
   return {};
 }
 
-void Checkpointer::all_take(const results::UserState& state, const std::vector<std::vector<float>>& blocks) {
-  const std::vector<std::pair<std::string, at::Tensor>> own = trainer_.state();
-  for (std::size_t i = 0; i < own.size(); ++i)
-    own[i].second.copy_(
-        at::from_blob(const_cast<float*>(blocks[i].data()), own[i].second.sizes(), at::kFloat));
-  comm::all_agree(world_, [&] { parameters_.restrict_rank(state.lora_rank); });
-  const std::vector<std::int64_t> participate = world_.all_gather(std::span(&state.participates, 1));
+void Checkpointer::all_take(const UserState& state) {
+  comm::all_agree(setup_.world, [&] { setup_.seat.take(state); });
+  const std::vector<std::int64_t> participate =
+      setup_.roster.all_gather(std::span(&state.standing.participates, 1));
   std::vector<bool> gone;
   for (const std::int64_t takes_part : participate) gone.push_back(takes_part == 0);
-  if (std::ranges::find(gone, true) != gone.end()) participation_.all_drop(gone);
-  comm::all_agree(world_, [&] { participation_.restore(state.aggregation); });
+  const std::int64_t round = state.standing.progress.record.round;
+  if (std::ranges::find(gone, true) != gone.end()) {
+    setup_.attendance.drop(gone, round);
+    setup_.aggregation.all_restrict(setup_.attendance.present(round));
+  }
+  comm::all_agree(setup_.world, [&] { setup_.aggregation.restore(state.standing.aggregation); });
 }
 
 void Checkpointer::all_remove() {
@@ -187,7 +181,7 @@ void Checkpointer::all_remove() {
 }
 
 void Checkpointer::all_change(const std::function<void()>& change) const {
-  comm::all_agree(world_, [&] {
+  comm::all_agree(setup_.world, [&] {
     if (held_ == nullptr) return;
     held_->check();
     change();

@@ -10,7 +10,7 @@
 #include "comigs/comm/agreement.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/removal.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/model/packed_weights.hpp"
 

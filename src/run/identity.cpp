@@ -37,9 +37,8 @@ results::RunIdentity all_first(const comm::Communicator& world, const results::R
                              .activations = world.all_broadcast(own.activations),
                              .sequences_at_a_time = own.sequences_at_a_time,  // gathered, so alike
                              .users = {}};
-  // There is a user for each rank.
-  for (int user = 0; user < world.size(); ++user)
-    first.users.push_back(world.all_broadcast(own.users.at(static_cast<std::size_t>(user))));
+  // Of one number everywhere: that of the ranks decides it.
+  for (const std::string& user : own.users) first.users.push_back(world.all_broadcast(user));
   return first;
 }
 

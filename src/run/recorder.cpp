@@ -11,10 +11,11 @@
 
 namespace comigs::run {
 
-Recorder::Recorder(const comm::Communicator& world, const std::filesystem::path& path,
+Recorder::Recorder(const comm::Communicator& world, const Roster& roster, const std::filesystem::path& path,
                    const results::RunDescription& run, const model::Architecture& architecture,
                    std::vector<adapter::UserModel> users, config::Resume resume, const io::FolderLock* held)
     : world_(world),
+      roster_(roster),
       run_(run),
       architecture_(architecture),
       users_(std::move(users)),
@@ -55,23 +56,24 @@ void Recorder::discard_empty() {
   if (file_) (void)comm::capture([&] { file_->discard_empty(); });
 }
 
-std::vector<UserRound> Recorder::all_gather(const UserRound& record) const {
+std::vector<results::UserRound> Recorder::all_gather(const results::UserRound& record) const {
   const std::vector<double> block = results::encode(record, shape_);
-  const std::vector<double> blocks = world_.all_gather(block);
-  std::vector<UserRound> rows;
+  const std::vector<double> blocks = roster_.all_gather(block);
+  std::vector<results::UserRound> rows;
   for (std::size_t user = 0; user < users_.size(); ++user)
     rows.push_back(results::decode(std::span(blocks).subspan(user * block.size(), block.size()), shape_));
   return rows;
 }
 
-std::vector<UserRound> Recorder::all_write(UserRound& record, const adapter::Parameters* parameters) {
+std::vector<results::UserRound> Recorder::all_write(results::UserRound& record,
+                                                    const adapter::Parameters* parameters) {
   if (record.round <= recorded_) return all_gather(record);
   const Stopwatch before;
   if (parameters != nullptr) all_write_weights(record.round, *parameters);
   record.seconds.writing = unrecorded_seconds_ + before.seconds();
   record.seconds.total += record.seconds.writing;
   const Stopwatch after;
-  std::vector<UserRound> rows = all_gather(record);
+  std::vector<results::UserRound> rows = all_gather(record);
   comm::all_agree(world_, [&] {
     if (file_) file_->write_round(rows);
   });
@@ -92,7 +94,8 @@ void Recorder::all_write_weights(std::int64_t round, const adapter::Parameters& 
 
 std::vector<std::vector<float>> Recorder::all_gather_blocks(const adapter::Parameters& parameters) const {
   const at::Tensor host = parameters.values().to(at::kCPU);
-  return world_.all_gather_to_first({host.data_ptr<float>(), static_cast<std::size_t>(host.numel())});
+  const std::span<const float> own(host.data_ptr<float>(), static_cast<std::size_t>(host.numel()));
+  return roster_.all_gather_to_first(std::span(&own, 1));
 }
 
 }  // namespace comigs::run

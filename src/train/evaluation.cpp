@@ -95,4 +95,30 @@ double sampled_loss(const model::BaseModel& base, const adapter::Parameters& par
   return loss_sum.item<double>() / static_cast<double>(tokens);
 }
 
+at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
+                 const std::vector<std::int64_t>& ids, std::int64_t context) {
+  constexpr std::int64_t tokens_at_once = 4096;
+  const at::NoGradGuard no_gradients;
+  const adapter::UserModel& user = parameters.user_model();
+  const auto count = static_cast<std::int64_t>(ids.size()), T = std::min(context, count),
+             windows = (count + T - 1) / T, layers = base.architecture().layers;
+  // What no router decides is weighted alike.
+  const at::Tensor found =
+      at::full({windows * T, layers, user.experts}, 1.0 / static_cast<double>(user.experts), at::kFloat);
+  if (!user.routed()) return found.narrow(0, 0, count);
+  const at::Tensor tokens = at::zeros({windows * T}, at::kLong);
+  std::copy(ids.begin(), ids.end(), tokens.data_ptr<std::int64_t>());
+  const at::Tensor rows = tokens.view({windows, T}).to(base.head().device());
+  const std::int64_t step = std::max<std::int64_t>(tokens_at_once / T, 1);
+  for (std::int64_t first = 0; first < windows; first += step) {
+    const std::int64_t sequences = std::min(step, windows - first);
+    const adapter::Forward forward = adapter::forward(base, rows.narrow(0, first, sequences), parameters);
+    for (std::int64_t layer = 0; layer < layers; ++layer)
+      found.narrow(0, first * T, sequences * T)
+          .select(1, layer)
+          .copy_(forward.routing[static_cast<std::size_t>(layer)].gate);
+  }
+  return found.narrow(0, 0, count);
+}
+
 }  // namespace comigs::train

@@ -6,7 +6,7 @@
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "support/messages.hpp"
 
 namespace comigs::job {
@@ -16,11 +16,11 @@ namespace {
 using test::check_contains;
 using test::message_of;
 
-struct Job {
+struct Setting {
   model::Architecture architecture = model::gpt2_architecture(4, 64, 4, 500, 64);
   config::Config config;
 
-  Job() {
+  Setting() {
     config.run.device = config::DeviceChoice::cpu;
     config.users.resize(2);
     for (config::User& user : config.users) {
@@ -59,7 +59,7 @@ using Experts = std::vector<std::int64_t>;
 
 }  // namespace
 
-BOOST_FIXTURE_TEST_SUITE(budgets, Job)
+BOOST_FIXTURE_TEST_SUITE(budgets, Setting)
 
 BOOST_AUTO_TEST_CASE(a_number_stays) {
   config.users[0].experts = 5;

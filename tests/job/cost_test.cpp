@@ -5,7 +5,7 @@
 
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 
 namespace comigs::job {
 
@@ -18,12 +18,12 @@ data::UserShards shards_of(const std::string& name) {
           .test = {.file = name + "/test.bin", .tokens = 161}};
 }
 
-struct Job {
+struct Setting {
   model::Architecture architecture = model::gpt2_architecture(2, 16, 2, 1000, 64);
   data::Manifest manifest;
   config::Config config;
 
-  Job() {
+  Setting() {
     for (const char* name : {"German", "Dutch", "French"}) manifest.users.push_back(shards_of(name));
     config.users.resize(3);
     for (config::User& user : config.users) {
@@ -63,7 +63,7 @@ constexpr std::int64_t expert = 2 * 4 * 2 * (16 + 64), attention = 2 * 4 * (16 +
 
 }  // namespace
 
-BOOST_FIXTURE_TEST_SUITE(costs, Job)
+BOOST_FIXTURE_TEST_SUITE(costs, Setting)
 
 BOOST_AUTO_TEST_CASE(steps_and_evaluations_are_counted) {
   const Cost found = of("comigs-1g1s");

@@ -19,7 +19,7 @@
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/manifest.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/model/device.hpp"
 #include "support/user_job.hpp"
 

@@ -23,12 +23,12 @@ namespace {
 
 const RoundShape shape{.layers = 2, .experts = 3, .users = 2};
 
-UserState some_state() {
-  UserState state{.progress = {.stage = Stage::training, .steps = 7, .record = {.round = 4}},
-                  .start = {.round = 0},
-                  .lora_rank = 5,
-                  .participates = 0,
-                  .aggregation = {0.25, -1e-300, INFINITY}};
+UserStanding some_state() {
+  UserStanding state{.progress = {.stage = Stage::training, .steps = 7, .record = {.round = 4}},
+                     .start = {.round = 0},
+                     .lora_rank = 5,
+                     .participates = 0,
+                     .aggregation = {0.25, -1e-300, INFINITY}};
   state.progress.record.routing.score = {0.1f, 0.2f, 0.3f};
   state.progress.record.seconds.experts = 1.5;
   state.start.after.test = {.loss_sum = 12.25, .tokens = 3};
@@ -47,7 +47,7 @@ struct Checkpoints : TemporaryFolder {
 
   [[nodiscard]] std::vector<StateBlock> blocks() { return {{"values", values}, {"first_moments", moments}}; }
 
-  fs::path write(const UserState& state = some_state(), std::int64_t round = 4) {
+  fs::path write(const UserStanding& state = some_state(), std::int64_t round = 4) {
     const fs::path set = next_set(checkpoints);
     CheckpointManifest manifest{.identity = {.configuration = "[run]\nseed = 3\n",
                                              .data_digest = "da7a",
@@ -84,7 +84,7 @@ void change_byte(const fs::path& path, std::uintmax_t place) {
 BOOST_FIXTURE_TEST_SUITE(checkpoint, Checkpoints)
 
 BOOST_AUTO_TEST_CASE(all_comes_back_bit_for_bit) {
-  const UserState state = some_state();
+  const UserStanding state = some_state();
   const fs::path set = write(state);
   const std::vector<float> kept_values = values, kept_moments = moments;
   std::fill(values.begin(), values.end(), 0.0f);
@@ -98,7 +98,7 @@ BOOST_AUTO_TEST_CASE(all_comes_back_bit_for_bit) {
   BOOST_TEST(manifest.identity.activations == "bf16");
   BOOST_TEST(manifest.identity.sequences_at_a_time == "64, 8");
   BOOST_TEST((manifest.identity.users == std::vector<std::string>{"German", "日本語"}));
-  const UserState found = read_part(set, 1, manifest.parts.at(1), blocks(), shape);
+  const UserStanding found = read_part(set, 1, manifest.parts.at(1), blocks(), shape);
   BOOST_TEST((std::memcmp(values.data(), kept_values.data(), 4000) == 0));
   BOOST_TEST((std::memcmp(moments.data(), kept_moments.data(), 4000) == 0));
   BOOST_TEST((found.progress.stage == Stage::training));

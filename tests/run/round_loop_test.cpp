@@ -1,11 +1,8 @@
 // Whole rounds of several users: what they share is alike afterwards, what is theirs stays theirs, and a
 // failure is everyone's.
 #include "comigs/run/round_loop.hpp"
-#include "comigs/adapter/lora_experts.hpp"
 
 #include <ATen/ATen.h>
-#include <spdlog/sinks/null_sink.h>
-#include <spdlog/spdlog.h>
 
 #include <boost/test/unit_test.hpp>
 
@@ -14,77 +11,30 @@
 #include <cstring>
 #include <limits>
 
+#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/base/error.hpp"
-#include "comigs/federation/method.hpp"
 #include "comigs/job/local_work.hpp"
 #include "comigs/train/evaluation.hpp"
-#include "support/temporary_folder.hpp"
-#include "support/tiny_base.hpp"
+#include "run/served.hpp"
 
 namespace comigs::run {
 
+using results::Stage;
+using results::UserRound;
+
 namespace {
 
-config::Config small_config(int users) {
-  config::Config config;
-  config.run.rounds = 3;
-  config.run.seed = 1;
-  config.run.evaluate_every = 2;
-  config.run.train_evaluation_tokens = 40;
-  config.method.router_every = 2;
-  config.method.router_steps = 2;
-  const std::int64_t experts[] = {4, 2, 1, 1};
-  for (int user = 0; user < users; ++user)
-    config.users.push_back({.experts = experts[user],
-                            .lora_rank = 2,
-                            .batch_sequences = 3,
-                            .context_tokens = 6,
-                            .local_steps = 2});
-  return config;
-}
-
-// All that one rank needs for a run of comigs-1gxs.
-struct Run : TemporaryFolder {
-  comm::Communicator world = comm::Communicator::world();
-  std::int64_t own = world.rank();
-  config::Config config = small_config(world.size());
-  const federation::Method& method = federation::find_method("comigs-1gxs");
-  std::vector<adapter::UserModel> users = federation::user_models(method, config.users);
-  std::unique_ptr<model::BaseModel> base = test::tiny_base();
-  data::UserData shards = test::write_user(folder, "user", test::random_tokens(200, 37, 10 + world.rank()),
-                                           test::random_tokens(60, 37, 20 + world.rank()),
-                                           test::random_tokens(50, 37, 30 + world.rank()), 37);
-  adapter::Parameters parameters = drawn();
-  train::Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
-  train::LocalPlan plan = job::local_plan(method, config, static_cast<std::size_t>(own));
-  train::LocalTrainer trainer{*base, parameters, texts, plan};
+struct Run : test::Material {
   comm::Interruption interruption{world};
-  Participation participation{federation::AggregationSetup{.world = world,
-                                                           .method = method,
-                                                           .users = users,
-                                                           .tokens = {},
-                                                           .parameters = parameters,
-                                                           .validation_loss = {}}};
-  RoundLoop loop{world, config, *base, shards, parameters, trainer, participation, interruption};
-  RoundProgress progress;
+  test::Served served{*this, interruption};
+  Seat& seat = served.seat;
+  adapter::Parameters& parameters = seat.parameters();
 
   // Collective.
-  UserRound all_start() {
-    progress = {};
-    loop.all_finish_round(progress);
-    return progress.record;
-  }
-  UserRound all_round(std::int64_t round) {
-    progress = {.stage = Stage::training, .steps = 0, .record = {.round = round}};
-    loop.all_finish_round(progress);
-    return progress.record;
-  }
+  UserRound all_start() { return served.all_round(0); }
+  UserRound all_round(std::int64_t round) { return served.all_round(round); }
 
-  [[nodiscard]] adapter::Parameters drawn() const {
-    adapter::Parameters fresh(test::tiny_architecture(), users[static_cast<std::size_t>(own)], at::kCPU);
-    fresh.initialise(1, own);
-    return fresh;
-  }
+  [[nodiscard]] bool is_last_user() const { return own + 1 == roster.users(); }
 
   [[nodiscard]] adapter::Slice shared() const {
     return {0, parameters.layout().slice(adapter::select::expert(0)).offset +
@@ -124,9 +74,10 @@ BOOST_AUTO_TEST_CASE(round_zero_evaluates_and_trains_nothing) {
 
 BOOST_AUTO_TEST_CASE(generalists_are_alike_after_a_round_and_specialists_are_not_touched_by_it) {
   // The same local training without aggregation says what a user's own part must be.
-  adapter::Parameters alone = drawn();
-  train::LocalTrainer lonely(*base, alone, texts, plan);
-  (void)lonely.train_round(1);
+  Seat lonely(seat_setup());
+  lonely.progress() = {.stage = Stage::training, .steps = 0, .record = {.round = 1}};
+  BOOST_TEST(lonely.train());
+  const adapter::Parameters& alone = lonely.parameters();
   const UserRound record = all_round(1);
   BOOST_TEST(all_same_shared_bits());
   const adapter::Slice rest{shared().count, parameters.values().numel() - shared().count};
@@ -153,7 +104,7 @@ BOOST_AUTO_TEST_CASE(rounds_are_evaluated_as_asked_and_the_last_one_twice) {
 BOOST_AUTO_TEST_CASE(routing_and_norms_are_of_the_user_s_own_experts) {
   // The one expert of a user without a router takes every token with gate 1.
   const UserRound start = all_start();
-  const auto held = static_cast<std::size_t>(users[static_cast<std::size_t>(own)].experts);
+  const auto held = static_cast<std::size_t>(users[own].experts);
   const std::vector<float>&score = start.routing.score, &load = start.routing.load;
   BOOST_TEST(score.size() == 2 * held);
   BOOST_TEST(load.size() == 2 * held);
@@ -176,19 +127,16 @@ BOOST_AUTO_TEST_CASE(routing_and_norms_are_of_the_user_s_own_experts) {
 }
 
 BOOST_AUTO_TEST_CASE(a_user_that_fails_takes_everyone_out) {
-  const auto log = spdlog::default_logger();
-  spdlog::set_default_logger(
-      std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
-  if (own == world.size() - 1)
+  const test::Quiet quiet;
+  if (is_last_user())
     adapter::lora_layers(parameters)[0].attention[0].B.detach()[0][0] =
         std::numeric_limits<float>::quiet_NaN();
   const at::Tensor before = test::copy_of(parameters.values());
   BOOST_CHECK_EXCEPTION((void)all_round(1), PeerError,
                         [](const PeerError& error) { return error.exit_code() == ExitCode::failed; });
   // What is not finite has reached nobody.
-  if (own != world.size() - 1) BOOST_TEST(parameters.values().isfinite().all().item<bool>());
+  if (!is_last_user()) BOOST_TEST(parameters.values().isfinite().all().item<bool>());
   BOOST_TEST(world.all_sum(std::int64_t{1}) == world.size());
-  spdlog::set_default_logger(log);
 }
 
 // Leaves the round wherever a signal to one rank finds it, and goes on as after a restart, until it is
@@ -197,21 +145,22 @@ BOOST_AUTO_TEST_CASE(a_round_that_is_interrupted_ends_in_the_same_bits) {
   const at::Tensor before = test::copy_of(parameters.values());
   const UserRound unbroken = all_round(1);
   const at::Tensor expected = test::copy_of(parameters.values());
-  for (const auto& [name, block] : trainer.state()) block.zero_();
+  for (const auto& [name, block] : seat.trainer().state()) block.zero_();
   parameters.values().copy_(before);
-  progress = {.stage = Stage::training, .steps = 0, .record = {.round = 1}};
+  seat.progress() = {.stage = Stage::training, .steps = 0, .record = {.round = 1}};
   int interruptions = 0;
   for (bool through = false; !through;) {
     comm::Interruption signals(world);
-    RoundLoop again(world, config, *base, shards, parameters, trainer, participation, signals);
+    RoundLoop again(served.loop_setup(*this, signals));
     // Each time one step further, on another rank.
     int steps = 0;
-    trainer.observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
-      if (phase == train::Phase::experts && ++steps == 1 && own == interruptions % world.size())
+    seat.trainer().observe([&](train::Phase phase, const data::Batch&, const train::StepLosses&) {
+      if (phase == train::Phase::experts && ++steps == 1 &&
+          own == static_cast<std::size_t>(interruptions) % roster.users())
         std::raise(SIGUSR1);
     });
     try {
-      again.all_finish_round(progress);
+      again.all_finish_round();
       through = true;
     } catch (const PeerError& error) {
       BOOST_TEST((error.exit_code() == ExitCode::interrupted));
@@ -219,41 +168,37 @@ BOOST_AUTO_TEST_CASE(a_round_that_is_interrupted_ends_in_the_same_bits) {
     }
     world.all_meet();
   }
-  trainer.observe({});
+  seat.trainer().observe({});
   BOOST_TEST(interruptions >= 1);
   BOOST_TEST(test::same_bits(parameters.values(), expected));
-  BOOST_TEST(progress.record.communication_bytes == unbroken.communication_bytes);
-  BOOST_TEST((progress.record.aggregation_weight == unbroken.aggregation_weight));
+  BOOST_TEST(seat.progress().record.communication_bytes == unbroken.communication_bytes);
+  BOOST_TEST((seat.progress().record.aggregation_weight == unbroken.aggregation_weight));
 }
 
 BOOST_AUTO_TEST_CASE(a_signal_during_evaluation_keeps_what_was_aggregated) {
   if (own == 0) std::raise(SIGTERM);
   BOOST_CHECK_EXCEPTION((void)all_start(), PeerError,
                         [](const PeerError& error) { return error.exit_code() == ExitCode::interrupted; });
-  BOOST_TEST((progress.stage == Stage::aggregated));
+  BOOST_TEST((seat.progress().stage == Stage::aggregated));
 }
 
 BOOST_AUTO_TEST_CASE(with_a_user_gone_the_others_go_on_among_themselves) {
   config.run.on_user_failure = config::OnUserFailure::go_on;
   config.run.evaluate_every = 1;
-  const auto log = spdlog::default_logger();
-  spdlog::set_default_logger(
-      std::make_shared<spdlog::logger>("quiet", std::make_shared<spdlog::sinks::null_sink_st>()));
-  const std::int64_t culprit = world.size() - 1;
+  const test::Quiet quiet;
+  const std::size_t culprit = roster.users() - 1;
   if (own == culprit)
     adapter::lora_layers(parameters)[0].attention[0].B.detach()[0][0] =
         std::numeric_limits<float>::quiet_NaN();
   const UserRound first = all_round(1);
-  spdlog::set_default_logger(log);
   BOOST_TEST(first.participation == (own == culprit ? 0 : 1));
   BOOST_TEST((first.after.test.tokens > 0) == (own != culprit));
   // What the users who are left share is the mean of theirs: weights, finite, and alike.
-  for (std::int64_t user = 0; user < world.size(); ++user) {
+  for (std::size_t user = 0; user < roster.users(); ++user) {
     const double expected = own == culprit    ? (user == own ? 1.0 : 0.0)
                             : user == culprit ? 0.0
                                               : 1.0 / static_cast<double>(culprit);
-    BOOST_TEST(first.aggregation_weight[static_cast<std::size_t>(user)] == expected,
-               boost::test_tools::tolerance(1e-12));
+    BOOST_TEST(first.aggregation_weight[user] == expected, boost::test_tools::tolerance(1e-12));
   }
   if (own != culprit) BOOST_TEST(parameters.values().isfinite().all().item<bool>());
   const UserRound second = all_round(2);

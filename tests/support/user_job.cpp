@@ -11,7 +11,7 @@
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/federation/method.hpp"
-#include "comigs/job/fit.hpp"
+#include "comigs/job/micro_batches.hpp"
 #include "comigs/job/local_work.hpp"
 
 namespace comigs::test {

@@ -1,7 +1,11 @@
 // A job as all commands that look at one read it: settled before anything large is loaded.
 #pragma once
 
+#include <c10/core/Device.h>
+
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,5 +32,10 @@ struct Job {
 
 /// The same for as many users as its data set has.
 [[nodiscard]] Job read_job(const std::vector<std::string>& arguments);
+
+/// The job's configuration with the micro-batches of these users as they fit their memory on the device.
+/// Throws ConfigError where not even one sequence fits, for the first such user of all.
+[[nodiscard]] config::Config with_micro_batches(const Job& job, std::span<const std::size_t> users,
+                                                const c10::Device& device);
 
 }  // namespace comigs::job

@@ -15,7 +15,7 @@
 namespace comigs::results {
 
 /// Where one user's run stands, beside its blocks of numbers.
-struct UserState {
+struct UserStanding {
   RoundProgress progress;
   UserRound start;                  ///< its round 0
   std::int64_t lora_rank = 0;       ///< in use
@@ -44,7 +44,7 @@ struct CheckpointManifest {
 
 /// Writes user `user`'s file of the set, atomically and safely on disk; makes the set's folder. Throws
 /// IoError.
-CheckpointPart write_part(const std::filesystem::path& set, std::size_t user, const UserState& state,
+CheckpointPart write_part(const std::filesystem::path& set, std::size_t user, const UserStanding& state,
                           std::span<const StateBlock> blocks, const RoundShape& shape);
 /// Completes the set. Throws IoError.
 void write_manifest(const std::filesystem::path& set, const CheckpointManifest& manifest);
@@ -63,8 +63,8 @@ void keep_newest_sets(const std::filesystem::path& checkpoints, std::size_t coun
 [[nodiscard]] CheckpointManifest read_manifest(const std::filesystem::path& set);
 /// Reads user `user`'s file into `blocks`. Throws DataError, with the blocks in any state, where the file is
 /// not, byte for byte, the one that the manifest means, or holds other blocks.
-[[nodiscard]] UserState read_part(const std::filesystem::path& set, std::size_t user,
-                                  const CheckpointPart& part, std::span<const StateBlock> blocks,
-                                  const RoundShape& shape);
+[[nodiscard]] UserStanding read_part(const std::filesystem::path& set, std::size_t user,
+                                     const CheckpointPart& part, std::span<const StateBlock> blocks,
+                                     const RoundShape& shape);
 
 }  // namespace comigs::results

@@ -8,6 +8,7 @@
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/results/results_file.hpp"
+#include "comigs/run/roster.hpp"
 
 namespace comigs::run {
 
@@ -18,7 +19,7 @@ class Recorder {
   /// what they know of the run, `users` alike everywhere. `held`: rank 0's lock of the folder, which outlives
   /// this; none elsewhere. Throws PeerError on every rank if the file is there and is not to be gone on with,
   /// is of another run, or cannot be made.
-  Recorder(const comm::Communicator& world, const std::filesystem::path& path,
+  Recorder(const comm::Communicator& world, const Roster& roster, const std::filesystem::path& path,
            const results::RunDescription& run, const model::Architecture& architecture,
            std::vector<adapter::UserModel> users, config::Resume resume, const io::FolderLock* held);
 
@@ -35,11 +36,12 @@ class Recorder {
   void discard_empty();
 
   /// Collective. All users' records, on every rank.
-  [[nodiscard]] std::vector<UserRound> all_gather(const UserRound& record) const;
+  [[nodiscard]] std::vector<results::UserRound> all_gather(const results::UserRound& record) const;
   /// Collective. Writes a round's row, with all trained numbers if `parameters` is given, and returns all
   /// users' records on every rank. When it returns the round is safe on disk. A row that the file has already
   /// stays as it is. Adds to the record's seconds what was written since its last row was whole.
-  std::vector<UserRound> all_write(UserRound& record, const adapter::Parameters* parameters);
+  std::vector<results::UserRound> all_write(results::UserRound& record,
+                                            const adapter::Parameters* parameters);
 
  private:
   void all_write_weights(std::int64_t round, const adapter::Parameters& parameters);
@@ -47,6 +49,7 @@ class Recorder {
       const adapter::Parameters& parameters) const;
 
   const comm::Communicator& world_;
+  const Roster& roster_;
   results::RunDescription run_;
   const model::Architecture& architecture_;
   std::vector<adapter::UserModel> users_;

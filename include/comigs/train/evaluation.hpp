@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/base/random.hpp"
@@ -36,5 +37,10 @@ struct SplitReport {
 [[nodiscard]] double sampled_loss(const model::BaseModel& base, const adapter::Parameters& parameters,
                                   const data::TokenShard& shard, std::int64_t batches,
                                   const config::User& user, StreamKey key);
+
+/// Local. The gate weights [n, L, E] of n tokens, float32 in host memory, in windows of at most T = `context`
+/// tokens that do not overlap; 1 / E where no router decides.
+[[nodiscard]] at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
+                               const std::vector<std::int64_t>& ids, std::int64_t context);
 
 }  // namespace comigs::train

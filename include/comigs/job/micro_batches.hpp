@@ -1,32 +1,17 @@
-// Whether a configuration, a data set and a base model go together.
+// How many sequences of a batch run at a time, as they fit a user's memory.
 #pragma once
 
-#include "comigs/adapter/parameters.hpp"
+#include <c10/core/Device.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "comigs/adapter/layout.hpp"
 #include "comigs/config/config.hpp"
-#include "comigs/data/manifest.hpp"
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/precision.hpp"
 
 namespace comigs::job {
-
-/// Throws ConfigError if the number of ranks is not the number of users.
-void check_users(const data::Manifest& manifest, std::int64_t ranks);
-
-/// Whether tokens of a vocabulary of this size can be those of the base model in folder `base`: no more than
-/// its embedding has rows, no fewer than its tokeniser has entries, or, where it has none, than rows that are
-/// padded to a round number. Throws DataError.
-[[nodiscard]] bool fits(std::int64_t vocabulary, const std::string& base,
-                        const model::Architecture& architecture);
-
-/// Throws DataError if the tokens are not the base model's: its own tokenizer.json decides, where it has one,
-/// and its embedding may have any number of rows beyond the vocabulary; else the rows may be padded to a
-/// round number and no further. Throws ConfigError if a context is longer than its
-/// positions.
-void check_base(const config::Config& config, const data::Manifest& manifest,
-                const model::Architecture& architecture);
-
-/// Throws DataError if a split of the user is too short for what is to be done with it.
-void check_shards(const config::User& user, const data::UserShards& shards);
 
 /// The precision that frozen weights are kept in.
 [[nodiscard]] c10::ScalarType stored_type(config::Precision precision);

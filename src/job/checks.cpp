@@ -1,8 +1,5 @@
-#include "comigs/job/fit.hpp"
+#include "comigs/job/checks.hpp"
 
-#include <cmath>
-
-#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/data/vocabulary.hpp"
 #include "comigs/job/local_work.hpp"
@@ -65,7 +62,8 @@ void check_vocabulary(const std::string& base, const std::string& data, std::int
 
 }  // namespace
 
-bool fits(std::int64_t vocabulary, const std::string& base, const model::Architecture& architecture) {
+bool takes_vocabulary(std::int64_t vocabulary, const std::string& base,
+                      const model::Architecture& architecture) {
   const std::int64_t rows = architecture.vocabulary,
                      least = has_tokeniser(base) ? data::Vocabulary(own_tokeniser(base)).size()
                                                  : rows - most_padding + 1;
@@ -99,39 +97,6 @@ void check_shards(const config::User& user, const data::UserShards& shards) {
                            : reason);
   data::require_tokens(shards.validation, user.context_tokens + 1, reason);
   data::require_tokens(shards.test, 2, reason);
-}
-
-c10::ScalarType stored_type(config::Precision precision) {
-  return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
-}
-
-std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
-                                     const model::Architecture& architecture,
-                                     const adapter::UserModel& user_model,
-                                     const model::Computation& computation) {
-  const std::int64_t most = own.sequences_at_a_time();
-  if (own.memory == 0.0) return most;
-  const auto needed = [&](std::int64_t sequences) {
-    const adapter::Footprint taken =
-        adapter::footprint(architecture, user_model, computation, sequences * own.context_tokens);
-    return static_cast<double>(taken.total()) / gib;
-  };
-  // Parts of one size but for the last, as few as possible.
-  for (std::int64_t parts = (own.batch_sequences + most - 1) / most; parts <= own.batch_sequences; ++parts) {
-    const std::int64_t sequences = (own.batch_sequences + parts - 1) / parts;
-    if (needed(sequences) <= own.memory) return sequences;
-  }
-  throw ConfigError(
-      fmt::format("[user.{}] memory = {} GiB: a step of one sequence of {} tokens takes {:.5f} GiB; "
-                  "expected at least that, or a smaller context_tokens",
-                  user, own.memory, own.context_tokens, std::ceil(needed(1) * 1e5) / 1e5));
-}
-
-std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
-                                   const model::Architecture& architecture,
-                                   const adapter::UserModel& user_model, const c10::Device& device) {
-  return sequences_within_memory(config.users.at(user), user, architecture, user_model,
-                                 model::computation(stored_type(config.run.precision), device));
 }
 
 }  // namespace comigs::job

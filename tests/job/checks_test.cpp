@@ -1,12 +1,11 @@
 // A configuration, a data set and a base model that do not go together are refused with a message that says
 // what to do.
-#include "comigs/job/fit.hpp"
+#include "comigs/job/checks.hpp"
 
 #include <boost/test/unit_test.hpp>
 
 #include <fstream>
 
-#include "comigs/adapter/footprint.hpp"
 #include "comigs/base/error.hpp"
 #include "support/messages.hpp"
 #include "support/temporary_folder.hpp"
@@ -26,12 +25,12 @@ data::UserShards shards_of(const std::string& name, std::int64_t train, std::int
           .test = {.file = name + "/test.bin", .tokens = test}};
 }
 
-struct Job {
+struct Setting {
   data::Manifest manifest;
   config::Config config;
   model::Architecture architecture = model::gpt2_architecture(2, 16, 2, 1000, 64);
 
-  Job() {
+  Setting() {
     manifest.name = "sample";
     manifest.vocabulary = 1000;
     for (const char* name : {"German", "Dutch", "French", "Italian"})
@@ -47,38 +46,12 @@ struct Job {
 
 }  // namespace
 
-BOOST_FIXTURE_TEST_SUITE(fit, Job)
+BOOST_FIXTURE_TEST_SUITE(checks, Setting)
 
 BOOST_AUTO_TEST_CASE(what_fits_passes) {
   BOOST_CHECK_NO_THROW(check_users(manifest, 4));
   BOOST_CHECK_NO_THROW(check());
   BOOST_CHECK_NO_THROW(check_shards(config.users[0], manifest.users[0]));
-}
-
-BOOST_AUTO_TEST_CASE(memory_makes_micro_batches_smaller) {
-  const at::Device cpu(at::kCPU);
-  const adapter::UserModel user_model;
-  config::User& user = config.users[1];
-  user.batch_sequences = 12;
-  const auto sequences = [&] { return micro_batch_sequences(config, 1, architecture, user_model, cpu); };
-  const auto gib_of = [&](std::int64_t count) {
-    const adapter::Footprint taken =
-        adapter::footprint(architecture, user_model, {}, count * user.context_tokens);
-    return static_cast<double>(taken.total()) / (1 << 30);
-  };
-  BOOST_TEST(sequences() == 12);
-  user.micro_batch_sequences = 5;
-  BOOST_TEST(sequences() == 5);
-  user.micro_batch_sequences = 0;
-  // Parts of 12, 6, 4, 3, 3, 2 ... sequences: the largest that fits.
-  for (const auto& [room, expected] : std::vector<std::pair<std::int64_t, std::int64_t>>{
-           {12, 12}, {11, 6}, {6, 6}, {5, 4}, {2, 2}, {1, 1}}) {
-    user.memory = gib_of(room) * (1 + 1e-9);
-    BOOST_TEST(sequences() == expected, "room for " << room << ": " << sequences());
-  }
-  user.memory = gib_of(1) / 2;
-  check_contains(message_of<ConfigError>([&] { (void)sequences(); }),
-                 {"[user.1] memory", "one sequence of 64 tokens takes", "smaller context_tokens"});
 }
 
 BOOST_AUTO_TEST_CASE(one_rank_is_one_user) {
@@ -121,9 +94,9 @@ BOOST_AUTO_TEST_CASE(own_tokeniser_decides) {
   for (const std::int64_t rows : {300, 427, 428, 512, 50257}) {
     architecture.vocabulary = rows;
     BOOST_CHECK_NO_THROW(check());
-    BOOST_TEST(fits(300, config.model.folder, architecture));
-    BOOST_TEST(!fits(299, config.model.folder, architecture));
-    BOOST_TEST(!fits(rows + 1, config.model.folder, architecture));
+    BOOST_TEST(takes_vocabulary(300, config.model.folder, architecture));
+    BOOST_TEST(!takes_vocabulary(299, config.model.folder, architecture));
+    BOOST_TEST(!takes_vocabulary(rows + 1, config.model.folder, architecture));
   }
   architecture.vocabulary = 299;
   const std::string message = message_of<DataError>([&] { check(); });

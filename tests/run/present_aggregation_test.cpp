@@ -1,6 +1,6 @@
 // Who is left goes on among themselves by every rule. One rank is one user; the first one drops out, so that
 // the numbers of those who are left are no longer those of their places.
-#include "comigs/run/participation.hpp"
+#include "comigs/run/present_aggregation.hpp"
 
 #include <ATen/ATen.h>
 
@@ -45,19 +45,20 @@ struct Left {
     std::vector<std::int64_t> tokens;
     for (int user = 0; user < users; ++user) tokens.push_back(tokens_of(user));
     int judged = 0;  // the first model that a user sees is the best by a perplexity of 1
-    Participation participation({.world = world,
-                                 .method = federation::find_method(method),
-                                 .averaging = averaging,
-                                 .users = all,
-                                 .tokens = tokens,
-                                 .parameters = parameters,
-                                 .validation_loss = [&](const at::Tensor&, std::int64_t) {
-                                   return std::log(judged++ == 0 ? 1.0 : 2.0);
-                                 }});
-    std::vector<bool> gone(static_cast<std::size_t>(users), false);
-    gone[0] = true;
-    participation.all_drop(gone);
-    const federation::Aggregated done = participation.all_aggregate(round);
+    PresentAggregation aggregation(
+        {.world = world,
+         .method = federation::find_method(method),
+         .averaging = averaging,
+         .users = all,
+         .tokens = tokens,
+         .parameters = parameters,
+         .validation_loss = [&](const at::Tensor&,
+                                std::int64_t) { return std::log(judged++ == 0 ? 1.0 : 2.0); }},
+        static_cast<std::size_t>(own));
+    std::vector<std::size_t> left;
+    for (int user = 1; user < users; ++user) left.push_back(static_cast<std::size_t>(user));
+    aggregation.all_restrict(left);
+    const federation::Aggregated done = aggregation.all_aggregate(round);
     if (!takes_part) {
       BOOST_TEST(same_bits(parameters.values(), before));
       BOOST_TEST(done.weights[0] == 1.0);
@@ -91,7 +92,7 @@ struct Left {
 
 }  // namespace
 
-BOOST_FIXTURE_TEST_SUITE(participation, Left)
+BOOST_FIXTURE_TEST_SUITE(present_aggregation, Left)
 
 BOOST_AUTO_TEST_CASE(means_are_over_those_who_are_left) {
   all_check("fedavg", 1, config::Averaging::uniform, shares([](int) { return 1.0; }), true);

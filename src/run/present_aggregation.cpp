@@ -1,0 +1,95 @@
+#include "comigs/run/present_aggregation.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "comigs/federation/collaboration.hpp"
+#include "comigs/federation/traffic.hpp"
+#include "comigs/job/local_work.hpp"
+
+namespace comigs::run {
+
+namespace {
+
+std::vector<std::size_t> everyone(std::size_t count) {
+  std::vector<std::size_t> users(count);
+  std::iota(users.begin(), users.end(), std::size_t{0});
+  return users;
+}
+
+}  // namespace
+
+federation::AggregationSetup aggregation_setup(const comm::Communicator& world, const job::Job& job,
+                                               const config::Config& config, const model::BaseModel& base,
+                                               Seat& seat) {
+  std::vector<std::int64_t> tokens;
+  for (std::size_t user = 0; user < job.users.size(); ++user)
+    tokens.push_back(job::expert_tokens(job.config, job.manifest, user));
+  adapter::Parameters& parameters = seat.parameters();
+  const bool on_device = parameters.values().is_cuda();
+  return {.world = world,
+          .method = *job.method,
+          .averaging = job.config.method.averaging,
+          .pruning_strength = job.config.method.pruning_strength,
+          .users = job.users,
+          .tokens = std::move(tokens),
+          .parameters = parameters,
+          .memory = on_device ? comm::Memory::device : comm::Memory::host,
+          .sums = federation::sums(job.config.run),
+          .validation_loss =
+              federation::validation_loss(config, base, parameters, seat.data().validation, seat.user())};
+}
+
+PresentAggregation::PresentAggregation(const federation::AggregationSetup& setup, std::size_t user)
+    : all_(setup), user_(user) {
+  all_restrict(everyone(all_.users.size()));
+  changes_parameters_ = rule_->changes_parameters();
+}
+
+void PresentAggregation::all_restrict(std::vector<std::size_t> present) {
+  present_ = std::move(present);
+  models_.clear();
+  std::vector<std::int64_t> tokens;
+  for (const std::size_t user : present_) {
+    models_.push_back(all_.users[user]);
+    if (!all_.tokens.empty()) tokens.push_back(all_.tokens[user]);
+  }
+  rule_.reset();
+  group_ = all_.world.all_split(std::ranges::find(present_, user_) != present_.end());
+  if (!group_) return;
+  federation::AggregationSetup among{.world = *group_,
+                                     .method = all_.method,
+                                     .averaging = all_.averaging,
+                                     .pruning_strength = all_.pruning_strength,
+                                     .users = models_,
+                                     .tokens = std::move(tokens),
+                                     .parameters = all_.parameters,
+                                     .memory = all_.memory,
+                                     .sums = all_.sums,
+                                     .validation_loss = all_.validation_loss};
+  rule_ = federation::all_make_aggregation(among);
+}
+
+federation::Aggregated PresentAggregation::all_aggregate(std::int64_t round) {
+  federation::Aggregated done{.bytes = 0, .weights = std::vector<double>(all_.users.size(), 0.0)};
+  if (!rule_) {
+    done.weights[user_] = 1.0;
+    return done;
+  }
+  const federation::Aggregated among = rule_->all_aggregate(round);
+  done.bytes = among.bytes;
+  for (std::size_t i = 0; i < present_.size(); ++i) done.weights[present_[i]] = among.weights[i];
+  return done;
+}
+
+train::LocalTrainer::Exchange PresentAggregation::exchange() { return rule_->exchange(); }
+
+std::vector<double> PresentAggregation::state() const {
+  return rule_ ? rule_->state() : std::vector<double>();
+}
+
+void PresentAggregation::take(const std::vector<double>& state) {
+  if (rule_) rule_->restore(state);
+}
+
+}  // namespace comigs::run

@@ -1,0 +1,116 @@
+#include "comigs/run/seat.hpp"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+
+#include "comigs/base/error.hpp"
+#include "comigs/base/log.hpp"
+#include "comigs/comm/agreement.hpp"
+#include "comigs/job/local_work.hpp"
+
+namespace comigs::run {
+
+namespace {
+
+adapter::Parameters drawn(const SeatSetup& setup) {
+  adapter::Parameters parameters(setup.base.architecture(), setup.user_model, setup.device);
+  parameters.initialise(setup.config.run.seed, static_cast<std::int64_t>(setup.user));
+  return parameters;
+}
+
+}  // namespace
+
+SeatSetup all_open_user(const comm::Communicator& world, const job::Job& job, const config::Config& config,
+                        const model::BaseModel& base, const c10::Device& device, std::size_t user) {
+  data::UserData data =
+      comm::all_agree(world, [&] { return job::open_user(job.config, job.manifest, user); });
+  train::Texts texts =
+      comm::all_agree(world, [&] { return job::texts(*job.method, job.config, job.manifest, user, data); });
+  return {.config = config,
+          .method = *job.method,
+          .user_model = job.users[user],
+          .base = base,
+          .device = device,
+          .user = user,
+          .data = std::move(data),
+          .texts = std::move(texts)};
+}
+
+Seat::Seat(SeatSetup setup)
+    : setup_(std::move(setup)),
+      parameters_(drawn(setup_)),
+      trainer_(setup_.base, parameters_, setup_.texts,
+               job::local_plan(setup_.method, setup_.config, setup_.user)) {}
+
+UserState Seat::give() const {
+  UserState state;
+  state.standing.progress = progress_;
+  state.standing.start = start_;
+  state.standing.lora_rank = parameters_.rank_in_use();
+  for (const auto& [name, block] : trainer_.state()) state.blocks.emplace_back(name, block.to(at::kCPU));
+  return state;
+}
+
+void Seat::take(const UserState& state) {
+  const std::vector<std::pair<std::string, at::Tensor>> own = trainer_.state();
+  for (std::size_t i = 0; i < own.size(); ++i) own[i].second.copy_(state.blocks.at(i).second);
+  parameters_.restrict_rank(state.standing.lora_rank);
+  progress_ = state.standing.progress;
+  start_ = state.standing.start;
+}
+
+bool Seat::train() {
+  results::UserRound& record = progress_.record;
+  const train::LocalRound done = trainer_.train_round(record.round, progress_.steps);
+  progress_.steps = done.steps;
+  record.seconds.experts += done.experts_seconds;
+  record.seconds.routers += done.routers_seconds;
+  return done.steps >= options().local_steps;
+}
+
+void Seat::evaluate(const std::function<bool()>& stop) {
+  results::UserRound& record = progress_.record;
+  const SecondsInto evaluation(record.seconds.evaluation);
+  const data::UserData& splits = setup_.data;
+  record.after.train = evaluated(splits.train, stop, setup_.config.run.train_evaluation_tokens).evaluation;
+  record.after.validation = evaluated(splits.validation, stop).evaluation;
+  const train::SplitReport test = evaluated(splits.test, stop);
+  record.after.test = test.evaluation;
+  record.routing = with_single_expert(test.routing);
+  record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
+  if (std::isfinite(test.evaluation.loss())) return;
+  if (record.round == 0)
+    throw DataError(
+        fmt::format("the loss of the untrained base model {} is not finite; are its weights whole?",
+                    setup_.config.model.folder));
+  throw NumericError(
+      fmt::format("round {}: the test loss is not finite after the round's steps; a smaller learning rate "
+                  "may help ([user] expert_learning_rate = {})",
+                  record.round, options().expert_learning_rate));
+}
+
+results::SplitEvaluations Seat::perplexities(const std::function<bool()>& stop) const {
+  return {.train = {},
+          .validation = evaluated(setup_.data.validation, stop).evaluation,
+          .test = evaluated(setup_.data.test, stop).evaluation};
+}
+
+train::SplitReport Seat::evaluated(const data::TokenShard& shard, const std::function<bool()>& stop,
+                                   std::int64_t tokens) const {
+  return train::evaluate(setup_.base, parameters_, shard,
+                         {.context = options().context_tokens,
+                          .sequences = job::evaluation_sequences(options()),
+                          .tokens = tokens,
+                          .stop = stop});
+}
+
+// The one expert of a user without a router takes every token with gate 1.
+RoutingStatistics Seat::with_single_expert(RoutingStatistics routed) const {
+  const adapter::UserModel& user = parameters_.user_model();
+  if (user.gate != adapter::Gate::top_k || user.experts != 1) return routed;
+  const std::vector<float> ones(static_cast<std::size_t>(setup_.base.architecture().layers), 1.0f);
+  return {.score = ones, .load = ones, .entropy = std::vector<float>(ones.size(), 0.0f)};
+}
+
+}  // namespace comigs::run

@@ -1,0 +1,100 @@
+// A user who takes its state to another seat goes on there as if it had stayed.
+#include "comigs/run/seat.hpp"
+
+#include <boost/test/unit_test.hpp>
+
+#include "run/served.hpp"
+
+namespace comigs::run {
+
+using results::Stage;
+
+namespace {
+
+struct Seats : test::Material {
+  Seat first{seat_setup()}, second{seat_setup()};
+
+  static void begin(Seat& seat, std::int64_t round) {
+    seat.progress() = {.stage = Stage::training, .steps = 0, .record = {.round = round}};
+  }
+  static bool stop_never() { return false; }
+
+  // A copy of its own, as a shelf would keep it.
+  static UserState kept(const Seat& seat) {
+    UserState state = seat.give();
+    for (auto& [name, block] : state.blocks) block = test::copy_of(block);
+    return state;
+  }
+};
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(seats, Seats)
+
+BOOST_AUTO_TEST_CASE(a_seat_begins_as_drawn_in_round_0) {
+  BOOST_TEST(test::same_bits(first.parameters().values(), second.parameters().values()));
+  BOOST_TEST(first.progress().record.round == 0);
+  BOOST_TEST((first.progress().stage == Stage::aggregated));
+  BOOST_TEST(first.user() == own);
+  BOOST_TEST(first.options().experts == config.users[own].experts);
+}
+
+BOOST_AUTO_TEST_CASE(who_moves_goes_on_to_the_same_bits) {
+  begin(first, 1);
+  BOOST_TEST(first.train());
+  first.keep_start();
+  const UserState state = kept(first);
+  begin(first, 2);
+  BOOST_TEST(first.train());
+
+  second.take(state);
+  BOOST_TEST(second.progress().record.round == 1);
+  BOOST_TEST(second.progress().steps == config.users[own].local_steps);
+  BOOST_TEST(second.start().seconds.experts == state.standing.start.seconds.experts);
+  begin(second, 2);
+  BOOST_TEST(second.train());
+  const UserState one = first.give(), other = second.give();
+  BOOST_TEST_REQUIRE(one.blocks.size() == other.blocks.size());
+  for (std::size_t i = 0; i < one.blocks.size(); ++i) {
+    BOOST_TEST(one.blocks[i].first == other.blocks[i].first);
+    BOOST_TEST(test::same_bits(one.blocks[i].second, other.blocks[i].second), one.blocks[i].first);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(in_the_midst_of_a_round_too) {
+  begin(first, 1);
+  int asked = 0;
+  first.trainer().stop_when([&] { return ++asked == 2; });
+  BOOST_TEST(!first.train());
+  BOOST_TEST(first.progress().steps == 1);
+  second.take(kept(first));
+  first.trainer().stop_when({});
+  BOOST_TEST(first.train());
+  BOOST_TEST(second.train());
+  BOOST_TEST(second.progress().steps == 2);
+  BOOST_TEST(test::same_bits(first.parameters().values(), second.parameters().values()));
+}
+
+BOOST_AUTO_TEST_CASE(ranks_that_are_not_in_use_stay_so) {
+  first.parameters().restrict_rank(1);
+  second.take(kept(first));
+  BOOST_TEST(second.parameters().rank_in_use() == 1);
+  BOOST_TEST(test::same_bits(first.parameters().values(), second.parameters().values()));
+}
+
+BOOST_AUTO_TEST_CASE(an_evaluation_is_of_the_round_under_way) {
+  first.evaluate(stop_never);
+  const results::UserRound& record = first.progress().record;
+  BOOST_TEST(record.after.train.tokens == 39);
+  BOOST_TEST(record.after.validation.tokens == 59);
+  BOOST_TEST(record.after.test.tokens == 49);
+  BOOST_TEST(record.seconds.evaluation > 0.0);
+  const results::SplitEvaluations held_out = first.perplexities(stop_never);
+  BOOST_TEST(held_out.test.loss_sum == record.after.test.loss_sum);
+  BOOST_TEST(held_out.validation.loss_sum == record.after.validation.loss_sum);
+  BOOST_TEST(held_out.train.tokens == 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace comigs::run
