@@ -19,7 +19,7 @@
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/interruption.hpp"
 #include "comigs/comm/placement.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/manifest.hpp"
@@ -134,9 +134,9 @@ void claim_folder(const Job& job) {
 // The loss is a sum over ranks: where it is not finite, all of them learn of it in the same step and leave
 // together.
 double all_step(const comm::Communicator& world, train::Pretraining& pretraining, std::int64_t step,
-                const data::TokenShard& text, comm::Summation& summation) {
+                const data::TokenShard& text, comm::Reduction& reduction) {
   try {
-    return pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); });
+    return pretraining.step(step, text, [&](std::span<float> block) { reduction.all_sum(world, block); });
   } catch (const NumericError& error) {
     comm::all_agree_on(world, comm::Failure{.exit_code = error.exit_code(), .message = error.what()});
     throw;
@@ -181,7 +181,7 @@ void all_run(const Run& run, const data::BaseShards& corpus, comm::Memory memory
       comm::all_agree(world, [&] { return data::TokenShard(corpus.train, vocabulary); });
   const data::TokenShard held_out =
       comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, vocabulary); });
-  comm::Summation summation(memory, comm::Sums::any_order);
+  comm::Reduction reduction(memory, comm::Sums::any_order);
   ProgressBar bar(plan.steps - position.steps, world.is_first());
   Stopwatch lap;
   for (;; ++position.steps) {
@@ -189,7 +189,7 @@ void all_run(const Run& run, const data::BaseShards& corpus, comm::Memory memory
     if (position.steps == plan.steps) return;
     // Ranks that meet at every step leave at the same one.
     if (world.all_max(run.interruption.is_asked() ? 1.0 : 0.0) > 0.0) throw PeerError(ExitCode::interrupted);
-    position.loss = all_step(world, run.pretraining, position.steps, text, summation);
+    position.loss = all_step(world, run.pretraining, position.steps, text, reduction);
     bar.advance(1, fmt::format("step {}/{}, loss {:.3f}", position.steps + 1, plan.steps, position.loss));
   }
 }

@@ -49,7 +49,7 @@ void for_each_padded(const std::vector<adapter::Lora>& loras, std::int64_t large
 
 }  // namespace
 
-std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
+std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Reduction& reduction,
                                         const std::vector<adapter::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded) {
   const std::vector<double> weights = all_norm_weights(world, loras);
@@ -60,7 +60,7 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
     place.copy_(own * weights[index]);
   });
   model::synchronize(padded.device());
-  summation.all_sum(world, {padded.data_ptr<float>(), static_cast<std::size_t>(padded.numel())});
+  reduction.all_sum(world, {padded.data_ptr<float>(), static_cast<std::size_t>(padded.numel())});
   for_each_padded(loras, largest, padded, [&](std::size_t, const at::Tensor& own, const at::Tensor& place) {
     own.copy_(place);
     own.narrow(0, keep, own.size(0) - keep).zero_();
@@ -69,7 +69,7 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 }
 
 PaddedMeans::PaddedMeans(const AggregationSetup& setup)
-    : setup_(setup), largest_(0), summation_(setup.memory, setup.sums) {
+    : setup_(setup), largest_(0), reduction_(setup.memory, setup.sums) {
   for (const adapter::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
   padded_ = at::empty({padded_count(setup.parameters.layout().loras(), largest_)},
                       setup.parameters.values().options());
@@ -81,7 +81,7 @@ Aggregated PaddedMeans::all_aggregate(std::int64_t) {
   if (tail_norm() < tail_norm_received_)
     setup_.parameters.restrict_rank(train::rank_after_pruning(rank, setup_.pruning_strength));
   const std::vector<adapter::Lora> loras = setup_.parameters.loras();
-  const std::vector<double> weights = all_pad_and_average(setup_.world, summation_, loras, largest_,
+  const std::vector<double> weights = all_pad_and_average(setup_.world, reduction_, loras, largest_,
                                                           setup_.parameters.rank_in_use(), padded_);
   tail_norm_received_ = tail_norm();
   Aggregated done{.bytes = bytes_of_sum(padded_.numel(), setup_.sums),

@@ -72,17 +72,17 @@ std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& us
   return slices;
 }
 
-void all_weighted_mean(const comm::Communicator& group, comm::Summation& summation, const at::Tensor& values,
+void all_weighted_mean(const comm::Communicator& group, comm::Reduction& reduction, const at::Tensor& values,
                        double weight) {
   values.mul_(weight);
   model::synchronize(values.device());
-  summation.all_sum(group, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
+  reduction.all_sum(group, {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())});
 }
 
 SharedMeans::SharedMeans(const AggregationSetup& setup)
     : setup_(setup),
       slices_(shared_slices(setup.users, setup.world.rank(), setup.parameters.layout())),
-      summation_(setup.memory, setup.sums) {
+      reduction_(setup.memory, setup.sums) {
   const std::set<Holders> groups = all_groups(setup.users);
   shares_anything_ = !groups.empty();
   for (const Holders& holders : groups)
@@ -96,7 +96,7 @@ Aggregated SharedMeans::all_aggregate(std::int64_t) {
   for (const Group& group : groups_) {
     for (const SharedSlice& shared : slices_) {
       if (shared.holders != group.holders) continue;
-      all_weighted_mean(group.communicator, summation_,
+      all_weighted_mean(group.communicator, reduction_,
                         adapter::view(setup_.parameters.values(), shared.slice),
                         weight(shared.holders, setup_.world.rank()));
     }
@@ -125,7 +125,7 @@ std::vector<double> SharedMeans::mixing_row() const {
 }
 
 GradientMeans::GradientMeans(const AggregationSetup& setup)
-    : setup_(setup), summation_(setup.memory, setup.sums) {}
+    : setup_(setup), reduction_(setup.memory, setup.sums) {}
 
 Aggregated GradientMeans::all_aggregate(std::int64_t) {
   const std::size_t users = setup_.users.size();
@@ -135,7 +135,7 @@ Aggregated GradientMeans::all_aggregate(std::int64_t) {
 
 train::LocalTrainer::Exchange GradientMeans::exchange() {
   return [this](const at::Tensor& gradients) {
-    all_weighted_mean(setup_.world, summation_, gradients, 1.0 / static_cast<double>(setup_.world.size()));
+    all_weighted_mean(setup_.world, reduction_, gradients, 1.0 / static_cast<double>(setup_.world.size()));
     bytes_ += bytes_of_sum(gradients.numel(), setup_.sums);
   };
 }

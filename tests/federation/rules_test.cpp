@@ -84,9 +84,9 @@ BOOST_FIXTURE_TEST_SUITE(rules, Rules)
 
 BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
   std::vector<adapter::Lora> loras = loras_of(own);
-  comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
+  comm::Reduction reduction(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
-  const std::vector<double> weights = all_pad_and_average(world, summation, loras, 4, rank_of(own), padded);
+  const std::vector<double> weights = all_pad_and_average(world, reduction, loras, 4, rank_of(own), padded);
   for (std::size_t l = 0; l < 2; ++l) {
     std::vector<double> norms;
     double sum = 0.0;
@@ -108,18 +108,18 @@ BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
 BOOST_AUTO_TEST_CASE(hetlora_weighs_alike_what_is_zero_everywhere) {
   std::vector<adapter::Lora> loras = loras_of(own);
   for (adapter::Lora& lora : loras) lora.B.zero_();
-  comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
+  comm::Reduction reduction(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
-  for (const double weight : all_pad_and_average(world, summation, loras, 4, rank_of(own), padded))
+  for (const double weight : all_pad_and_average(world, reduction, loras, 4, rank_of(own), padded))
     BOOST_TEST(weight == 1.0 / users);
 }
 
 BOOST_AUTO_TEST_CASE(hetlora_hands_back_no_more_ranks_than_are_in_use) {
   std::vector<adapter::Lora> loras = loras_of(own);
   const std::int64_t keep = std::max<std::int64_t>(1, rank_of(own) - 1);
-  comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
+  comm::Reduction reduction(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
-  (void)all_pad_and_average(world, summation, loras, 4, keep, padded);
+  (void)all_pad_and_average(world, reduction, loras, 4, keep, padded);
   for (const adapter::Lora& lora : loras) {
     const std::int64_t unused = rank_of(own) - keep;
     BOOST_TEST(lora.A.narrow(0, keep, unused).abs().sum().item<float>() == 0.0f);

@@ -8,7 +8,7 @@
 
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/comm/communicator.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/train/local_trainer.hpp"
 

@@ -14,7 +14,7 @@ namespace comigs::federation {
 /// weights in proportion to each rank's ||B A||_F, LoRA by LoRA (alike where all are zero), and truncated in
 /// place to the first `keep` <= R of this rank's own R. Returns the weights [lora, rank]. `padded` is scratch
 /// memory of sum (in + out) x largest numbers.
-std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
+std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Reduction& reduction,
                                         const std::vector<adapter::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded);
 
@@ -42,7 +42,7 @@ class PaddedMeans : public Aggregation {
 
   AggregationSetup setup_;
   std::int64_t largest_;
-  comm::Summation summation_;
+  comm::Reduction reduction_;
   at::Tensor padded_;
   double tail_norm_received_ = 0.0;
 };

@@ -23,7 +23,7 @@ struct SharedSlice {
 
 /// Collective over the group. Replaces `values` (float32, contiguous) by the sum over its ranks of weight x
 /// values, the same bits on each; weights sum to 1 over the group.
-void all_weighted_mean(const comm::Communicator& group, comm::Summation& summation, const at::Tensor& values,
+void all_weighted_mean(const comm::Communicator& group, comm::Reduction& reduction, const at::Tensor& values,
                        double weight);
 
 /// The mean of each shared slice over its holders, uniform or by their training tokens. A user with one
@@ -47,7 +47,7 @@ class SharedMeans : public Aggregation {
   AggregationSetup setup_;
   std::vector<Group> groups_;
   std::vector<SharedSlice> slices_;
-  comm::Summation summation_;
+  comm::Reduction reduction_;
   bool shares_anything_ = false;
 };
 
@@ -66,7 +66,7 @@ class GradientMeans : public Aggregation {
   void take(const std::vector<double>& state) override { bytes_ = static_cast<std::int64_t>(state.front()); }
 
   AggregationSetup setup_;
-  comm::Summation summation_;
+  comm::Reduction reduction_;
   std::int64_t bytes_ = 0;
 };
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "comigs/adapter/layout.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/federation/shared_means.hpp"
