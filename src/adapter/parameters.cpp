@@ -33,7 +33,6 @@ Parameters::Parameters(const model::Architecture& architecture, const UserModel&
                        const at::Device& device)
     : user_model_(user_model),
       layout_(architecture, user_model),
-      rank_in_use_(user_model.lora_rank),
       values_(at::zeros({layout_.size()}, at::TensorOptions().dtype(at::kFloat).device(device))),
       gradients_(at::zeros_like(values_)),
       layers_(static_cast<std::size_t>(architecture.layers)) {
@@ -112,16 +111,6 @@ std::vector<Lora> Parameters::loras() const {
     for (const LayerParameters& layer : layers_)
       all.insert(all.end(), {layer.experts[e].up, layer.experts[e].down});
   return all;
-}
-
-void Parameters::restrict_rank(std::int64_t rank) {
-  rank_in_use_ = rank;
-  const std::int64_t unused = user_model_.lora_rank - rank;
-  if (unused == 0) return;
-  for (const Lora& lora : loras()) {
-    lora.A.detach().narrow(0, rank, unused).zero_();
-    lora.B.detach().narrow(1, rank, unused).zero_();
-  }
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {

@@ -72,7 +72,7 @@ void Checkpointer::all_write(const RoundProgress& progress, const UserRound& sta
   const results::CheckpointPart own = comm::all_agree(world_, [&] {
     const results::UserState state{.progress = progress,
                                    .start = start,
-                                   .lora_rank = parameters_.rank_in_use(),
+                                   .lora_rank = participation_.rank_in_use(),
                                    .participates = participation_.includes(user) ? 1 : 0,
                                    .aggregation = participation_.state()};
     std::vector<at::Tensor> host;
@@ -171,7 +171,7 @@ void Checkpointer::all_take(const results::UserState& state, const std::vector<s
   for (std::size_t i = 0; i < own.size(); ++i)
     own[i].second.copy_(
         at::from_blob(const_cast<float*>(blocks[i].data()), own[i].second.sizes(), at::kFloat));
-  comm::all_agree(world_, [&] { parameters_.restrict_rank(state.lora_rank); });
+  comm::all_agree(world_, [&] { participation_.leave_ranks(state.lora_rank); });
   const std::vector<std::int64_t> participate = world_.all_gather(std::span(&state.participates, 1));
   std::vector<bool> gone;
   for (const std::int64_t takes_part : participate) gone.push_back(takes_part == 0);

@@ -324,8 +324,7 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
   federation::Participation participation(
       {.world = world,
        .method = *job.method,
-       .averaging = job.config.method.averaging,
-       .pruning_strength = job.config.method.pruning_strength,
+       .options = job.config.method,
        .users = job.users,
        .tokens = expert_tokens_of_users(job),
        .parameters = parameters,

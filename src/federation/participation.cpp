@@ -20,13 +20,13 @@ void Participation::all_drop(const std::vector<bool>& users) {
     models_.push_back(all_.users[user]);
     if (!all_.tokens.empty()) tokens.push_back(all_.tokens[user]);
   }
+  ranks_left_ = ranks_left();
   rule_.reset();
   group_ = all_.world.all_split(included_[static_cast<std::size_t>(all_.world.rank())]);
   if (!group_) return;
   AggregationSetup among{.world = *group_,
                          .method = all_.method,
-                         .averaging = all_.averaging,
-                         .pruning_strength = all_.pruning_strength,
+                         .options = all_.options,
                          .users = models_,
                          .tokens = std::move(tokens),
                          .parameters = all_.parameters,
@@ -34,6 +34,7 @@ void Participation::all_drop(const std::vector<bool>& users) {
                          .sums = all_.sums,
                          .validation_loss = all_.validation_loss};
   rule_ = all_make_aggregation(among);
+  if (ranks_left_) rule_->leave_ranks(*ranks_left_);
 }
 
 Aggregated Participation::all_aggregate(std::int64_t round) {
@@ -49,6 +50,21 @@ Aggregated Participation::all_aggregate(std::int64_t round) {
 }
 
 train::LocalTrainer::Exchange Participation::exchange() { return rule_->exchange(); }
+
+train::Regulariser Participation::regulariser() { return rule_->regulariser(); }
+
+std::optional<std::int64_t> Participation::ranks_left() const {
+  return rule_ ? rule_->ranks_left() : ranks_left_;
+}
+
+void Participation::leave_ranks(std::int64_t rank) {
+  ranks_left_ = rank;
+  if (rule_) rule_->leave_ranks(rank);
+}
+
+std::int64_t Participation::rank_in_use() const {
+  return ranks_left().value_or(all_.parameters.user_model().lora_rank);
+}
 
 std::vector<double> Participation::state() const { return rule_ ? rule_->state() : std::vector<double>(); }
 

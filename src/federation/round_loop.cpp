@@ -44,7 +44,7 @@ void RoundLoop::all_finish_round(RoundProgress& progress) {
     if (is_last(record.round) && record.before.test.tokens == 0)
       record.before = {.train = {}, .validation = record.after.validation, .test = record.after.test};
     record.participation = takes_part() ? 1 : 0;
-    record.lora_rank = parameters_.user_model().experts > 0 ? parameters_.rank_in_use() : 0;
+    record.lora_rank = parameters_.user_model().experts > 0 ? participation_.rank_in_use() : 0;
     record.peak_memory_bytes = model::peak_memory_bytes(parameters_.values().device());
     progress.stage = Stage::evaluated;
   }
@@ -74,6 +74,7 @@ void RoundLoop::train(RoundProgress& progress) {
     if (interruption_.is_asked()) throw Interrupted();
     return;
   }
+  trainer_.regularise(participation_.regulariser());
   const train::LocalRound done = trainer_.train_round(progress.record.round, progress.steps);
   progress.steps = done.steps;
   progress.record.seconds.experts += done.experts_seconds;

@@ -3,8 +3,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "comigs/federation/aggregation.hpp"
 #include "comigs/federation/local_work.hpp"
-#include "comigs/federation/shared_means.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
 

@@ -46,7 +46,7 @@ struct Left {
     int judged = 0;  // the first model that a user sees is the best by a perplexity of 1
     Participation participation({.world = world,
                                  .method = find_method(method),
-                                 .averaging = averaging,
+                                 .options = {.averaging = averaging},
                                  .users = all,
                                  .tokens = tokens,
                                  .parameters = parameters,

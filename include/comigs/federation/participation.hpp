@@ -27,6 +27,11 @@ class Participation : public Aggregation {
   Aggregated all_aggregate(std::int64_t round) override;
   [[nodiscard]] bool changes_parameters() const override { return changes_parameters_; }
   [[nodiscard]] train::LocalTrainer::Exchange exchange() override;
+  [[nodiscard]] train::Regulariser regulariser() override;
+  [[nodiscard]] std::optional<std::int64_t> ranks_left() const override;
+  void leave_ranks(std::int64_t rank) override;
+  /// Of this user's LoRA; that with which it went, if it has gone.
+  [[nodiscard]] std::int64_t rank_in_use() const;
   [[nodiscard]] std::vector<double> state() const override;
 
  private:
@@ -38,6 +43,7 @@ class Participation : public Aggregation {
   std::vector<adapter::UserModel> models_;   ///< theirs
   std::optional<comm::Communicator> group_;  ///< theirs; nothing on a rank that has gone
   std::unique_ptr<Aggregation> rule_;        ///< likewise
+  std::optional<std::int64_t> ranks_left_;   ///< when the rule was made
   bool changes_parameters_ = false;
 };
 
