@@ -29,14 +29,4 @@ at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, Balanci
   return sum / static_cast<double>(routing.size());
 }
 
-at::Tensor rank_tail_norm(const std::vector<Lora>& loras, std::int64_t begin, std::int64_t end) {
-  at::Tensor sum;
-  for (const Lora& lora : loras) {
-    const at::Tensor product =
-        lora.A.narrow(0, begin, end - begin).norm() * lora.B.narrow(1, begin, end - begin).norm();
-    sum = sum.defined() ? sum + product : product;
-  }
-  return sum;
-}
-
 }  // namespace comigs::adapter

@@ -38,7 +38,6 @@ Parameters::Parameters(const model::Architecture& architecture, const UserModel&
     : user_model_(user_model),
       layout_(architecture, user_model),
       layers_(architecture.layers),
-      rank_in_use_(user_model.lora_rank),
       values_(at::zeros({layout_.size()}, at::TensorOptions().dtype(at::kFloat).device(device))),
       gradients_(at::zeros_like(values_)) {
   for (const Part& part : layout_.parts()) {
@@ -84,16 +83,6 @@ std::vector<Lora> Parameters::loras() const {
   for (std::size_t i = 0; i < leaves_.size(); ++i)
     if (layout_.parts()[i].tag == Part::Tag::B) (lora++)->B = leaves_[i];
   return all;
-}
-
-void Parameters::restrict_rank(std::int64_t rank) {
-  rank_in_use_ = rank;
-  const std::int64_t unused = user_model_.lora_rank - rank;
-  if (unused == 0) return;
-  for (const Lora& lora : loras()) {
-    lora.A.detach().narrow(0, rank, unused).zero_();
-    lora.B.detach().narrow(1, rank, unused).zero_();
-  }
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {

@@ -1,6 +1,9 @@
 #include "comigs/federation/aggregation.hpp"
 
+#include <ATen/ATen.h>
+
 #include "comigs/base/error.hpp"
+#include "comigs/model/device.hpp"
 
 namespace comigs::federation {
 
@@ -13,6 +16,20 @@ void Aggregation::restore(const std::vector<double>& kept) {
 
 std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup) {
   return setup.method.rule.all_make(setup);
+}
+
+std::vector<double> shares_of_tokens(const AggregationSetup& setup, std::span<const std::int64_t> users) {
+  std::vector<double> shares;
+  double sum = 0.0;
+  for (const std::int64_t user : users)
+    sum += shares.emplace_back(static_cast<double>(setup.tokens[static_cast<std::size_t>(user)]));
+  for (double& share : shares) share /= sum;
+  return shares;
+}
+
+std::span<float> settled(const at::Tensor& values) {
+  model::synchronize(values.device());
+  return {values.data_ptr<float>(), static_cast<std::size_t>(values.numel())};
 }
 
 }  // namespace comigs::federation

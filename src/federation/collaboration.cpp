@@ -16,7 +16,18 @@ namespace comigs::federation {
 
 namespace {
 
-constexpr std::int64_t rounds_between_renewals = 2;
+constexpr std::int64_t first_renewal = 5, rounds_between_renewals = 2;
+constexpr std::int64_t batches_judged = 20;  // of each model
+
+// Whether users judge each other's models in this round (from 1).
+bool renews(std::int64_t round) {
+  return round >= first_renewal && (round - first_renewal) % rounds_between_renewals == 0;
+}
+
+// Sent in the round for so many numbers: to be mixed, and before that to be judged where that is due.
+RuleCost cost_of(std::int64_t count) {
+  return {.bytes = bytes_of_numbers(count), .extra = {.in_round = renews, .bytes = bytes_of_numbers(count)}};
+}
 
 // Collective. Rank `source`'s values on every rank, in host memory.
 at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values, int source) {
@@ -27,11 +38,6 @@ at::Tensor all_receive(const comm::Communicator& world, const at::Tensor& values
 }
 
 }  // namespace
-
-bool renews_collaboration(std::int64_t round) {
-  return round >= first_renewal_of_collaboration &&
-         (round - first_renewal_of_collaboration) % rounds_between_renewals == 0;
-}
 
 std::function<double(const at::Tensor&, std::int64_t)> validation_loss(const config::Config& config,
                                                                        const model::BaseModel& base,
@@ -69,51 +75,70 @@ void all_mix(const comm::Communicator& world, const at::Tensor& values, std::spa
   values.copy_(mixed);
 }
 
-Collaboration::Collaboration(const AggregationSetup& setup)
-    : setup_(setup), row_(setup.users.size(), 1.0 / static_cast<double>(setup.users.size())) {}
+namespace {
 
-Aggregated Collaboration::all_aggregate(std::int64_t round) {
-  if (renews_collaboration(round)) row_ = collaboration_weights(all_perplexities(round));
-  all_mix(setup_.world, shared(), row_);
-  return {.bytes = bytes_of_mixing(shared().numel(), round), .weights = row_};
-}
+// Every user weighs every other's model by its perplexity on its own validation data. W is uniform at first
+// and made anew in round 5 and every second round from then on.
+class Collaboration : public Aggregation {
+ public:
+  explicit Collaboration(const AggregationSetup& setup)
+      : setup_(setup), row_(setup.users.size(), 1.0 / static_cast<double>(setup.users.size())) {}
 
-at::Tensor Collaboration::shared() const {
-  return adapter::view(setup_.parameters.values(), setup_.parameters.layout().slice(adapter::select::lora()));
-}
-
-std::vector<double> Collaboration::all_perplexities(std::int64_t round) const {
-  std::vector<double> perplexities;
-  std::optional<comm::Failure> failure;
-  for (int source = 0; source < setup_.world.size(); ++source) {
-    setup_.world.all_meet();
-    const at::Tensor values = all_receive(setup_.world, shared(), source);
-    if (failure) continue;
-    failure = comm::capture([&] {
-      perplexities.push_back(std::exp(setup_.validation_loss(values, round)));
-      if (!std::isfinite(perplexities.back()))
-        throw NumericError(fmt::format(
-            "round {}: the model of user {} has no finite perplexity on other users' validation data", round,
-            source));
-    });
+  Aggregated all_aggregate(std::int64_t round) override {
+    if (renews(round)) row_ = collaboration_weights(all_perplexities(round));
+    all_mix(setup_.world, shared(), row_);
+    return {.bytes = cost_of(shared().numel()).bytes_in(round), .weights = row_};
   }
-  comm::all_agree_on(setup_.world, failure);
-  return perplexities;
-}
+  [[nodiscard]] bool changes_parameters() const override { return true; }
+  [[nodiscard]] std::vector<double> state() const override { return row_; }
 
-const Rule rules::collaboration{
+ private:
+  void take(const std::vector<double>& row) override { row_ = row; }
+
+  [[nodiscard]] at::Tensor shared() const {
+    return adapter::view(setup_.parameters.values(),
+                         setup_.parameters.layout().slice(adapter::select::lora()));
+  }
+
+  // Collective. Throws PeerError on every rank if a rank cannot evaluate.
+  [[nodiscard]] std::vector<double> all_perplexities(std::int64_t round) const {
+    std::vector<double> perplexities;
+    std::optional<comm::Failure> failure;
+    for (int source = 0; source < setup_.world.size(); ++source) {
+      setup_.world.all_meet();
+      const at::Tensor values = all_receive(setup_.world, shared(), source);
+      if (failure) continue;
+      failure = comm::capture([&] {
+        perplexities.push_back(std::exp(setup_.validation_loss(values, round)));
+        if (!std::isfinite(perplexities.back()))
+          throw NumericError(fmt::format(
+              "round {}: the model of user {} has no finite perplexity on other users' validation data",
+              round, source));
+      });
+    }
+    comm::all_agree_on(setup_.world, failure);
+    return perplexities;
+  }
+
+  AggregationSetup setup_;
+  std::vector<double> row_;
+};
+
+}  // namespace
+
+constinit const Rule rules::collaboration{
     .averaged = "by user",
     .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
       return std::make_unique<Collaboration>(setup);
     },
-    .bytes_in_round =
-        [](const RuleCost& of, std::int64_t round) {
-          return bytes_of_mixing(of.layout.slice(adapter::select::lora()).count, round);
+    .cost =
+        [](const RuleUser& of) {
+          RuleCost cost = cost_of(of.layout.slice(adapter::select::lora()).count);
+          cost.extra.batches = static_cast<std::int64_t>(of.users.size()) * batches_judged;
+          // The parameters that other users' models are judged with, and their gradients.
+          cost.kept_bytes = 2 * bytes_of_numbers(of.layout.size());
+          return cost;
         },
-    // The parameters that other users' models are judged with.
-    .kept_bytes =
-        [](const RuleCost& of) { return 2 * of.layout.size() * static_cast<std::int64_t>(sizeof(float)); },
-    .judges = renews_collaboration,
     .one_shape = true,
     .own_weights = true,
     .in_users_order = true};

@@ -1,3 +1,4 @@
+// FlexLoRA (Bai et al. 2024): users of different LoRA ranks, whose updates are averaged.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -31,6 +32,19 @@ Halves decompose(const Joined& joined, std::int64_t most) {
   const at::Tensor largest = left.gather(0, left.abs().argmax(0, true));  // [1, k]
   const at::Tensor half = S.narrow(0, 0, kept).sqrt() * largest.sign().squeeze(0);
   return {.left = left * half, .right = half.unsqueeze(1) * right};
+}
+
+// Which of so many users decomposes LoRA `lora`.
+std::size_t decomposer(std::size_t lora, std::size_t users) { return lora % users; }
+
+// That user `user` sends: its factors, and the results of the LoRA that it decomposes.
+std::int64_t bytes_sent(std::span<const adapter::Widths> loras, const std::vector<std::int64_t>& ranks,
+                        std::size_t user) {
+  const std::int64_t largest = std::ranges::max(ranks);
+  std::int64_t count = padded_count(loras, ranks[user]);
+  for (std::size_t l = 0; l < loras.size(); ++l)
+    if (decomposer(l, ranks.size()) == user) count += padded_count(loras.subspan(l, 1), largest);
+  return bytes_of_numbers(count);
 }
 
 at::Tensor flat(const std::vector<adapter::Lora>& loras) {
@@ -105,33 +119,44 @@ std::int64_t all_decompose(const comm::Communicator& world, const std::vector<ad
     for (std::size_t r = 0; r < ranks.size(); ++r)
       offsets[r] += padded_count(std::span(widths).subspan(l, 1), ranks[r]);
   }
-  return bytes_of_decomposition(widths, ranks, static_cast<std::size_t>(world.rank()));
+  return bytes_sent(widths, ranks, static_cast<std::size_t>(world.rank()));
 }
 
-Decomposition::Decomposition(const AggregationSetup& setup) : setup_(setup) {
-  const auto all =
-      static_cast<double>(std::accumulate(setup.tokens.begin(), setup.tokens.end(), std::int64_t{0}));
-  for (const std::int64_t tokens : setup.tokens) weights_.push_back(static_cast<double>(tokens) / all);
-}
+namespace {
 
-Aggregated Decomposition::all_aggregate(std::int64_t) {
-  return {.bytes = all_decompose(setup_.world, setup_.parameters.loras(),
-                                 setup_.parameters.user_model().scale(), weights_),
-          .weights = weights_};
-}
+// With weights in proportion to users' training tokens.
+class Decomposition : public Aggregation {
+ public:
+  explicit Decomposition(const AggregationSetup& setup) : setup_(setup) {
+    std::vector<std::int64_t> everyone(setup.users.size());
+    std::iota(everyone.begin(), everyone.end(), 0);
+    weights_ = shares_of_tokens(setup, everyone);
+  }
 
-const Rule rules::decomposition{
+  Aggregated all_aggregate(std::int64_t) override {
+    return {.bytes = all_decompose(setup_.world, setup_.parameters.loras(),
+                                   setup_.parameters.user_model().scale(), weights_),
+            .weights = weights_};
+  }
+  [[nodiscard]] bool changes_parameters() const override { return true; }
+
+ private:
+  AggregationSetup setup_;
+  std::vector<double> weights_;
+};
+
+}  // namespace
+
+constinit const Rule rules::decomposition{
     .averaged = "SVD",
     .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
       return std::make_unique<Decomposition>(setup);
     },
-    .bytes_in_round =
-        [](const RuleCost& of, std::int64_t) {
-          return bytes_of_decomposition(of.layout.loras(), ranks_of(of.users), of.user);
-        },
+    .cost = [](const RuleUser& of) -> RuleCost {
+      return {.bytes = bytes_sent(of.layout.loras(), ranks_of(of.users), of.user), .gathers = true};
+    },
     .any_rank = true,
     .own_weights = true,
-    .in_users_order = true,
-    .gathers = true};
+    .in_users_order = true};
 
 }  // namespace comigs::federation

@@ -29,7 +29,7 @@ constexpr auto B = adapter::Factors::B;
 constexpr auto AB = adapter::Factors::both;
 
 // clang-format off
-const Method table[] = {
+constexpr Method table[] = {
     // name, experts, gate, experts shared, attention shared, factors trained, factors shared, rule, router training, router data, paper, summary
     {"pretrained", 0, adapter::Gate::none, Sharing::none, false, AB, AB, mean, unrouted, validation, "T1, T4 i",
      "the base model as it is; nothing is trained"},
@@ -196,13 +196,12 @@ void check_options(const Method& method, const config::Method& options) {
   if (options.averaging == config::Averaging::tokens && (method.rule.own_weights || !shares_anything(method)))
     throw ConfigError(fmt::format("[method] averaging = tokens: method '{}' {}", method.name,
                                   method.rule.own_weights ? "has weights of its own" : "averages nothing"));
-  const config::Method defaults;
-  if (!method.rule.prunes_ranks && (options.rank_regulariser != defaults.rank_regulariser ||
-                                    options.pruning_strength != defaults.pruning_strength))
-    throw ConfigError(
-        fmt::format("[method] rank_regulariser = {}, pruning_strength = {}: method '{}' prunes no ranks; "
-                    "'hetlora' does",
-                    options.rank_regulariser, options.pruning_strength, method.name));
+  for (const Method& other : table) {
+    const RuleOptions* own = other.rule.options;
+    if (own == nullptr || own == method.rule.options || own->text(options) == own->text({})) continue;
+    throw ConfigError(fmt::format("[method] {}: method '{}' {}; '{}' does", own->text(options), method.name,
+                                  own->lacking, other.name));
+  }
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
+// HetLoRA (Cho et al. 2023): users of different LoRA ranks, which prune themselves.
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
-#include "comigs/adapter/losses.hpp"
+#include "comigs/base/error.hpp"
 #include "comigs/federation/rank_rules.hpp"
 #include "comigs/federation/traffic.hpp"
-#include "comigs/model/device.hpp"
-#include "comigs/train/local_trainer.hpp"
 
 namespace comigs::federation {
 
@@ -49,7 +49,7 @@ void for_each_padded(const std::vector<adapter::Lora>& loras, std::int64_t large
 
 }  // namespace
 
-std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
+std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Reduction& reduction,
                                         const std::vector<adapter::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded) {
   const std::vector<double> weights = all_norm_weights(world, loras);
@@ -59,8 +59,7 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
         l * static_cast<std::size_t>(world.size()) + static_cast<std::size_t>(world.rank());
     place.copy_(own * weights[index]);
   });
-  model::synchronize(padded.device());
-  summation.all_sum(world, {padded.data_ptr<float>(), static_cast<std::size_t>(padded.numel())});
+  reduction.all_sum(world, settled(padded));
   for_each_padded(loras, largest, padded, [&](std::size_t, const at::Tensor& own, const at::Tensor& place) {
     own.copy_(place);
     own.narrow(0, keep, own.size(0) - keep).zero_();
@@ -68,54 +67,135 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
   return weights;
 }
 
-PaddedMeans::PaddedMeans(const AggregationSetup& setup)
-    : setup_(setup), largest_(0), summation_(setup.memory, setup.sums) {
-  for (const adapter::UserModel& user : setup.users) largest_ = std::max(largest_, user.lora_rank);
-  padded_ = at::empty({padded_count(setup.parameters.layout().loras(), largest_)},
-                      setup.parameters.values().options());
-  tail_norm_received_ = tail_norm();
-}
-
-Aggregated PaddedMeans::all_aggregate(std::int64_t) {
-  const std::int64_t rank = setup_.parameters.rank_in_use();
-  if (tail_norm() < tail_norm_received_)
-    setup_.parameters.restrict_rank(train::rank_after_pruning(rank, setup_.pruning_strength));
-  const std::vector<adapter::Lora> loras = setup_.parameters.loras();
-  const std::vector<double> weights = all_pad_and_average(setup_.world, summation_, loras, largest_,
-                                                          setup_.parameters.rank_in_use(), padded_);
-  tail_norm_received_ = tail_norm();
-  Aggregated done{.bytes = bytes_of_sum(padded_.numel(), setup_.sums),
-                  .weights = std::vector<double>(setup_.users.size(), 0.0)};
-  for (std::size_t i = 0; i < weights.size(); ++i)
-    done.weights[i % setup_.users.size()] += weights[i] / static_cast<double>(loras.size());
-  return done;
-}
-
-double PaddedMeans::tail_norm() const {
-  const std::int64_t rank = setup_.parameters.rank_in_use(),
-                     kept = train::rank_after_pruning(rank, setup_.pruning_strength);
-  if (kept == rank) return 0.0;
-  const at::NoGradGuard no_gradients;
-  return adapter::rank_tail_norm(setup_.parameters.loras(), kept, rank).item<double>();
-}
-
 namespace {
-std::int64_t padded_count_of_all(const RuleCost& of) {
-  return padded_count(of.layout.loras(), std::ranges::max(ranks_of(of.users)));
+
+// What self-pruning leaves of a rank: floor(strength rank), at least 1.
+std::int64_t rank_after_pruning(std::int64_t rank, double strength) {
+  return std::max<std::int64_t>(1,
+                                static_cast<std::int64_t>(std::floor(strength * static_cast<double>(rank))));
 }
+
+// sum over every LoRA of ||A[begin:end, :]||_F ||B[:, begin:end]||_F. Differentiable; float32 scalar.
+at::Tensor tail_norm(const std::vector<adapter::Lora>& loras, std::int64_t begin, std::int64_t end) {
+  at::Tensor sum;
+  for (const adapter::Lora& lora : loras) {
+    const at::Tensor product =
+        lora.A.narrow(0, begin, end - begin).norm() * lora.B.narrow(1, begin, end - begin).norm();
+    sum = sum.defined() ? sum + product : product;
+  }
+  return sum;
+}
+
+void clear_ranks_from(const std::vector<adapter::Lora>& loras, std::int64_t rank) {
+  for (const adapter::Lora& lora : loras) {
+    const std::int64_t unused = lora.A.size(0) - rank;
+    lora.A.detach().narrow(0, rank, unused).zero_();
+    lora.B.detach().narrow(1, rank, unused).zero_();
+  }
+}
+
+// Local training is penalised by the norm of the ranks that may go next. Where it ends below what the user
+// was handed, the user goes on with the ranks that are kept; the others are zero in A and B from then on.
+class PaddedMeans : public Aggregation {
+ public:
+  explicit PaddedMeans(const AggregationSetup& setup)
+      : setup_(setup),
+        rank_(setup.parameters.user_model().lora_rank),
+        reduction_(setup.memory, setup.sums),
+        padded_(at::empty({padded_count(setup.parameters.layout().loras(), largest())},
+                          setup.parameters.values().options())),
+        tail_norm_received_(own_tail_norm()) {}
+
+  Aggregated all_aggregate(std::int64_t) override {
+    if (own_tail_norm() < tail_norm_received_) leave_ranks(kept());
+    const std::vector<adapter::Lora> loras = setup_.parameters.loras();
+    const std::vector<double> weights =
+        all_pad_and_average(setup_.world, reduction_, loras, largest(), rank_, padded_);
+    tail_norm_received_ = own_tail_norm();
+    Aggregated done{.bytes = bytes_of_reduction(padded_.numel(), setup_.sums),
+                    .weights = std::vector<double>(setup_.users.size(), 0.0)};
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      done.weights[i % setup_.users.size()] += weights[i] / static_cast<double>(loras.size());
+    return done;
+  }
+
+  [[nodiscard]] bool changes_parameters() const override { return true; }
+
+  [[nodiscard]] train::Regulariser regulariser() override {
+    return {.term = [this] { return penalty(); },
+            // The optimiser's momentum would move pruned ranks on.
+            .after_step = [this] { clear_pruned(); },
+            .version = rank_};
+  }
+
+  [[nodiscard]] std::optional<std::int64_t> ranks_left() const override { return rank_; }
+  void leave_ranks(std::int64_t rank) override {
+    rank_ = rank;
+    clear_pruned();
+    tail_norm_received_ = own_tail_norm();
+  }
+
+  [[nodiscard]] std::vector<double> state() const override { return {tail_norm_received_}; }
+
+ private:
+  void take(const std::vector<double>& state) override { tail_norm_received_ = state.front(); }
+
+  [[nodiscard]] std::int64_t largest() const { return std::ranges::max(ranks_of(setup_.users)); }
+  [[nodiscard]] std::int64_t kept() const {
+    return rank_after_pruning(rank_, setup_.options.pruning_strength);
+  }
+
+  [[nodiscard]] double own_tail_norm() const {
+    if (kept() == rank_) return 0.0;
+    const at::NoGradGuard no_gradients;
+    return tail_norm(setup_.parameters.loras(), kept(), rank_).item<double>();
+  }
+
+  [[nodiscard]] train::Regulariser::Term penalty() const {
+    const double weight = setup_.options.rank_regulariser;
+    if (kept() == rank_ || weight == 0.0) return {};
+    return {.weight = weight, .value = tail_norm(setup_.parameters.loras(), kept(), rank_)};
+  }
+
+  void clear_pruned() const {
+    if (rank_ < setup_.parameters.user_model().lora_rank) clear_ranks_from(setup_.parameters.loras(), rank_);
+  }
+
+  AggregationSetup setup_;
+  std::int64_t rank_;  // in use
+  comm::Reduction reduction_;
+  at::Tensor padded_;
+  double tail_norm_received_;
+};
+
+std::string text(const config::Method& options) {
+  return fmt::format("rank_regulariser = {}, pruning_strength = {}", options.rank_regulariser,
+                     options.pruning_strength);
+}
+
+std::string_view idle(const Rule& rule, const config::Method& options, const config::User& user) {
+  if (&rule != &rules::padding) return "the method prunes no ranks";
+  const std::int64_t left = rank_after_pruning(user.lora_rank, options.pruning_strength);
+  return left == user.lora_rank ? "no rank can be pruned" : "";
+}
+
+constexpr RuleOptions pruning{.text = text, .lacking = "prunes no ranks", .idle = idle};
+
+RuleCost cost(const RuleUser& of) {
+  const std::int64_t count = padded_count(of.layout.loras(), std::ranges::max(ranks_of(of.users)));
+  return {.bytes = bytes_of_reduction(count, sums(of.config.run)), .kept_bytes = bytes_of_numbers(count)};
+}
+
 }  // namespace
 
-const Rule rules::padding{
+constinit const Rule rules::padding{
     .averaged = "padded",
     .all_make = [](const AggregationSetup& setup) -> std::unique_ptr<Aggregation> {
       return std::make_unique<PaddedMeans>(setup);
     },
-    .bytes_in_round = [](const RuleCost& of,
-                         std::int64_t) { return bytes_of_sum(padded_count_of_all(of), sums(of.config.run)); },
-    .kept_bytes =
-        [](const RuleCost& of) { return padded_count_of_all(of) * static_cast<std::int64_t>(sizeof(float)); },
+    .cost = cost,
+    .options = &pruning,
     .any_rank = true,
-    .own_weights = true,
-    .prunes_ranks = true};
+    .own_weights = true};
 
 }  // namespace comigs::federation

@@ -35,7 +35,8 @@ class CostOfUser {
         model_(setup.users[user]),
         user_(user),
         own_(setup.config.users[user]),
-        layout_(setup.architecture, model_) {
+        layout_(setup.architecture, model_),
+        rule_(setup.method.rule.cost({setup.config, setup.users, user, layout_})) {
     own_.micro_batch_sequences =
         sequences_within_memory(own_, user, setup.architecture, model_, setup.computation);
   }
@@ -43,19 +44,14 @@ class CostOfUser {
   [[nodiscard]] Cost cost() const {
     const config::Run& run = setup_.config.run;
     const PeakMemory peak = memory();
-    Cost cost{.parameters = layout_.size(),
-              .micro_batch_sequences = own_.micro_batch_sequences,
-              .memory = peak,
-              .start_flops = evaluation(),
-              .training_flops = training(),
-              .evaluation_flops = evaluations(),
-              .bytes = 0,
-              .host_memory = setup_.computation.on_gpu ? beside_gpu(peak) : peak.total()};
-    const std::int64_t first = bytes_in(1);
-    cost.bytes = run.rounds * first;
-    if (setup_.method.rule.judges != nullptr)
-      for (std::int64_t round = 2; round <= run.rounds; ++round) cost.bytes += bytes_in(round) - first;
-    return cost;
+    return {.parameters = layout_.size(),
+            .micro_batch_sequences = own_.micro_batch_sequences,
+            .memory = peak,
+            .start_flops = evaluation(),
+            .training_flops = training(),
+            .evaluation_flops = evaluations(),
+            .bytes = run.rounds * rule_.bytes + extra_rounds() * rule_.extra.bytes,
+            .host_memory = setup_.computation.on_gpu ? beside_gpu(peak) : peak.total()};
   }
 
  private:
@@ -73,24 +69,18 @@ class CostOfUser {
         in_turn ? steps / setup_.config.method.router_every * setup_.config.method.router_steps : 0;
     const std::int64_t batch = own_.batch_sequences * own_.context_tokens;
     return static_cast<double>(steps) * flops(adapter::Pass::experts, batch) +
-           static_cast<double>(router_steps) * flops(adapter::Pass::routers, batch) + judging(batch);
+           static_cast<double>(router_steps) * flops(adapter::Pass::routers, batch) +
+           static_cast<double>(extra_rounds() * rule_.extra.batches) *
+               flops(adapter::Pass::evaluation, batch);
   }
 
-  [[nodiscard]] federation::RuleCost of_rule() const { return {setup_.config, setup_.users, user_, layout_}; }
-
-  [[nodiscard]] std::int64_t bytes_in(std::int64_t round) const {
-    return setup_.method.rule.bytes_in_round(of_rule(), round);
-  }
-
-  // The evaluation of every user's model, where the rule judges them.
-  [[nodiscard]] double judging(std::int64_t batch) const {
-    if (setup_.method.rule.judges == nullptr) return 0.0;
-    std::int64_t times = 0;
-    for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
-      times += setup_.method.rule.judges(round) ? 1 : 0;
-    const auto models = static_cast<std::int64_t>(setup_.users.size());
-    return static_cast<double>(times * models * federation::batches_judged) *
-           flops(adapter::Pass::evaluation, batch);
+  // In which the rule takes more.
+  [[nodiscard]] std::int64_t extra_rounds() const {
+    std::int64_t rounds = 0;
+    if (rule_.extra.in_round != nullptr)
+      for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
+        rounds += rule_.extra.in_round(round) ? 1 : 0;
+    return rounds;
   }
 
   // The windows of a split that are run, in tokens.
@@ -118,7 +108,7 @@ class CostOfUser {
     if (run.rounds == 0) return 0.0;
     const std::int64_t times =
         run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
-    const bool compares = !setup_.method.rule.every_step && bytes_in(run.rounds) > 0;
+    const bool compares = !setup_.method.rule.every_step && rule_.bytes_in(run.rounds) > 0;
     return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
   }
 
@@ -128,7 +118,7 @@ class CostOfUser {
     const adapter::Footprint step = adapter::footprint(setup_.architecture, model_, setup_.computation,
                                                        own_.micro_batch_sequences * own_.context_tokens);
     PeakMemory memory{.base = step.base,
-                      .training = step.parameters + kept_by_rule(),
+                      .training = step.parameters + rule_.kept_bytes,
                       .activations = alive(model_.gate == adapter::Gate::none ? 0 : step.activations),
                       .program = program()};
     // Rank 0 has the base's file and a converted copy before anything else.
@@ -146,24 +136,18 @@ class CostOfUser {
 
   [[nodiscard]] bool converts() const { return user_ == 0 && setup_.weights_converted > 0; }
 
-  // What an aggregation rule keeps between rounds.
-  [[nodiscard]] std::int64_t kept_by_rule() const {
-    return setup_.method.rule.kept_bytes == nullptr ? 0 : setup_.method.rule.kept_bytes(of_rule());
-  }
-
-  // What is run without gradients: splits, and where models are judged a batch through each.
+  // What is run without gradients: splits, and a batch at a time where the rule runs some.
   [[nodiscard]] std::int64_t evaluation_at_a_time() const {
     const std::int64_t split = std::max(
         {evaluated_in_training(), evaluated(shards_.validation.tokens), evaluated(shards_.test.tokens)});
     std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
-    if (setup_.method.rule.judges != nullptr)
-      tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
+    if (rule_.extra.batches > 0) tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
     return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
   }
 
   // All users' parameters, in host memory where they meet.
   [[nodiscard]] std::int64_t gathered() const {
-    if (user_ != 0 && !setup_.method.rule.gathers) return 0;
+    if (user_ != 0 && !rule_.gathers) return 0;
     std::int64_t everyone = 0;
     for (const adapter::UserModel& user : setup_.users)
       everyone +=
@@ -198,6 +182,7 @@ class CostOfUser {
   std::size_t user_;
   config::User own_;  // with its micro-batches as they fit
   adapter::Layout layout_;
+  federation::RuleCost rule_;
 };
 
 }  // namespace

@@ -103,10 +103,10 @@ std::string_view in_any_order(const Situation& s) {
   return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
 }
 
-std::string_view pruning(const Situation& s) {
-  if (!s.method.rule.prunes_ranks) return "the method prunes no ranks";
-  const std::int64_t left = train::rank_after_pruning(s.user.lora_rank, s.config.method.pruning_strength);
-  return left == s.user.lora_rank ? "no rank can be pruned" : "";
+// Of an option that one rule alone reads.
+template <const federation::Rule& reader>
+std::string_view of_rule(const Situation& s) {
+  return reader.options->idle(s.method.rule, s.config.method, s.user);
 }
 
 std::string_view top_k(const Situation& s) {
@@ -140,8 +140,8 @@ constexpr Row rows[] = {
     {"method", "train_on", untrained},
     {"method", "carry_phase_gradients", carried},
     {"method", "averaging", averaging},
-    {"method", "rank_regulariser", pruning},
-    {"method", "pruning_strength", pruning},
+    {"method", "rank_regulariser", of_rule<federation::rules::padding>},
+    {"method", "pruning_strength", of_rule<federation::rules::padding>},
     {"optimiser", "final_fraction", untrained},
     {"optimiser", "warmup_fraction", untrained},
     {"optimiser", "beta1", untrained},

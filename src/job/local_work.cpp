@@ -60,7 +60,6 @@ train::LocalPlan local_plan(const federation::Method& method, const config::Conf
   const bool one_model = method.rule.every_step;
   const auto index = static_cast<std::int64_t>(user), users = static_cast<std::int64_t>(config.users.size());
   return {.router_training = method.router_training,
-          .prunes_ranks = method.rule.prunes_ranks,
           .batch = one_model ? data::Share{.index = index, .of = users} : data::Share{},
           .method = config.method,
           .optimiser = config.optimiser,

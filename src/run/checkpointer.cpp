@@ -72,6 +72,7 @@ void Checkpointer::all_write() {
   const results::CheckpointPart own = comm::all_agree(setup_.world, [&] {
     UserState state = setup_.seat.give();
     state.standing.participates = setup_.attendance.is_present(user, round) ? 1 : 0;
+    state.standing.lora_rank = setup_.aggregation.rank_in_use();
     state.standing.aggregation = setup_.aggregation.state();
     return results::write_part(set, user, state.standing, views(state), shape_);
   });
@@ -160,7 +161,10 @@ std::string Checkpointer::all_find_contradiction(const results::UserStanding& st
 }
 
 void Checkpointer::all_take(const UserState& state) {
-  comm::all_agree(setup_.world, [&] { setup_.seat.take(state); });
+  comm::all_agree(setup_.world, [&] {
+    setup_.seat.take(state);
+    setup_.aggregation.leave_ranks(state.standing.lora_rank);
+  });
   const std::vector<std::int64_t> participate =
       setup_.roster.all_gather(std::span(&state.standing.participates, 1));
   std::vector<bool> gone;

@@ -29,8 +29,7 @@ federation::AggregationSetup aggregation_setup(const comm::Communicator& world, 
   const bool on_device = parameters.values().is_cuda();
   return {.world = world,
           .method = *job.method,
-          .averaging = job.config.method.averaging,
-          .pruning_strength = job.config.method.pruning_strength,
+          .options = job.config.method,
           .users = job.users,
           .tokens = std::move(tokens),
           .parameters = parameters,
@@ -54,13 +53,13 @@ void PresentAggregation::all_restrict(std::vector<std::size_t> present) {
     models_.push_back(all_.users[user]);
     if (!all_.tokens.empty()) tokens.push_back(all_.tokens[user]);
   }
+  ranks_left_ = ranks_left();
   rule_.reset();
   group_ = all_.world.all_split(std::ranges::find(present_, user_) != present_.end());
   if (!group_) return;
   federation::AggregationSetup among{.world = *group_,
                                      .method = all_.method,
-                                     .averaging = all_.averaging,
-                                     .pruning_strength = all_.pruning_strength,
+                                     .options = all_.options,
                                      .users = models_,
                                      .tokens = std::move(tokens),
                                      .parameters = all_.parameters,
@@ -68,6 +67,7 @@ void PresentAggregation::all_restrict(std::vector<std::size_t> present) {
                                      .sums = all_.sums,
                                      .validation_loss = all_.validation_loss};
   rule_ = federation::all_make_aggregation(among);
+  if (ranks_left_) rule_->leave_ranks(*ranks_left_);
 }
 
 federation::Aggregated PresentAggregation::all_aggregate(std::int64_t round) {
@@ -83,6 +83,21 @@ federation::Aggregated PresentAggregation::all_aggregate(std::int64_t round) {
 }
 
 train::LocalTrainer::Exchange PresentAggregation::exchange() { return rule_->exchange(); }
+
+train::Regulariser PresentAggregation::regulariser() { return rule_->regulariser(); }
+
+std::optional<std::int64_t> PresentAggregation::ranks_left() const {
+  return rule_ ? rule_->ranks_left() : ranks_left_;
+}
+
+void PresentAggregation::leave_ranks(std::int64_t rank) {
+  ranks_left_ = rank;
+  if (rule_) rule_->leave_ranks(rank);
+}
+
+std::int64_t PresentAggregation::rank_in_use() const {
+  return ranks_left().value_or(all_.parameters.user_model().lora_rank);
+}
 
 std::vector<double> PresentAggregation::state() const {
   return rule_ ? rule_->state() : std::vector<double>();

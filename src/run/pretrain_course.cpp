@@ -53,7 +53,7 @@ void PretrainCourse::all_run_steps(Position& position) {
       comm::all_agree(world, [&] { return data::TokenShard(corpus.train, vocabulary); });
   const data::TokenShard held_out =
       comm::all_agree(world, [&] { return data::TokenShard(corpus.validation, vocabulary); });
-  comm::Summation summation(setup_.memory, comm::Sums::any_order);
+  comm::Reduction reduction(setup_.memory, comm::Sums::any_order);
   setup_.watcher.begins(plan.steps - position.steps);
   const Stopwatch lap;
   for (;;) {
@@ -62,7 +62,7 @@ void PretrainCourse::all_run_steps(Position& position) {
     // Ranks that meet at every step leave at the same one.
     if (world.all_max(setup_.interruption.is_asked() ? 1.0 : 0.0) > 0.0)
       throw PeerError(ExitCode::interrupted);
-    position.loss = all_step(position.steps, text, summation);
+    position.loss = all_step(position.steps, text, reduction);
     ++position.steps;
     setup_.watcher.stepped(position);
   }
@@ -70,10 +70,10 @@ void PretrainCourse::all_run_steps(Position& position) {
 
 // The loss is a sum over ranks: where it is not finite, all of them learn of it in the same step and leave
 // together.
-double PretrainCourse::all_step(std::int64_t step, const data::TokenShard& text, comm::Summation& summation) {
+double PretrainCourse::all_step(std::int64_t step, const data::TokenShard& text, comm::Reduction& reduction) {
   try {
     return setup_.pretraining.step(step, text,
-                                   [&](std::span<float> block) { summation.all_sum(setup_.world, block); });
+                                   [&](std::span<float> block) { reduction.all_sum(setup_.world, block); });
   } catch (const NumericError& error) {
     comm::all_agree_on(setup_.world, comm::Failure{.exit_code = error.exit_code(), .message = error.what()});
     throw;

@@ -59,6 +59,7 @@ void RoundLoop::all_train() {
 }
 
 void RoundLoop::train() {
+  if (is_present()) setup_.seat.trainer().regularise(setup_.aggregation.regulariser());
   const bool through = is_present() ? setup_.seat.train() : !setup_.interruption.is_asked();
   if (!through) throw Interrupted();
 }
@@ -123,7 +124,7 @@ void RoundLoop::finish_record() {
   if (is_last(own.round) && own.before.test.tokens == 0)
     own.before = {.train = {}, .validation = own.after.validation, .test = own.after.test};
   own.participation = is_present() ? 1 : 0;
-  own.lora_rank = parameters.user_model().experts > 0 ? parameters.rank_in_use() : 0;
+  own.lora_rank = parameters.user_model().experts > 0 ? setup_.aggregation.rank_in_use() : 0;
   own.peak_memory_bytes = model::peak_memory_bytes(parameters.values().device());
 }
 

@@ -47,7 +47,6 @@ UserState Seat::give() const {
   UserState state;
   state.standing.progress = progress_;
   state.standing.start = start_;
-  state.standing.lora_rank = parameters_.rank_in_use();
   for (const auto& [name, block] : trainer_.state()) state.blocks.emplace_back(name, block.to(at::kCPU));
   return state;
 }
@@ -55,7 +54,6 @@ UserState Seat::give() const {
 void Seat::take(const UserState& state) {
   const std::vector<std::pair<std::string, at::Tensor>> own = trainer_.state();
   for (std::size_t i = 0; i < own.size(); ++i) own[i].second.copy_(state.blocks.at(i).second);
-  parameters_.restrict_rank(state.standing.lora_rank);
   progress_ = state.standing.progress;
   start_ = state.standing.start;
 }

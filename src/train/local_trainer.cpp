@@ -59,17 +59,15 @@ LocalTrainer::LocalTrainer(const model::BaseModel& base, adapter::Parameters& pa
 
 LocalTrainer::~LocalTrainer() = default;
 
-std::int64_t rank_after_pruning(std::int64_t rank, double strength) {
-  return std::max<std::int64_t>(1,
-                                static_cast<std::int64_t>(std::floor(strength * static_cast<double>(rank))));
+void LocalTrainer::regularise(Regulariser regulariser) {
+  if (regulariser.version != regulariser_.version) micro_batches_.clear();
+  regulariser_ = std::move(regulariser);
 }
 
 LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step) {
   LocalRound done{.steps = first_step};
   const at::Device device = parameters_.values().device();
   loss_sum_ = at::zeros({}, parameters_.values().options());
-  if (parameters_.rank_in_use() != recorded_rank_) micro_batches_.clear();
-  recorded_rank_ = parameters_.rank_in_use();
   for (; done.steps < plan_.user.local_steps && !(stop_ && stop_()); ++done.steps) {
     const std::int64_t iteration = (round - 1) * plan_.user.local_steps + done.steps;
     Stopwatch watch;
@@ -132,8 +130,7 @@ void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64
     optimiser_.step(slice, schedule_.rate(iteration), iteration + 1);
   if (joint) optimiser_.step(routers_, plan_.user.router_learning_rate, iteration + 1);
   if (carries) clear(own);
-  // The optimiser's momentum would move pruned ranks on.
-  parameters_.restrict_rank(parameters_.rank_in_use());
+  if (regulariser_.after_step) regulariser_.after_step();
 }
 
 void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
@@ -199,16 +196,10 @@ StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
     losses.load_balancing = balance.detach();
     loss = loss + plan_.method.load_balancing_weight * balance;
   }
-  regularised(loss, share).backward();
+  const Regulariser::Term term = regulariser_.term ? regulariser_.term() : Regulariser::Term();
+  if (term.value.defined()) loss = loss + share * term.weight * term.value;
+  loss.backward();
   return losses;
-}
-
-at::Tensor LocalTrainer::regularised(const at::Tensor& loss, double share) const {
-  const std::int64_t rank = parameters_.rank_in_use(),
-                     kept = rank_after_pruning(rank, plan_.method.pruning_strength);
-  if (!plan_.prunes_ranks || kept == rank || plan_.method.rank_regulariser == 0.0) return loss;
-  return loss +
-         share * plan_.method.rank_regulariser * adapter::rank_tail_norm(parameters_.loras(), kept, rank);
 }
 
 void LocalTrainer::check_finite(std::int64_t round) {

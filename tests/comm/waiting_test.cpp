@@ -16,7 +16,7 @@
 #include "comigs/comm/communicator.hpp"
 #include "comigs/comm/launch.hpp"
 #include "comigs/comm/patience.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "support/messages.hpp"
 
 namespace comigs::comm {
@@ -119,12 +119,12 @@ BOOST_AUTO_TEST_CASE(a_rank_that_froze_is_named_whatever_the_first_waits_in) {
       {"ordered sum",
        [](const Communicator& group) {
          std::array<float, 3> block{};
-         Summation(Memory::host, Sums::rank_order).all_sum(group, block);
+         Reduction(Memory::host, Sums::rank_order).all_sum(group, block);
        }},
       {"any sum",
        [](const Communicator& group) {
          std::array<float, 3> block{};
-         Summation(Memory::host, Sums::any_order).all_sum(group, block);
+         Reduction(Memory::host, Sums::any_order).all_sum(group, block);
        }},
   }};
   // One group a call: what was given up stays open in it.

@@ -1,6 +1,6 @@
 // The mean over ranks against a mean by hand, for users with unequal numbers of experts. One rank is one
 // user.
-#include "comigs/federation/shared_means.hpp"
+#include "comigs/federation/aggregation.hpp"
 
 #include <ATen/ATen.h>
 
@@ -40,7 +40,7 @@ struct Users {
     for (const std::int64_t user : everyone()) tokens.push_back(tokens_of(user));
     return all_make_aggregation({.world = world,
                                  .method = find_method(method),
-                                 .averaging = averaging,
+                                 .options = {.averaging = averaging},
                                  .users = users,
                                  .tokens = tokens,
                                  .parameters = parameters,

@@ -9,9 +9,9 @@
 
 #include "comigs/adapter/forward.hpp"
 #include "comigs/data/batch.hpp"
+#include "comigs/federation/aggregation.hpp"
 #include "comigs/federation/collaboration.hpp"
 #include "comigs/federation/rank_rules.hpp"
-#include "comigs/federation/shared_means.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "support/random_parameters.hpp"
 #include "support/temporary_folder.hpp"
@@ -84,9 +84,9 @@ BOOST_FIXTURE_TEST_SUITE(rules, Rules)
 
 BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
   std::vector<adapter::Lora> loras = loras_of(own);
-  comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
+  comm::Reduction reduction(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
-  const std::vector<double> weights = all_pad_and_average(world, summation, loras, 4, rank_of(own), padded);
+  const std::vector<double> weights = all_pad_and_average(world, reduction, loras, 4, rank_of(own), padded);
   for (std::size_t l = 0; l < 2; ++l) {
     std::vector<double> norms;
     double sum = 0.0;
@@ -108,18 +108,18 @@ BOOST_AUTO_TEST_CASE(hetlora_pads_weighs_by_norm_and_truncates) {
 BOOST_AUTO_TEST_CASE(hetlora_weighs_alike_what_is_zero_everywhere) {
   std::vector<adapter::Lora> loras = loras_of(own);
   for (adapter::Lora& lora : loras) lora.B.zero_();
-  comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
+  comm::Reduction reduction(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
-  for (const double weight : all_pad_and_average(world, summation, loras, 4, rank_of(own), padded))
+  for (const double weight : all_pad_and_average(world, reduction, loras, 4, rank_of(own), padded))
     BOOST_TEST(weight == 1.0 / users);
 }
 
 BOOST_AUTO_TEST_CASE(hetlora_hands_back_no_more_ranks_than_are_in_use) {
   std::vector<adapter::Lora> loras = loras_of(own);
   const std::int64_t keep = std::max<std::int64_t>(1, rank_of(own) - 1);
-  comm::Summation summation(comm::Memory::host, comm::Sums::any_order);
+  comm::Reduction reduction(comm::Memory::host, comm::Sums::any_order);
   at::Tensor padded = at::empty({2 * 4 * (in + out)});
-  (void)all_pad_and_average(world, summation, loras, 4, keep, padded);
+  (void)all_pad_and_average(world, reduction, loras, 4, keep, padded);
   for (const adapter::Lora& lora : loras) {
     const std::int64_t unused = rank_of(own) - keep;
     BOOST_TEST(lora.A.narrow(0, keep, unused).abs().sum().item<float>() == 0.0f);
@@ -288,14 +288,56 @@ BOOST_FIXTURE_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk, WholeModels) {
   const std::unique_ptr<Aggregation> rule = all_make("hetlora", parameters);
   const auto scale_last_rank = [&](double factor) {
     for (const adapter::Lora& lora : parameters.loras())
-      lora.A.detach().narrow(0, parameters.rank_in_use() - 1, 1).mul_(factor);
+      lora.A.detach().narrow(0, *rule->ranks_left() - 1, 1).mul_(factor);
   };
   scale_last_rank(2.0);
   (void)rule->all_aggregate(1);
-  BOOST_TEST(parameters.rank_in_use() == rank_of(own));  // the tail has grown
+  BOOST_TEST(*rule->ranks_left() == rank_of(own));  // the tail has grown
   scale_last_rank(0.5);
   (void)rule->all_aggregate(2);
-  BOOST_TEST(parameters.rank_in_use() == std::max<std::int64_t>(1, rank_of(own) - 1));
+  BOOST_TEST(*rule->ranks_left() == std::max<std::int64_t>(1, rank_of(own) - 1));
+}
+
+BOOST_FIXTURE_TEST_CASE(hetlora_s_pruned_ranks_are_zero_in_both_factors_after_every_step, WholeModels) {
+  adapter::Parameters parameters = parameters_of(own);
+  const std::unique_ptr<Aggregation> rule = all_make("hetlora", parameters);
+  const std::int64_t version = rule->regulariser().version;
+  rule->leave_ranks(1);
+  BOOST_TEST((rule->regulariser().version == version) == (rank_of(own) == 1));
+  const adapter::Parameters before = parameters_of(own);
+  for (const bool moved : {false, true}) {
+    if (moved) parameters.values().copy_(before.values());
+    if (moved) rule->regulariser().after_step();
+    const std::vector<adapter::Lora> now = parameters.loras(), then = before.loras();
+    for (std::size_t l = 0; l < now.size(); ++l) {
+      const std::int64_t pruned = rank_of(own) - 1;
+      BOOST_TEST(test::same_bits(now[l].A.detach().narrow(0, 0, 1), then[l].A.detach().narrow(0, 0, 1)));
+      BOOST_TEST(test::same_bits(now[l].B.detach().narrow(1, 0, 1), then[l].B.detach().narrow(1, 0, 1)));
+      BOOST_TEST(now[l].A.detach().narrow(0, 1, pruned).abs().sum().item<float>() == 0.0f);
+      BOOST_TEST(now[l].B.detach().narrow(1, 1, pruned).abs().sum().item<float>() == 0.0f);
+    }
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(hetlora_penalises_the_norm_of_the_ranks_that_may_go_next, WholeModels) {
+  adapter::Parameters parameters = parameters_of(own);
+  const auto rule = all_make_aggregation({.world = world,
+                                          .method = find_method("hetlora"),
+                                          .options = {.rank_regulariser = 0.25, .pruning_strength = 0.5},
+                                          .users = models,
+                                          .tokens = {},
+                                          .parameters = parameters,
+                                          .validation_loss = {}});
+  const train::Regulariser::Term term = rule->regulariser().term();
+  const std::int64_t kept = std::max<std::int64_t>(1, rank_of(own) / 2), tail = rank_of(own) - kept;
+  BOOST_TEST(term.value.defined() == (tail > 0));
+  if (tail == 0) return;
+  double expected = 0.0;
+  for (const adapter::Lora& lora : parameters.loras())
+    expected += lora.A.detach().narrow(0, kept, tail).to(at::kDouble).norm().item<double>() *
+                lora.B.detach().narrow(1, kept, tail).to(at::kDouble).norm().item<double>();
+  BOOST_TEST(term.weight == 0.25);
+  BOOST_TEST(term.value.item<double>() == expected, boost::test_tools::tolerance(1e-5));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -4,7 +4,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "comigs/federation/method.hpp"
-#include "comigs/federation/shared_means.hpp"
+#include "comigs/federation/shared_slices.hpp"
 
 namespace comigs::federation {
 

@@ -16,9 +16,11 @@
 #include <fmt/format.h>
 
 #include "comigs/adapter/forward.hpp"
+#include "comigs/comm/session.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/manifest.hpp"
+#include "comigs/federation/aggregation.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/device.hpp"
 #include "support/user_job.hpp"
@@ -69,6 +71,17 @@ void write_steps(const Arguments& arguments) {
   parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
   perturb(parameters.values(), std::stof(arguments.at(3)));
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);
+  const comm::Communicator alone = comm::Communicator::world();
+  const std::vector<adapter::UserModel> users = {job.user_model};
+  const auto rule =
+      federation::all_make_aggregation({.world = alone,
+                                        .method = federation::find_method(job.config.method.name),
+                                        .options = job.config.method,
+                                        .users = users,
+                                        .tokens = {1},
+                                        .parameters = parameters,
+                                        .validation_loss = {}});
+  trainer.regularise(rule->regulariser());
   Recording recording;
   trainer.observe([&](train::Phase phase, const data::Batch& batch, const train::StepLosses& losses) {
     recording.add(parameters, phase, batch, losses);
@@ -112,6 +125,7 @@ int main(int argc, char** argv) {
     if (what == "logits") {
       write_logits(arguments);
     } else if (what == "steps") {
+      const comm::Session session(argc, argv);
       write_steps(arguments);
     } else if (what == "pretraining") {
       write_pretraining(arguments);

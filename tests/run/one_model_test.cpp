@@ -3,7 +3,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include "comigs/federation/shared_means.hpp"
+#include "comigs/federation/aggregation.hpp"
 #include "comigs/job/local_work.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"

@@ -48,7 +48,7 @@ struct Left {
     PresentAggregation aggregation(
         {.world = world,
          .method = federation::find_method(method),
-         .averaging = averaging,
+         .options = {.averaging = averaging},
          .users = all,
          .tokens = tokens,
          .parameters = parameters,

@@ -75,13 +75,6 @@ BOOST_AUTO_TEST_CASE(in_the_midst_of_a_round_too) {
   BOOST_TEST(test::same_bits(first.parameters().values(), second.parameters().values()));
 }
 
-BOOST_AUTO_TEST_CASE(ranks_that_are_not_in_use_stay_so) {
-  first.parameters().restrict_rank(1);
-  second.take(kept(first));
-  BOOST_TEST(second.parameters().rank_in_use() == 1);
-  BOOST_TEST(test::same_bits(first.parameters().values(), second.parameters().values()));
-}
-
 BOOST_AUTO_TEST_CASE(an_evaluation_is_of_the_round_under_way) {
   first.evaluate(stop_never);
   const results::UserRound& record = first.progress().record;

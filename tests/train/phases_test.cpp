@@ -194,19 +194,39 @@ BOOST_AUTO_TEST_CASE(users_without_a_router_have_no_router_phase) {
   BOOST_TEST(sequence_of(train(equal, 2)) == "eeeeeeee");
 }
 
-BOOST_AUTO_TEST_CASE(pruned_ranks_stay_zero_though_the_optimiser_remembers_them) {
-  user_model = {.experts = 1, .lora_rank = 3, .lora_alpha = 4.0, .gate = adapter::Gate::equal};
+BOOST_AUTO_TEST_CASE(a_regulariser_adds_to_the_loss_and_has_the_last_word_on_a_step) {
   plan.router_training = RouterTraining::none;
-  plan.prunes_ranks = true;
-  adapter::Parameters parameters = warm();
+  plan.user.batch_sequences = 3;
+  plan.user.micro_batch_sequences = 2;  // shares of the batch, and of the term
+  const adapter::Parameters plain = warm();
+  adapter::Parameters parameters = warm(), unregularised = warm();
+  const std::vector<Seen> without = train(unregularised, 1);
+  const at::Tensor& A = parameters.layers()[0].attention[0].A;
   LocalTrainer trainer(*base, parameters, texts, plan);
+  int asked = 0, steps = 0;
+  trainer.regularise({.term =
+                          [&] {
+                            ++asked;
+                            return Regulariser::Term{.weight = 0.5, .value = A.square().sum()};
+                          },
+                      .after_step =
+                          [&] {
+                            ++steps;
+                            A.detach().zero_();
+                          },
+                      .version = 1});
+  std::vector<at::Tensor> gradients;
+  trainer.observe([&](Phase, const data::Batch&, const StepLosses& losses) {
+    if (gradients.empty()) BOOST_TEST(losses.language_model.item<double>() == without[0].language_model);
+    gradients.push_back(test::copy_of(parameters.gradients()));
+  });
   (void)trainer.train_round(1);
-  parameters.restrict_rank(2);
-  (void)trainer.train_round(2);
-  for (const adapter::Lora& lora : parameters.loras()) {
-    BOOST_TEST(lora.A.detach().narrow(0, 2, 1).abs().max().item<float>() == 0.0f);
-    BOOST_TEST(lora.B.detach().narrow(1, 2, 1).abs().max().item<float>() == 0.0f);
-  }
+  const adapter::Slice place{.offset = A.storage_offset(), .count = A.numel()};
+  BOOST_TEST(test::close(part(gradients[0], place),
+                         part(without[0].gradients, place) + part(plain.values(), place), 1e-6));
+  BOOST_TEST(asked == 2 * plan.user.local_steps);
+  BOOST_TEST(steps == plan.user.local_steps);
+  BOOST_TEST(part(parameters.values(), place).abs().max().item<float>() == 0.0f);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "comigs/base/error.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "comigs/train/evaluation.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
@@ -24,7 +24,7 @@ constexpr std::int64_t vocabulary = 23;
 
 struct Corpus : TemporaryFolder {
   comm::Communicator world = comm::Communicator::world();
-  comm::Summation summation{comm::Memory::host, comm::Sums::any_order};
+  comm::Reduction reduction{comm::Memory::host, comm::Sums::any_order};
   config::Pretrain plan;
   data::TokenShard text = test::write_shard(folder / "text.bin", pattern(400), vocabulary);
   data::TokenShard held_out = test::write_shard(folder / "held_out.bin", pattern(61), vocabulary);
@@ -62,7 +62,7 @@ struct Corpus : TemporaryFolder {
     std::vector<double> losses;
     for (std::int64_t step = 0; step < plan.steps; ++step)
       losses.push_back(
-          pretraining.step(step, text, [&](std::span<float> block) { summation.all_sum(world, block); }));
+          pretraining.step(step, text, [&](std::span<float> block) { reduction.all_sum(world, block); }));
     return losses;
   }
 };

@@ -1,4 +1,4 @@
-// The regularisers: one keeps all experts in use, one makes ranks superfluous.
+// The regulariser that keeps all experts in use.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,10 +21,5 @@ enum class BalancingWeights {
 /// undefined if nothing was routed.
 [[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing,
                                              BalancingWeights weights);
-
-/// sum over every LoRA of ||A[begin:end, :]||_F ||B[:, begin:end]||_F: what HetLoRA's local training is
-/// penalised by, so that ranks from `begin` on can be pruned (Cho et al. 2023). Differentiable; float32
-/// scalar.
-[[nodiscard]] at::Tensor rank_tail_norm(const std::vector<Lora>& loras, std::int64_t begin, std::int64_t end);
 
 }  // namespace comigs::adapter

@@ -34,10 +34,6 @@ class Parameters {
   [[nodiscard]] const std::vector<at::Tensor>& leaves() const noexcept { return leaves_; }
   /// Every LoRA, in the order of the parts: attention first, then expert by expert.
   [[nodiscard]] std::vector<Lora> loras() const;
-  /// How many of the R ranks are in use; the others are zero in A and B (HetLoRA's pruning).
-  [[nodiscard]] std::int64_t rank_in_use() const noexcept { return rank_in_use_; }
-  /// Sets the ranks from `rank` on to zero; 1 <= rank <= R.
-  void restrict_rank(std::int64_t rank);
 
   [[nodiscard]] const Layout& layout() const noexcept { return layout_; }
   [[nodiscard]] const UserModel& user_model() const noexcept { return user_model_; }
@@ -53,7 +49,6 @@ class Parameters {
   UserModel user_model_;
   Layout layout_;
   std::int64_t layers_;
-  std::int64_t rank_in_use_;
   at::Tensor values_, gradients_;
   std::vector<at::Tensor> leaves_;
 };

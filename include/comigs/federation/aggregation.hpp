@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/comm/communicator.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/train/local_trainer.hpp"
 
@@ -23,6 +25,11 @@ struct Aggregated {
 };
 
 /// An aggregation rule with what it keeps between rounds. Made by `all_make_aggregation`; one rank a user.
+///
+/// A rule has four parts: it weighs the users, guards what leaves them (rounded by comm::Sums on its way;
+/// what is not finite has ended the round before), combines it over a communicator, and applies the result to
+/// this user's block. Where users hold the same slices the first and the third are all that a rule has of its
+/// own: see `SliceRule`.
 class Aggregation {
  public:
   Aggregation() = default;
@@ -36,6 +43,12 @@ class Aggregation {
   [[nodiscard]] virtual bool changes_parameters() const = 0;
   /// What local training calls at every step, if it is to exchange gradients; collective over the world.
   [[nodiscard]] virtual train::LocalTrainer::Exchange exchange() { return {}; }
+  /// What the next round's local training does beside its own loss; local.
+  [[nodiscard]] virtual train::Regulariser regulariser() { return {}; }
+  /// How many of this user's LoRA ranks are left, by a rule that prunes them; nothing: it does not.
+  [[nodiscard]] virtual std::optional<std::int64_t> ranks_left() const { return {}; }
+  /// Leaves so many ranks, 1 at least and all at most.
+  virtual void leave_ranks(std::int64_t) {}
   /// What it keeps between its calls, for a checkpoint; a rule of the same set-up that is given it goes on as
   /// this one would. Throws DataError where these cannot be its numbers.
   [[nodiscard]] virtual std::vector<double> state() const { return {}; }
@@ -50,8 +63,7 @@ class Aggregation {
 struct AggregationSetup {
   const comm::Communicator& world;
   const Method& method;
-  config::Averaging averaging = config::Averaging::uniform;
-  double pruning_strength = 0.99;
+  config::Method options = {};  ///< [method]
   const std::vector<adapter::UserModel>& users;
   std::vector<std::int64_t> tokens;  ///< that each user's experts train on
   adapter::Parameters& parameters;   ///< this user's
@@ -63,5 +75,12 @@ struct AggregationSetup {
 
 /// Collective over the world.
 [[nodiscard]] std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup);
+
+/// Of users [user]: the shares of these in the sum of their training tokens.
+[[nodiscard]] std::vector<double> shares_of_tokens(const AggregationSetup& setup,
+                                                   std::span<const std::int64_t> users);
+
+/// The numbers of a tensor (float32, contiguous) for others to reduce, once all work queued on them is done.
+[[nodiscard]] std::span<float> settled(const at::Tensor& values);
 
 }  // namespace comigs::federation

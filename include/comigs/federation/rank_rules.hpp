@@ -14,7 +14,7 @@ namespace comigs::federation {
 /// weights in proportion to each rank's ||B A||_F, LoRA by LoRA (alike where all are zero), and truncated in
 /// place to the first `keep` <= R of this rank's own R. Returns the weights [lora, rank]. `padded` is scratch
 /// memory of sum (in + out) x largest numbers.
-std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Summation& summation,
+std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::Reduction& reduction,
                                         const std::vector<adapter::Lora>& loras, std::int64_t largest,
                                         std::int64_t keep, at::Tensor& padded);
 
@@ -26,38 +26,10 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::S
 std::int64_t all_decompose(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
                            double gamma, std::span<const double> weights);
 
-/// HetLoRA with rank self-pruning: where after local training the norm of the ranks beyond strength x rank is
-/// below what the user was handed, the user goes on with that share of its rank.
-class PaddedMeans : public Aggregation {
- public:
-  explicit PaddedMeans(const AggregationSetup& setup);
+/// Every user's LoRA rank.
+[[nodiscard]] std::vector<std::int64_t> ranks_of(const std::vector<adapter::UserModel>& users);
 
-  Aggregated all_aggregate(std::int64_t round) override;
-  [[nodiscard]] bool changes_parameters() const override { return true; }
-  [[nodiscard]] std::vector<double> state() const override { return {tail_norm_received_}; }
-
- private:
-  void take(const std::vector<double>& state) override { tail_norm_received_ = state.front(); }
-  [[nodiscard]] double tail_norm() const;
-
-  AggregationSetup setup_;
-  std::int64_t largest_;
-  comm::Summation summation_;
-  at::Tensor padded_;
-  double tail_norm_received_ = 0.0;
-};
-
-/// FlexLoRA, with weights in proportion to users' training tokens.
-class Decomposition : public Aggregation {
- public:
-  explicit Decomposition(const AggregationSetup& setup);
-
-  Aggregated all_aggregate(std::int64_t round) override;
-  [[nodiscard]] bool changes_parameters() const override { return true; }
-
- private:
-  AggregationSetup setup_;
-  std::vector<double> weights_;
-};
+/// Numbers in the factors of these LoRA, were their rank `rank`.
+[[nodiscard]] std::int64_t padded_count(std::span<const adapter::Widths> loras, std::int64_t rank);
 
 }  // namespace comigs::federation

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "comigs/adapter/layout.hpp"
@@ -13,37 +15,57 @@ namespace comigs::federation {
 
 class Aggregation;
 struct AggregationSetup;
+struct Rule;
 
 /// Of whom a rule's cost is reckoned; references must live as long.
-struct RuleCost {
+struct RuleUser {
   const config::Config& config;
   const std::vector<adapter::UserModel>& users;
   std::size_t user;
   const adapter::Layout& layout;  ///< the user's
 };
 
+/// What a rule takes of a user beside its training.
+struct RuleCost {
+  /// What some rounds take more.
+  struct Extra {
+    bool (*in_round)(std::int64_t round) = nullptr;  ///< whether one (from 1) is such a round; null: none is
+    std::int64_t bytes = 0;                          ///< payload sent
+    std::int64_t batches = 0;                        ///< of the user's, each run through a model, one by one
+  };
+  std::int64_t bytes = 0;       ///< payload sent in every round
+  std::int64_t kept_bytes = 0;  ///< between rounds, beside the parameters
+  bool gathers = false;         ///< every rank has all users' parameters at a time
+  Extra extra = {};
+
+  /// Payload sent in `round` (from 1).
+  [[nodiscard]] std::int64_t bytes_in(std::int64_t round) const {
+    return bytes + (extra.in_round != nullptr && extra.in_round(round) ? extra.bytes : 0);
+  }
+};
+
+/// Options of [method] that one rule alone reads.
+struct RuleOptions {
+  std::string (*text)(const config::Method& options);  ///< their names and values
+  const char* lacking;                                 ///< what methods by other rules do
+  /// Why they do nothing for a user where the rule is `rule`; empty: they do something.
+  std::string_view (*idle)(const Rule& rule, const config::Method& options, const config::User& user);
+};
+
 struct Rule {
   const char* averaged;  ///< in a word, for the table of methods
   /// Collective over the set-up's world, as the rule's calls are.
   std::unique_ptr<Aggregation> (*all_make)(const AggregationSetup& setup);
-  /// Payload that the user sends in `round` (from 1).
-  std::int64_t (*bytes_in_round)(const RuleCost& of, std::int64_t round);
-  /// Bytes that it keeps between rounds, beside the parameters; null: none.
-  std::int64_t (*kept_bytes)(const RuleCost& of) = nullptr;
-  /// Whether every user runs every user's model in `round`, on `batches_judged` batches; null: never.
-  bool (*judges)(std::int64_t round) = nullptr;
+  RuleCost (*cost)(const RuleUser& of);
+  const RuleOptions* options = nullptr;  ///< null: it has none
 
   bool every_step = false;      ///< of gradients, at every step: one model on the union of all data
   bool one_shape = false;       ///< all users' parameters have one shape
   bool any_rank = false;        ///< LoRA ranks may differ between users, who have one expert each
   bool own_weights = false;     ///< weighs users itself
   bool in_users_order = false;  ///< adds up so, whatever is asked for
-  bool sums_alone = false;      ///< sends nothing but sums, which bf16 can hold
-  bool prunes_ranks = false;    ///< ranks shrink after local training
-  bool gathers = false;         ///< every rank has all users' parameters at a time
+  bool sums_alone = false;      ///< sends nothing but sums and the like, which bf16 can hold
 };
-
-inline constexpr std::int64_t batches_judged = 20;
 
 namespace rules {
 /// Averaged once a round over its holders (McMahan et al. 2017).

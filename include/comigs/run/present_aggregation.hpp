@@ -35,6 +35,11 @@ class PresentAggregation : public federation::Aggregation {
   federation::Aggregated all_aggregate(std::int64_t round) override;
   [[nodiscard]] bool changes_parameters() const override { return changes_parameters_; }
   [[nodiscard]] train::LocalTrainer::Exchange exchange() override;
+  [[nodiscard]] train::Regulariser regulariser() override;
+  [[nodiscard]] std::optional<std::int64_t> ranks_left() const override;
+  void leave_ranks(std::int64_t rank) override;
+  /// Of the user's LoRA; that with which it went, if it has gone.
+  [[nodiscard]] std::int64_t rank_in_use() const;
   [[nodiscard]] std::vector<double> state() const override;
 
  private:
@@ -46,6 +51,7 @@ class PresentAggregation : public federation::Aggregation {
   std::vector<adapter::UserModel> models_;         ///< theirs
   std::optional<comm::Communicator> group_;        ///< theirs; nothing where the user is not present
   std::unique_ptr<federation::Aggregation> rule_;  ///< likewise
+  std::optional<std::int64_t> ranks_left_;         ///< when the rule was made
   bool changes_parameters_ = false;
 };
 

@@ -6,7 +6,7 @@
 #include "comigs/base/log.hpp"
 #include "comigs/comm/communicator.hpp"
 #include "comigs/comm/interruption.hpp"
-#include "comigs/comm/summation.hpp"
+#include "comigs/comm/reduction.hpp"
 #include "comigs/run/pretrain_checkpoint.hpp"
 #include "comigs/run/pretrain_recipe.hpp"
 #include "comigs/train/pretraining.hpp"
@@ -58,7 +58,7 @@ class PretrainCourse {
   /// Collective. Every rank has the same numbers: the first reads and writes them.
   [[nodiscard]] Position all_restore();
   void all_run_steps(Position& position);
-  double all_step(std::int64_t step, const data::TokenShard& text, comm::Summation& summation);
+  double all_step(std::int64_t step, const data::TokenShard& text, comm::Reduction& reduction);
   void all_evaluate(const Position& position, const data::TokenShard& held_out, const Stopwatch& lap);
   /// Writes down where an interrupted call stands, and says how it can go on.
   void all_leave(const Position& position);

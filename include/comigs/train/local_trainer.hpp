@@ -36,8 +36,7 @@ struct Texts {
 /// How a user trains, as its method and configuration have it.
 struct LocalPlan {
   RouterTraining router_training = RouterTraining::alternating;
-  bool prunes_ranks = false;  ///< HetLoRA: the ranks that may go next are penalised
-  data::Share batch;          ///< this process's part of an expert step's batch: `batch_sequences` of it
+  data::Share batch;  ///< this process's part of an expert step's batch: `batch_sequences` of it
   config::Method method;
   config::Optimiser optimiser;
   config::User user;
@@ -55,8 +54,19 @@ struct StepLosses {
 /// Which phase a step belonged to, for observers.
 enum class Phase { experts, routers };
 
-/// What HetLoRA's self-pruning leaves of a rank: floor(strength rank), at least 1 (Cho et al. 2023).
-[[nodiscard]] std::int64_t rank_after_pruning(std::int64_t rank, double strength);
+/// What an aggregation rule has local training do beside its own loss; both may be empty.
+struct Regulariser {
+  struct Term {
+    double weight = 0.0;
+    at::Tensor value;  ///< float32 scalar, differentiable in the parameters; undefined: there is none
+  };
+  /// Asked for at each step: weight x value is added to the loss.
+  std::function<Term()> term;
+  /// Called after the optimiser's step of each expert step.
+  std::function<void()> after_step;
+  /// Terms of one version compute the same on the same tensors, so that what was recorded of them serves on.
+  std::int64_t version = 0;
+};
 
 /// What came of a call of `train_round`.
 struct LocalRound {
@@ -88,6 +98,8 @@ class LocalTrainer {
   /// Whether `train_round` communicates.
   [[nodiscard]] bool exchanges() const { return static_cast<bool>(exchange_); }
 
+  void regularise(Regulariser regulariser);
+
   /// Asked before each expert step whether the round is left there, to be gone on with later.
   using Stop = std::function<bool()>;
   void stop_when(Stop stop) { stop_ = std::move(stop); }
@@ -116,7 +128,6 @@ class LocalTrainer {
   StepLosses backward(const MicroBatch& part, double share);
   /// The gradients of these parts become zero.
   void clear(const std::vector<adapter::Slice>& parts);
-  [[nodiscard]] at::Tensor regularised(const at::Tensor& loss, double share) const;
   [[nodiscard]] bool routers_due(std::int64_t iteration) const;
   void check_finite(std::int64_t round);
   [[noreturn]] void fail(std::int64_t round) const;
@@ -130,11 +141,11 @@ class LocalTrainer {
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;
-  /// A phase computes the same on the same tensors for all micro-batches of a size, as long as the rank in
-  /// use stays.
+  /// A phase computes the same on the same tensors for all micro-batches of a size, as long as the
+  /// regulariser does.
   model::RecordingMemory recording_memory_;
   std::map<std::pair<Phase, std::int64_t>, std::unique_ptr<MicroBatch>> micro_batches_;
-  std::int64_t recorded_rank_ = 0;
+  Regulariser regulariser_;
   Observer observer_;
   Stop stop_;
   Exchange exchange_;

@@ -1,8 +1,9 @@
-// Sums over ranks against sums by hand; the bits are the same on every rank.
-#include "comigs/comm/summation.hpp"
+// Sums and other reductions over ranks against those by hand; the bits are the same on every rank.
+#include "comigs/comm/reduction.hpp"
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -37,14 +38,14 @@ bool all_same_bits(const Communicator& communicator, const std::vector<float>& b
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(summations)
+BOOST_AUTO_TEST_SUITE(reductions)
 
 BOOST_AUTO_TEST_CASE(any_order) {
   const Communicator world = Communicator::world();
-  Summation summation(Memory::host, Sums::any_order);
+  Reduction reduction(Memory::host, Sums::any_order);
   for (const std::size_t size : sizes) {
     std::vector<float> block = block_of(world.rank(), size);
-    summation.all_sum(world, block);
+    reduction.all_sum(world, block);
     std::size_t wrong = 0;
     for (std::size_t i = 0; i < size; ++i) {
       double sum = 0.0, magnitude = 0.0;
@@ -61,12 +62,12 @@ BOOST_AUTO_TEST_CASE(any_order) {
 
 BOOST_AUTO_TEST_CASE(rank_order_adds_rank_after_rank) {
   const Communicator world = Communicator::world();
-  Summation summation(Memory::host, Sums::rank_order);
+  Reduction reduction(Memory::host, Sums::rank_order);
   for (const std::size_t size : sizes) {
     std::vector<float> block = block_of(world.rank(), size), expected = block_of(0, size);
     for (int rank = 1; rank < world.size(); ++rank)
       for (std::size_t i = 0; i < size; ++i) expected[i] += element(rank, i);
-    summation.all_sum(world, block);
+    reduction.all_sum(world, block);
     BOOST_TEST((block == expected), size << " elements");
     BOOST_TEST(all_same_bits(world, block));
   }
@@ -80,7 +81,7 @@ BOOST_AUTO_TEST_CASE(bf16_rounds_numbers_and_sums_alone) {
     return static_cast<float>(std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8));
   };
   const Communicator world = Communicator::world();
-  Summation summation(Memory::host, Sums::bf16);
+  Reduction reduction(Memory::host, Sums::bf16);
   for (const std::size_t size :
        {std::size_t{0}, std::size_t{1}, std::size_t{7}, (std::size_t{1} << 22) + 3}) {
     std::vector<float> block = block_of(world.rank(), size), expected(size);
@@ -89,33 +90,69 @@ BOOST_AUTO_TEST_CASE(bf16_rounds_numbers_and_sums_alone) {
       for (int rank = 0; rank < world.size(); ++rank) sum += rounded(static_cast<double>(element(rank, i)));
       expected[i] = rounded(static_cast<double>(sum));
     }
-    summation.all_sum(world, block);
+    reduction.all_sum(world, block);
     BOOST_TEST((block == expected), size << " elements");
   }
 }
 
 BOOST_AUTO_TEST_CASE(bf16_keeps_what_is_not_a_number) {
   const Communicator world = Communicator::world();
-  Summation summation(Memory::host, Sums::bf16);
+  Reduction reduction(Memory::host, Sums::bf16);
   // The NaN that graphics cards make: rounding its bits up would carry over into the sign.
   std::vector<float> block(5, world.is_first() ? std::bit_cast<float>(0x7FFFFFFFu) : 1.0f);
-  summation.all_sum(world, block);
+  reduction.all_sum(world, block);
   for (const float value : block) BOOST_TEST(std::isnan(value));
+}
+
+BOOST_AUTO_TEST_CASE(columns_have_the_numbers_of_all_ranks_in_their_order) {
+  const Communicator world = Communicator::world();
+  Reduction reduction(Memory::host, Sums::any_order);
+  // A digit for each rank, so that every number and its place show in the result.
+  const auto digits = [](std::span<const float> numbers, std::span<float> result) {
+    std::ranges::fill(result, 0.0f);
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      result[i % result.size()] = 10.0f * result[i % result.size()] + numbers[i];
+  };
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{1}, std::size_t{7}, std::size_t{5000}, (std::size_t{1} << 20) + 3}) {
+    std::vector<float> block(size), expected(size, 0.0f);
+    for (std::size_t i = 0; i < size; ++i) {
+      for (int rank = 0; rank < world.size(); ++rank)
+        expected[i] = 10.0f * expected[i] + static_cast<float>((i + 3 * static_cast<std::size_t>(rank)) % 10);
+      block[i] = static_cast<float>((i + 3 * static_cast<std::size_t>(world.rank())) % 10);
+    }
+    reduction.all_by_columns(world, block, digits);
+    BOOST_TEST((block == expected), size << " elements");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(columns_are_rounded_on_their_way_where_sums_are) {
+  const Communicator world = Communicator::world();
+  Reduction reduction(Memory::host, Sums::bf16);
+  // Of nine bits one is too many, and a half goes to the even neighbour.
+  std::vector<float> block(9, 257.0f + static_cast<float>(world.rank()));
+  float first = 0.0f;
+  reduction.all_by_columns(world, block, [&](std::span<const float> numbers, std::span<float> result) {
+    first = numbers[0];
+    for (float& number : result) number = 387.0f;
+  });
+  if (world.is_first()) BOOST_TEST(first == 256.0f);
+  BOOST_TEST((block == std::vector<float>(9, 388.0f)));
 }
 
 BOOST_AUTO_TEST_CASE(buffers_serve_any_size_and_any_group) {
   const Communicator world = Communicator::world();
-  Summation made(Memory::host, Sums::rank_order);
-  Summation summation = std::move(made);
+  Reduction made(Memory::host, Sums::rank_order);
+  Reduction reduction = std::move(made);
   for (const std::size_t size : {70000u, 3u, 66000u}) {
     std::vector<float> block(size, 1.0f);
-    summation.all_sum(world, block);
+    reduction.all_sum(world, block);
     BOOST_TEST((block == std::vector<float>(size, static_cast<float>(world.size()))));
   }
   const std::optional<Communicator> even = world.all_split(world.rank() % 2 == 0);
   if (!even) return;
   std::vector<float> block(10, 1.0f);
-  summation.all_sum(*even, block);
+  reduction.all_sum(*even, block);
   BOOST_TEST((block == std::vector<float>(10, static_cast<float>(even->size()))));
 }
 
