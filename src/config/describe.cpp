@@ -50,8 +50,8 @@ std::string echo_table(const Table<Record>& table, const std::vector<Record>& re
   return text;
 }
 
-std::vector<Job> jobs_of(const Config& config) {
-  std::vector<Job> jobs;
+std::vector<UserJob> jobs_of(const Config& config) {
+  std::vector<UserJob> jobs;
   for (const User& user : config.users) jobs.push_back({.common = config, .user = user});
   if (jobs.empty()) jobs.push_back({.common = config, .user = {}});
   return jobs;
@@ -68,9 +68,9 @@ std::string echo(const Pretrain& pretrain) {
 std::vector<std::string> differences(const Config& there, const Config& here, Between between) {
   if (there.users.size() != here.users.size())
     return {fmt::format("users: {} there, {} here", there.users.size(), here.users.size())};
-  const std::vector<Job> old_jobs = jobs_of(there), new_jobs = jobs_of(here);
+  const std::vector<UserJob> old_jobs = jobs_of(there), new_jobs = jobs_of(here);
   std::vector<std::string> found;
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     const Extra& extra = option.info.extra;
     if (between == Between::runs ? !extra.determines_numbers : extra.is_of_rank) continue;
     for (std::size_t user = 0; user < new_jobs.size(); ++user) {

@@ -15,33 +15,33 @@ constexpr Section sections[] = {
     {"user", "for every user alike; for one user [user.I], --user.I.NAME, or one value a user: 4,2,2,2"},
 };
 
-constexpr Group<Job, &Job::common, &Config::run> run{"run"};
-constexpr Group<Job, &Job::common, &Config::data> data{"data"};
-constexpr Group<Job, &Job::common, &Config::model> model{"model"};
-constexpr Group<Job, &Job::common, &Config::method> method{"method"};
-constexpr Group<Job, &Job::common, &Config::optimiser> optimiser{"optimiser"};
-constexpr Group<Job, &Job::user> user{"user"};
+constexpr Group<UserJob, &UserJob::common, &Config::run> run{"run"};
+constexpr Group<UserJob, &UserJob::common, &Config::data> data{"data"};
+constexpr Group<UserJob, &UserJob::common, &Config::model> model{"model"};
+constexpr Group<UserJob, &UserJob::common, &Config::method> method{"method"};
+constexpr Group<UserJob, &UserJob::common, &Config::optimiser> optimiser{"optimiser"};
+constexpr Group<UserJob, &UserJob::user> user{"user"};
 
 constexpr std::string_view automatic = "auto";
 
 /// A number, or the word `auto`, which stands for `automatic_experts`.
-constexpr Option<Job> experts_option(Option<Job> option) {
+constexpr Option<UserJob> experts_option(Option<UserJob> option) {
   option.info.type = [] { return std::string("auto or an integer"); };
   option.info.accepts = [](std::string_view text, const Range& range) {
     std::int64_t number = 0;
     return text == automatic || (read(text, number) && range.contains(static_cast<double>(number)));
   };
-  option.set = [](Job& job, std::string_view text) {
+  option.set = [](UserJob& job, std::string_view text) {
     job.user.experts = automatic_experts;
     if (text != automatic) (void)read(text, job.user.experts);
   };
-  option.print = [](const Job& job) {
+  option.print = [](const UserJob& job) {
     return job.user.experts == automatic_experts ? std::string(automatic) : config::print(job.user.experts);
   };
   return option;
 }
 
-constexpr Option<Job> options[] = {
+constexpr Option<UserJob> options[] = {
     run.option<&Run::output>("output", "FOLDER", "folder of results.h5", {},
                              {.required = true, .determines_numbers = false}),
     run.option<&Run::seed>("seed", "N", "seed of every random stream"),
@@ -160,6 +160,6 @@ constexpr Option<Job> options[] = {
 
 }  // namespace
 
-Table<Job> job_table() { return {.sections = sections, .options = options, .per_user = "user"}; }
+Table<UserJob> job_table() { return {.sections = sections, .options = options, .per_user = "user"}; }
 
 }  // namespace comigs::config

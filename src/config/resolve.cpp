@@ -87,26 +87,26 @@ Problems layer_problems(const Layered& layered, std::int64_t users) {
   return problems;
 }
 
-std::string micro_batch_complaint(const Job& job) {
+std::string micro_batch_complaint(const UserJob& job) {
   if (job.user.micro_batch_sequences <= job.user.batch_sequences) return {};
   return fmt::format("found {}, expected at most batch_sequences, which is {}",
                      job.user.micro_batch_sequences, job.user.batch_sequences);
 }
 
-std::string step_budget_complaint(const Job& job) {
+std::string step_budget_complaint(const UserJob& job) {
   if (job.user.step_budget == 0.0 || job.user.step_budget >= 1.0) return {};
   return fmt::format("found {}, expected 0, or at least 1: a step with one expert is 1",
                      job.user.step_budget);
 }
 
-const OptionInfo& row(const Table<Job>& table, std::string_view name) {
-  const auto is_it = [&](const Option<Job>& option) { return option.info.name == name; };
+const OptionInfo& row(const Table<UserJob>& table, std::string_view name) {
+  const auto is_it = [&](const Option<UserJob>& option) { return option.info.name == name; };
   return std::find_if(table.options.begin(), table.options.end(), is_it)->info;
 }
 
 /// The jobs as the configuration's users see them.
-std::vector<Job> jobs_of(const Config& config) {
-  std::vector<Job> jobs;
+std::vector<UserJob> jobs_of(const Config& config) {
+  std::vector<UserJob> jobs;
   for (const User& user : config.users) jobs.push_back({.common = config, .user = user});
   return jobs;
 }
@@ -125,8 +125,8 @@ std::vector<std::string> validate(const Config& config, std::int64_t users) {
   if (config.users.size() != static_cast<std::size_t>(users)) {
     return {fmt::format("found a configuration of {} users, expected {}", config.users.size(), users)};
   }
-  const Table<Job> table = job_table();
-  const std::vector<Job> jobs = jobs_of(config);
+  const Table<UserJob> table = job_table();
+  const std::vector<UserJob> jobs = jobs_of(config);
   Problems problems = row_problems(table, jobs);
   check_users(row(table, "micro_batch_sequences"), jobs, micro_batch_complaint, problems);
   check_users(row(table, "step_budget"), jobs, step_budget_complaint, problems);
@@ -142,10 +142,10 @@ double patience(const Layered& layered) {
 }
 
 Config resolve(const Layered& layered, std::int64_t users) {
-  const Table<Job> table = job_table();
+  const Table<UserJob> table = job_table();
   Config config;
   for (std::int64_t user = 0; user < users; ++user) {
-    Job job = applied(table, layered, user);
+    UserJob job = applied(table, layered, user);
     job.common.users = std::move(config.users);
     job.common.users.push_back(job.user);
     config = std::move(job.common);

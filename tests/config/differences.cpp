@@ -10,9 +10,9 @@ using namespace comigs::config::test;
 namespace {
 
 /// A configuration of two users in which one option of one user, or of the run, is another.
-Config with_another(const Option<Job>& option, std::size_t user) {
+Config with_another(const Option<UserJob>& option, std::size_t user) {
   Config config = from_words({}, 2);
-  Job job{.common = config, .user = config.users[user]};
+  UserJob job{.common = config, .user = config.users[user]};
   option.set(job, other_value(option));
   job.common.users[user] = job.user;
   return job.common;
@@ -24,7 +24,7 @@ BOOST_AUTO_TEST_SUITE(differing)
 
 BOOST_AUTO_TEST_CASE(every_option_that_determines_numbers_makes_a_difference) {
   std::set<std::string> without;
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     const std::string name = std::string(option.info.section) + "." + std::string(option.info.name);
     for (std::size_t user = 0; user < (option.info.section == "user" ? 2 : 1); ++user) {
       const std::vector<std::string> found = differences(from_words({}, 2), with_another(option, user));
@@ -35,7 +35,7 @@ BOOST_AUTO_TEST_CASE(every_option_that_determines_numbers_makes_a_difference) {
   }
   // What is collective is alike for all ranks, also where it decides no numbers.
   const Config here = from_words({}, 2);
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     const bool differs = !differences(here, with_another(option, 1), Between::ranks).empty();
     const std::set<std::string> own = {"device", "threads", "folder"};
     BOOST_TEST(differs == !own.contains(std::string(option.info.name)), option.info.name);

@@ -11,12 +11,12 @@ using namespace comigs::config::test;
 namespace {
 
 /// What the option is for one user of the configuration.
-std::string value_of(const Option<Job>& option, const Config& config, std::size_t user = 0) {
+std::string value_of(const Option<UserJob>& option, const Config& config, std::size_t user = 0) {
   return option.print({.common = config, .user = config.users.at(user)});
 }
 
-bool is_required(const Option<Job>& option) {
-  return option.info.extra.required && option.print(Job{}).empty();
+bool is_required(const Option<UserJob>& option) {
+  return option.info.extra.required && option.print(UserJob{}).empty();
 }
 
 }  // namespace
@@ -24,7 +24,7 @@ bool is_required(const Option<Job>& option) {
 BOOST_AUTO_TEST_SUITE(round_trip)
 
 BOOST_AUTO_TEST_CASE(every_option_from_the_command_line) {
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     BOOST_TEST_CONTEXT(option.info.name) {
       const std::string value = other_value(option);
       // Required options stand in the words already: these come through the file below.
@@ -41,21 +41,21 @@ BOOST_AUTO_TEST_CASE(every_option_from_the_command_line) {
 
 BOOST_AUTO_TEST_CASE(every_option_from_a_job_file) {
   std::string ini;
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     ini += fmt::format("[{}]\n{} = {}\n", option.info.section, option.info.name, other_value(option));
   }
   const Config config = resolve(parse_text(ini, "job.ini"), 2);
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     BOOST_TEST(value_of(option, config, 1) == other_value(option), option.info.name);
   }
   BOOST_TEST(echo(resolve(parse_text(echo(config), "echo"), 2)) == echo(config));
 }
 
 BOOST_AUTO_TEST_CASE(every_user_option_for_one_user) {
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     if (option.info.section != "user") continue;
     BOOST_TEST_CONTEXT(option.info.name) {
-      const std::string value = other_value(option), usual = option.print(Job{});
+      const std::string value = other_value(option), usual = option.print(UserJob{});
       const Config config = from_words({"--user.2." + option.info.flag(), value});
       BOOST_TEST(value_of(option, config, 1) == usual);
       BOOST_TEST(value_of(option, config, 2) == value);
@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(extreme_numbers_survive) {
 
 BOOST_AUTO_TEST_CASE(flags_and_names_of_the_table_are_unique) {
   std::vector<std::string> flags;
-  for (const Option<Job>& option : job_table().options) flags.push_back(option.info.flag());
+  for (const Option<UserJob>& option : job_table().options) flags.push_back(option.info.flag());
   std::sort(flags.begin(), flags.end());
   BOOST_TEST((std::adjacent_find(flags.begin(), flags.end()) == flags.end()));
 }

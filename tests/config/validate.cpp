@@ -65,7 +65,7 @@ BOOST_AUTO_TEST_CASE(the_number_of_users_must_fit) {
 }
 
 BOOST_AUTO_TEST_CASE(bounds_of_every_option_are_inclusive_as_said) {
-  for (const Option<Job>& option : job_table().options) {
+  for (const Option<UserJob>& option : job_table().options) {
     const OptionInfo& info = option.info;
     if (info.range.low > -1e300) {
       BOOST_TEST(info.accepts(print(info.range.low), info.range) == !info.range.low_excluded, info.name);
@@ -80,8 +80,8 @@ BOOST_AUTO_TEST_CASE(bounds_of_every_option_are_inclusive_as_said) {
 }
 
 BOOST_AUTO_TEST_CASE(defaults_are_within_bounds) {
-  for (const Option<Job>& option : job_table().options) {
-    BOOST_TEST(option.info.accepts(option.print(Job{}), option.info.range), option.info.name);
+  for (const Option<UserJob>& option : job_table().options) {
+    BOOST_TEST(option.info.accepts(option.print(UserJob{}), option.info.range), option.info.name);
   }
 }
 

@@ -58,7 +58,7 @@ RunDescription description(std::int64_t rounds) {
   run.layers = layers;
   run.rounds = rounds;
   for (std::int64_t i = 0; i < user_count; ++i) {
-    UserDescription user;
+    results::UserDescription user;
     user.name = "user " + std::to_string(i);
     user.experts = 2;
     run.users.push_back(user);
@@ -66,9 +66,9 @@ RunDescription description(std::int64_t rounds) {
   return run;
 }
 
-std::vector<UserRound> rows_of(std::int64_t round, bool last) {
-  std::vector<UserRound> rows(user_count);
-  for (UserRound& row : rows) {
+std::vector<results::UserRound> rows_of(std::int64_t round, bool last) {
+  std::vector<results::UserRound> rows(user_count);
+  for (results::UserRound& row : rows) {
     row.round = round;
     row.after.test = {static_cast<double>(round) * 10, 10};
     row.routing.score.assign(2 * layers, static_cast<float>(round));

@@ -24,7 +24,7 @@ RunDescription description(const std::vector<std::int64_t>& experts) {
   run.title = "a test";
   run.layers = 2;
   for (std::size_t i = 0; i < experts.size(); ++i) {
-    UserDescription user;
+    results::UserDescription user;
     user.name = "user " + std::to_string(i);
     user.experts = experts[i];
     run.users.push_back(user);
@@ -32,8 +32,8 @@ RunDescription description(const std::vector<std::int64_t>& experts) {
   return run;
 }
 
-std::vector<UserRound> rows_of(const RunDescription& run, std::int64_t round) {
-  std::vector<UserRound> rows(run.users.size());
+std::vector<results::UserRound> rows_of(const RunDescription& run, std::int64_t round) {
+  std::vector<results::UserRound> rows(run.users.size());
   for (std::size_t user = 0; user < rows.size(); ++user) {
     rows[user].round = round;
     rows[user].after.test = {2.0 * 100, 100};
@@ -100,7 +100,7 @@ BOOST_FIXTURE_TEST_CASE(runs_without_experts_have_only_gaps, TemporaryFolder) {
 BOOST_FIXTURE_TEST_CASE(perplexities_before_the_aggregation_are_kept, TemporaryFolder) {
   const RunDescription run = description({2, 2});
   ResultsFile file(folder / "results.h5", run);
-  std::vector<UserRound> rows = rows_of(run, 1);
+  std::vector<results::UserRound> rows = rows_of(run, 1);
   rows[1].before.test = {30, 10};
   file.write_round(rows);
   file.write_round(rows_of(run, 2));  // without: the values stay
@@ -166,7 +166,7 @@ BOOST_FIXTURE_TEST_CASE(rounds_that_contradict_the_run_are_refused, TemporaryFol
   BOOST_CHECK_THROW(ResultsFile(folder / "none.h5", description({})), std::invalid_argument);
   ResultsFile file(folder / "results.h5", run);
   const auto refused = [&](auto change) {
-    std::vector<UserRound> rows = rows_of(run, 0);
+    std::vector<results::UserRound> rows = rows_of(run, 0);
     change(rows);
     BOOST_CHECK_THROW(file.write_round(rows), std::invalid_argument);
   };

@@ -14,8 +14,8 @@
 namespace {
 
 using comigs::ParameterView;
-using comigs::UserDescription;
-using comigs::UserRound;
+using comigs::results::UserDescription;
+using comigs::results::UserRound;
 
 constexpr std::int64_t layers = 2, rank = 2, width = 3;
 

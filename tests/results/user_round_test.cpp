@@ -13,8 +13,8 @@ namespace {
 
 constexpr RoundShape shape{.layers = 3, .experts = 4, .users = 2};
 
-UserRound full_round() {
-  UserRound round;
+results::UserRound full_round() {
+  results::UserRound round;
   round.round = 7;
   round.after.train = {123.456, 1000};
   round.after.test = {0.1 + 0.2, (std::int64_t{1} << 53) - 1};
@@ -34,10 +34,10 @@ UserRound full_round() {
 }  // namespace
 
 BOOST_AUTO_TEST_CASE(round_comes_back_bit_for_bit) {
-  const UserRound sent = full_round();
+  const results::UserRound sent = full_round();
   const std::vector<double> block = results::encode(sent, shape);
   BOOST_TEST(block.size() == results::block_length(shape));
-  const UserRound got = results::decode(block, shape);
+  const results::UserRound got = results::decode(block, shape);
   BOOST_TEST(got.round == 7);
   BOOST_TEST(got.after.train.loss_sum == sent.after.train.loss_sum);
   BOOST_TEST(got.after.test.loss_sum == sent.after.test.loss_sum);
@@ -58,7 +58,7 @@ BOOST_AUTO_TEST_CASE(round_comes_back_bit_for_bit) {
 }
 
 BOOST_AUTO_TEST_CASE(empty_round_stays_empty) {
-  const UserRound got = results::decode(results::encode(UserRound{}, shape), shape);
+  const results::UserRound got = results::decode(results::encode(results::UserRound{}, shape), shape);
   BOOST_TEST(got.routing.score.empty());
   BOOST_TEST(got.update_norm.empty());
   BOOST_TEST(got.aggregation_weight.empty());
@@ -66,10 +66,10 @@ BOOST_AUTO_TEST_CASE(empty_round_stays_empty) {
 }
 
 BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
-  UserRound round = full_round();
+  results::UserRound round = full_round();
   round.aggregation_weight = {1, 2, 3};
   BOOST_CHECK_THROW((void)results::encode(round, shape), std::invalid_argument);
-  std::vector<double> block = results::encode(UserRound{}, shape);
+  std::vector<double> block = results::encode(results::UserRound{}, shape);
   BOOST_CHECK_THROW((void)results::decode(std::span(block).first(block.size() - 1), shape),
                     std::invalid_argument);
   for (const double wrong : {-1.0, 0.5, std::nan(""), 1e300}) {

@@ -62,12 +62,12 @@ struct Table {
 };
 
 /// A job as one of its users sees it: the configuration (its `users` unused) and that user's own part.
-struct Job {
+struct UserJob {
   Config common;
   User user;
 };
 
-[[nodiscard]] Table<Job> job_table();
+[[nodiscard]] Table<UserJob> job_table();
 [[nodiscard]] Table<Pretrain> pretrain_table();
 [[nodiscard]] Table<Route> route_table();
 
