@@ -98,6 +98,7 @@ class LocalTrainer {
   /// Whether `train_round` communicates.
   [[nodiscard]] bool exchanges() const { return static_cast<bool>(exchange_); }
 
+  /// Of the steps from now on; what it refers to must live as long as it is asked.
   void regularise(Regulariser regulariser);
 
   /// Asked before each expert step whether the round is left there, to be gone on with later.
