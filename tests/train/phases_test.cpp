@@ -202,7 +202,7 @@ BOOST_AUTO_TEST_CASE(a_regulariser_adds_to_the_loss_and_has_the_last_word_on_a_s
   const adapter::Parameters plain = warm();
   adapter::Parameters parameters = warm(), unregularised = warm();
   const std::vector<Seen> without = train(unregularised, 1);
-  const at::Tensor& A = adapter::lora_layers(parameters)[0].attention[0].A;
+  const at::Tensor A = adapter::lora_layers(parameters)[0].attention[0].A;
   LocalTrainer trainer(*base, parameters, texts, plan);
   int asked = 0, steps = 0;
   trainer.regularise({.term =
