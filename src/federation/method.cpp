@@ -232,7 +232,8 @@ std::vector<adapter::UserModel> user_models(const Method& method, const std::vec
                       .gate = method.gate,
                       .shared_attention = method.attention_shared,
                       .trained = method.trained,
-                      .shared = method.shared});
+                      .shared = method.shared,
+                      .kind = &method.adapter});
   }
   return models;
 }

@@ -38,6 +38,7 @@ struct Method {
   RouterData router_data;
   const char* paper;  ///< where the CoMiGS paper has it
   const char* summary;
+  const adapter::AdapterKind& adapter = adapter::kinds::lora;
 };
 
 /// All methods, in the paper's order.
