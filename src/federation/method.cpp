@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/printable.hpp"
 #include "comigs/config/nearest.hpp"
