@@ -37,7 +37,8 @@ usage: bash setup.sh [--check | --env | --help]
 Installs what comigs needs, with pinned versions, and says what it does and how long each step took:
   1. Debian packages (compiler, CMake, Open MPI, HDF5, Boost, ...), only those that are missing
   2. a Python environment in .venv
-  3. the Python packages of requirements.txt, among them torch, which is also the C++ build's LibTorch
+  3. the Python packages of requirements.txt, among them torch, which is also the C++ build's LibTorch, and those of
+     this folder (jobs, slurm, data_prep, analysis), which are used where they lie
 A second run finds everything in place and ends at once.
 
   --check   change nothing; say what is missing; exit code 0 when all is there, else 2
@@ -314,7 +315,12 @@ PY
 complete() {
     [ "$(cat "$STAMP" 2>/dev/null)" = "$(digest)" ] && [ -x "$VENV/bin/python" ] &&
         compgen -G "$VENV/lib/python3*/site-packages/torch/lib/libtorch_cpu.so" >/dev/null &&
-        [ -z "$(unfulfilled_pins)" ]
+        [ -z "$(unfulfilled_pins)" ] && has_our_packages
+}
+
+# A link leads to the environment of another folder, whose packages stay its own; here the working directory has them.
+has_our_packages() {
+    [ -L "$VENV" ] || compgen -G "$VENV/lib/python3*/site-packages/comigs-*.dist-info/direct_url.json" >/dev/null
 }
 
 # Somebody's own environment, or anything else, is neither removed nor installed into.
@@ -356,6 +362,9 @@ python_step() {
         fail 1 "pip could not install the packages of requirements.txt; what it said is above" \
             "Without a network: make the package index reachable (PIP_INDEX_URL) or name a folder of wheels" \
             "(PIP_FIND_LINKS and PIP_NO_INDEX=1). Nothing needs to be undone: run setup.sh again."
+    has_our_packages || TMPDIR=$PWD/$VENV/tmp logged "$VENV/bin/python" -m pip install --disable-pip-version-check \
+        --no-input --no-index --no-deps --no-build-isolation --editable . ||
+        fail 1 "pip could not install the packages of this folder; what it said is above"
     rm -rf "$VENV/tmp"
     digest >"$STAMP"
     say "[3/3] done in $(seconds_since "$started")"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from jobs import terminal
+from console import terminal
 
 
 def main(arguments: list[str]) -> int:

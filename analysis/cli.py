@@ -19,7 +19,7 @@ from analysis.paper.items import ITEMS
 from analysis.read.index import read_index
 from analysis.read.results import ResultsError, open_run, results_file
 from analysis.read.run import Run
-from jobs.terminal import Parser
+from console.terminal import Parser
 
 BAD_INPUT = 2
 
@@ -115,8 +115,8 @@ def _page(
 
 def _item(name: str, title: str, options: argparse.Namespace) -> int:
     # An index that is named may be of any scale, unless the scale is named too.
+    index = read_index(options.index or Path("runs") / (options.scale or "paper") / "index.json")
     scale = options.scale or (None if options.index else "paper")
-    index = read_index(options.index or Path("runs") / scale / "index.json")
     if scale not in (None, index.scale):
         raise ResultsError(f"{index.path}: of scale '{index.scale}' (expected --scale {scale})")
     output = options.output or index.path.parent / "paper"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from jobs.terminal import run
+from console.terminal import run
 
 from .cli import main
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.small_files import json_of
+from console.small_files import json_of
 
 from . import readers
 from .dataset import clear_leftovers, taking_the_place_of

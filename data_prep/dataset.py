@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy
 
-from jobs.small_files import json_of
+from console.small_files import json_of
 
 from .documents import Document, Source
 from .errors import DataError

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jobs.terminal import Parser
+from console.terminal import Parser
 
 from . import ag_news, multilingual, slimpajama
 from .errors import DataError

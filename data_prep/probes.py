@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.small_files import json_of
-from jobs.whole_file import write_whole
+from console.small_files import json_of
+from console.whole_file import write_whole
 
 from . import readers, tokenisers
 from .errors import DataError

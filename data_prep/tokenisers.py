@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.small_files import LARGEST_JSON, Unreadable, json_of, text_of
+from console.small_files import LARGEST_JSON, Unreadable, json_of, text_of
 
 from .errors import DataError
 from .readers import refuse_pointer

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .ini import JobError
+from console.mistakes import JobError
+
 from .items import Case, Item, cases
 from .runs import FOLDER, MISSING, Run, run_of, runs_of, write_json
 from .scale import DataSet

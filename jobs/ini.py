@@ -1,20 +1,12 @@
-"""Reads the INI files of this folder, and says plainly what is wrong with them."""
+"""Reads the INI files of sweeps: items, and how data is prepared. Job files are read by comigs alone."""
 
 from __future__ import annotations
 
 import configparser
-import difflib
-import re
-from collections.abc import Collection
 from pathlib import Path
 
-from .small_files import LARGEST_JOB_FILE, Unreadable, text_of
-
-MOST_SEEDS = 1000
-
-
-class JobError(Exception):
-    """The input is at fault: names the file or option, what was found and what was expected."""
+from console.mistakes import JobError
+from console.small_files import LARGEST_JOB_FILE, Unreadable, text_of
 
 
 def read_ini(path: Path) -> dict[str, dict[str, str]]:
@@ -48,23 +40,3 @@ def check_one_line(place: str, value: str) -> None:
     if "\n" in value:
         first, second, *_ = value.split("\n")
         raise JobError(f"{place}: found '{first}' and an indented line '{second}', expected one line")
-
-
-def check_seeds(count: int) -> None:
-    """How many seeds a sweep or an array has; a folder is made and a job planned for each."""
-    if not 1 <= count <= MOST_SEEDS:
-        raise JobError(f"--seeds {count}: expected 1 to {MOST_SEEDS:,}")
-
-
-def in_natural_order(names: Collection[str]) -> list[str]:
-    """figure9 before figure10."""
-    return sorted(names, key=lambda name: re.sub(r"\d+", lambda digits: digits[0].zfill(9), name))
-
-
-def check_known(what: str, name: str, known: Collection[str]) -> None:
-    """Raises JobError with the nearest of the known names."""
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f"did you mean '{near[0]}'? " if near else ""
-    raise JobError(f"unknown {what} '{name}'; {meant}known: {', '.join(in_natural_order(known)) or '(none)'}")

@@ -7,10 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .ini import JobError, check_known, check_one_line, in_natural_order, read_ini
+from console.mistakes import JobError, check_known, in_natural_order
+
+from .ini import check_one_line, read_ini
 
 FOLDER = Path("jobs")
-_ITEM_KEYS = ("title", "datasets", "use", "rows")
+_ITEM_KEYS = ("title", "datasets", "use", "rows")  # the title is for readers of the file
 _GIVEN_BY_SWEEP = ("output", "seed", "data", "model")
 
 
@@ -27,7 +29,6 @@ class Row:
 @dataclass(frozen=True)
 class Item:
     name: str
-    title: str
     datasets: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -63,7 +64,7 @@ def read_item(name: str, files: dict[str, Path], data_sets: Collection[str]) -> 
     datasets = _names(path, "item", head.get("datasets", ""), data_sets)
     rows = _used_rows(path, head, datasets, files, data_sets)
     rows += [_row(path, section, settings, datasets) for section, settings in sections.items()]
-    item = Item(name, head.get("title", name), datasets, tuple(rows))
+    item = Item(name, datasets, tuple(rows))
     _check_rows(path, item)
     return item
 

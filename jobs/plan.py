@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from console import program
+from console.mistakes import JobError, check_known, check_seeds
+
 from .index import write_index
-from .ini import JobError, check_known, check_seeds
 from .items import Case, Item, cases, item_files, read_item
 from .runs import DONE, Run, run_of
 from .scale import FOLDER, PAPER, DataSet, data_set, data_sets
@@ -47,7 +49,8 @@ def planned(options: argparse.Namespace) -> Plan:
     items = {name: read_item(name, files, known) for name in files}
     names = data_sets(options.scale)
     sources = _sources(options.source, names)
-    there = {name: data_set(options.scale, name, sources) for name in names}
+    program.check(options.comigs)
+    there = {name: data_set(options.scale, name, sources, options.comigs) for name in names}
     chosen = _chosen(options, items)
     for name in sources:
         if not any(name in item.datasets for item in chosen):
@@ -62,7 +65,7 @@ def planned(options: argparse.Namespace) -> Plan:
 
 
 def _sources(texts: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    result = {}
+    result: dict[str, str] = {}
     for text in texts:
         name, _, place = text.partition("=")
         if not place:

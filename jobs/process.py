@@ -48,7 +48,9 @@ def last_line(log: Path) -> str:
     if own:
         problems = itertools.takewhile(lambda line: line.startswith("  - "), lines[own[-1] + 1 :])
         return " ".join([lines[own[-1]], *map(str.strip, problems)])
-    framed, others, inside = [], [], False
+    framed: list[str] = []
+    others: list[str] = []
+    inside = False
     for line in lines:
         if _RULE.fullmatch(line):
             inside = not inside

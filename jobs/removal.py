@@ -15,7 +15,11 @@ def _written(name: str) -> str:
 
 
 _RESULTS = _written("results.h5")
-_NOTES = "|".join(["run\\.log", *map(_written, ("run.json", "ended.json", "slurm-job", ".comigs-owner"))])
+# Before version 0.2 sweeps wrote their notes by way of run.json.new and ended.json.new.
+_NOTES = "|".join(
+    ["run\\.log", r"(?:run|ended)\.json\.new"]
+    + [_written(name) for name in ("run.json", "ended.json", "slurm-job", ".comigs-owner")]
+)
 _SET = rf"{_written('manifest.json')}|{_written('user_[0-9]+.safetensors')}"
 _WEIGHTS = _written("model.safetensors")
 

@@ -22,16 +22,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from console.mistakes import JobError
+from console.small_files import LARGEST_JOB_FILE, Unreadable, json_of, text_of
+from console.whole_file import write_whole
 from slurm.script import in_queue
 
 from .held import is_held
-from .ini import JobError
 from .items import Case
 from .process import run_logged
 from .removal import remove_run
 from .scale import DataSet
-from .small_files import LARGEST_JOB_FILE, Unreadable, json_of, text_of
-from .whole_file import write_whole
 
 FOLDER = Path("runs")
 DONE, FAILED, MISSING = "done", "failed", "missing"
@@ -175,9 +175,11 @@ class Run:
     def _end(self) -> tuple[int, float] | None:
         """Exit code and seconds; None where ended.json does not tell them."""
         ended = self._read("ended.json")
-        code, seconds = ended.get("code"), ended.get("seconds")
-        told = type(code) is int and type(seconds) in (int, float) and 0 <= seconds < math.inf
-        return (code, seconds) if told else None
+        code: Any = ended.get("code")
+        seconds: Any = ended.get("seconds")
+        if type(code) is not int or type(seconds) not in (int, float):
+            return None
+        return (code, seconds) if 0 <= seconds < math.inf else None
 
     def _read(self, name: str) -> dict[str, Any]:
         """Empty where the file is missing or was being written when the machine went down."""

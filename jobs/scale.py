@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .ini import JobError, check_known, check_one_line, read_ini
+from console import program
+from console.mistakes import JobError, check_known
+
+from .ini import read_ini
 
 FOLDER = Path("jobs/datasets")
 PAPER = "paper"
-# Where the flag of `comigs train` is not named as the setting.
-_FLAGS = {("data", "folder"): "data", ("model", "folder"): "model", ("method", "name"): "method"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def data_sets(scale: str) -> list[str]:
     return list(read_ini(folder_of(scale) / "prepare.ini"))
 
 
-def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
-    """`sources`: for some data sets, the folder or file that takes the place of what --source says."""
+def data_set(scale: str, name: str, sources: dict[str, str], comigs: str) -> DataSet:
+    """`sources`: for some data sets, the folder or file that takes the place of what --source says. `comigs`: the
+    program, which reads the job file."""
     folder = folder_of(scale)
     check_known(f"data set of scale '{scale}'", name, data_sets(scale))
     prepare_file = folder / "prepare.ini"
@@ -76,7 +77,7 @@ def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
         found = ", ".join(preparation) or "nothing"
         raise JobError(f"{prepare_file}: [{name}] has {found}; expected data, and perhaps base")
     job_file = folder / f"{name}.ini"
-    settings = settings_of(job_file)
+    settings = program.settings(comigs, job_file)
     for section in ("data", "model"):
         if not settings.get(section):
             raise JobError(f"{job_file}: no 'folder' in [{section}], neither there nor in what it inherits")
@@ -89,35 +90,6 @@ def data_set(scale: str, name: str, sources: dict[str, str]) -> DataSet:
         arguments = _with_source(arguments, sources[name])
     base_file = folder / preparation["base"] if "base" in preparation else None
     return DataSet(name, scale, job_file, settings, tuple(arguments), base_file)
-
-
-def settings_of(path: Path, heirs: Sequence[Path] = ()) -> dict[str, str]:
-    """A job file's by the name of the option, as comigs reads them: what it inherits first, then its own."""
-    if path in heirs:
-        raise JobError(f"{path}: inherits itself by way of {heirs[-1]}")
-    sections = read_ini(path)
-    parent = _parent(path, sections.pop("job", {}))
-    own: dict[str, str] = {}
-    for section, values in sections.items():
-        for key, value in values.items():
-            check_one_line(f"{path}: [{section}] {key}", value)
-            name = _FLAGS.get((section, key), key.replace("-", "_"))
-            name = f"{section}.{name}" if section.startswith("user.") else name
-            if name in own:
-                raise JobError(f"{path}: [{section}] option '{name}' stands there twice, once as '{key}'")
-            own[name] = value
-    return {**(settings_of(parent, (*heirs, path)) if parent else {}), **own}
-
-
-def _parent(path: Path, job: dict[str, str]) -> Path | None:
-    """The file that [job] inherits."""
-    for key, value in job.items():
-        if key != "inherit":
-            raise JobError(f"{path}: unknown option '{key}' in [job], which knows 'inherit'")
-        check_one_line(f"{path}: [job] inherit", value)
-        if not value:
-            raise JobError(f"{path}: [job] inherit: found nothing, expected a job file")
-    return Path(os.path.normpath(path.parent / job["inherit"])) if job else None
 
 
 def _with_source(arguments: list[str], source: str) -> list[str]:

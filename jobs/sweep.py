@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import terminal
-from .ini import JobError
+from console import program, terminal
+from console.mistakes import JobError
+from console.terminal import Parser
+
 from .plan import Plan, planned
 from .progress import Progress
 from .runs import DONE, FOLDER, users
 from .scale import PAPER
-from .terminal import Parser
 from .work import Means, array, make_ready, mpi_environment, run_missing
 
 DESCRIPTION = """Runs what tables and figures of the paper need: prepares text and base, then trains every
@@ -50,18 +51,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.index:
         print(f"{plan.write_index()}: {plan.counted()}")
         return 0
-    _check_program(options.comigs)
     with _alone(FOLDER / options.scale) as lock:
         return _work(plan, options, lock)
-
-
-def _check_program(comigs: str) -> None:
-    if not Path(comigs).exists():
-        how = "cmake --preset release && cmake --build --preset release"
-        raise JobError(f"--comigs {comigs}: no such program; '{how}' builds build/release/comigs")
-    if not Path(comigs).is_file() or not os.access(comigs, os.X_OK):
-        found = "folder" if Path(comigs).is_dir() else "file that cannot be run"
-        raise JobError(f"--comigs {comigs}: found a {found}, expected the program")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         help="text of a data set from another folder, file or hub; give it with every call that needs it",
     )
     add("--replace", action="store_true", help="make runs anew that are done with other settings")
-    add("--comigs", default="build/release/comigs", metavar="FILE", help="the program (default: %(default)s)")
+    add("--comigs", default=program.default(), metavar="FILE", help="the program (default: %(default)s)")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--print", action="store_true", help="print the commands; run nothing")
     add("--index", action="store_true", help="bring the index up to date; run nothing")

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from console.mistakes import JobError
 from slurm.needs import ask, components, limit, together
 from slurm.script import Job, log_in, number_in, script, submit
 from slurm.site import read_site
 
-from .ini import JobError
 from .plan import Plan
 from .process import last_line, run_logged
 from .progress import Progress
@@ -111,7 +111,7 @@ def _array_script(runs: Sequence[Run], comigs: str) -> str:
     one_of_each = {
         tuple(run.options.items()): run for run in runs
     }.values()  # seeds do not change what is needed
-    needs = together(ask(comigs, run.arguments(), site) for run in one_of_each)
+    needs = together(ask(comigs, run.arguments(), site, data_set.settings) for run in one_of_each)
     return script(
         Job(
             name=f"comigs-{data_set.scale}-{data_set.name}",

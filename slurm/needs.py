@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from jobs.ini import JobError
-from jobs.scale import settings_of
+from console import program
+from console.mistakes import JobError
 
 from .site import Site
 
@@ -46,34 +43,18 @@ class Component:
     memory_mebibytes: int
 
 
-def ask(comigs: str, arguments: Sequence[str], site: Site, must_fit: bool = True) -> Needs:
-    """`arguments`: of `comigs train`, the job file first. Where the site gives ranks GPUs, needs are those on GPUs, also if this
-    machine has none. Raises JobError with what comigs says where the run is wrong, or `must_fit` and is too
-    large for this machine."""
-    chosen = settings_of(Path(arguments[0])).get("device", "auto") != "auto"
+def ask(
+    comigs: str, arguments: Sequence[str], site: Site, settings: Mapping[str, str], must_fit: bool = True
+) -> Needs:
+    """`arguments`: of `comigs train`; `settings`: what their job file says. Where the site gives ranks GPUs, needs are
+    those on GPUs, also if this machine has none. Raises JobError with what comigs says where the run is wrong, or
+    `must_fit` and is too large for this machine."""
+    chosen = settings.get("device", "auto") != "auto"
     chosen = chosen or any(word.partition("=")[0] == "--device" for word in arguments)
     device = ["--device", "cuda"] if site.gpus_per_task > 0 and not chosen else []
-    try:
-        done = subprocess.run(
-            [comigs, "plan", *arguments, *device, "--json"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            check=False,
-        )
-    except OSError as error:
-        raise JobError(f"--comigs {comigs}: {error.strerror}, expected the program") from None
-    try:
-        plan = json.loads(done.stdout)
-    except ValueError:
-        plan = None
-    problems = plan.get("problems", []) if isinstance(plan, dict) else []
-    if problems and must_fit:
-        raise JobError("comigs plan: " + "; ".join(map(str, problems)))
-    if not isinstance(plan, dict) or (done.returncode != 0 and not problems):
-        said = done.stderr.strip() or f"exit code {done.returncode}, no JSON"
-        raise JobError(f"comigs plan: {said.removeprefix('comigs: ')}")
+    plan = program.plan(comigs, [*arguments, *device])
+    if must_fit and plan.get("problems"):
+        raise JobError("comigs plan: " + "; ".join(map(str, plan["problems"])))
     return Needs(
         tuple(UserNeeds(user["host_memory_bytes"], user["flops_round"]) for user in plan["users"]),
         plan["seconds"]["total"],

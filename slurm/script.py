@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.ini import JobError
+from console.mistakes import JobError
 
 from .environment import for_new_job, passed_over
 from .needs import Component

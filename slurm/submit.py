@@ -7,14 +7,13 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import terminal
-from jobs.ini import JobError, check_seeds
-from jobs.scale import settings_of
-from jobs.terminal import Parser
+from console import program, terminal
+from console.mistakes import JobError, check_seeds
+from console.terminal import Parser
 
 from .needs import Needs, ask, components, limit, sizes_by_need, together
 from .script import Job, encoded, log_in, script, submit
@@ -74,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seeds", type=int, metavar="N", help="an array with seeds 0 to N-1")
     add("--force", action="store_true", help="submit also what this machine's memory cannot hold on one node")
-    add("--comigs", default="build/release/comigs", metavar="FILE", help="the program (default: %(default)s)")
+    add("--comigs", default=program.default(), metavar="FILE", help="the program (default: %(default)s)")
     return parser
 
 
@@ -82,13 +81,17 @@ def _submit(options: argparse.Namespace, others: Sequence[str]) -> int:
     site = read_site(options.site)
     if options.nodes is not None and options.nodes < 1:
         raise JobError(f"--nodes {options.nodes}: expected at least 1")
-    output = _output(options.job, others)
+    if not options.job.is_file():
+        raise JobError(f"{options.job}: no such file, expected a job file; it comes before all options")
+    settings = program.settings(options.comigs, options.job)
+    output = _output(options.job, settings, others)
     runs = _runs(options, others, output)
     is_array = options.methods is not None or options.seeds is not None
     if sys.stderr.isatty():  # it takes a while
         print("comigs plan works out what the job needs ...", file=sys.stderr)
     needs = together(
-        ask(options.comigs, run.arguments, site, not options.force) for run in _one_of_each_method(runs)
+        ask(options.comigs, run.arguments, site, settings, not options.force)
+        for run in _one_of_each_method(runs)
     )
     sizes = _sizes(options.components, needs, site, is_array)
     text = script(
@@ -135,11 +138,9 @@ def _keep(text: str, file: Path) -> None:
     file.write_bytes(encoded(text))
 
 
-def _output(job: Path, others: Sequence[str]) -> Path:
+def _output(job: Path, settings: Mapping[str, str], others: Sequence[str]) -> Path:
     """Where the results go: the command line's folder, else the job file's."""
-    if not job.is_file():
-        raise JobError(f"{job}: no such file, expected a job file; it comes before all options")
-    found = settings_of(job).get("output", "")
+    found = settings.get("output", "")
     for place, word in enumerate(others):
         if word.startswith("--output="):
             found = word.removeprefix("--output=")

@@ -9,12 +9,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly PRESET=dev
 readonly LOGS=build/test-logs
 readonly HOSTILE_COUNT=17 # of each class of input
-# Modules of tests/python that wait for most of their time, and those whose tests are single processes. Any other has
-# several ranks that share the cores, or holds processes to a time: they come one after the other.
-readonly WAITING=('slurm_*')
-readonly SINGLE=('analysis*' bench 'data_prep*' 'hostile_*' io_files results_file route_command 'sweep*' '*_reference')
+# Of tests/python: what waits for most of its time, and modules whose tests are single processes. Any other has several
+# ranks that share the cores, or holds processes to a time: they come one after the other.
+readonly WAITING=('slurm/*')
+readonly SINGLE=('analysis/*' 'data_prep/*' 'hostile/*' 'jobs/*' 'references/*' commands/{io_files,results_file,route*} project/bench)
 # What a machine may lack: other data sets, a GPU, netCDF's own tool, the right to mount a disk.
-readonly ALLOWED_SKIPS='shared/data is not here|--device cuda|ncdump is not installed|needs root|no golden digests of'
+readonly ALLOWED_SKIPS='shared/data is not here|--device cuda|ncdump is not installed|needs root|no golden digests of|is no build folder'
 TIMES=() SKIPPED=() MARKED=(-m 'not slow')
 
 say() { printf '\ntests: %s\n' "$*"; }
@@ -54,14 +54,15 @@ lint() {
         xargs -0 clang-format --dry-run -Werror || code=1
     find . -name '*.sh' -not -path './.venv/*' -not -path './build/*' -print0 | xargs -0 shellcheck -x slurm/submit .ci/run || code=1
     .venv/bin/python -m ruff check --quiet . && .venv/bin/python -m ruff format --quiet --check . || code=1
+    .venv/bin/python -m mypy --no-error-summary || code=1
     return "$code"
 }
 build() { cmake --build --preset "$PRESET"; }
 ctest_all() { ctest --preset "$PRESET" --no-tests=error --parallel "$(nproc)" 2>&1 | tee "$LOGS/ctest.log"; }
 
-modules() { # of tests/python, by the patterns of their names
+modules() { # of tests/python, by the patterns of folder/name
     local pattern
-    for pattern in "$@"; do compgen -G "tests/python/test_$pattern.py"; done | sort -u
+    for pattern in "$@"; do compgen -G "tests/python/${pattern%/*}/test_${pattern##*/}.py"; done | sort -u
 }
 pytest_part() { # what pytest is told
     # By module, not by script: a script's first line holds the path of the folder that .venv was made in.
@@ -71,7 +72,7 @@ pytest_all() {
     local waiting single others code=0
     mapfile -t waiting < <(modules "${WAITING[@]}")
     mapfile -t single < <(modules "${SINGLE[@]}")
-    mapfile -t others < <(modules '*' | grep -vxFf <(printf '%s\n' "${waiting[@]}" "${single[@]}"))
+    mapfile -t others < <(modules '*/*' | grep -vxFf <(printf '%s\n' "${waiting[@]}" "${single[@]}"))
     beside pytest_part "${waiting[@]}" >"$LOGS/pytest-waiting.log"
     local slurm=$!
     pytest_part --numprocesses "$(nproc)" --dist loadfile "${single[@]}" | tee "$LOGS/pytest-single.log" || code=1
@@ -122,7 +123,7 @@ mkdir -p "$LOGS"
 timed "set-up: packages, Python environment" bash setup.sh
 environment=$(bash setup.sh --env)
 eval "$environment"
-timed "lint: clang-format, shellcheck, ruff" lint
+timed "lint: clang-format, shellcheck, ruff, mypy" lint
 timed "configure: preset $PRESET" configure
 timed "build: build/$PRESET" build
 beside build_rest

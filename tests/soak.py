@@ -19,10 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "python"))
-
-from broken_runs import Running, arguments, contents, differing, finish, rounds_in, rounds_told  # noqa: E402
-from tiny import Done, data_set, gpt2_folder  # noqa: E402
+from tests.helpers.broken_runs import Running, arguments, contents, differing, finish, rounds_in, rounds_told
+from tests.helpers.tiny import Done, data_set, gpt2_folder
 
 RANKS, ROUNDS, MOST_KILLS_A_RUN = 4, 8, 6
 SECONDS_A_ROUND = 0.3

@@ -39,7 +39,9 @@ def by_user(
     for split in splits:
         for group, colour in zip(groups, colours):
             array = group.stacked("perplexity", split)
-            for user in group.users if array is not None else []:
+            if array is None:
+                continue
+            for user in group.users:
                 panels[user].append(Curve(group.label, colour, split, array.sel(user=user)))
     return panels_of(panels)
 

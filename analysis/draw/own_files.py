@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from analysis.read.results import ResultsError
-from jobs.whole_file import write_whole
+from console.whole_file import write_whole
 
 MADE_BY = "comigs analysis"
 _LONGEST_HEAD = 4096

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.colors import to_hex, to_rgb
 
 from analysis.measure import costs
+from analysis.measure.groups import METHODS
 from analysis.read.run import ExpertKind
 
 GENERALIST = "#ff7f0e"
@@ -51,28 +52,16 @@ _SPECIALISTS = (SPECIALIST, "#6cc3e0", "#123f6d", "#a8c9ec", "#5468c4", "#138c9c
 
 # One hue a family: grey and brown bounds, green local, purple averaged, pink CoMiGS; paler where a router is
 # trained on training data. No two methods of one figure of the paper look alike.
-_METHODS = {
-    "pretrained": "#8a8f98",
-    "centralized": "#6b4f3a",
-    "local": "#2a9d6f",
-    "fedavg": "#8a63c7",
-    "ffa-lora": "#b58900",
-    "fedsa-lora": "#d9b44a",
-    "pcl": "#17a2b8",
-    "local-moe": "#6b8e23",
-    "fedavg-moe": "#c45ab3",
-    "pfedmoe": "#a0522d",
-    "local-moe-tr": "#a9c46c",
-    "fedavg-moe-tr": "#e0a3d6",
-    "comigs-1g1s-tr": "#f08fa9",
-    "comigs-2s": SPECIALIST,
-    "comigs-2g": GENERALIST,
-    "comigs-1g1s": "#d0225f",
-    "comigs-1gxs": "#7a1040",
-    "comigs-mgxs": "#3d0a52",
-    "hetlora": "#3c4a5c",
-    "flexlora": "#008080",
-}
+# fmt: off
+_COLOURS = (
+    "#8a8f98", "#6b4f3a",
+    "#2a9d6f", "#8a63c7", "#b58900", "#d9b44a", "#17a2b8",
+    "#6b8e23", "#c45ab3", "#a0522d", "#a9c46c", "#e0a3d6", "#f08fa9",
+    SPECIALIST, GENERALIST, "#d0225f", "#7a1040", "#3d0a52",
+    "#3c4a5c", "#008080",
+)
+# fmt: on
+_METHODS = dict(zip(METHODS, _COLOURS, strict=True))
 _OTHER_METHODS = ("#4b6cb7", "#7d7d3a", "#b22222", "#5468c4", "#c77c4e", "#2f6f4f", "#94556f", "#111111")
 # Experiments of one method in an order of their own (numbers of experts, learning rates, ...).
 _SERIES = ("#2a9d6f", "#e07b39", "#46618c", "#b0307a", "#b58900", "#17a2b8", "#6b4f3a", "#8a8f98")

@@ -10,7 +10,8 @@ import xarray as xr
 
 from analysis.read.run import Run
 
-# The order of the paper's tables; what is not in it follows in the order given.
+# The order of the paper's tables, as `comigs methods` has it (results are also read where the program is not); what is
+# not in it follows in the order given.
 METHODS = (
     "pretrained centralized local fedavg ffa-lora fedsa-lora pcl local-moe fedavg-moe pfedmoe local-moe-tr "
     "fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"

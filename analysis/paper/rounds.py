@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.draw import curves, routing, style
 from analysis.measure.groups import Group
-from analysis.paper.choice import Choice, Request, choose
+from analysis.paper.choice import Request, choose
 from analysis.read.index import Cell, data_set_name, data_sets_of
 from analysis.read.results import ResultsError
 
@@ -16,7 +16,7 @@ ROUTED = "comigs-1g1s"
 ROUTED_ITEMS = ("figure13", "figure16", "figure4", "figure3", "table1", "table4")
 
 
-def chosen(request: Request, cells: list[Cell]) -> dict[str, list[Choice]]:
+def chosen(request: Request, cells: list[Cell]) -> dict[str, list[Group]]:
     """The experiments to draw by data set; says what is missing, refuses to draw nothing."""
     choices = [choose(request.index, cell) for cell in cells]
     for remark in dict.fromkeys(remark for choice in choices for remark in choice.remarks):
@@ -24,8 +24,9 @@ def chosen(request: Request, cells: list[Cell]) -> dict[str, list[Choice]]:
     datasets = data_sets_of(choice.cell for choice in choices if choice.group is not None)
     if not datasets:
         raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
+    groups = [(choice.cell.dataset, choice.group) for choice in choices]
     return {
-        name: [choice for choice in choices if choice.cell.dataset == name and choice.group is not None]
+        name: [group for dataset, group in groups if dataset == name and group is not None]
         for name in datasets
     }
 
@@ -33,10 +34,9 @@ def chosen(request: Request, cells: list[Cell]) -> dict[str, list[Choice]]:
 def perplexity(request: Request, title: str) -> list[Path]:
     """Figure 3: a panel a data set (mean over users), and for each data set a panel a user."""
     found = chosen(request, request.cells(request.item))
-    groups = {name: [choice.group for choice in choices] for name, choices in found.items()}
-    drawn = curves.by_data_set({data_set_name(name): members for name, members in groups.items()})
+    drawn = curves.by_data_set({data_set_name(name): members for name, members in found.items()})
     files = request.draw(drawn, title)
-    for name, members in groups.items():
+    for name, members in found.items():
         files += request.draw(curves.by_user(members, ["test"]), title, name)
     return files
 
@@ -45,8 +45,7 @@ def expert_patterns(request: Request, title: str) -> list[Path]:
     """Figures 6-8, 10-12: a panel a user; the legend gives the users' numbers of experts."""
     found = chosen(request, request.cells(request.item))
     files: list[Path] = []
-    for name, choices in found.items():
-        groups = [choice.group for choice in choices]
+    for name, groups in found.items():
         for group, label in zip(groups, pattern_labels(groups)):
             group.label = label
         drawn = curves.by_user(groups, ["test"], style.series_colours(len(groups)))
@@ -81,8 +80,8 @@ def routed_groups(request: Request) -> dict[str, Group]:
     cells: dict[str, Cell] = {}
     for item in dict.fromkeys([request.item, *ROUTED_ITEMS]):
         for cell in request.index.cells(item, request.dataset):
-            done = any(entry.is_done for entries in cell.alternatives.values() for entry in entries)
-            if cell.method == ROUTED and done:
+            is_done = any(entry.is_done for entries in cell.alternatives.values() for entry in entries)
+            if cell.method == ROUTED and is_done:
                 cells.setdefault(cell.dataset, cell)
     if not cells:
         of = f" on {request.dataset}" if request.dataset else ""
@@ -91,4 +90,4 @@ def routed_groups(request: Request) -> dict[str, Group]:
         hint = f" (there are some on --dataset {others})" if others else ""
         raise ResultsError(f"{request.index.path}: no finished run of {ROUTED}{of}{hint}")
     found = chosen(request, list(cells.values()))
-    return {name: choices[0].group for name, choices in found.items()}
+    return {name: groups[0] for name, groups in found.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
@@ -105,7 +106,7 @@ def _font_size(width: float) -> float:
     return 72 * width / ((LINE_CHARACTERS + 1) * CHARACTER_WIDTH)
 
 
-def _draw(axes: Axes, probe: Probe, top: Sequence[int], experts: Sequence[ExpertKind]) -> None:
+def _draw(axes: Axes, probe: Probe, top: np.ndarray, experts: Sequence[ExpertKind]) -> None:
     colours = style.expert_colours(experts)
     pieces = lay_out(probe.texts)
     boxes, faces = [], []

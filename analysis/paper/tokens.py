@@ -40,9 +40,10 @@ class Routed:
 def figure5(request: Request, title: str) -> list[Path]:
     """Every user's model on the user's own text, at the first and the last layer."""
     routed = _routed(request)
-    own = routed.of_users()
-    if None in own:
-        user = routed.run.users[own.index(None)]
+    found = routed.of_users()
+    own = [probe for probe in found if probe is not None]
+    if len(own) < len(found):
+        user = routed.run.users[found.index(None)]
         raise ResultsError(f"{routed.run.path}: no text of {user} among its tokens (expected one a user)")
     layers = routed.layers("first", "last")
     picture = diagonal(routed.run, own, layers)

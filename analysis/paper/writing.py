@@ -118,7 +118,7 @@ def _markdown_value(value: Value, table: Table) -> str:
 def latex(table: Table) -> str:
     """A complete table environment with booktabs' rules; the source stands in the caption."""
     width = 1 + len(table.columns)
-    body = []
+    body: list[str] = []
     section = ""
     for line in table.lines():
         if line.section != section:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from analysis.read.results import ResultsError, open_run
 from analysis.read.run import FILE_NAME, Run
-from jobs.small_files import Unreadable, json_of
+from console.small_files import Unreadable, json_of
 
 FORMAT, VERSION = "comigs-sweep-index", 1
 # The paper's order and names; other data sets follow under their own names.
@@ -122,8 +122,8 @@ def _merged(keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], int]:
         by_dataset.setdefault(dataset, []).append((section, row))
     order: graphlib.TopologicalSorter[tuple[str, str]] = graphlib.TopologicalSorter()
     for rows in by_dataset.values():
-        for place, row in enumerate(rows):
-            order.add(row, *rows[max(0, place - 1) : place])
+        for place, here in enumerate(rows):
+            order.add(here, *rows[max(0, place - 1) : place])
     try:
         found = list(order.static_order())
     except graphlib.CycleError:
@@ -192,7 +192,7 @@ class _Record:
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._get(name, default)
-        if _is_text(value) and (value.strip() or value == default):
+        if isinstance(value, str) and _is_text(value) and (value.strip() or value == default):
             return value
         raise self._wrong(value, "printable text", name)
 

@@ -1,10 +1,14 @@
-// comigs methods: the table of methods as a person reads it.
+// comigs methods: the table of methods as a person or a program reads it.
 #include "comigs/federation/method.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "comigs/base/output.hpp"
 #include "command.hpp"
+#include "json_text.hpp"
 
 namespace comigs::app {
 
@@ -42,12 +46,16 @@ const char* shared_experts(const federation::Method& method) {
   return "";
 }
 
+bool shares(const federation::Method& method) {
+  return method.attention_shared || method.experts_shared != federation::Sharing::none;
+}
+
 std::string rule(const federation::Method& method) {
-  if (!method.attention_shared && method.experts_shared == federation::Sharing::none) return "-";
-  const char* factors = method.shared == adapter::Factors::A   ? " of A"
-                        : method.shared == adapter::Factors::B ? " of B"
-                                                               : "";
-  return fmt::format("{}{}", method.rule.averaged, factors);
+  if (!shares(method)) return "-";
+  const char* of = method.shared == adapter::Factors::A   ? " of A"
+                   : method.shared == adapter::Factors::B ? " of B"
+                                                          : "";
+  return fmt::format("{}{}", method.rule.averaged, of);
 }
 
 const char* router(const federation::Method& method) {
@@ -67,9 +75,48 @@ const char* router_data(const federation::Method& method) {
   return method.router_data == federation::RouterData::validation ? "validation" : "training";
 }
 
+const char* factors(adapter::Factors some) {
+  switch (some) {
+    case adapter::Factors::A:
+      return "A";
+    case adapter::Factors::B:
+      return "B";
+    case adapter::Factors::both:
+      return "AB";
+  }
+  return "";
+}
+
+using Json = nlohmann::ordered_json;
+
+// The columns as they stand in the table, null where a method has none of it.
+Json as_json(const federation::Method& method) {
+  const auto unless = [](bool absent, const Json& value) { return absent ? Json() : value; };
+  const bool untrained = method.gate == adapter::Gate::none,
+             unrouted = method.router_training == train::RouterTraining::none;
+  return {{"name", method.name},
+          {"experts", method.experts ? Json(*method.experts) : Json("by user")},
+          {"gate", unless(untrained, gate(method))},
+          {"experts_shared", unless(untrained, shared_experts(method))},
+          {"attention_shared", unless(untrained, method.attention_shared)},
+          {"factors_trained", unless(untrained, factors(method.trained))},
+          {"factors_shared", unless(!shares(method), factors(method.shared))},
+          {"averaged", unless(!shares(method), method.rule.averaged)},
+          {"router_training", unless(unrouted, router(method))},
+          {"router_data", unless(unrouted, router_data(method))},
+          {"paper", unless(std::string(method.paper) == "-", method.paper)},
+          {"summary", method.summary}};
+}
+
 }  // namespace
 
-int methods(int&, char**&, const std::vector<std::string>&) {
+int methods(int&, char**&, const std::vector<std::string>& arguments) {
+  if (std::ranges::find(arguments, "--json") != arguments.end()) {
+    Json rows = Json::array();
+    for (const federation::Method& method : federation::methods()) rows.push_back(as_json(method));
+    print_out(json_text({{"methods", rows}}));
+    return 0;
+  }
   constexpr const char* row = "{:<15} {:<8} {:<6} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
   print_out(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
             "CoMiGS paper", "what it is");

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "comigs/base/error.hpp"
@@ -19,6 +20,7 @@
 #include "comigs/train/calibration.hpp"
 #include "command.hpp"
 #include "device_choice.hpp"
+#include "json_text.hpp"
 #include "plan_report.hpp"
 
 namespace comigs::app {
@@ -85,6 +87,13 @@ PlannedTime measure(const job::Job& job, const job::Place& place, int threads,
   return time;
 }
 
+int print_settings(const std::vector<std::string>& arguments) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& [name, text] : config::settings(config::parse(arguments))) json[name] = text;
+  print_out(json_text(json));
+  return 0;
+}
+
 int plan(const std::vector<std::string>& arguments, bool as_json) {
   // 1. What is to be done, with all of train's checks.
   const job::Job job = job::read_job(arguments);
@@ -97,6 +106,7 @@ int plan(const std::vector<std::string>& arguments, bool as_json) {
   const job::Reckoning reckoning(job, place);
   Plan plan{.job = job,
             .place = place.visible ? model::describe(place.device) : "a GPU, of which none is visible here",
+            .threads = threads,
             .costs = reckoning.costs(),
             .memory_of_node = 0,
             .memory_of_machine = comm::memory_bytes(),
@@ -118,6 +128,7 @@ int plan(int&, char**&, const std::vector<std::string>& arguments) {
     return 0;
   }
   std::vector<std::string> options = arguments;
+  if (std::erase(options, "--settings") > 0) return print_settings(options);
   const bool as_json = std::erase(options, "--json") > 0;
   return run_alone("plan", [&] { return plan(options, as_json); });
 }

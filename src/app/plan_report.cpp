@@ -8,7 +8,9 @@
 
 #include "comigs/base/log.hpp"
 #include "comigs/base/version.hpp"
+#include "comigs/config/describe.hpp"
 #include "comigs/config/value.hpp"
+#include "json_text.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -96,30 +98,63 @@ std::string totals(const Plan& plan) {
                             plan.time->how);
 }
 
-nlohmann::ordered_json user_as_json(const Plan& plan, std::size_t u) {
+using Json = nlohmann::ordered_json;
+
+Json value_as_json(const config::OptionValue& value) {
+  if (value.is_flag) return value.text == "true";
+  const Json number = value.is_number ? Json::parse(value.text, nullptr, false) : Json();
+  return number.is_number() ? number : Json(value.text);
+}
+
+// Every user's own options, or those of the run by section.
+Json options_as_json(const config::Config& config, std::size_t user, bool own) {
+  Json options = Json::object();
+  for (const config::OptionValue& value : config::values(config, user)) {
+    if (value.is_of_user != own) continue;
+    Json& home = own ? options : options[std::string(value.section)];
+    home[std::string(value.name)] = value_as_json(value);
+  }
+  return options;
+}
+
+// With what the method and the budgets have made of it.
+config::Config as_it_acts(const Plan& plan) {
+  config::Config config = plan.job.config;
+  for (std::size_t u = 0; u < config.users.size(); ++u) {
+    const adapter::UserModel& model = plan.job.users[u];
+    config.users[u].micro_batch_sequences = plan.costs[u].micro_batch_sequences;
+    if (model.experts == 0) continue;  // nothing is trained
+    config.users[u].experts = model.experts;
+    config.users[u].top_k = model.top_k;
+  }
+  config.run.threads = plan.threads;
+  return config;
+}
+
+Json user_as_json(const Plan& plan, const config::Config& acting, std::size_t u) {
   const adapter::UserModel& user = plan.job.users[u];
   const job::Cost& cost = plan.costs[u];
-  nlohmann::ordered_json json = {
-      {"name", plan.job.manifest.users[u].name},
-      {"experts", user.experts},
-      {"generalists", user.generalists},
-      {"lora_rank", lora_rank(user)},
-      {"top_k", user.top_k},
-      {"micro_batch_sequences", cost.micro_batch_sequences},
-      {"parameters", cost.parameters},
-      {"memory_bytes",
-       {{"base", cost.memory.base},
-        {"training", cost.memory.training},
-        {"activations", cost.memory.activations},
-        {"program", cost.memory.program},
-        {"total", cost.memory.total()}}},
-      {"host_memory_bytes", cost.host_memory},
-      {"flops_round", a_round(plan, cost.flops())},
-      {"bytes_round", std::llround(a_round(plan, static_cast<double>(cost.bytes)))}};
+  Json json = {{"name", plan.job.manifest.users[u].name},
+               {"experts", user.experts},
+               {"generalists", user.generalists},
+               {"lora_rank", lora_rank(user)},
+               {"top_k", user.top_k},
+               {"micro_batch_sequences", cost.micro_batch_sequences},
+               {"parameters", cost.parameters},
+               {"memory_bytes",
+                {{"base", cost.memory.base},
+                 {"training", cost.memory.training},
+                 {"activations", cost.memory.activations},
+                 {"program", cost.memory.program},
+                 {"total", cost.memory.total()}}},
+               {"host_memory_bytes", cost.host_memory},
+               {"flops_round", a_round(plan, cost.flops())},
+               {"bytes_round", std::llround(a_round(plan, static_cast<double>(cost.bytes)))}};
   if (plan.time)
     json["seconds_round"] = plan.time->rounds[u];
   else
     json["seconds_round"] = nullptr;
+  json["options"] = options_as_json(acting, u, true);
   return json;
 }
 
@@ -133,21 +168,33 @@ std::string plan_as_text(const Plan& plan) {
 }
 
 std::string plan_as_json(const Plan& plan) {
-  nlohmann::ordered_json users = nlohmann::ordered_json::array(),
-                         seconds = {{"start", nullptr}, {"round", nullptr}, {"total", nullptr}};
-  for (std::size_t u = 0; u < plan.costs.size(); ++u) users.push_back(user_as_json(plan, u));
+  const job::Job& job = plan.job;
+  const config::Config acting = as_it_acts(plan);
+  Json users = Json::array(), seconds = {{"start", nullptr}, {"round", nullptr}, {"total", nullptr}};
+  for (std::size_t u = 0; u < plan.costs.size(); ++u) users.push_back(user_as_json(plan, acting, u));
   if (plan.time)
     seconds = {{"start", plan.time->start},
                {"round", seconds_of_round(*plan.time)},
                {"total", seconds_in_all(plan)}};
-  const nlohmann::ordered_json json = {{"method", plan.job.method->name},
-                                       {"rounds", rounds(plan)},
-                                       {"precision", config::print(plan.job.config.run.precision)},
-                                       {"users", users},
-                                       {"seconds", seconds},
-                                       {"memory_bytes_node", plan.memory_of_node},
-                                       {"problems", plan.problems}};
-  return json.dump(1) + "\n";
+  return json_text({{"method", job.method->name},
+                    {"rounds", rounds(plan)},
+                    {"precision", config::print(job.config.run.precision)},
+                    {"users", users},
+                    {"seconds", seconds},
+                    {"memory_bytes_node", plan.memory_of_node},
+                    {"problems", plan.problems},
+                    {"version", program_version},
+                    {"data_set", job.manifest.name},
+                    {"base",
+                     {{"family", job.architecture.family},
+                      {"layers", job.architecture.layers},
+                      {"width", job.architecture.width},
+                      {"vocabulary", job.architecture.vocabulary}}},
+                    {"computed_on", plan.place},
+                    {"measured", plan.time ? Json(plan.time->how) : Json()},
+                    {"memory_bytes_machine", plan.memory_of_machine},
+                    {"remark", job.remark.empty() ? Json() : Json(job.remark)},
+                    {"options", options_as_json(acting, 0, false)}});
 }
 
 }  // namespace comigs::app

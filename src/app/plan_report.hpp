@@ -20,6 +20,7 @@ struct PlannedTime {
 struct Plan {
   const job::Job& job;
   std::string place;  ///< "cpu", "GPU"
+  int threads = 0;    ///< of each rank
   std::vector<job::Cost> costs;
   std::int64_t memory_of_node = 0, memory_of_machine = 0;  ///< bytes
   std::optional<PlannedTime> time;                         ///< none: not measured

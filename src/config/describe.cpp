@@ -3,6 +3,7 @@
 #include "schema.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace comigs::config {
 namespace {
@@ -63,6 +64,42 @@ std::string echo(const Config& config) { return echo_table(job_table(), jobs_of(
 
 std::string echo(const Pretrain& pretrain) {
   return echo_table(pretrain_table(), std::vector<Pretrain>{pretrain});
+}
+
+std::vector<OptionValue> values(const Config& config, std::size_t user) {
+  const UserJob job = jobs_of(config).at(user);
+  const Table<UserJob> table = job_table();
+  std::vector<OptionValue> found;
+  for (const Option<UserJob>& option : table.options) {
+    const OptionInfo& info = option.info;
+    found.push_back({.section = info.section,
+                     .name = info.name,
+                     .text = option.print(job),
+                     .is_of_user = info.section == table.per_user,
+                     .is_flag = info.is_flag,
+                     .is_number = info.is_number});
+  }
+  return found;
+}
+
+std::vector<std::pair<std::string, std::string>> settings(const Layered& layered) {
+  throw_if_any(layered.problems);
+  std::vector<std::pair<std::string, std::string>> said;
+  for (const Setting& setting : layered.settings) {
+    const OptionInfo& option = job_table().options[setting.option].info;
+    const std::string name = respelled(option.flag(), '-', '_'),
+                      own = fmt::format("{}.{}.{}", option.section, setting.user, name);
+    // What is said of all users goes above what was said of one before.
+    std::erase_if(said, [&](const auto& earlier) {
+      const std::string_view of_one = earlier.first;
+      return of_one == (setting.user == all_users ? name : own) ||
+             (setting.user == all_users && of_one.starts_with(fmt::format("{}.", option.section)) &&
+              of_one.ends_with(fmt::format(".{}", name)));
+    });
+    said.emplace_back(setting.user == all_users ? name : own,
+                      fmt::format("{}", fmt::join(setting.values, ",")));
+  }
+  return said;
 }
 
 std::vector<std::string> differences(const Config& there, const Config& here, Between between) {

@@ -303,7 +303,9 @@ Layered parse_recorded(std::string_view ini, const std::string& name) {
     if (line.section == file_section)
       throw ConfigError(fmt::format("{}:{}: found [{}], expected a configuration that inherits nothing", name,
                                     line.number, file_section));
-  return parse_text(ini, name);
+  Layered layered = parse_text(ini, name);
+  layered.is_recorded = true;
+  return layered;
 }
 
 bool wants_help(const std::vector<std::string>& arguments) {

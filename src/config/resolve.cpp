@@ -27,6 +27,17 @@ Record applied(const Table<Record>& table, const Layered& layered, std::int64_t 
   return record;
 }
 
+/// The options of [user] that a job gives the user.
+decltype(User::said) said_to(const Table<UserJob>& table, const Layered& layered, std::int64_t user) {
+  decltype(User::said) names;
+  for (const Setting& setting : layered.settings) {
+    const OptionInfo& option = table.options[setting.option].info;
+    if (option.section != table.per_user || (setting.user != all_users && setting.user != user)) continue;
+    if (!layered.is_recorded) names.emplace(option.name);
+  }
+  return names;
+}
+
 /// "[run] rounds", "[user.2] experts": what a message is about.
 std::string subject(const OptionInfo& option, std::int64_t user) {
   const std::string index = user == all_users ? "" : fmt::format(".{}", user);
@@ -146,6 +157,7 @@ Config resolve(const Layered& layered, std::int64_t users) {
   Config config;
   for (std::int64_t user = 0; user < users; ++user) {
     UserJob job = applied(table, layered, user);
+    job.user.said = said_to(table, layered, user);
     job.common.users = std::move(config.users);
     job.common.users.push_back(job.user);
     config = std::move(job.common);

@@ -100,11 +100,15 @@ void refuse_users(const std::vector<config::User>& users, const Complaint& compl
       throw ConfigError(fmt::format("[user.{}] {}", i, reason));
 }
 
+// Whether somebody chose the value; one that differs from the default was chosen by somebody, too.
+bool is_said(const config::User& user, std::string_view name, std::int64_t config::User::*option) {
+  return user.said.contains(name) || user.*option != config::User().*option;
+}
+
 void check_experts(const Method& method, const std::vector<config::User>& users) {
   refuse_users(users, [&](const config::User& user) -> std::string {
-    const bool unsaid = user.experts == config::User().experts;
     if (method.experts.value_or(0) > 0 && user.experts != *method.experts &&
-        !(method.rule.any_rank && unsaid))
+        is_said(user, "experts", &config::User::experts))
       return fmt::format("experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number",
                          user.experts, method.name, *method.experts);
     const bool chooses = method.experts_shared == Sharing::chosen;
@@ -119,8 +123,8 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
 }
 
 bool sends_to_more_than_it_has(const Method& method, const config::User& user) {
-  const bool said = user.top_k != config::User().top_k;
-  return said && method.gate == adapter::Gate::top_k && user.top_k > method.experts.value_or(user.experts);
+  return method.gate == adapter::Gate::top_k && user.top_k > method.experts.value_or(user.experts) &&
+         is_said(user, "top_k", &config::User::top_k);
 }
 
 // Users of unlike resources may share one top_k; that of a user who has the most experts must be possible.

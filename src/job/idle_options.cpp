@@ -6,7 +6,6 @@
 #include <string_view>
 #include <utility>
 
-#include "comigs/base/error.hpp"
 #include "comigs/config/option.hpp"
 #include "comigs/train/local_trainer.hpp"
 
@@ -215,16 +214,6 @@ std::string idle_options(const federation::Method& method, const config::Config&
   for (const auto& [reason, options] : origins)
     line += fmt::format("{}{} ({})", line.empty() ? "" : "; ", fmt::join(options, ", "), reason);
   return line.empty() ? line : fmt::format("without effect with method '{}': {}", method.name, line);
-}
-
-void check_experts_given(const federation::Method& method, const config::Config& config,
-                         const config::Layered& given) {
-  if (method.experts.value_or(0) == 0) return;
-  for (std::size_t user = 0; user < config.users.size(); ++user)
-    if (given_to(given, "user", "experts", user) != nullptr && config.users[user].experts != *method.experts)
-      throw ConfigError(fmt::format(
-          "[user.{}] experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number", user,
-          config.users[user].experts, method.name, *method.experts));
 }
 
 }  // namespace comigs::job

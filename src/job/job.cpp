@@ -23,7 +23,6 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   job.architecture = model::read_architecture(job.config.model.folder);
   settle_experts(*job.method, job.config, job.architecture);
   federation::check_method(*job.method, job.config);
-  check_experts_given(*job.method, job.config, settings);
   if (const std::string limits = federation::limits_of_top_k(*job.method, job.config.users); !limits.empty())
     spdlog::info(limits);
   job.users = federation::user_models(*job.method, job.config.users);

@@ -1,5 +1,5 @@
 // Tokens as text; what the tokenizers library makes of the same files is in
-// tests/python/test_route_command.py.
+// tests/python/commands/test_route.py.
 #include "comigs/data/vocabulary.hpp"
 
 #include <boost/test/unit_test.hpp>

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from tests.helpers import tiny
 from tests.hostile.material import JOB, PROBES, TOKENISER
 from tests.hostile.trial import ROOT
-
-import tiny  # isort: skip  # which tests.hostile has put on the path
 
 
 def _safetensors(folder: Path) -> list[bytes]:

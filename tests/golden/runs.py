@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +15,8 @@ import h5py
 import numpy as np
 from safetensors.numpy import load_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
-
-from broken_runs import MEASURED, Running, arguments  # noqa: E402
-from tiny import data_set, gpt2_folder  # noqa: E402
+from tests.helpers.broken_runs import MEASURED, Running, arguments
+from tests.helpers.tiny import data_set, gpt2_folder
 
 USERS = 4
 # The checkpoint is that of the second round; the third is there so that somebody can take it.

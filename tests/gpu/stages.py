@@ -57,7 +57,11 @@ FIRST = [
     Stage("test_kernels_card", ("test_kernels_card",), 180),
     Stage("test_adapter, device", _test("test_adapter", "--run_test=device")),
     Stage("test_train, resuming", _test("test_train", "--run_test=resuming")),
-    Stage("test_gpu.py", (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/python/test_gpu.py"), 180),
+    Stage(
+        "test_gpu.py",
+        (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/python/project/test_gpu.py"),
+        180,
+    ),
     *(
         Stage(
             f"compute-sanitizer, {tool}",

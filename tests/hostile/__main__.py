@@ -3,7 +3,7 @@
 python -m tests.hostile --executable build/hostile/comigs [--count 30] [--seed 0]     from the repository's root
 
 Each must end in a clean refusal (exit code 2 and one message that names the file or the option), in a correct run,
-or, disturbed as README.md's table of stops says, in a named stop (its exit code and one message); anything else is
+or, disturbed as the table of docs/stopping.md says, in a named stop (its exit code and one message); anything else is
 listed and makes the exit code 1. All comes from the seed and is not stored: `--only CLASS:NUMBER --keep FOLDER` makes
 a single one again.
 """

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.helpers import tiny
+
 from . import trial
 from .material import Place
 from .trial import Ended, Verdict
 
-import tiny  # isort: skip  # which .material has put on the path
-from broken_runs import Running, differing  # isort: skip
+from tests.helpers.broken_runs import Running, differing  # isort: skip
 
 ROUNDS = 3
 RUNS_OF_SEVERAL = ("--rounds", ROUNDS, "--local-steps", 6, "--checkpoint-every", 1)

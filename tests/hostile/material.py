@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -14,11 +13,9 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
-from .trial import ROOT, run, start
+from tests.helpers import tiny
 
-sys.path.insert(0, str(ROOT / "tests" / "python"))
-
-import tiny  # noqa: E402
+from .trial import run, start
 
 TOKENISER = {
     "version": "1.0",

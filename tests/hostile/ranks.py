@@ -39,7 +39,7 @@ from .trial import (
     judge,
 )
 
-from broken_runs import Running, compiler, mounted, no_flock, without_notes  # isort: skip
+from tests.helpers.broken_runs import Running, compiler, mounted, no_flock, without_notes  # isort: skip
 
 RANKS = 2
 PATIENCE_SECONDS = 3

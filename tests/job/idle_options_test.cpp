@@ -41,9 +41,25 @@ std::string idle(const char* method, const std::vector<std::string>& words) {
   return Said(words, method).idle();
 }
 
+// What the method says against the job; empty: nothing.
 std::string refusal(const char* method, const std::vector<std::string>& words) {
   const Said said(words, method);
-  return test::message_of<ConfigError>([&] { check_experts_given(said.method, said.config, said.given); });
+  try {
+    check_method(said.method, said.config);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+std::string by_default(const config::Option<config::Job>& option) { return option.print({}); }
+
+// Some other value of an option; the method may refuse it.
+std::string other_value(const config::Option<config::Job>& option) {
+  for (const char* value :
+       {"3", "0.5", "true", "false", "bf16", "continue", "uniform", "tokens", "train+validation", "0+1"})
+    if (option.info.accepts(value, option.info.range) && by_default(option) != value) return value;
+  return {};
 }
 
 }  // namespace
@@ -116,10 +132,43 @@ BOOST_AUTO_TEST_CASE(reasons_are_those_of_the_methods) {
 BOOST_AUTO_TEST_CASE(a_number_of_experts_that_is_given_is_not_passed_over) {
   check_contains(refusal("hetlora", {"--experts", "2"}), {"[user.0] experts = 2", "'hetlora' has 1"});
   check_contains(refusal("flexlora", {"--experts", "1,2"}), {"[user.1] experts = 2", "'flexlora' has 1"});
-  for (const std::vector<std::string>& words : {std::vector<std::string>{}, {"--experts", "1"}}) {
-    const Said said(words, "hetlora");
-    BOOST_CHECK_NO_THROW(check_experts_given(said.method, said.config, said.given));
-  }
+  check_contains(refusal("hetlora", {"--user.1.experts", "2"}), {"[user.1] experts = 2"});
+  BOOST_TEST(refusal("hetlora", {}).empty());
+  BOOST_TEST(refusal("hetlora", {"--experts", "1"}).empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_top_k_that_is_given_is_not_passed_over) {
+  check_contains(refusal("comigs-1gxs", {"--experts", "1", "--top-k", "2"}),
+                 {"[user.0] top_k = 2", "no user has more than 1 expert"});
+  BOOST_TEST(refusal("comigs-1gxs", {"--experts", "1"}).empty());
+  const auto limits = [](const std::vector<std::string>& words) {
+    const Said said(words, "comigs-1gxs");
+    return limits_of_top_k(said.method, said.config.users);
+  };
+  check_contains(limits({"--experts", "2,1", "--top-k", "2"}), {"has user 1"});
+  BOOST_TEST(limits({"--experts", "2,1"}).empty());
+}
+
+// With every method, an option is told of or refused with the value of its default where it is with another
+// value, but for those whose default is all that the method can do.
+BOOST_AUTO_TEST_CASE(the_default_s_value_is_heard_like_any_other) {
+  for (const Method& method : methods())
+    for (const config::Option<config::Job>& option : config::job_table().options) {
+      const std::string other = other_value(option), flag = "--" + option.info.flag();
+      const bool is_either =
+          option.info.is_flag || option.info.is_word;  // refused as such: another value goes
+      if (other.empty() || is_either || option.info.extra.required) continue;
+      const auto heard = [&](const std::string& value) {
+        const std::vector<std::string> words = {flag, value};
+        return !refusal(method.name, words).empty() || !idle(method.name, words).empty();
+      };
+      // A number of experts that the method has anyway is obeyed.
+      const bool obeyed = option.info.name == "experts" && method.experts == config::User().experts;
+      // 3 of 2 experts cannot be; 2 of 2 can.
+      const bool possible = option.info.name == "top_k" && method.gate == adapter::Gate::top_k;
+      if (heard(other) && !obeyed && !possible)
+        BOOST_TEST(heard(by_default(option)), method.name << " " << flag << " " << by_default(option));
+    }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

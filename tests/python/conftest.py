@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory) -> Path:
     """A Hugging Face folder of a GPT-2 with random weights; not to be written to."""
-    from tiny import gpt2_folder
+    from tests.helpers.tiny import gpt2_folder
 
     return gpt2_folder(tmp_path_factory.mktemp("tiny") / "base")
 
@@ -30,7 +30,7 @@ def tiny_base(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """A data-set folder of four users; not to be written to."""
-    from tiny import data_set
+    from tests.helpers.tiny import data_set
 
     return data_set(tmp_path_factory.mktemp("tiny") / "data")
 
@@ -38,7 +38,7 @@ def tiny_data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def run_of(tiny_base, tiny_data, tmp_path_factory) -> Callable[..., Path]:
     """run_of(method, *options): the results file of a run of four users, made once; not to be written to."""
-    from tiny import run_options, train
+    from tests.helpers.tiny import run_options, train
 
     @cache
     def made(method: str, *options: object, again: bool = False) -> Path:

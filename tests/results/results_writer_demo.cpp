@@ -1,4 +1,4 @@
-// Writes results of made-up runs, whose values tests/python/test_results_file.py knows:
+// Writes results of made-up runs, whose values tests/python/commands/test_results_file.py knows:
 // results_writer_demo FILE {four|one} ROUNDS
 // After a round is written it prints "round N". Round 0 has no training perplexity, the last one has stored
 // factors.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -88,6 +90,9 @@ struct User {
   std::int64_t train_tokens = 0;       ///< leading tokens of the training split that are used; 0: all
   double train_share = 1.0;            ///< leading share of the split; the smaller of both counts
   std::vector<std::int64_t> generalists = {0};  ///< those it holds, rising, where it may choose (comigs-mgxs)
+  /// Names of these options that somebody gave the user, be it with the default's value: silence is no
+  /// choice.
+  std::set<std::string, std::less<>> said = {};
 
   /// Of a micro-batch, where `memory` does not ask for fewer.
   [[nodiscard]] std::int64_t sequences_at_a_time() const {

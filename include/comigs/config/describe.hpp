@@ -3,8 +3,12 @@
 #pragma once
 
 #include "comigs/config/config.hpp"
+#include "comigs/config/parse.hpp"
 
+#include <cstddef>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace comigs::config {
@@ -12,6 +16,21 @@ namespace comigs::config {
 /// All options as INI text that parses back to the same Config, in the order of the table. What all users
 /// have alike is in [user], the rest in [user.i]. Numbers in the shortest form that reads back exactly.
 [[nodiscard]] std::string echo(const Config& config);
+
+/// One option of a configuration, as `echo` has it.
+struct OptionValue {
+  std::string_view section, name;
+  std::string text;
+  bool is_of_user = false, is_flag = false, is_number = false;  ///< a flag is "true" or "false"
+};
+
+/// All options as one of the users sees them, in the order of the table.
+[[nodiscard]] std::vector<OptionValue> values(const Config& config, std::size_t user);
+
+/// What a job says, before any default: names as on the command line but with underscores ("rounds", "data",
+/// "user.1.experts") and their texts; of what is said twice the one that counts. Throws ConfigError with all
+/// problems of its sources.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> settings(const Layered& layered);
 
 /// Whose configurations are compared.
 enum class Between {

@@ -30,6 +30,7 @@ struct OptionInfo {
   Extra extra = {};
   bool is_flag = false;  ///< boolean: on the command line its value may be left out
   bool is_word = false;  ///< one of few words, which the help text lists
+  bool is_number = false;
   std::string (*type)() = nullptr;
   bool (*accepts)(std::string_view text, const Range& range) = nullptr;
 
@@ -92,6 +93,7 @@ struct Group {
         .section = section, .name = name, .value = value, .help = help, .range = range, .extra = extra};
     option.info.is_flag = std::is_same_v<Value, bool>;
     option.info.is_word = std::is_enum_v<Value>;
+    option.info.is_number = std::is_arithmetic_v<Value> && !std::is_same_v<Value, bool>;
     option.info.type = &type_words<Value>;
     option.info.accepts = [](std::string_view text, const Range& allowed) {
       Value found{};

@@ -27,7 +27,8 @@ struct Layered {
   std::string job_file;  ///< empty: none
   std::vector<Setting> settings;
   std::vector<std::string>
-      problems;  ///< all of both sources; `resolve` throws them with what it finds itself
+      problems;              ///< all of both sources; `resolve` throws them with what it finds itself
+  bool is_recorded = false;  ///< what a run wrote down: every option is there, chosen or not
 };
 
 /// Reads the arguments after the sub-command's name, and the job file if one of them names it (relative

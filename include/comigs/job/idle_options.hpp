@@ -19,9 +19,4 @@ namespace comigs::job {
                                        const std::vector<adapter::UserModel>& users,
                                        const config::Layered& given);
 
-/// Throws ConfigError where a job gives a number of experts that the method fixes otherwise, be it the
-/// default of the other methods.
-void check_experts_given(const federation::Method& method, const config::Config& config,
-                         const config::Layered& given);
-
 }  // namespace comigs::job

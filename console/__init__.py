@@ -1,0 +1,1 @@
+"""What every Python program here stands on: streams, small files, whole files, bad input, and comigs itself."""

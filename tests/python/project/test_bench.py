@@ -1,0 +1,80 @@
+"""The comparison's two sides do the same steps, and its table says what was found."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.plain_steps import Record
+from tests.bench.plain_steps import run as run_plain
+from tests.bench.programs import BenchError
+from tests.bench.steps import Case, Report, check_losses
+from tests.bench.table import Bound, Figure, as_json, as_text
+from tests.helpers.built_program import built_program
+from tests.helpers.tiny import run
+
+STEPS = 4
+
+
+@pytest.mark.parametrize("phase", ["experts", "routers"])
+@pytest.mark.parametrize("experts", [2, 4])
+def test_plain_pytorch_does_the_same_steps(phase, experts, tiny_base, tiny_data, tmp_path) -> None:
+    record = tmp_path / "record.safetensors"
+    command = [built_program("bench_steps"), phase, 1, STEPS - 1, 0.05, record]
+    command += ["--data", tiny_data, "--model", tiny_base, "--threads", 1, "--lora-rank", 4]
+    command += ["--method", "comigs-1gxs", "--experts", experts, "--load-balancing-weight", 0.3]
+    command += ["--batch-sequences", 6, "--context-tokens", 12]
+    done = run(command)
+    assert done.code == 0, done.errors
+    found, expected = json.loads(done.output), run_plain(Record.read(record))
+    assert len(found["losses"]) == len(expected["losses"]) == STEPS
+    assert len(found["seconds"]) == len(expected["seconds"]) == STEPS - 1
+    for mine, theirs in zip(found["losses"], expected["losses"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+    # The steps do something, and more than once the same.
+    assert len({loss for loss, _ in found["losses"]}) == STEPS
+    for size in ("frozen_parameters", "trained_parameters"):
+        assert found[size] == expected[size]
+
+
+def test_bench_steps_refuses_what_it_does_not_know() -> None:
+    done = run([built_program("bench_steps"), "expert", 1, 1, 0, "-"])
+    assert done.code == 2
+    assert "experts|routers" in done.errors
+
+
+def test_compare_says_what_is_not_built(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "tests.bench.compare", "--executables", tmp_path])
+    assert done.code == 2
+    assert str(tmp_path / "comigs") in done.errors and "cmake --build" in done.errors
+
+
+def report(*losses: tuple[float, float | None]) -> Report:
+    return Report({"setting": {"balancing_weight": 0.01}, "losses": losses})
+
+
+def test_losses_that_differ_are_an_error() -> None:
+    expected = report((4.0, 0.5), (2.0, None))
+    check_losses(Case(), report((4.0, 0.505), (2.0001, None)), expected)
+    for differing in ((2.001, None), (math.nan, None), (2.0, 0.5)):
+        with pytest.raises(BenchError, match="expected at most 1e-04"):
+            check_losses(Case(), report((4.0, 0.5), differing), expected)
+
+
+def test_table_and_json_say_what_was_found(tmp_path: Path) -> None:
+    figures = [
+        Figure("quick", "times as fast", [2.5, 1.5, 1.75], Bound(at_least=1.6)),
+        Figure("small", "of the memory", [0.75], Bound(at_most=0.5)),
+    ]
+    assert json.loads(json.dumps(as_json(figures))) == {
+        "quick": {"min": 1.5, "median": 1.75, "max": 2.5, "at_least": 1.6},
+        "small": {"min": 0.75, "median": 0.75, "max": 0.75, "at_most": 0.5},
+    }
+    lines = as_text(figures).splitlines()
+    assert lines[2].split() == "quick 1.5 1.75 2.5 times as fast at least 1.6 yes".split()
+    assert lines[3].split() == "small 0.75 0.75 0.75 of the memory at most 0.5 NO".split()
+    assert not Figure("broken", "", [math.nan], Bound(at_most=1.0)).reached
