@@ -45,17 +45,17 @@ std::string idle(const char* method, const std::vector<std::string>& words) {
 std::string refusal(const char* method, const std::vector<std::string>& words) {
   const Said said(words, method);
   try {
-    check_method(said.method, said.config);
+    federation::check_method(said.method, said.config);
   } catch (const ConfigError& error) {
     return error.what();
   }
   return {};
 }
 
-std::string by_default(const config::Option<config::Job>& option) { return option.print({}); }
+std::string by_default(const config::Option<config::UserJob>& option) { return option.print({}); }
 
 // Some other value of an option; the method may refuse it.
-std::string other_value(const config::Option<config::Job>& option) {
+std::string other_value(const config::Option<config::UserJob>& option) {
   for (const char* value :
        {"3", "0.5", "true", "false", "bf16", "continue", "uniform", "tokens", "train+validation", "0+1"})
     if (option.info.accepts(value, option.info.range) && by_default(option) != value) return value;
@@ -152,8 +152,8 @@ BOOST_AUTO_TEST_CASE(a_top_k_that_is_given_is_not_passed_over) {
 // With every method, an option is told of or refused with the value of its default where it is with another
 // value, but for those whose default is all that the method can do.
 BOOST_AUTO_TEST_CASE(the_default_s_value_is_heard_like_any_other) {
-  for (const Method& method : methods())
-    for (const config::Option<config::Job>& option : config::job_table().options) {
+  for (const federation::Method& method : federation::methods())
+    for (const config::Option<config::UserJob>& option : config::job_table().options) {
       const std::string other = other_value(option), flag = "--" + option.info.flag();
       const bool is_either =
           option.info.is_flag || option.info.is_word;  // refused as such: another value goes

@@ -1,4 +1,5 @@
-// results.h5 as HDF5's own readers see it; what other tools see is in tests/python/commands/test_results_file.py.
+// results.h5 as HDF5's own readers see it; what other tools see is in
+// tests/python/commands/test_results_file.py.
 #include <hdf5.h>
 #include <sys/resource.h>
 
