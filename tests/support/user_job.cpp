@@ -11,8 +11,8 @@
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
 #include "comigs/federation/method.hpp"
-#include "comigs/job/micro_batches.hpp"
 #include "comigs/job/local_work.hpp"
+#include "comigs/job/micro_batches.hpp"
 
 namespace comigs::test {
 
