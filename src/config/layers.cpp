@@ -203,13 +203,17 @@ std::string add_arguments(Source& source, const Schema& schema, const std::vecto
   return positional;
 }
 
+constexpr std::size_t longest_path = 1024;  // in a message
+
 std::string read_job_file(const std::string& file) {
   const auto fail = [&](const std::string& reason) {
-    throw ConfigError(fmt::format("cannot read the job file '{}': {}", printable(file), reason));
+    throw ConfigError(
+        fmt::format("cannot read the job file '{}': {}", printable(file, longest_path), reason));
   };
   const auto fail_by = [&](int reason) {
     if (is_about_path(reason)) fail(std::strerror(reason));
-    throw IoError(fmt::format("cannot read the job file '{}': {}", printable(file), std::strerror(reason)));
+    throw IoError(fmt::format("cannot read the job file '{}': {}", printable(file, longest_path),
+                              std::strerror(reason)));
   };
   std::error_code error;
   if (std::filesystem::is_directory(file, error)) fail("it is a folder");

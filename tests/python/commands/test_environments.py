@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.results_fixture import write_results
+from tests.helpers.tiny import executable
 
 ROOT = Path(__file__).resolve().parents[3]
 MATPLOTLIBRC = """backend: Qt5Agg
@@ -74,7 +75,7 @@ def test_endless_files_are_no_job_files(place: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     job = tmp_path / "job.ini"
     job.write_text(f"[job]\ninherit = {tmp_path / place}\n")
-    done = tool("slurm.submit", job, "--output", tmp_path / "out", "--dry-run", "--comigs", sys.executable)
+    done = tool("slurm.submit", job, "--output", tmp_path / "out", "--dry-run", "--comigs", executable())
     assert done.returncode == 2, done.stderr
     assert f"{tmp_path / place}: it is not a regular file" in done.stderr
 
@@ -82,7 +83,14 @@ def test_endless_files_are_no_job_files(place: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", ["0", "1001", "1000000000"])
 @pytest.mark.parametrize("command", [["jobs.sweep", "table1"], ["slurm.submit", "jobs/quickstart.ini"]])
 def test_seeds_that_nobody_has_time_for(command: list[str], count: str) -> None:
-    done = tool(*command, "--seeds", count, "--print" if command[0] == "jobs.sweep" else "--dry-run")
+    done = tool(
+        *command,
+        "--comigs",
+        executable(),
+        "--seeds",
+        count,
+        "--print" if command[0] == "jobs.sweep" else "--dry-run",
+    )
     assert done.returncode == 2 and f"--seeds {count}: expected 1 to 1,000" in done.stderr
 
 

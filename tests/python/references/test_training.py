@@ -86,7 +86,16 @@ def data(tmp_path_factory) -> Path:
 def traced(request, base, data, tmp_path_factory) -> tuple[Case, Trace]:
     case = request.param
     options = ["--data", data, "--model", base, "--output", "unused", "--method", case.method]
-    options += ["--experts", case.experts, "--top-k", case.top_k, "--lora-rank", RANK, "--lora-alpha", ALPHA]
+    options += [
+        "--experts",
+        case.experts,
+        "--top-k",
+        min(case.top_k, case.experts),
+        "--lora-rank",
+        RANK,
+        "--lora-alpha",
+        ALPHA,
+    ]
     options += ["--batch-sequences", BATCH, "--context-tokens", CONTEXT, "--local-steps", LOCAL_STEPS]
     options += ["--rounds", ROUNDS, "--router-every", TAU, "--router-steps", S, "--seed", 3]
     options += ["--load-balancing", case.balancing, "--load-balancing-weight", case.setting.balancing_weight]
