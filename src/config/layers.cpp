@@ -216,7 +216,11 @@ std::string read_job_file(const std::string& file) {
                               std::strerror(reason)));
   };
   std::error_code error;
-  if (std::filesystem::is_directory(file, error)) fail("it is a folder");
+  const std::filesystem::file_status status = std::filesystem::status(file, error);
+  if (std::filesystem::is_directory(status)) fail("it is a folder");
+  // A pipe that nobody writes to would be waited for.
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+    fail("it is not a regular file");
   std::ifstream stream(file, std::ios::binary);
   if (!stream) fail_by(errno);
   std::string text(largest_job_file_bytes + 1, '\0');

@@ -77,7 +77,7 @@ def test_endless_files_are_no_job_files(place: str, tmp_path: Path) -> None:
     job.write_text(f"[job]\ninherit = {tmp_path / place}\n")
     done = tool("slurm.submit", job, "--output", tmp_path / "out", "--dry-run", "--comigs", executable())
     assert done.returncode == 2, done.stderr
-    assert f"{tmp_path / place}: it is not a regular file" in done.stderr
+    assert f"'{tmp_path / place}': it is not a regular file" in done.stderr
 
 
 @pytest.mark.parametrize("count", ["0", "1001", "1000000000"])
