@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from console.small_files import json_of
 
-from . import readers
+from . import hub, readers
 from .dataset import clear_leftovers, taking_the_place_of
 from .errors import DataError
 from .gguf_file import GgufFile
@@ -181,23 +182,11 @@ def _wheel(package: Package, source: str | None) -> Iterator[Path]:
 
 
 def _from_hub(repository: str, folder: Path) -> dict[str, Any]:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise DataError(
-            "the hub needs the Python package 'huggingface_hub' (pip install huggingface_hub, or run setup.sh)"
-        ) from None
-    try:
-        snapshot_download(repository, local_dir=folder, allow_patterns=list(HUB_FILES))
-    except Exception as error:  # the library raises many kinds, of its own and of its HTTP client's
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
-        raise DataError(
-            f"the Hugging Face hub cannot be reached or has no such model ({repository}:"
-            f" {type(error).__name__}: {reason}); on a machine with a network run `hf download {repository}"
-            " --local-dir FOLDER` and pass that folder by --model"
-        ) from None
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    found = hub.snapshot(repository, HUB_FILES)
     for needed in ("config.json", "tokenizer.json"):
-        if not (folder / needed).is_file():
+        if not (found / needed).is_file():
             raise DataError(f"{repository}: has no {needed}, which a model needs here")
+    for file in found.iterdir():
+        if any(fnmatchcase(file.name, name) for name in HUB_FILES):
+            shutil.copyfile(file, folder / file.name)
     return {}

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 UINT16_LARGEST_VOCABULARY = 65_535
 BATCH = 256  # documents encoded in one call
+# What lies at the top of a folder that data_prep makes: a data set's, or a base's (data_prep.base).
+_TOP_FILES = (MANIFEST, "tokenizer.json", "comigs-base.json", "config.json", "LICENSE*", "*.safetensors*")
 _TOKEN_FILES = tuple(f"{split}.bin" for split in SPLITS)
 
 
@@ -188,19 +191,20 @@ def clear_leftovers(output: Path) -> None:
 
 
 def _remove_made(folder: Path) -> None:
-    """Removes the files of a data set from a folder and its sub-folders, then what is empty. Anything else
-    stays: links, other names, what lies deeper."""
+    """Removes the files of a data set or a base from a folder and its sub-folders, then what is empty. Anything
+    else stays: links, other names, what lies deeper."""
     if folder.is_symlink() or not folder.is_dir():
         return
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             _remove_files(path, _TOKEN_FILES)
-    _remove_files(folder, {MANIFEST, "tokenizer.json"})
+    _remove_files(folder, _TOP_FILES)
 
 
 def _remove_files(folder: Path, names: Collection[str]) -> None:
     for path in folder.iterdir():
-        if path.name in names and path.is_file() and not path.is_symlink():
+        is_ours = any(fnmatchcase(path.name, name) for name in names)
+        if is_ours and path.is_file() and not path.is_symlink():
             path.unlink()
     with suppress(OSError):  # something else is there
         folder.rmdir()

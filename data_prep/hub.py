@@ -1,8 +1,9 @@
-"""Text from the Hugging Face hub through `datasets`, which is imported only here and only when asked for."""
+"""Text and models from the Hugging Face hub; its libraries are imported only here and only when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .errors import DataError
@@ -43,8 +44,32 @@ def _streamed(repository: str, configuration: str | None, split: str, what: str)
     try:
         yield from datasets.load_dataset(repository, configuration, split=split, streaming=True)
     except Exception as error:  # the library raises many kinds, of its own and of its HTTP client's
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
         raise DataError(
-            f"the Hugging Face hub cannot be reached or has no such data set ({repository}:"
-            f" {type(error).__name__}: {reason}); download {what} elsewhere and pass --source FOLDER"
+            f"{_unreachable('data set', repository, error)}; download {what} elsewhere and pass --source FOLDER"
         ) from None
+
+
+def snapshot(repository: str, patterns: Sequence[str]) -> Path:
+    """The files of a hub model whose names match, in the hub library's own cache, which goes on with a download
+    that was interrupted."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise DataError(
+            "the hub needs the Python package 'huggingface_hub' (pip install huggingface_hub, or run setup.sh)"
+        ) from None
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
+    except Exception as error:  # as above
+        raise DataError(
+            f"{_unreachable('model', repository, error)}; on a machine with a network run `hf download {repository}"
+            " --local-dir FOLDER` and pass that folder by --model"
+        ) from None
+
+
+def _unreachable(kind: str, repository: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
+    return (
+        f"the Hugging Face hub cannot be reached or has no such {kind} ({repository}:"
+        f" {type(error).__name__}: {reason})"
+    )

@@ -1,7 +1,6 @@
 #include "comigs/adapter/layout.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 
 #include "comigs/adapter/kind.hpp"
@@ -43,12 +42,6 @@ ParameterView named(const model::Architecture& architecture, const Part& part) {
 }
 
 }  // namespace
-
-double UserModel::scale() const { return lora_alpha / std::sqrt(static_cast<double>(lora_rank)); }
-
-Load UserModel::load(const model::Architecture& architecture) const {
-  return gate == Gate::none ? Load{} : kind->load(architecture, *this);
-}
 
 bool Select::includes(const Part& part) const {
   const bool is_factor = factors == Factors::both || part.tag == (factors == Factors::A ? Tag::A : Tag::B);

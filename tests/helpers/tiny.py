@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.helpers.built_program import ROOT, built_program
@@ -261,6 +262,16 @@ class Trace:
             name: block[offset : offset + rows * columns].view(rows, columns)
             for name, (offset, rows, columns) in self.places.items()
         }
+
+
+def traced_logits(folder: Path, ids: torch.Tensor, precision: str = "float32") -> torch.Tensor:
+    """comigs' logits [*ids.shape, V] of the model in the folder."""
+    save_file({"tokens": ids}, folder / "tokens.safetensors")
+    out = folder / "logits.safetensors"
+    trace = built_program("reference_trace")
+    done = run([trace, "logits", folder, folder / "tokens.safetensors", out, precision])
+    assert done.code == 0, done.errors
+    return load_file(out)["logits"].view(*ids.shape, -1)
 
 
 def trace_steps(

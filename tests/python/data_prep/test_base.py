@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.helpers.llamas import llama
-from tests.helpers.tiny import POSITIONS, VOCABULARY
+from tests.helpers.tiny import POSITIONS, TOKENISER, VOCABULARY
 
 
 def base(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -132,6 +133,23 @@ def test_a_second_call_has_nothing_to_do_and_loses_nothing(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["base", "full", "model.gguf", "other.gguf"]
 
 
+def test_what_a_killed_call_left_goes_but_nothing_of_others(tmp_path):
+    """540 MB are not left lying; process 4194303 of this host has long ended."""
+    left = tmp_path / f".base.partial-{socket.gethostname()}-4194303"
+    left.mkdir()
+    for name in (
+        "tokenizer.json",
+        "config.json",
+        "LICENSE",
+        "model-00001-of-00002.safetensors",
+        "thesis.tex",
+    ):
+        (left / name).write_text("x")
+    write_gguf(tmp_path / "model.gguf", llama("llama"), "llama")
+    assert base(tmp_path / "model.gguf", "--output", tmp_path / "base").returncode == 0
+    assert os.listdir(left) == ["thesis.tex"]
+
+
 def test_what_cannot_be_taken_is_named(tmp_path):
     output = ("--output", tmp_path / "base")
     refused(base("smollm3", *output), "smollm3", "smollm2-135m", "OWNER/NAME")
@@ -144,6 +162,29 @@ def test_what_cannot_be_taken_is_named(tmp_path):
     refused(base(tmp_path / "pre.gguf", *output), "'tekken'", "smollm")
     refused(base("gpt2", "--source", "x.whl", *output), "--source x.whl", "hub")
     assert not (tmp_path / "base").exists()
+
+
+def test_a_model_of_the_hub_is_taken_as_its_library_keeps_it(tmp_path):
+    """In the cache that the library fills, so that no network is needed here."""
+    model = llama("qwen2")
+    kept = tmp_path / "home" / "hub" / "models--owner--name"
+    snapshot = kept / "snapshots" / "0123abcd"
+    model.save_pretrained(snapshot, max_shard_size="20KB")
+    (snapshot / "tokenizer.json").write_text(TOKENISER)
+    (snapshot / "pytorch_model.bin").write_text("not asked for")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0123abcd")
+    done = base(
+        "owner/name", "--output", tmp_path / "base", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home")
+    )
+    assert done.returncode == 0, done.stderr
+    shards = [file.name for file in snapshot.glob("model*")]
+    assert len(shards) > 2  # and their index
+    assert sorted(os.listdir(tmp_path / "base")) == sorted(
+        [*shards, "comigs-base.json", "config.json", "tokenizer.json"]
+    )
+    for name in shards:
+        assert (tmp_path / "base" / name).read_bytes() == (snapshot / name).read_bytes()
 
 
 def test_without_a_network_it_says_what_to_do(tmp_path):

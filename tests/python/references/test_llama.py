@@ -30,22 +30,11 @@ from tests.helpers.replayed import (
     relative,
     replay,
 )
-from tests.helpers.tiny import POSITIONS, data_set, run, trace_steps
+from tests.helpers.tiny import POSITIONS, data_set, run, trace_steps, traced_logits
 
 
 def tokens(length: int = POSITIONS) -> torch.Tensor:
     return torch.randint(0, 97, (3, length), generator=torch.Generator().manual_seed(2))
-
-
-def logits(folder: Path, ids: torch.Tensor, precision: str = "float32") -> torch.Tensor:
-    """Those of comigs."""
-    save_file({"tokens": ids}, folder / "tokens.safetensors")
-    out = folder / "logits.safetensors"
-    done = run(
-        [built_program("reference_trace"), "logits", folder, folder / "tokens.safetensors", out, precision]
-    )
-    assert done.code == 0, done.errors
-    return load_file(out)["logits"].view(*ids.shape, -1)
 
 
 @torch.no_grad()
@@ -58,7 +47,7 @@ def test_logits_in_float32(member, tmp_path):
     folder = llama_folder(tmp_path, member)
     reference = expected(folder, tokens())
     assert reference.std() > 1  # else small differences would say nothing
-    difference = (logits(folder, tokens()) - reference).abs().max().item()
+    difference = (traced_logits(folder, tokens()) - reference).abs().max().item()
     print(f"{member}: largest difference {difference:.2e} of logits up to {reference.abs().max():.1f}")
     assert difference <= 1e-4
 
@@ -69,7 +58,7 @@ def test_logits_in_bf16(member, tmp_path):
     folder = llama_folder(tmp_path, member)
     theirs = expected(folder, tokens(), torch.bfloat16)
     exact = expected(folder, tokens())
-    ours = logits(folder, tokens(), "bf16")
+    ours = traced_logits(folder, tokens(), "bf16")
     their_error, our_error = ((found - exact).square().mean().sqrt().item() for found in (theirs, ours))
     print(f"{member}: mean error: transformers {their_error:.4f}, comigs {our_error:.4f}")
     assert our_error <= 1.5 * their_error
@@ -79,7 +68,7 @@ def test_logits_in_bf16(member, tmp_path):
 def test_files_of_half_precision_in_shards(dtype, tmp_path):
     llama("llama").to(dtype).save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    assert (logits(tmp_path, tokens()) - expected(tmp_path, tokens())).abs().max() <= 1e-4
+    assert (traced_logits(tmp_path, tokens()) - expected(tmp_path, tokens())).abs().max() <= 1e-4
 
 
 def test_files_without_prefix_and_with_old_frequencies(tmp_path):
@@ -89,7 +78,7 @@ def test_files_without_prefix_and_with_old_frequencies(tmp_path):
     weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
     weights["layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert (logits(folder, tokens()) - reference).abs().max() <= 1e-4
+    assert (traced_logits(folder, tokens()) - reference).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("member", ["llama", "llama, biases", "qwen2", "qwen3"])

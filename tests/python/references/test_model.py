@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
-from tests.helpers.built_program import built_program
-from tests.helpers.tiny import POSITIONS, gpt2, run
+from tests.helpers.tiny import POSITIONS, gpt2, traced_logits
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +20,6 @@ def model() -> GPT2LMHeadModel:
 
 def tokens() -> torch.Tensor:
     return torch.randint(0, 101, (3, POSITIONS), generator=torch.Generator().manual_seed(2))
-
-
-def logits(folder: Path, ids: torch.Tensor, precision: str = "float32") -> torch.Tensor:
-    """Those of comigs."""
-    save_file({"tokens": ids}, folder / "tokens.safetensors")
-    out = folder / "logits.safetensors"
-    trace = built_program("reference_trace")
-    done = run([trace, "logits", folder, folder / "tokens.safetensors", out, precision])
-    assert done.code == 0, done.errors
-    return load_file(out)["logits"].view(*ids.shape, -1)
 
 
 @torch.no_grad()
@@ -56,7 +45,7 @@ def test_logits_in_float32(model, tmp_path, prefixed):
     save(model, tmp_path, prefixed, torch.float32)
     reference = expected(tmp_path, tokens(), torch.float32)
     assert reference.std() > 1  # else small differences would say nothing
-    difference = (logits(tmp_path, tokens()) - reference).abs().max().item()
+    difference = (traced_logits(tmp_path, tokens()) - reference).abs().max().item()
     print(f"largest difference {difference:.2e} of logits up to {reference.abs().max():.1f}")
     assert difference <= 1e-4
 
@@ -64,7 +53,7 @@ def test_logits_in_float32(model, tmp_path, prefixed):
 def test_shorter_context(model, tmp_path):
     save(model, tmp_path, True, torch.float32)
     ids = tokens()[:, :5].contiguous()
-    assert (logits(tmp_path, ids) - expected(tmp_path, ids, torch.float32)).abs().max() <= 1e-4
+    assert (traced_logits(tmp_path, ids) - expected(tmp_path, ids, torch.float32)).abs().max() <= 1e-4
 
 
 def test_float32_file_holding_more_than_the_weights(model, tmp_path):
@@ -73,14 +62,14 @@ def test_float32_file_holding_more_than_the_weights(model, tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["transformer.h.0.attn.bias"] = torch.ones(POSITIONS, POSITIONS).tril()
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert (logits(tmp_path, tokens()) - expected(model, tokens(), torch.float32)).abs().max() <= 1e-4
+    assert (traced_logits(tmp_path, tokens()) - expected(model, tokens(), torch.float32)).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("prefixed", [True, False])
 def test_bf16_file_computed_in_float32(model, tmp_path, prefixed):
     save(model, tmp_path, prefixed, torch.bfloat16)
     reference = expected(tmp_path, tokens(), torch.float32)
-    assert (logits(tmp_path, tokens()) - reference).abs().max() <= 1e-4
+    assert (traced_logits(tmp_path, tokens()) - reference).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
@@ -89,7 +78,7 @@ def test_logits_in_bf16(model, tmp_path, stored):
     save(model, tmp_path, True, stored)
     theirs = expected(tmp_path, tokens(), torch.bfloat16)
     exact = expected(GPT2LMHeadModel.from_pretrained(tmp_path, dtype=torch.bfloat16), tokens(), torch.float32)
-    ours = logits(tmp_path, tokens(), "bf16")
+    ours = traced_logits(tmp_path, tokens(), "bf16")
     their_error, our_error = ((found - exact).square().mean().sqrt().item() for found in (theirs, ours))
     print(f"mean error: transformers {their_error:.4f}, comigs {our_error:.4f}, logits {exact.std():.2f}")
     assert our_error <= 1.5 * their_error
@@ -115,7 +104,7 @@ def check_logits(folder: Path) -> torch.Tensor:
     """Those of comigs, which are those of transformers for the same folder."""
     reference = expected(folder, tokens(), torch.float32)
     assert reference.std() > 1
-    ours = logits(folder, tokens())
+    ours = traced_logits(folder, tokens())
     assert (ours - reference).abs().max() <= 1e-4
     return ours
 
