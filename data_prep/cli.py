@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import ag_news, base, multilingual, own_text, probes, readers, slimpajama, tokenisers
+from . import ag_news, base, generate, multilingual, own_text, probes, readers, slimpajama, tokenisers
 from .dataset import (
     FORMAT,
     FORMAT_VERSION,
@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> int:
     try:
         options = parse(arguments)
         os.umask(os.umask(0) | stat.S_IWOTH)  # nothing that is written is writable for everyone
-        {"probes": probes.run, "base": base.run}.get(options.command, run)(options)
+        {"probes": probes.run, "generate": generate.run, "base": base.run}.get(options.command, run)(options)
     except DataError as error:
         return _told(error, 2)
     except BrokenPipeError:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from console.terminal import Parser
 
-from . import ag_news, multilingual, slimpajama
+from . import ag_news, generate, multilingual, slimpajama
 from .errors import DataError
 from .names import checked_name, checked_words
 from .readers import SEPARATORS
@@ -32,6 +32,7 @@ EPILOG = """examples:
   python -m data_prep ag_news --source ag_news_csv --output data/ag_news
   python -m data_prep text --user Alice=alice.txt --user Bob=b1.jsonl,b2.csv --output data/own
   python -m data_prep base smollm2-135m --output models/smollm2-135m
+  python -m data_prep generate runs/own --prompt "Once upon a time" --users Alice,Bob
   python -m data_prep ag_news --source ag_news_csv --tokeniser gpt2 --gpt2-files encoder.json vocab.bpe \\
       --output data/ag_news_gpt2
 
@@ -243,6 +244,18 @@ def _add_probes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE", help="the JSON file to write")
 
 
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", nargs="?", metavar="RUN", help="a finished run's folder or its results.h5")
+    parser.add_argument("--model", metavar="FOLDER", help="a base model alone, or where that of the run is")
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument("--prompt", action="append", metavar="TEXT", help="text to continue; repeat")
+    text.add_argument("--prompt-file", action="append", metavar="FILE", help="a file of such text; repeat")
+    parser.add_argument("--comigs", metavar="PROGRAM", help="the program (default: built here, or on PATH)")
+    group = parser.add_argument_group("passed on", "as `comigs generate --help` explains them")
+    for name in generate.PASSED_ON:
+        group.add_argument(f"--{name}", metavar="VALUE")
+
+
 def _add_base_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
@@ -264,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="python -m data_prep", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text,probes,base}"
+        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text,probes,generate,base}"
     )
     sources = {
         "multilingual": ("four languages: German, Dutch, French, Italian; English for the base", None),
@@ -306,6 +319,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_tokeniser(sub)
     summary = "texts to run through trained models token by token (comigs route); no data set"
     _add_probes(commands.add_parser("probes", help=summary, description=f"probes: {summary}."))
+    summary = "text continued by the models of a finished run, or by a base model (comigs generate); no data set"
+    _add_generate(commands.add_parser("generate", help=summary, description=f"generate: {summary}."))
     summary = "a pretrained model as a Hugging Face folder, for --model; no data set"
     _add_base_model(commands.add_parser("base", help=summary, description=f"base: {summary}."))
     return parser
@@ -314,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The checked options."""
     options = _parser().parse_args(arguments)
-    if options.command in ("probes", "base"):
+    if options.command in ("probes", "generate", "base"):
         return options
     for name in ("licence", "field", "group", "end_of_text", "hub_name"):
         checked_words(getattr(options, name, None) or "", f"--{name.replace('_', '-')}")

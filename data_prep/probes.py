@@ -38,13 +38,30 @@ def _named_texts(values: list[str]) -> dict[str, Path]:
     return found
 
 
-def _probe(tokenizer: Any, name: str, path: Path) -> dict[str, Any]:
-    text = next(readers.text_documents(path, "file"), "")
+def text_of(path: Path) -> str:
+    """All of a file of plain text, but for the last line's end."""
+    return next(readers.text_documents(path, "file"), "")
+
+
+def probe(tokenizer: Any, name: str, text: str, origin: object) -> dict[str, Any]:
+    """A text as tokens; `origin` stands for it in messages."""
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     if not 0 < len(ids) <= MOST_TOKENS:
-        raise DataError(f"{path}: {len(ids):,} tokens, 1 to {MOST_TOKENS:,} are expected")
+        raise DataError(f"{origin}: {len(ids):,} tokens, 1 to {MOST_TOKENS:,} are expected")
     decoded = {token: tokenizer.decode([token], skip_special_tokens=False) for token in set(ids)}
     return {"name": name, "ids": ids, "text": [decoded[token] for token in ids]}
+
+
+def write(path: Path, tokenizer: Any, probes: list[dict[str, Any]]) -> None:
+    """The file that comigs reads."""
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "vocabulary": tokenisers.vocabulary_of(tokenizer),
+        "probes": probes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, f"{json.dumps(content, ensure_ascii=False)}\n".encode())
 
 
 def _check_output(path: Path) -> None:
@@ -59,26 +76,15 @@ def _check_output(path: Path) -> None:
         raise DataError(f"--output {path}: is there already and holds something else; choose another name")
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, f"{json.dumps(content, ensure_ascii=False)}\n".encode())
-
-
 def run(options: argparse.Namespace) -> None:
     """Writes the file and prints how many tokens each text has."""
     output = Path(options.output)
     texts = _named_texts(options.text)
     _check_output(output)
     tokenizer = tokenisers.opened(Path(options.tokeniser))
-    probes = [_probe(tokenizer, name, path) for name, path in texts.items()]
-    content = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "vocabulary": tokenisers.vocabulary_of(tokenizer),
-        "probes": probes,
-    }
-    _write(output, content)
+    probes = [probe(tokenizer, name, text_of(path), path) for name, path in texts.items()]
+    write(output, tokenizer, probes)
     width = max(map(len, texts))
-    for probe in probes:
-        print(f"{probe['name']:<{width}}  {len(probe['ids']):>6,} tokens")
+    for made in probes:
+        print(f"{made['name']:<{width}}  {len(made['ids']):>6,} tokens")
     print(f"{output}: written; `comigs route RUN --probes {output}` runs these texts through a run's models")

@@ -6,9 +6,10 @@
 
 namespace comigs::adapter {
 
-Forward forward(const model::BaseModel& base, const at::Tensor& tokens, const Parameters& parameters) {
+Forward forward(const model::BaseModel& base, const at::Tensor& tokens, const Parameters& parameters,
+                model::KeyValueCache* cache) {
   const std::unique_ptr<AdapterHooks> hooks = parameters.user_model().kind->hooks(parameters);
-  const at::Tensor hidden = model::forward(base, tokens, *hooks);
+  const at::Tensor hidden = model::forward(base, tokens, *hooks, cache);
   return {.hidden = hidden, .routing = hooks->routing()};
 }
 

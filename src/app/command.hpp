@@ -14,6 +14,9 @@ int train(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int plan(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int route(int& argc, char**& argv, const std::vector<std::string>& arguments);
+int evaluate(int& argc, char**& argv, const std::vector<std::string>& arguments);
+int generate(int& argc, char**& argv, const std::vector<std::string>& arguments);
+int inspect(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int methods(int& argc, char**& argv, const std::vector<std::string>& arguments);
 
 /// What is known before ranks can speak to each other.

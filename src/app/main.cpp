@@ -29,6 +29,10 @@ constexpr Command commands[] = {
      true},
     {"route", "run texts through a finished run's users and store every token's gate weights",
      comigs::app::route},
+    {"evaluate", "perplexity of a finished run's models, or of a base model, on every user's texts",
+     comigs::app::evaluate},
+    {"generate", "let a finished run's models, or a base model, continue texts", comigs::app::generate},
+    {"inspect", "say what a base model, a data set, a run or a checkpoint holds", comigs::app::inspect},
     {"methods", "print the table of methods", comigs::app::methods},
 };
 

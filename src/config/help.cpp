@@ -112,4 +112,30 @@ std::string route_help() {
          options_help(route_table());
 }
 
+std::string evaluate_help() {
+  return "Usage: comigs evaluate RUN [--OPTION VALUE ...]\n"
+         "       comigs evaluate --model FOLDER --data FOLDER [--OPTION VALUE ...]\n"
+         "\n"
+         "Perplexity on every user's texts: of the models that the users of a finished run (its folder or "
+         "its\n"
+         "results.h5) ended with, or of a base model alone. Every token of a split but its first is "
+         "predicted\n"
+         "once, from those before it in windows that do not overlap, as runs evaluate. Needs no mpirun. "
+         "Defaults\n"
+         "stand in [brackets].\n" +
+         options_help(evaluate_table());
+}
+
+std::string generate_help() {
+  return "Usage: comigs generate RUN --prompts FILE [--OPTION VALUE ...]\n"
+         "       comigs generate --model FOLDER --prompts FILE [--OPTION VALUE ...]\n"
+         "\n"
+         "Continues texts by the models that the users of a finished run (its folder or its results.h5) "
+         "ended\n"
+         "with, or by a base model alone, up to the token that ends a text. 'python -m data_prep generate' "
+         "takes\n"
+         "the text itself. Needs no mpirun. Defaults stand in [brackets].\n" +
+         options_help(generate_table());
+}
+
 }  // namespace comigs::config

@@ -122,6 +122,22 @@ std::vector<UserJob> jobs_of(const Config& config) {
   return jobs;
 }
 
+bool is_said(const Layered& layered, std::string_view origin) {
+  return std::ranges::any_of(layered.settings, [&](const Setting& s) { return s.origin == origin; });
+}
+
+/// A run brings its base model and its precision; a base alone has no users.
+void add_choice_problems(const ModelChoice& choice, const Layered& layered, Problems& problems) {
+  if (choice.run.empty() && choice.model.empty())
+    problems.emplace_back(
+        "found no run and no --model, expected the folder of a finished run, its results.h5, or a base "
+        "model");
+  if (choice.run.empty() && !choice.users.empty())
+    problems.emplace_back("--users: found without a run, expected the run whose users are meant");
+  if (!choice.run.empty() && is_said(layered, "--precision"))
+    problems.emplace_back("--precision: found beside a run, which has its own; expected one of them");
+}
+
 }  // namespace
 
 void throw_if_any(const std::vector<std::string>& problems) {
@@ -190,6 +206,36 @@ Pretrain parse_pretrain(const std::vector<std::string>& arguments) {
   return pretrain;
 }
 
+Evaluate parse_evaluate(const std::vector<std::string>& arguments) {
+  const Table<Evaluate> table = evaluate_table();
+  const Layered layered = parse_command_line(Schema(table), arguments);
+  Evaluate evaluate = applied(table, layered, 0);
+  evaluate.models.run = layered.job_file;
+  Problems problems = layered.problems;
+  add_choice_problems(evaluate.models, layered, problems);
+  if (evaluate.models.run.empty() && evaluate.data.empty())
+    problems.emplace_back("--data: not given, expected a data set where there is no run");
+  throw_if_any(problems);
+  return evaluate;
+}
+
+Generate parse_generate(const std::vector<std::string>& arguments) {
+  const Table<Generate> table = generate_table();
+  const Layered layered = parse_command_line(Schema(table), arguments);
+  Generate generate = applied(table, layered, 0);
+  generate.models.run = layered.job_file;
+  Problems problems = layered.problems;
+  const Problems rows = row_problems(table, std::vector<Generate>{generate});
+  problems.insert(problems.end(), rows.begin(), rows.end());
+  add_choice_problems(generate.models, layered, problems);
+  for (const char* option : {"--sample-top-k", "--sample-top-p", "--seed"})
+    if (generate.temperature == 0.0 && is_said(layered, option))
+      problems.push_back(
+          fmt::format("{}: found without --temperature, expected one above 0: nothing is drawn", option));
+  throw_if_any(problems);
+  return generate;
+}
+
 Route parse_route(const std::vector<std::string>& arguments) {
   const Table<Route> table = route_table();
   const Layered layered = parse_command_line(Schema(table), arguments);
@@ -198,10 +244,7 @@ Route parse_route(const std::vector<std::string>& arguments) {
   Problems problems = layered.problems;
   if (route.run.empty())
     problems.emplace_back("found no run, expected the folder of a finished one, or its results.h5");
-  const auto is_tokens = [&](const Setting& setting) {
-    return table.options[setting.option].info.name == "tokens";
-  };
-  if (!route.probes.empty() && std::ranges::any_of(layered.settings, is_tokens))
+  if (!route.probes.empty() && is_said(layered, "--tokens"))
     problems.emplace_back(
         "--tokens: found beside --probes, whose texts are taken whole; expected one of them");
   throw_if_any(problems);

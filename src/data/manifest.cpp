@@ -100,6 +100,9 @@ Manifest read_manifest(const fs::path& folder) {
                     .tokeniser_sha256 = tokeniser.contains("sha256")
                                             ? reader.text(tokeniser, "sha256", "tokeniser.")
                                             : std::string(),
+                    .end_of_text = tokeniser.contains("end_of_text")
+                                       ? std::optional(reader.count(tokeniser, "end_of_text", "tokeniser."))
+                                       : std::nullopt,
                     .users = read_users(reader, type),
                     .base = std::nullopt,
                     .digest = reader.digest()};

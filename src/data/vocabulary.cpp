@@ -104,15 +104,20 @@ Vocabulary::Vocabulary(const std::filesystem::path& tokeniser) {
   const std::vector<std::pair<std::string, std::int64_t>> tokens = file.tokens();
   const bool byte_level = is_byte_level(file.root());
   for (const auto& [token, id] : tokens) {
-    texts_[id] = valid_text(byte_level ? bytes_of(token) : token);
+    bytes_[id] = byte_level ? bytes_of(token) : token;
     size_ = std::max(size_, id + 1);
   }
 }
 
-const std::string& Vocabulary::text(std::int64_t token) const {
-  static const std::string unknown(replacement);
-  const auto found = texts_.find(token);
-  return found == texts_.end() ? unknown : found->second;
+std::string Vocabulary::text(std::int64_t token) const { return text(std::span(&token, 1)); }
+
+std::string Vocabulary::text(std::span<const std::int64_t> tokens) const {
+  std::string bytes;
+  for (const std::int64_t token : tokens) {
+    const auto found = bytes_.find(token);
+    bytes += found == bytes_.end() ? replacement : found->second;
+  }
+  return valid_text(bytes);
 }
 
 }  // namespace comigs::data

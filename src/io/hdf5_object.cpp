@@ -280,6 +280,11 @@ void Dataset::read(std::span<float> values) const {
   check(H5Dread(id(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), id(), "read");
 }
 
+void Dataset::read(std::span<double> values) const {
+  check_size(*this, values.size());
+  check(H5Dread(id(), H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), id(), "read");
+}
+
 std::vector<std::string> Dataset::read_texts() const {
   const Object type(check(H5Dget_type(id()), id(), "read"), &H5Tclose);
   if (H5Tis_variable_str(type.id()) <= 0) {

@@ -10,8 +10,10 @@ at::Tensor Hooks::project(std::size_t /*layer*/, std::size_t /*site*/, const at:
 }
 
 at::Tensor Hooks::attend(std::size_t /*layer*/, const Heads& heads) {
-  const bool grouped = heads.keys.size(1) != heads.queries.size(1);
-  return at::scaled_dot_product_attention(heads.queries, heads.keys, heads.values, {}, 0.0, true,
+  const bool grouped = heads.keys.size(1) != heads.queries.size(1),
+             // A single query behind earlier keys sees them all.
+      causal = heads.keys.size(2) == heads.queries.size(2);
+  return at::scaled_dot_product_attention(heads.queries, heads.keys, heads.values, {}, 0.0, causal,
                                           std::nullopt, grouped);
 }
 

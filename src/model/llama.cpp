@@ -111,7 +111,7 @@ class Llama : public BaseModel {
   [[nodiscard]] const Architecture& architecture() const override { return architecture_; }
   [[nodiscard]] const at::Tensor& head() const override { return head_; }
 
-  [[nodiscard]] at::Tensor embed(const at::Tensor& tokens) const override {
+  [[nodiscard]] at::Tensor embed(const at::Tensor& tokens, const Sequences& /*sequences*/) const override {
     return at::embedding(embedding_, tokens).to(activations_).view({tokens.numel(), architecture_.width});
   }
   [[nodiscard]] at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const override {
@@ -129,8 +129,11 @@ class Llama : public BaseModel {
     const at::Tensor queries = by_head(hooks.project(layer, 0, x, at.queries), architecture_.heads),
                      keys = by_head(hooks.project(layer, 1, x, at.keys), architecture_.key_value_heads),
                      values = by_head(hooks.project(layer, 2, x, at.values), architecture_.key_value_heads);
-    return {.queries = rotate(architecture_.head_norms ? norm(queries, at.query_norm) : queries),
-            .keys = rotate(architecture_.head_norms ? norm(keys, at.key_norm) : keys),
+    const auto rotated = [&](const at::Tensor& heads, const at::Tensor& scale) {
+      return rotate(architecture_.head_norms ? norm(heads, scale) : heads, sequences);
+    };
+    return {.queries = rotated(queries, at.query_norm),
+            .keys = rotated(keys, at.key_norm),
             .values = values.transpose(1, 2)};
   }
   [[nodiscard]] at::Tensor rejoin(std::size_t layer, const at::Tensor& joined, Hooks& hooks) const override {
@@ -143,9 +146,11 @@ class Llama : public BaseModel {
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const {
     return at::rms_norm(x, weight.sizes(), weight, architecture_.norm_epsilon);
   }
-  [[nodiscard]] at::Tensor rotate(const at::Tensor& heads) const {
-    const std::int64_t length = heads.size(1);
-    return RotateFunction::apply(heads, cosines_.narrow(0, 0, length), sines_.narrow(0, 0, length));
+  [[nodiscard]] at::Tensor rotate(const at::Tensor& heads, const Sequences& sequences) const {
+    const auto of_positions = [&](const at::Tensor& table) {
+      return table.narrow(0, sequences.first, sequences.length);
+    };
+    return RotateFunction::apply(heads, of_positions(cosines_), of_positions(sines_));
   }
 
   Architecture architecture_;

@@ -138,6 +138,15 @@ std::span<const Value> values_of(const io::SafetensorsFile& file, const fs::path
   return {reinterpret_cast<const Value*>(found.data()), static_cast<std::size_t>(found.elements())};
 }
 
+/// Stage, steps, LoRA rank, participation.
+std::span<const std::int64_t> position_in(const io::SafetensorsFile& file, const fs::path& path) {
+  const auto position = values_of<std::int64_t>(file, path, "position", io::Dtype::int64);
+  constexpr auto last_stage = static_cast<std::int64_t>(Stage::evaluated);
+  if (position.size() != 4 || position[0] < 0 || position[0] > last_stage || position[1] < 0)
+    throw DataError(fmt::format("{}: 'position' is none", path.string()));
+  return position;
+}
+
 UserRound read_record(const io::SafetensorsFile& file, const fs::path& path, std::string_view name,
                       const RoundShape& shape) {
   try {
@@ -272,11 +281,8 @@ UserStanding read_part(const fs::path& set, std::size_t user, const CheckpointPa
   const fs::path path = part_path(set, user);
   check_part(path, io::MappedFile(path), part);
   const io::SafetensorsFile file(path);
-  const auto position = values_of<std::int64_t>(file, path, "position", io::Dtype::int64);
+  const auto position = position_in(file, path);
   const auto aggregation = values_of<double>(file, path, "aggregation", io::Dtype::float64);
-  constexpr auto last_stage = static_cast<std::int64_t>(Stage::evaluated);
-  if (position.size() != 4 || position[0] < 0 || position[0] > last_stage || position[1] < 0)
-    throw DataError(fmt::format("{}: 'position' is none", path.string()));
   for (const StateBlock& block : blocks) {
     const auto values = values_of<float>(file, path, block.name, io::Dtype::float32);
     if (values.size() != block.values.size())
@@ -291,6 +297,17 @@ UserStanding read_part(const fs::path& set, std::size_t user, const CheckpointPa
           .lora_rank = position[2],
           .participates = position[3],
           .aggregation = {aggregation.begin(), aggregation.end()}};
+}
+
+PartSummary summarise_part(const fs::path& set, std::size_t user, const CheckpointPart& part) {
+  const fs::path path = part_path(set, user);
+  check_part(path, io::MappedFile(path), part);
+  const io::SafetensorsFile file(path);
+  const auto position = position_in(file, path);
+  PartSummary summary{.stage = static_cast<Stage>(position[0]), .steps = position[1], .blocks = {}};
+  for (const auto& [name, tensor] : file.tensors())
+    if (tensor.dtype == io::Dtype::float32) summary.blocks.emplace_back(name, tensor.elements());
+  return summary;
 }
 
 }  // namespace comigs::results

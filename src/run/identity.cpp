@@ -42,11 +42,6 @@ results::RunIdentity all_first(const comm::Communicator& world, const results::R
   return first;
 }
 
-config::Config configuration(const results::RunIdentity& identity, const std::string& origin) {
-  return config::resolve(config::parse_recorded(identity.configuration, origin + ": configuration"),
-                         static_cast<std::int64_t>(identity.users.size()));
-}
-
 nlohmann::json parsed(const std::string& architecture, const std::string& origin) {
   return io::parse_json(std::as_bytes(std::span(architecture)), origin + ": architecture of the base");
 }
@@ -63,6 +58,11 @@ std::string users_on(const std::vector<std::string>& on, const std::string& same
 }  // namespace
 
 std::string this_build() { return fmt::format("comigs {} ({})", program_version, git_commit); }
+
+config::Config configuration(const results::RunIdentity& identity, const std::string& origin) {
+  return config::resolve(config::parse_recorded(identity.configuration, origin + ": configuration"),
+                         static_cast<std::int64_t>(identity.users.size()));
+}
 
 void all_insist_alike(const comm::Communicator& world, const Facts& own) {
   std::vector<std::string> unlike;

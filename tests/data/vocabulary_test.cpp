@@ -36,6 +36,12 @@ struct TokeniserFile : TemporaryFolder {
 
 BOOST_FIXTURE_TEST_SUITE(vocabularies, TokeniserFile)
 
+BOOST_AUTO_TEST_CASE(tokens_may_share_a_character) {
+  content["model"]["vocab"]["¼"] = 6;
+  const std::vector<std::int64_t> tokens{0, 3, 6, 8, 3};
+  BOOST_TEST(read().text(tokens) == "aü<|endoftext|>" + unknown);
+}
+
 BOOST_AUTO_TEST_CASE(byte_level_tokens_become_text) {
   const Vocabulary vocabulary = read();
   BOOST_TEST(vocabulary.text(0) == "a");

@@ -43,7 +43,12 @@ FRAMED = re.compile(r"^-{60,}\n.*?^-{60,}\n", re.MULTILINE | re.DOTALL)
 
 
 def gpt2(
-    layers: int = LAYERS, width: int = WIDTH, heads: int = 2, vocabulary: int = VOCABULARY, seed: int = 0
+    layers: int = LAYERS,
+    width: int = WIDTH,
+    heads: int = 2,
+    vocabulary: int = VOCABULARY,
+    positions: int = POSITIONS,
+    seed: int = 0,
 ) -> GPT2LMHeadModel:
     """A GPT-2 in which every weight is random, biases and norms too, so that none can be forgotten unseen."""
     config = GPT2Config(
@@ -51,7 +56,7 @@ def gpt2(
         n_embd=width,
         n_head=heads,
         vocab_size=vocabulary,
-        n_positions=POSITIONS,
+        n_positions=positions,
         bos_token_id=0,
         eos_token_id=0,
     )

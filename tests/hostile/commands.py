@@ -64,6 +64,10 @@ def _route(place: Place, output: Path) -> list[object]:
     return ["route", output, "--tokens", 24, *where, *ON_ONE_CORE]
 
 
+def _evaluate(place: Place, _: Path) -> list[object]:
+    return ["evaluate", place.results, "--model", place.base, "--data", place.data, *ON_ONE_CORE]
+
+
 def _prepare_text(place: Place, output: Path) -> list[object]:
     words = []
     for user in ("Alice", "Bob"):
@@ -87,6 +91,8 @@ OF_ONE_PROCESS = (
     PRETRAIN,
     Command("plan", lambda place, output: ["plan", place.job, "--output", output], makes=False),
     ROUTE,
+    Command("evaluate", _evaluate, makes=False),
+    Command("inspect", lambda place, _: ["inspect", place.results], makes=False),
     Command("methods", lambda *_: ["methods"], makes=False),
     Command("data_prep text", _prepare_text, "data_prep"),
     REPORT,

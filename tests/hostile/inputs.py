@@ -318,6 +318,31 @@ def results_routed(place: Place, source: random.Random) -> Broken:
     return _route(place, what, (str(place.folder),), results=place.results)
 
 
+def results_read(place: Place, source: random.Random) -> Broken:
+    what = damaged_results(place.results, source)
+    where = ["--model", place.base, "--device", "cpu", "--threads", 1]
+    words = source.choice(
+        (
+            ["inspect"],
+            ["evaluate", "--data", place.data, *where],
+            ["generate", "--prompts", place.probes, "--tokens", 2, *where],
+        )
+    )
+    return Broken(what, [words[0], place.results, *words[1:]], (str(place.folder),))
+
+
+def inspected(place: Place, source: random.Random) -> Broken:
+    """What train meets, too, as it lies there."""
+    base = place.base
+    holder, file = source.choice(
+        ((base, base / "config.json"), (place.data, place.manifest), (base, base / "model.safetensors"))
+    )
+    if file.suffix == ".safetensors":
+        what = damaged_safetensors(file, source)
+        return Broken(what, ["inspect", holder], (str(holder),))
+    return _json_file(place, file, source, lambda what: Broken(what, ["inspect", holder], (str(holder),)))
+
+
 def results_analysed(place: Place, source: random.Random) -> Broken:
     what = damaged_results(place.results, source)
     command = source.choice(("report", "report", "insight"))
@@ -338,5 +363,7 @@ CLASSES = (
     InputClass("indices of shards", shard_index),
     InputClass("checkpoints", checkpoint),
     InputClass("results.h5, comigs route", results_routed),
+    InputClass("results.h5, comigs inspect, evaluate, generate", results_read),
+    InputClass("models and data sets, comigs inspect", inspected),
     InputClass("results.h5, analysis", results_analysed, module="analysis"),
 )

@@ -2,6 +2,8 @@
 //
 //   reference_trace logits FOLDER TOKENS OUT float32|bf16
 //     logits [B T, V] of the base model in FOLDER for `tokens` [B, T] int64 of the safetensors file TOKENS
+//   reference_trace sampling LOGITS OUT TEMPERATURE TOP_K TOP_P
+//     probabilities [N, V] by which tokens are drawn, for `logits` [N, V] of the safetensors file LOGITS
 //   reference_trace steps OUT USERS USER DEVIATION ACTIVATIONS [options of `comigs train`]
 //     every local step of user USER out of USERS over all rounds, without aggregation, from initial
 //     parameters to which N(0, DEVIATION^2) is added, with activations in float32 or bf16. Writes, for S
@@ -23,6 +25,7 @@
 #include "comigs/federation/aggregation.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/device.hpp"
+#include "comigs/train/generation.hpp"
 #include "support/user_job.hpp"
 
 namespace {
@@ -43,6 +46,20 @@ void write_logits(const Arguments& arguments) {
   const at::Tensor hidden = adapter::forward(*base, tokens, none).hidden;
   const at::Tensor logits = hidden.mm(base->head().to(hidden.scalar_type()).t());
   write_outputs(arguments.at(2), {{"logits", logits.to(at::kFloat).contiguous()}}, {});
+}
+
+void write_sampling(const Arguments& arguments) {
+  const io::SafetensorsFile file(arguments.at(0));
+  const io::TensorView& view = file.at("logits");
+  void* data = const_cast<std::byte*>(view.data());  // LibTorch has no tensors of const
+  const at::Tensor logits = at::from_blob(data, view.shape, at::kFloat);
+  const train::Sampling sampling{.temperature = std::stod(arguments.at(2)),
+                                 .top_k = std::stol(arguments.at(3)),
+                                 .top_p = std::stod(arguments.at(4))};
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& row : logits.unbind())
+    rows.push_back(train::sampling_probabilities(row, sampling).to(at::kFloat));
+  write_outputs(arguments.at(1), {{"probabilities", at::stack(rows)}}, {});
 }
 
 // Everything that an observer of the trainer sees.
@@ -124,13 +141,15 @@ int main(int argc, char** argv) {
   try {
     if (what == "logits") {
       write_logits(arguments);
+    } else if (what == "sampling") {
+      write_sampling(arguments);
     } else if (what == "steps") {
       const comm::Session session(argc, argv);
       write_steps(arguments);
     } else if (what == "pretraining") {
       write_pretraining(arguments);
     } else {
-      fmt::print(stderr, "error: expected 'logits', 'steps' or 'pretraining'\n");
+      fmt::print(stderr, "error: expected 'logits', 'sampling', 'steps' or 'pretraining'\n");
       return 2;
     }
   } catch (const std::exception& error) {

@@ -18,6 +18,6 @@ struct Forward {
 
 /// A pass with the user's parameters, by the hooks of their kind; see model::forward.
 [[nodiscard]] Forward forward(const model::BaseModel& base, const at::Tensor& tokens,
-                              const Parameters& parameters);
+                              const Parameters& parameters, model::KeyValueCache* cache = nullptr);
 
 }  // namespace comigs::adapter

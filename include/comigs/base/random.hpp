@@ -16,7 +16,8 @@ enum class Stream : std::uint32_t {
   router_init = 4,
   base_init = 5,
   pretrain_batch = 6,
-  collaboration_batch = 7
+  collaboration_batch = 7,
+  generation = 8
 };
 
 /// Names a stream. `user` may be `shared_user` for numbers that all users draw alike.

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "comigs/config/config.hpp"
+#include "comigs/config/evaluate.hpp"
+#include "comigs/config/generate.hpp"
 #include "comigs/config/pretrain.hpp"
 #include "comigs/config/route.hpp"
 #include "comigs/config/value.hpp"
@@ -71,6 +73,8 @@ struct UserJob {
 [[nodiscard]] Table<UserJob> job_table();
 [[nodiscard]] Table<Pretrain> pretrain_table();
 [[nodiscard]] Table<Route> route_table();
+[[nodiscard]] Table<Evaluate> evaluate_table();
+[[nodiscard]] Table<Generate> generate_table();
 
 /// A section of a table: its name, and the members that lead from the record to the struct that it fills.
 template <class Record, auto... Path>

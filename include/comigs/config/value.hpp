@@ -3,6 +3,7 @@
 
 #include "comigs/base/printable.hpp"
 #include "comigs/config/config.hpp"
+#include "comigs/config/evaluate.hpp"
 
 #include <array>
 #include <cstdint>
@@ -82,6 +83,10 @@ inline constexpr auto words<TrainOn> = std::to_array<std::pair<std::string_view,
 template <>
 inline constexpr auto words<Averaging> = std::to_array<std::pair<std::string_view, Averaging>>(
     {{"uniform", Averaging::uniform}, {"tokens", Averaging::tokens}});
+
+template <>
+inline constexpr auto words<Split> = std::to_array<std::pair<std::string_view, Split>>(
+    {{"train", Split::train}, {"validation", Split::validation}, {"test", Split::test}});
 
 template <class Enum>
 requires std::is_enum_v<Enum>

@@ -24,8 +24,9 @@ struct BaseShards {
 struct Manifest {
   std::string name;
   std::int64_t vocabulary = 0;
-  std::filesystem::path tokeniser;  ///< tokenizer.json
-  std::string tokeniser_sha256;     ///< of the file, hexadecimal; empty: not promised
+  std::filesystem::path tokeniser;          ///< tokenizer.json
+  std::string tokeniser_sha256;             ///< of the file, hexadecimal; empty: not promised
+  std::optional<std::int64_t> end_of_text;  ///< the token that ends a document
   std::vector<UserShards> users;
   std::optional<BaseShards> base;
   std::string digest;  ///< SHA-256 of manifest.json, hexadecimal; it names every token file's own digest

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -30,11 +31,13 @@ class Vocabulary {
   /// One more than the largest number of a token.
   [[nodiscard]] std::int64_t size() const noexcept { return size_; }
   /// U+FFFD where the token is a part of a character only, or the file does not have it.
-  [[nodiscard]] const std::string& text(std::int64_t token) const;
+  [[nodiscard]] std::string text(std::int64_t token) const;
+  /// Of tokens one after the other, which may share characters.
+  [[nodiscard]] std::string text(std::span<const std::int64_t> tokens) const;
 
  private:
   std::int64_t size_ = 0;
-  std::unordered_map<std::int64_t, std::string> texts_;
+  std::unordered_map<std::int64_t, std::string> bytes_;
 };
 
 }  // namespace comigs::data

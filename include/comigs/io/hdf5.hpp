@@ -63,6 +63,7 @@ class Dataset : public Object {
   [[nodiscard]] bool is_as_made(Type type, const std::vector<std::uint64_t>& extent, bool growing) const;
   /// All of it. Numbers are converted; texts must be of variable length, as `write` makes them.
   void read(std::span<float> values) const;
+  void read(std::span<double> values) const;
   [[nodiscard]] std::vector<std::string> read_texts() const;
 
   /// Makes this one-dimensional array the dimension `name`, whose labels it holds.

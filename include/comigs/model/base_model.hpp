@@ -13,13 +13,14 @@
 
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/hooks.hpp"
+#include "comigs/model/key_value_cache.hpp"
 #include "comigs/model/weights.hpp"
 
 namespace comigs::model {
 
-/// How many sequences a batch has, and how long they are: B and T.
+/// How many sequences a batch has, and how long they are: B and T; the position of the first token of each.
 struct Sequences {
-  std::int64_t count = 0, length = 0;
+  std::int64_t count = 0, length = 0, first = 0;
 };
 
 /// Frozen weights and the pieces of the way through them; `forward` is the way. Immutable; owns nothing that
@@ -35,8 +36,8 @@ class BaseModel {
   /// [V, C], as it is stored.
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
 
-  /// tokens [B, T] int64 on the model's device -> x.
-  [[nodiscard]] virtual at::Tensor embed(const at::Tensor& tokens) const = 0;
+  /// tokens [B, T] int64 on the model's device, of which `sequences` tells the positions -> x.
+  [[nodiscard]] virtual at::Tensor embed(const at::Tensor& tokens, const Sequences& sequences) const = 0;
   /// The norms in front of attention and in front of the MLP block.
   [[nodiscard]] virtual at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const = 0;
   [[nodiscard]] virtual at::Tensor norm_2(std::size_t layer, const at::Tensor& x) const = 0;
@@ -51,8 +52,10 @@ class BaseModel {
 };
 
 /// tokens [B, T] int64 on the model's device, T <= positions -> [B T, C], after the last norm. Differentiable
-/// in what the hooks bring in. Throws DataError where a context is too long.
-[[nodiscard]] at::Tensor forward(const BaseModel& base, const at::Tensor& tokens, Hooks& hooks);
+/// in what the hooks bring in. With a `cache` the tokens follow those that it holds, and it holds them too
+/// afterwards; without gradients, and T = 1 once it holds any. Throws DataError where a context is too long.
+[[nodiscard]] at::Tensor forward(const BaseModel& base, const at::Tensor& tokens, Hooks& hooks,
+                                 KeyValueCache* cache = nullptr);
 
 /// Reads the Hugging Face folder's config.json, and of its weights' files which tensors they have. Throws
 /// DataError naming the file and the entry or tensor at fault, also where one would be passed over; a family

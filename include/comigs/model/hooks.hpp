@@ -29,7 +29,8 @@ struct FrozenMlp {
   Weight down;             ///< [F, C]
 };
 
-/// Queries [B, heads, T, head size], keys and values [B, key/value heads, T, head size].
+/// Queries [B, heads, T, head size], keys and values [B, key/value heads, T, head size], or more of these
+/// from earlier tokens.
 struct Heads {
   at::Tensor queries, keys, values;
 };
@@ -45,7 +46,8 @@ class Hooks {
   /// [n, in] -> [n, out]; `site`: which of Architecture::attention.
   [[nodiscard]] virtual at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                            const Weight& weight);
-  /// Causal attention: [B, heads, T, head size].
+  /// Causal attention: [B, heads, T, head size]. Keys and values are of the same T tokens or, where T = 1,
+  /// also of all before it.
   [[nodiscard]] virtual at::Tensor attend(std::size_t layer, const Heads& heads);
   /// The MLP block: [n, C] -> [n, C].
   [[nodiscard]] virtual at::Tensor mlp(std::size_t layer, const at::Tensor& x, const FrozenMlp& mlp);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comigs/base/records.hpp"
@@ -66,5 +67,15 @@ void keep_newest_sets(const std::filesystem::path& checkpoints, std::size_t coun
 [[nodiscard]] UserStanding read_part(const std::filesystem::path& set, std::size_t user,
                                      const CheckpointPart& part, std::span<const StateBlock> blocks,
                                      const RoundShape& shape);
+
+/// What is told of a user's file without its run.
+struct PartSummary {
+  Stage stage = Stage::training;
+  std::int64_t steps = 0;                                    ///< expert steps of the round that are done
+  std::vector<std::pair<std::string, std::int64_t>> blocks;  ///< names, and how many float32 numbers
+};
+/// Throws DataError where the file is not the one that the manifest means.
+[[nodiscard]] PartSummary summarise_part(const std::filesystem::path& set, std::size_t user,
+                                         const CheckpointPart& part);
 
 }  // namespace comigs::results

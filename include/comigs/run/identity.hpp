@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comigs/comm/communicator.hpp"
+#include "comigs/config/config.hpp"
 #include "comigs/config/describe.hpp"
 #include "comigs/results/results_file.hpp"
 
@@ -14,6 +15,10 @@ namespace comigs::run {
 
 /// "comigs 0.1.0 (0fe2dbc)".
 [[nodiscard]] std::string this_build();
+
+/// The configuration that a run recorded. Throws ConfigError where it cannot be; `origin` stands for the run
+/// in messages.
+[[nodiscard]] config::Config configuration(const results::RunIdentity& identity, const std::string& origin);
 
 /// Names, and what this rank has of each.
 using Facts = std::vector<std::pair<std::string, std::string>>;

@@ -118,6 +118,9 @@ PRINTING = {
     "help of plan": ["plan", "--help"],
     "help of pretrain": ["pretrain", "--help"],
     "help of route": ["route", "--help"],
+    "help of evaluate": ["evaluate", "--help"],
+    "help of generate": ["generate", "--help"],
+    "help of inspect": ["inspect", "--help"],
 }
 
 

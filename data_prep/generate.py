@@ -1,0 +1,101 @@
+"""generate: text in, text out; `comigs generate` continues it by a finished run's models or a base."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from console import program
+from console.mistakes import JobError
+
+from . import probes, tokenisers
+from .errors import DataError
+
+# Options that are comigs' own.
+PASSED_ON = (
+    "users",
+    "tokens",
+    "temperature",
+    "sample-top-k",
+    "sample-top-p",
+    "seed",
+    "precision",
+    "device",
+    "threads",
+)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prints what each model makes of each prompt."""
+    comigs = options.comigs or program.default()
+    try:
+        program.check(comigs)
+        tokenizer = tokenisers.opened(_tokeniser(comigs, options))
+        prompts = _prompts(tokenizer, options)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "prompts.json"
+            probes.write(file, tokenizer, prompts)
+            found = _asked(comigs, "generate", *_words(options), "--prompts", str(file))
+    except JobError as error:
+        raise DataError(str(error)) from None
+    ids = {prompt["name"]: prompt["ids"] for prompt in prompts}
+    for one in found["continuations"]:
+        text = tokenizer.decode(ids[one["prompt"]] + one["ids"])
+        print(f"{one['model'] or 'base model'}:\n{_shown(text)}\n")
+
+
+def _asked(comigs: str, *words: str) -> dict[str, Any]:
+    """What comigs says of it. Where it fails, so does this, with its message and its code."""
+    answer = program.ask(comigs, *words, "--json")
+    if answer.code == 0 and isinstance(answer.content, dict):
+        print(answer.errors, end="\n" if answer.errors else "", file=sys.stderr)
+        return answer.content
+    print(f"error: {answer.errors or f'comigs {words[0]}: exit code {answer.code}'}", file=sys.stderr)
+    sys.exit(answer.code or 1)
+
+
+def _tokeniser(comigs: str, options: argparse.Namespace) -> Path:
+    """The base model's own, else that of the run's data set."""
+    run: dict[str, Any] = {}
+    if options.place is not None:
+        run = _asked(comigs, "inspect", options.place)
+        if run["kind"] != "run":
+            raise DataError(f"{options.place}: a {run['kind']}, a finished run is expected (--model: a base)")
+    elif options.model is None:
+        raise DataError("a finished run or --model FOLDER is expected")
+    own = Path(options.model or run["base"]) / "tokenizer.json"
+    if own.exists():
+        return own
+    if run and Path(run["data"]).is_dir():
+        return Path(_asked(comigs, "inspect", run["data"])["tokeniser"])
+    raise DataError(f"{own}: no such file; the model's own tokeniser is expected there")
+
+
+def _prompts(tokenizer: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+    texts = [(text, "--prompt") for text in options.prompt or []]
+    texts += [(probes.text_of(Path(name)), name) for name in options.prompt_file or []]
+    if len(texts) > probes.MOST_PROBES:
+        raise DataError(f"{len(texts):,} prompts, at most {probes.MOST_PROBES:,} are expected")
+    return [
+        probes.probe(tokenizer, f"prompt {number}", text, origin)
+        for number, (text, origin) in enumerate(texts, start=1)
+    ]
+
+
+def _words(options: argparse.Namespace) -> list[str]:
+    words = [options.place] if options.place is not None else []
+    if options.model is not None:
+        words += ["--model", options.model]
+    for name in PASSED_ON:
+        value = getattr(options, name.replace("-", "_"))
+        words += [f"--{name}", value] if value is not None else []
+    return words
+
+
+def _shown(text: str) -> str:
+    """What a model writes must not drive the terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,47 @@
+// All options of `comigs evaluate`. To add one: a member in evaluate.hpp and a row here.
+#include "comigs/config/option.hpp"
+
+namespace comigs::config {
+namespace {
+
+constexpr double most = 1'000'000;  // of anything counted: products of two such counts stay far from overflow
+
+constexpr Section sections[] = {{"evaluate", "which models, on which texts"}};
+
+constexpr Group<Evaluate> evaluate{"evaluate"};
+constexpr Group<Evaluate, &Evaluate::models> models{"evaluate"};
+
+constexpr Option<Evaluate> options[] = {
+    models.option<&ModelChoice::model>("model", "FOLDER",
+                                       "base model; with a run: where it is not in its recorded place"),
+    evaluate.option<&Evaluate::data>("data", "FOLDER",
+                                     "data set with the base model's tokens; unsaid: the run's"),
+    models.option<&ModelChoice::users>("users", "NAMES",
+                                       "whose models, joined by commas; unsaid: every user's of the run"),
+    evaluate.option<&Evaluate::split>("split", "SPLIT", "which texts of every user"),
+    evaluate.option<&Evaluate::tokens>(
+        "tokens", "TOKENS",
+        "how many of the split, from its beginning; 0: all, of a run's train those it evaluated",
+        at_least(0)),
+    evaluate.option<&Evaluate::context_tokens>(
+        "context_tokens", "TOKENS",
+        "length of a window; 0: as each user trained, for a base 128 or all its positions if fewer",
+        between(0, most)),
+    evaluate.option<&Evaluate::micro_batch_sequences>(
+        "micro_batch_sequences", "SEQUENCES",
+        "most sequences run at a time; 0: as the run evaluated, for a base 32", between(0, most)),
+    models.option<&ModelChoice::precision>("precision", "TYPE",
+                                           "frozen weights of a base without a run, which has its own"),
+    models.option<&ModelChoice::device>("device", "DEVICE", "where to compute", {},
+                                        {.determines_numbers = false}),
+    models.option<&ModelChoice::threads>("threads", "N", "compute threads; 0: the cores it may use",
+                                         between(0, 4096), {.determines_numbers = false}),
+    evaluate.option<&Evaluate::json>("json", "", "one JSON object instead of a table", {},
+                                     {.determines_numbers = false}),
+};
+
+}  // namespace
+
+Table<Evaluate> evaluate_table() { return {.sections = sections, .options = options, .positional = "run"}; }
+
+}  // namespace comigs::config
