@@ -23,9 +23,8 @@ constexpr const char* help =
     "Usage: comigs inspect PATH [--json]\n"
     "\n"
     "Says what PATH holds: a base model (a Hugging Face folder), a data set, a run (its folder or its\n"
-    "results.h5, also while the run goes on) or a checkpoint (its folder, or the folder of all of them). Of "
-    "a\n"
-    "run and a checkpoint the configuration, too, as a job file. Reads only.\n"
+    "results.h5, also while the run goes on) or a checkpoint (its folder, or the folder of all of them).\n"
+    "Of a run and a checkpoint it shows the configuration, too, as a job file. Reads only.\n"
     "\n"
     "  --json                              one JSON object instead of tables\n";
 

@@ -116,13 +116,10 @@ std::string evaluate_help() {
   return "Usage: comigs evaluate RUN [--OPTION VALUE ...]\n"
          "       comigs evaluate --model FOLDER --data FOLDER [--OPTION VALUE ...]\n"
          "\n"
-         "Perplexity on every user's texts: of the models that the users of a finished run (its folder or "
-         "its\n"
-         "results.h5) ended with, or of a base model alone. Every token of a split but its first is "
-         "predicted\n"
-         "once, from those before it in windows that do not overlap, as runs evaluate. Needs no mpirun. "
-         "Defaults\n"
-         "stand in [brackets].\n" +
+         "Perplexity on every user's texts: of the models that the users of a finished run (its folder or\n"
+         "its results.h5) ended with, or of a base model alone. Every token of a split but its first is\n"
+         "predicted once, from those before it in windows that do not overlap, as runs evaluate. Needs no\n"
+         "mpirun. Defaults stand in [brackets].\n" +
          options_help(evaluate_table());
 }
 
@@ -130,11 +127,9 @@ std::string generate_help() {
   return "Usage: comigs generate RUN --prompts FILE [--OPTION VALUE ...]\n"
          "       comigs generate --model FOLDER --prompts FILE [--OPTION VALUE ...]\n"
          "\n"
-         "Continues texts by the models that the users of a finished run (its folder or its results.h5) "
-         "ended\n"
-         "with, or by a base model alone, up to the token that ends a text. 'python -m data_prep generate' "
-         "takes\n"
-         "the text itself. Needs no mpirun. Defaults stand in [brackets].\n" +
+         "Continues texts by the models that the users of a finished run (its folder or its results.h5)\n"
+         "ended with, or by a base model alone, up to the token that ends a text. 'python -m data_prep\n"
+         "generate' takes the text itself. Needs no mpirun. Defaults stand in [brackets].\n" +
          options_help(generate_table());
 }
 

@@ -33,6 +33,7 @@ from tests.helpers.tiny import POSITIONS, USERS, alone, executable, gpt2_folder,
 __all__ = ["mixed", "place"]  # fixtures for tests here
 
 ADDED, PROMPT = 50, [3, 1, 4, 15, 9, 26, 5]
+END = 0  # of a text, as the tiny data set says where its base does not
 FAMILIES = ("gpt2", "llama, llama3", "qwen2", "qwen3")
 
 
@@ -100,9 +101,10 @@ def test_users_models_go_on_as_the_plain_reference(trained_run, tmp_path):
         told = (frozen_weights(base), stored_parameters(folder / "results.h5", user, 1), setting)
         model = PlainModel(*told) if family == "gpt2" else PlainLlama(base, *told)
         ids = list(PROMPT)
-        for _ in range(ADDED):
+        while len(ids) < len(PROMPT) + ADDED and ids[-1] != END:
             ids.append(int(model.logits(torch.tensor([ids]))[0][0, -1].argmax()))
         assert found[user]["ids"] == ids[len(PROMPT) :], USERS[user]
+        assert found[user]["ended"] == (ids[-1] == END)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_what_cannot_be_continued(mixed, place, tmp_path):
     file = prompts(tmp_path, [1, 2, 3], vocabulary=VOCABULARY)
     short = ("--prompts", file, "--tokens", 4)
     cases = {
-        "--prompts: not given": (mixed,),
+        "prompts: not given; --prompts is required": (mixed,),
         "'p0' has 3 tokens, to which --tokens 14 are added, but the base model": (
             mixed,
             "--prompts",

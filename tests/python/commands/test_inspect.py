@@ -132,7 +132,7 @@ def test_anything_else(tiny_base, run_of, tmp_path):
     assert "results.h5: " in refused("inspect", tmp_path)
     base = shutil.copytree(tiny_base, tmp_path / "base")
     (base / "model.safetensors").write_bytes(b"\x08")
-    assert "model.safetensors: " in refused("inspect", base)
+    assert "model.safetensors' is not a whole safetensors file" in refused("inspect", base)
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / "manifest.json").write_text("[]", encoding="utf-8")
     assert "manifest.json: " in refused("inspect", tmp_path / "manifest")
