@@ -319,7 +319,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_tokeniser(sub)
     summary = "texts to run through trained models token by token (comigs route); no data set"
     _add_probes(commands.add_parser("probes", help=summary, description=f"probes: {summary}."))
-    summary = "text continued by the models of a finished run, or by a base model (comigs generate); no data set"
+    summary = (
+        "text continued by the models of a finished run, or by a base model (comigs generate); no data set"
+    )
     _add_generate(commands.add_parser("generate", help=summary, description=f"generate: {summary}."))
     summary = "a pretrained model as a Hugging Face folder, for --model; no data set"
     _add_base_model(commands.add_parser("base", help=summary, description=f"base: {summary}."))

@@ -102,7 +102,9 @@ def test_the_table_has_the_same_numbers(mixed):
     assert head.split() == ["texts", "of", "tokens", *USERS] and set(rule.strip()) == {"─"}
     for (name, _, *cells), owner in zip([row.split() for row in rows], USERS, strict=True):
         assert name == owner
-        assert cells == [f"{found[model, owner]:.{2 if found[model, owner] < 1000 else 0}f}" for model in USERS]
+        assert cells == [
+            f"{found[model, owner]:.{2 if found[model, owner] < 1000 else 0}f}" for model in USERS
+        ]
     assert (mixed / "results.h5").read_bytes() == content
     assert [entry.name for entry in mixed.iterdir()] == ["results.h5"]
 

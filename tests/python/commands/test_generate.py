@@ -82,7 +82,18 @@ def trained_run(request, tiny_data, tmp_path_factory) -> tuple[str, Path, Path]:
     """Users with 3, 2 (one of them a token), 1 and 2 experts; large steps, so that a forgotten factor shows."""
     folder = tmp_path_factory.mktemp("trained")
     base = base_folder(folder / "base", request.param)
-    options = ["--rounds", 1, "--local-steps", 4, "--batch-sequences", 4, "--context-tokens", 12, "--lora-rank", 4]
+    options = [
+        "--rounds",
+        1,
+        "--local-steps",
+        4,
+        "--batch-sequences",
+        4,
+        "--context-tokens",
+        12,
+        "--lora-rank",
+        4,
+    ]
     options += ["--lora-alpha", 8, "--expert-learning-rate", 0.05, "--router-every", 2, "--router-steps", 2]
     options += ["--method", "comigs-1gxs", "--experts", "3,2,1,2", "--top-k", "2,1,1,2"]
     train("--data", tiny_data, "--model", base, "--output", folder / "run", *options)
@@ -109,12 +120,27 @@ def test_users_models_go_on_as_the_plain_reference(trained_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.7, 0, 1.0), (2.5, 5, 1.0), (1.0, 0, 0.6), (0.8, 7, 0.9), (1.0, 1, 0.0), (1.0, 97, 0.01)],
+    [
+        (1.0, 0, 1.0),
+        (0.7, 0, 1.0),
+        (2.5, 5, 1.0),
+        (1.0, 0, 0.6),
+        (0.8, 7, 0.9),
+        (1.0, 1, 0.0),
+        (1.0, 97, 0.01),
+    ],
 )
 def test_probabilities_are_those_of_transformers(temperature, top_k, top_p, tmp_path):
     logits = 3 * torch.randn(20, 97, generator=torch.Generator().manual_seed(1))
     save_file({"logits": logits}, tmp_path / "logits.safetensors")
-    words = ["sampling", tmp_path / "logits.safetensors", tmp_path / "out.safetensors", temperature, top_k, top_p]
+    words = [
+        "sampling",
+        tmp_path / "logits.safetensors",
+        tmp_path / "out.safetensors",
+        temperature,
+        top_k,
+        top_p,
+    ]
     done = run([built_program("reference_trace"), *words])
     assert done.code == 0, done.errors
     warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])

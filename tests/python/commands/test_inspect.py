@@ -47,7 +47,12 @@ def test_a_base_model(member, tmp_path):
 def test_a_data_set(tiny_data):
     found = asked("inspect", tiny_data)
     manifest = json.loads((tiny_data / "manifest.json").read_text(encoding="utf-8"))
-    assert (found["kind"], found["name"], found["vocabulary"], found["end_of_text"]) == ("data set", "tiny", 97, 0)
+    assert (found["kind"], found["name"], found["vocabulary"], found["end_of_text"]) == (
+        "data set",
+        "tiny",
+        97,
+        0,
+    )
     assert found["sha256"] == sha256(tiny_data / "manifest.json") and found["stored_as"] == "uint16"
     for user, row in zip(manifest["users"], found["users"], strict=True):
         assert row == {"name": user["name"]} | {s: of["tokens"] for s, of in user["splits"].items()}
@@ -59,7 +64,11 @@ def test_a_run(run_of, tiny_base, tiny_data, tmp_path):
     found = asked("inspect", results)
     assert found == asked("inspect", results.parent) | {"file": found["file"]}
     assert (found["kind"], found["method"], found["finished"]) == ("run", "comigs-1g1s", True)
-    assert (found["rounds"], found["rounds_done"], found["checkpoint"]) == (RUN["--rounds"], RUN["--rounds"], None)
+    assert (found["rounds"], found["rounds_done"], found["checkpoint"]) == (
+        RUN["--rounds"],
+        RUN["--rounds"],
+        None,
+    )
     assert (found["base"], found["data"]) == (str(tiny_base), str(tiny_data))
     assert found["base_sha256"] == sha256(tiny_base / "model.safetensors")
     with h5py.File(results) as file:
@@ -80,7 +89,9 @@ def test_a_run(run_of, tiny_base, tiny_data, tmp_path):
 def test_a_run_that_was_stopped_and_its_checkpoint(tiny_base, tiny_data, tmp_path):
     output = tmp_path / "run"
     given = ["--data", tiny_data, "--model", tiny_base, "--output", output, "--method", "comigs-1g1s"]
-    with Running("train", *given, *run_options("--rounds", 1000), "--device", "cpu", "--threads", 1) as endless:
+    with Running(
+        "train", *given, *run_options("--rounds", 1000), "--device", "cpu", "--threads", 1
+    ) as endless:
         endless.wait_for_round(2)
         endless.signal_all(signal.SIGTERM)
         assert endless.end().code == 3, endless.output()
