@@ -213,6 +213,8 @@ Evaluate parse_evaluate(const std::vector<std::string>& arguments) {
   evaluate.models.run = layered.job_file;
   Problems problems = layered.problems;
   add_choice_problems(evaluate.models, layered, problems);
+  if (evaluate.tokens == 1)  // the first token is not predicted
+    problems.emplace_back("--tokens: found '1', expected 0 or at least 2");
   if (evaluate.models.run.empty() && evaluate.data.empty())
     problems.emplace_back("--data: not given, expected a data set where there is no run");
   throw_if_any(problems);

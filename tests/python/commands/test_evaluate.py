@@ -60,6 +60,18 @@ def test_own_texts_give_what_the_run_recorded(place):
         assert [found[name, name] for name in USERS] == expected.tolist(), split
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("centralized", ()), ("hetlora", ("--lora-rank", "4,2,3,4")), ("flexlora", ("--precision", "bf16"))],
+)
+def test_every_kind_of_run_gives_what_it_recorded(run_of, method, options):
+    results = run_of(method, *options)
+    with h5py.File(results) as file:
+        recorded = file["perplexity/test"][-1].tolist()
+    found = matrix(asked("evaluate", results))
+    assert [found[name, name] for name in USERS] == recorded
+
+
 def test_users_models_are_as_the_plain_reference(mixed, place):
     found = asked("evaluate", mixed, "--users", f"{USERS[1]},{USERS[0]}")
     assert found["method"] == "comigs-1gxs"
@@ -144,6 +156,7 @@ def test_what_cannot_be_evaluated(mixed, place, tiny_data, tmp_path):
         "--users: found without a run": (*of_base, "--users", "German"),
         "--precision: found beside a run": (run, "--precision", "bf16"),
         "--split: found 'tests', expected train, validation or test": (run, "--split", "tests"),
+        "--tokens: found '1', expected 0 or at least 2": (run, "--tokens", 1),
         "did you mean '--tokens'?": (run, "--token", 3),
     }
     for message, arguments in cases.items():
