@@ -71,7 +71,9 @@ def _tokeniser(comigs: str, options: argparse.Namespace) -> Path:
     if own.exists():
         return own
     if run and Path(run["data"]).is_dir():
-        return Path(_asked(comigs, "inspect", run["data"])["tokeniser"])
+        data = _asked(comigs, "inspect", run["data"])
+        if data["sha256"] == run["data_sha256"]:
+            return Path(data["tokeniser"])
     raise DataError(f"{own}: no such file; the model's own tokeniser is expected there")
 
 

@@ -34,11 +34,15 @@ struct Continuation {
   bool has_ended = false;  // by a token that ends a text, which is the last
 };
 
-// Of a run the data set, where it still lies in its place: its tokeniser is the base's own.
+// Of a run its data set, whose tokeniser is the base's own. It can be done without, be it gone or another
+// one.
 std::optional<data::Manifest> find_data(const run::TrainedModels& models) {
-  std::error_code error;
-  if (!models.is_of_run() || !fs::is_directory(models.config().data.folder, error)) return std::nullopt;
-  return models.open_data();
+  if (!models.is_of_run()) return std::nullopt;
+  try {
+    return models.open_data();
+  } catch (const DataError&) {
+    return std::nullopt;
+  }
 }
 
 // As the base's files say; of a base that says nothing, as its data set says.

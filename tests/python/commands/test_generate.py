@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -187,6 +188,24 @@ def test_a_text_ends_where_the_base_says(tmp_path):
         assert (found["ids"], found["ended"]) == (until, True)
     (base / "generation_config.json").write_text('{"eos_token_id": "end"}', encoding="utf-8")
     assert "generation_config.json: 'eos_token_id' is" in refused("generate", *given)
+
+
+def test_a_run_needs_neither_its_data_set_nor_a_tokeniser(trained_run, tmp_path):
+    """But for the end of a text, of which here only the data set speaks."""
+    family, base, folder = trained_run
+    moved, here = tmp_path / "run", tmp_path / "base"
+    shutil.copytree(folder, moved)
+    shutil.copytree(base, here)
+    (here / "tokenizer.json").unlink()
+    with h5py.File(moved / "results.h5", "r+") as file:
+        text = file.attrs["configuration"]
+        data = next(line for line in text.splitlines() if line.endswith("/data"))
+        file.attrs["configuration"] = text.replace(data, f"folder = {tmp_path}")
+    given = ("--prompts", prompts(tmp_path, PROMPT), "--tokens", ADDED)
+    found, before = continued(moved, *given, "--model", here), continued(folder, *given)
+    for one, other in zip(found, before, strict=True):
+        assert one["ids"][: len(other["ids"])] == other["ids"]
+        assert len(one["ids"]) == ADDED and (one["ended"], one["text"]) == (False, None)
 
 
 # Texts ------------------------------------------------------------------------------------------------------
