@@ -222,9 +222,10 @@ void route_texts(const config::Route& options) {
   results::StoredRun run(options.run);
   Settled settled = settle(run, options);
   const c10::Device device = choose_device(options.device, options.threads, comm::place_alone());
-  const auto dtype = job::stored_type(settled.config.run.precision);
-  const auto base = model::load_base_model(settled.config.model.folder, dtype, device);
-  const std::string activations = model::name_of(model::activation_type(dtype, device));
+  const model::Computation computation = job::computation(settled.config.run, device);
+  const auto base = model::load_base_model(settled.config.model.folder, computation.stored, device,
+                                           computation.computed);
+  const std::string activations = model::name_of(computation.computed);
   if (const std::string& trained = run.record().identity.activations;
       !trained.empty() && trained != activations)
     spdlog::warn("computed in {}; the run was in {}", activations, trained);
