@@ -100,8 +100,8 @@ def probes(place, tmp_path) -> Path:
     return output
 
 
-def stored_model(path: Path, base: Path, user: int, *, lora: bool = True) -> PlainModel:
-    """The user's model at the last round from the numbers in results.h5; `lora`: or with all B zero."""
+def stored_parameters(path: Path, round_: int, user: int) -> dict[str, torch.Tensor]:
+    """The user's numbers in results.h5, named as in a trace, in float64."""
     found: dict[str, torch.Tensor] = {}
 
     def add(name: str, item: h5py.Dataset) -> None:
@@ -110,14 +110,21 @@ def stored_model(path: Path, base: Path, user: int, *, lora: bool = True) -> Pla
         layer, *rest = name.replace("layer_", "").split("/")
         key = ".".join(rest).replace("expert_", "expert.")
         key = "router" if key == "weight" else f"{key[:-2]}.{key[-1]}"
-        value = torch.from_numpy(item[()]).double()
-        found[f"{layer}.{key}"] = value if lora or not key.endswith(".B") else 0 * value
+        found[f"{layer}.{key}"] = torch.from_numpy(item[()]).double()
 
     with h5py.File(path) as file:
         for role in ("attention", "expert", "router"):
-            group = file[f"{role}/weights/{ROUNDS}"].get(f"user_{user}")
+            group = file.get(f"{role}/weights/{round_}/user_{user}")
             if group is not None:
                 group.visititems(add)
+    return found
+
+
+def stored_model(path: Path, base: Path, user: int, *, lora: bool = True) -> PlainModel:
+    """The user's model at the last round from the numbers in results.h5; `lora`: or with all B zero."""
+    found = stored_parameters(path, ROUNDS, user)
+    if not lora:
+        found |= {name: 0 * value for name, value in found.items() if name.endswith(".B")}
     return PlainModel(frozen_weights(base), found, Setting(EXPERTS[user], ALPHA / math.sqrt(RANK)))
 
 
