@@ -1,4 +1,4 @@
-"""Reads comigs results files and turns them into figures, tables and reports.
+"""Reads comigs results files and turns them into figures, tables, reports, and models that open elsewhere.
 
-Rooms, whose imports point one way: read <- measure <- draw <- page <- {paper, insight} <- cli.
+Rooms, whose imports point one way: read <- measure <- {draw <- page <- {paper, insight}, export} <- cli.
 """

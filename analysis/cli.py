@@ -1,4 +1,5 @@
-"""The command line: `python -m analysis report RUN...`, `insight RUN...`, and an item of the paper each."""
+"""The command line: `python -m analysis report RUN...`, `insight RUN...`, `export RUN`, and an item of the paper
+each."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.draw.own_files import check_own
+from analysis.export.folder import Request as ExportRequest
+from analysis.export.folder import write_export
 from analysis.insight.page import write_insight
 from analysis.page.drawings import FigureFolder
 from analysis.page.report import write_report
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "and load, the generalist by word frequency, the experts' principal angles, the aggregation's "
         "weights and the gap between validation and test. Sections whose data a run does not hold say so.",
     )
+    _add_export(commands)
     for name, item in ITEMS.items():
         _add_item(commands, name, item.title, item.dataset)
     return parser
@@ -77,6 +81,42 @@ def _add_page(commands, name: str, write: Callable, help_: str, description: str
         help=f"the page (default: {name}.html in the run folder; in the current folder for several runs)",
     )
     command.set_defaults(command=lambda options: _page(name, write, options))
+
+
+def _add_export(commands) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a user's model for other programs: PEFT adapters, a router, a merged mixture",
+        description="Writes a folder with what a user of a finished run ended with: a PEFT adapter of each expert "
+        "and of attention alone, the router, mixture.json, and a card (docs/export.md).",
+    )
+    command.add_argument("run", metavar="RUN", help="a run folder (holding results.h5) or a results file")
+    command.add_argument("--user", required=True, metavar="NAME", help="whose model")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder that is not there yet (default: export-NAME in the run folder)",
+    )
+    command.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="where the run's base is now (default: where it was then)",
+    )
+    command.add_argument(
+        "--mixture",
+        action="store_true",
+        help="also the whole mixture, merged, as a model of transformers (Mixtral, Qwen2-MoE, Qwen3-MoE); for bases "
+        "of the Llama family",
+    )
+    command.add_argument(
+        "--rslora",
+        action="store_true",
+        help="write adapters with use_rslora, lora_alpha as in the run; else lora_alpha / r is the same scale, "
+        "which every server reads right",
+    )
+    command.set_defaults(command=_export)
 
 
 def _add_item(commands, name: str, title: str, dataset: str | None) -> None:
@@ -110,6 +150,12 @@ def _page(
     folder = write([open_run(path) for path in paths], output)
     print(f"{name}: {output}")
     print(f"figures: {folder.path} ({folder.written} figures, SVG and PNG)")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    request = ExportRequest(options.user, options.output, options.model, options.mixture, options.rslora)
+    print(f"export: {write_export(open_run(options.run), request)}")
     return 0
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import socket
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy
 
+from console import whole_folder
 from console.small_files import json_of
 
 from .documents import Document, Source
@@ -29,8 +27,10 @@ MANIFEST = "manifest.json"
 UINT16_LARGEST_VOCABULARY = 65_535
 BATCH = 256  # documents encoded in one call
 # What lies at the top of a folder that data_prep makes: a data set's, or a base's (data_prep.base).
-_TOP_FILES = (MANIFEST, "tokenizer.json", "comigs-base.json", "config.json", "LICENSE*", "*.safetensors*")
-_TOKEN_FILES = tuple(f"{split}.bin" for split in SPLITS)
+_CONTENTS = whole_folder.Contents(
+    top=(MANIFEST, "tokenizer.json", "comigs-base.json", "config.json", "LICENSE*", "*.safetensors*"),
+    below=tuple(f"{split}.bin" for split in SPLITS),
+)
 
 
 def dtype_for(vocabulary: int, wanted: str) -> numpy.dtype:
@@ -75,8 +75,6 @@ class Writer:
                 digest.update(data)
                 tokens += len(data) // self.dtype.itemsize
                 count += len(encoded)
-            stream.flush()
-            os.fsync(stream.fileno())
         if budget is not None and tokens < budget - 1:
             raise DataError(
                 f"too little text: {owner}, {path.stem}: {tokens:,} tokens, {budget:,} wanted; give more text"
@@ -132,7 +130,6 @@ class Writer:
         """tokenizer.json, also for GPT-2's own vocabulary."""
         path = self.folder / "tokenizer.json"
         path.write_text(self.tokeniser.tokenizer.to_str(pretty=False), encoding="utf-8")
-        _sync(path)
         return {
             "kind": self.tokeniser.kind,
             "file": path.name,
@@ -151,89 +148,23 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     """The last file: a folder without it is no data set."""
     path = folder / MANIFEST
     path.write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _temporary_prefix(output: Path) -> str:
-    return f".{output.name}.partial-{socket.gethostname()}-"
 
 
 def clear_leftovers(output: Path) -> None:
-    """Removes temporary folders of runs on this machine that were killed. What such a run had put aside comes
-    back where nothing has taken its place."""
-    prefix = _temporary_prefix(output)
-    for path in sorted(output.parent.iterdir()) if output.parent.is_dir() else ():
-        process = path.name.removeprefix(prefix).removesuffix(".old")
-        if not path.name.startswith(prefix) or not process.isdecimal() or _alive(int(process)):
-            continue
-        if path.name.endswith(".old") and not os.path.lexists(output):
-            path.rename(output)
-        else:
-            _remove_made(path)
+    """Removes what killed calls on this machine left beside a data set or a base."""
+    whole_folder.clear_leftovers(output, _CONTENTS)
 
 
-def _remove_made(folder: Path) -> None:
-    """Removes the files of a data set or a base from a folder and its sub-folders, then what is empty. Anything
-    else stays: links, other names, what lies deeper."""
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            _remove_files(path, _TOKEN_FILES)
-    _remove_files(folder, _TOP_FILES)
-
-
-def _remove_files(folder: Path, names: Collection[str]) -> None:
-    for path in folder.iterdir():
-        is_ours = any(fnmatchcase(path.name, name) for name in names)
-        if is_ours and path.is_file() and not path.is_symlink():
-            path.unlink()
-    with suppress(OSError):  # something else is there
-        folder.rmdir()
-
-
-@contextmanager
-def taking_the_place_of(output: Path, expected: dict[str, Any] | None) -> Iterator[Path]:
+def taking_the_place_of(output: Path, expected: dict[str, Any] | None) -> AbstractContextManager[Path]:
     """A temporary folder beside `output`: becomes `output` when the block ends well, else is removed.
     `expected`: the manifest of what was to be replaced. Raises DataError, and leaves what is there, where that
     is another one by then: another call has made it, or somebody has put something there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.parent / f"{_temporary_prefix(output)}{os.getpid()}"
-    temporary.mkdir()
-    old = temporary.with_name(temporary.name + ".old")
-    try:
-        yield temporary
-        for folder, _, _ in os.walk(temporary):
-            _sync(Path(folder))
+
+    def check() -> None:
         if manifest_of(output) != expected:
             raise DataError(f"--output {output}: changed while this call was at work; nothing was replaced")
-        if output.exists():
-            output.rename(old)
-        temporary.rename(output)
-        _sync(output.parent)
-    finally:
-        if old.exists() and not output.exists():
-            old.rename(output)
-        _remove_made(temporary)
-        _remove_made(old)
+
+    return whole_folder.whole_folder(output, _CONTENTS, check)
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import sys
 import tempfile
@@ -11,9 +13,12 @@ from typing import Any
 
 from console import program
 from console.mistakes import JobError
+from console.whole_file import write_whole
 
 from . import probes, tokenisers
 from .errors import DataError
+
+FORMAT, FORMAT_VERSION = "comigs-texts", 1  # what `analysis report` shows where a run has texts.json
 
 # Options that are comigs' own.
 PASSED_ON = (
@@ -32,6 +37,8 @@ PASSED_ON = (
 def run(options: argparse.Namespace) -> None:
     """Prints what each model makes of each prompt."""
     comigs = options.comigs or program.default()
+    if options.output is not None:
+        probes.check_output(Path(options.output), FORMAT)
     try:
         program.check(comigs)
         tokenizer = tokenisers.opened(_tokeniser(comigs, options))
@@ -42,10 +49,26 @@ def run(options: argparse.Namespace) -> None:
             found = _asked(comigs, "generate", *_words(options), "--prompts", str(file))
     except JobError as error:
         raise DataError(str(error)) from None
+    texts = _texts(tokenizer, prompts, found["continuations"])
+    for one in texts:
+        print(f"{one['model'] or 'base model'}:\n{_shown(one['prompt'] + one['text'])}\n")
+    if options.output is not None:
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, "texts": texts}
+        write_whole(Path(options.output), f"{json.dumps(content, ensure_ascii=False)}\n".encode())
+
+
+def _texts(
+    tokenizer: Any, prompts: list[dict[str, Any]], continuations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What was added to each prompt, as it reads after it: what a token spells may depend on those before."""
     ids = {prompt["name"]: prompt["ids"] for prompt in prompts}
-    for one in found["continuations"]:
-        text = tokenizer.decode(ids[one["prompt"]] + one["ids"])
-        print(f"{one['model'] or 'base model'}:\n{_shown(text)}\n")
+    texts = []
+    for one in continuations:
+        before = tokenizer.decode(ids[one["prompt"]])
+        whole = tokenizer.decode(ids[one["prompt"]] + one["ids"])
+        shared = len(os.path.commonprefix([before, whole]))
+        texts.append({"model": one["model"], "prompt": whole[:shared], "text": whole[shared:]})
+    return texts
 
 
 def _asked(comigs: str, *words: str) -> dict[str, Any]:
@@ -95,6 +118,7 @@ def _words(options: argparse.Namespace) -> list[str]:
     for name in PASSED_ON:
         value = getattr(options, name.replace("-", "_"))
         words += [f"--{name}", value] if value is not None else []
+    words += ["--with-base"] if options.with_base else []
     return words
 
 

@@ -250,6 +250,12 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     text = parser.add_mutually_exclusive_group(required=True)
     text.add_argument("--prompt", action="append", metavar="TEXT", help="text to continue; repeat")
     text.add_argument("--prompt-file", action="append", metavar="FILE", help="a file of such text; repeat")
+    parser.add_argument(
+        "--with-base", action="store_true", help="the base model too, before the users of the run"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write them down, too; RUN/texts.json: `analysis report` shows them"
+    )
     parser.add_argument("--comigs", metavar="PROGRAM", help="the program (default: built here, or on PATH)")
     group = parser.add_argument_group("passed on", "as `comigs generate --help` explains them")
     for name in generate.PASSED_ON:

@@ -64,15 +64,15 @@ def write(path: Path, tokenizer: Any, probes: list[dict[str, Any]]) -> None:
     write_whole(path, f"{json.dumps(content, ensure_ascii=False)}\n".encode())
 
 
-def _check_output(path: Path) -> None:
-    """An earlier file of texts may be made anew; anything else must not be lost."""
+def check_output(path: Path, format_name: str) -> None:
+    """An earlier file of the format may be made anew; anything else must not be lost."""
     try:
         content = json_of(path)
     except FileNotFoundError:
         return
     except (OSError, ValueError):
         content = None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != format_name:
         raise DataError(f"--output {path}: is there already and holds something else; choose another name")
 
 
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     """Writes the file and prints how many tokens each text has."""
     output = Path(options.output)
     texts = _named_texts(options.text)
-    _check_output(output)
+    check_output(output, FORMAT)
     tokenizer = tokenisers.opened(Path(options.tokeniser))
     probes = [probe(tokenizer, name, text_of(path), path) for name, path in texts.items()]
     write(output, tokenizer, probes)

@@ -25,7 +25,9 @@ class DataSet:
     job_file: Path
     settings: dict[str, str]
     data_arguments: tuple[str, ...]  # of `python -m data_prep`
-    base_file: Path | None  # of `comigs pretrain`; None: the base is not made here
+    base_from: (
+        Path | str | None
+    )  # a file of `comigs pretrain`, a name that `data_prep base` knows; None: neither
 
     @property
     def data(self) -> Path:
@@ -35,18 +37,22 @@ class DataSet:
     def base(self) -> Path:
         return Path(self.settings["model"])
 
-    def data_command(self, python: str) -> list[str]:
-        return [python, "-m", "data_prep", *self.data_arguments, "--output", str(self.data)]
-
-    def base_command(self, comigs: str) -> list[str]:
-        """Two ranks where there are two cores: the same weights to rounding, in less time."""
+    def preparation(self, python: str, comigs: str) -> list[tuple[str, list[str]]]:
+        """What makes "data" and "base", in order: a base from elsewhere first, as its tokeniser makes the data."""
+        data = ("data", [python, "-m", "data_prep", *self.data_arguments, "--output", str(self.data)])
+        if isinstance(self.base_from, str):
+            words = [python, "-m", "data_prep", "base", self.base_from, "--output", str(self.base)]
+            return [("base", words), data]
+        if self.base_from is None:
+            return [data]
+        # Two ranks where there are two cores: the same weights to rounding, in less time.
         ranks = str(min(2, len(os.sched_getaffinity(0))))
         folders = ["--data", str(self.data), "--output", str(self.base)]
-        return ["mpirun", "-n", ranks, comigs, "pretrain", str(self.base_file), *folders]
+        return [data, ("base", ["mpirun", "-n", ranks, comigs, "pretrain", str(self.base_from), *folders])]
 
     def check_base(self) -> None:
         """A base that is not made here must be there before anything else begins."""
-        if self.base_file is None and not (self.base / "config.json").is_file():
+        if self.base_from is None and not (self.base / "config.json").is_file():
             raise JobError(
                 f"{self.base}: no base model there, expected a Hugging Face folder (config.json,"
                 " model.safetensors, tokenizer.json); the paper's: hf download openai-community/gpt2"
@@ -88,8 +94,9 @@ def data_set(scale: str, name: str, sources: dict[str, str], comigs: str) -> Dat
         raise JobError(f"{prepare_file}: [{name}] data: {reason}, expected words as in a shell") from None
     if name in sources:
         arguments = _with_source(arguments, sources[name])
-    base_file = folder / preparation["base"] if "base" in preparation else None
-    return DataSet(name, scale, job_file, settings, tuple(arguments), base_file)
+    base = preparation.get("base")
+    base_from = folder / base if base is not None and base.endswith(".ini") else base
+    return DataSet(name, scale, job_file, settings, tuple(arguments), base_from)
 
 
 def _with_source(arguments: list[str], source: str) -> list[str]:

@@ -83,9 +83,8 @@ def _parser() -> argparse.ArgumentParser:
 def _print(plan: Plan, comigs: str) -> int:
     """Lines for a shell: the preparation, which does nothing where it is done, then the missing runs."""
     for data_set, runs in plan.by_data_set():
-        print(shlex.join(data_set.data_command(_python())))
-        if data_set.base_file is not None:
-            print(shlex.join(data_set.base_command(comigs)))
+        for _, command in data_set.preparation(_python(), comigs):
+            print(shlex.join(command))
         try:
             ranks = users(data_set)
         except JobError:

@@ -125,6 +125,7 @@ environment=$(bash setup.sh --env)
 eval "$environment"
 timed "lint: clang-format, shellcheck, ruff, mypy" lint
 timed "configure: preset $PRESET" configure
+timed "tidy: clang-tidy" .venv/bin/python -m tests.tidy "build/$PRESET"
 timed "build: build/$PRESET" build
 beside build_rest
 rest=$!

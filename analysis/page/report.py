@@ -15,12 +15,14 @@ from analysis.page.headline import headline, tiles
 from analysis.page.html import render, write_page
 from analysis.page.provenance import differing_settings, run_details
 from analysis.read.run import Run
+from analysis.read.texts import Continuation, read_texts
 
 HEADINGS = {
     "perplexity": "Final perplexity",
     "curves": "Perplexity during training",
     "aggregation": "Last aggregation",
     "routing": "Routing",
+    "texts": "What the models write",
     "costs": "Time, bytes, memory",
     "runs": "Runs and settings",
 }
@@ -39,7 +41,9 @@ def _contents(groups: Sequence[Group], folder: FigureFolder) -> dict[str, Any]:
     title, lead = headline(groups)
     several = len(groups) > 1
     aggregation = tables.aggregation(groups)
-    shown = [name for name in HEADINGS if name != "aggregation" or aggregation.rows]
+    texts = _texts(groups)
+    there = {"aggregation": bool(aggregation.rows), "texts": bool(texts)}
+    shown = [name for name in HEADINGS if there.get(name, True)]
     return {
         "title": title,
         "lead": lead,
@@ -51,6 +55,7 @@ def _contents(groups: Sequence[Group], folder: FigureFolder) -> dict[str, Any]:
         "curves": _curves(groups, folder),
         "aggregation": aggregation,
         "routing": _routing(groups, folder),
+        "texts": texts,
         "costs": _costs(groups, folder),
         "settings": differing_settings(groups) if several else None,
         "runs": run_details([run for group in groups for run in group.runs]),
@@ -87,6 +92,19 @@ def _routing(groups: Sequence[Group], folder: FigureFolder) -> dict[str, Any]:
         ]
         drawn.append((group.label, drawings))
     return {"drawn": drawn, "without": without}
+
+
+def _texts(groups: Sequence[Group]) -> list[tuple[str, dict[str, list[Continuation]]]]:
+    """By prompt what a run's models made of it, of the first run of each experiment that has any."""
+    written = []
+    for group in groups:
+        found = next((texts for run in group.runs if (texts := read_texts(run))), [])
+        by_prompt: dict[str, list[Continuation]] = {}
+        for one in found:
+            by_prompt.setdefault(one.prompt, []).append(one)
+        if by_prompt:
+            written.append((group.label, by_prompt))
+    return written
 
 
 def _costs(groups: Sequence[Group], folder: FigureFolder) -> dict[str, Any]:

@@ -81,8 +81,8 @@ Slice Layout::slice(const Select& select) const {
 
 std::vector<Widths> Layout::loras() const {
   std::vector<Widths> all;
-  for (std::size_t i = 0; i < parts_.size(); ++i)
-    if (parts_[i].tag == Tag::A) all.push_back({.in = parts_[i].columns, .out = 0});
+  for (const Part& part : parts_)
+    if (part.tag == Tag::A) all.push_back({.in = part.columns, .out = 0});
   auto lora = all.begin();
   for (const Part& part : parts_)
     if (part.tag == Tag::B) (lora++)->out = part.rows;

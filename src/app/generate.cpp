@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 // What one model made of one text.
 struct Continuation {
-  std::string model, prompt;  // names; of a base alone `model` is empty
+  std::string model, prompt;  // names; of the base `model` is empty
   std::vector<std::int64_t> ids;
   bool has_ended = false;  // by a token that ends a text, which is the last
 };
@@ -80,17 +80,19 @@ std::vector<Continuation> continue_all(const ChosenModels& chosen, const std::ve
                                        const c10::Device& device) {
   const run::TrainedModels& models = chosen.models;
   const auto base = models.load_base(device);
-  ProgressBar bar(static_cast<std::int64_t>(chosen.chosen.size() * prompts.size()), !options.json);
+  const std::size_t all = chosen.chosen.size() + (options.with_base ? 1 : 0);
+  ProgressBar bar(static_cast<std::int64_t>(all * prompts.size()), !options.json);
   std::vector<Continuation> found;
-  for (const std::size_t model : chosen.chosen) {
-    const adapter::Parameters parameters = models.parameters(model, device);
+  const auto add = [&](const std::string& model, const adapter::Parameters& parameters) {
     for (const data::Probe& prompt : prompts) {
       std::vector<std::int64_t> ids = train::generate(*base, parameters, prompt.ids, how);
       const bool has_ended = std::ranges::find(how.stops, ids.back()) != how.stops.end();
-      found.push_back({models.names()[model], prompt.name, std::move(ids), has_ended});
-      bar.advance(1, fmt::format("model of {}", printable(models.names()[model])));
+      found.push_back({model, prompt.name, std::move(ids), has_ended});
+      bar.advance(1, fmt::format("model of {}", printable(model)));
     }
-  }
+  };
+  if (options.with_base) add("", models.of_base(device));
+  for (const std::size_t model : chosen.chosen) add(models.names()[model], models.parameters(model, device));
   return found;
 }
 

@@ -35,7 +35,11 @@ std::int64_t lora_rank(const adapter::UserModel& user) { return user.experts > 0
 std::string format_operations(double count) {
   constexpr const char* units[] = {"M", "G", "T", "P", "E"};
   std::size_t unit = 0;
-  for (count /= 1e6; count >= 1000.0 && unit + 1 < std::size(units); count /= 1000.0) ++unit;
+  count /= 1e6;
+  while (count >= 1000.0 && unit + 1 < std::size(units)) {
+    count /= 1000.0;
+    ++unit;
+  }
   return fmt::format("{:.1f} {}", count, units[unit]);
 }
 

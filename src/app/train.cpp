@@ -176,7 +176,7 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
                const std::vector<std::string>& arguments) {
   const Stopwatch watch;
   // 1. What is to be done, the same on every rank.
-  const job::Job job = comm::all_agree(world, [&] { return job::read_job(arguments, world.size()); });
+  job::Job job = comm::all_agree(world, [&] { return job::read_job(arguments, world.size()); });
   const config::Run& options = job.config.run;
   const std::filesystem::path path = comm::all_agree(world, [&] { return results_path(options); });
   const run::Roster roster(world, job.users.size());
@@ -184,6 +184,7 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
   const comm::Placement placement = comm::all_place(world);
   const c10::Device device =
       comm::all_agree(world, [&] { return choose_device(options.device, options.threads, placement); });
+  job.config.run.activations = run::all_settle_activations(world, options, model::is_fast_in_bf16(device));
   const config::Config config =
       comm::all_agree(world, [&] { return job::with_micro_batches(job, roster.own(), device); });
   std::optional<run::OutputFolder> output;

@@ -20,7 +20,7 @@ namespace comigs::comm {
 namespace {
 
 // False: the stop came first.
-bool waits(std::stop_token stop, double seconds) {
+bool waits(const std::stop_token& stop, double seconds) {
   std::mutex mutex;
   std::unique_lock lock(mutex);
   std::condition_variable_any changed;
@@ -43,7 +43,7 @@ bool waits(std::stop_token stop, double seconds) {
 // The first one asks the others, for two seconds at most, before it speaks.
 double grace_seconds(int rank) { return rank == 0 ? 0.0 : 3.0 + 0.2 * std::min(rank, 5); }
 
-Guard::Guard(const char* call, double seconds, int rank, std::function<std::string(int)> name_of) {
+Guard::Guard(const char* call, double seconds, int rank, const std::function<std::string(int)>& name_of) {
   if (!std::isfinite(seconds)) return;
   thread_ = std::jthread([=](const std::stop_token& stop) {
     // Nobody can be asked: who is only slow to come must not be taken for one that never does.

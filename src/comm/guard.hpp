@@ -16,7 +16,7 @@ namespace comigs::comm {
 class Guard {
  public:
   /// `seconds`: the patience; `name_of`: what messages call the ranks of the world.
-  Guard(const char* call, double seconds, int rank, std::function<std::string(int)> name_of);
+  Guard(const char* call, double seconds, int rank, const std::function<std::string(int)>& name_of);
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
   ~Guard() = default;

@@ -85,7 +85,7 @@ class Columns {
   }
 
  private:
-  using Number = typename Wire::Type;
+  using Number = Wire::Type;
 
   void all_reduce_piece(const Communicator& communicator, std::span<float> piece, const Reduce& reduce) {
     const auto ranks = static_cast<std::size_t>(communicator.size()),

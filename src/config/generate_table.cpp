@@ -29,6 +29,7 @@ constexpr Option<Generate> options[] = {
         "sample_top_p", "FRACTION",
         "draw among the fewest of the likeliest tokens that have so much of the probability", between(0, 1)),
     generate.option<&Generate::seed>("seed", "N", "of what is drawn; models draw alike"),
+    generate.option<&Generate::with_base>("with_base", "", "the base model too, before the users of the run"),
     models.option<&ModelChoice::precision>("precision", "TYPE",
                                            "frozen weights of a base without a run, which has its own"),
     models.option<&ModelChoice::device>("device", "DEVICE", "where to compute", {},

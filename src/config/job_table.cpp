@@ -55,8 +55,11 @@ constexpr Option<UserJob> options[] = {
     run.option<&Run::train_evaluation_tokens>("train_evaluation_tokens", "TOKENS",
                                               "leading training tokens that are evaluated; 0: all",
                                               at_least(0)),
-    run.option<&Run::precision>("precision", "TYPE",
-                                "frozen weights; activations too where the device is fast in it"),
+    run.option<&Run::precision>("precision", "TYPE", "frozen weights"),
+    run.option<&Run::activations>(
+        "activations", "TYPE",
+        "what is computed beside bf16 weights; auto: bf16 where the devices of all ranks are fast in it", {},
+        {.determines_numbers = false}),
     run.option<&Run::device>("device", "DEVICE", "where a rank computes", {},
                              {.determines_numbers = false, .is_of_rank = true}),
     run.option<&Run::threads>("threads", "N", "compute threads a rank; 0: its share of the cores",

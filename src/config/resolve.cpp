@@ -230,6 +230,8 @@ Generate parse_generate(const std::vector<std::string>& arguments) {
   const Problems rows = row_problems(table, std::vector<Generate>{generate});
   problems.insert(problems.end(), rows.begin(), rows.end());
   add_choice_problems(generate.models, layered, problems);
+  if (generate.with_base && generate.models.run.empty())
+    problems.emplace_back("--with-base: found without a run, expected the run whose base is meant");
   for (const char* option : {"--sample-top-k", "--sample-top-p", "--seed"})
     if (generate.temperature == 0.0 && is_said(layered, option))
       problems.push_back(

@@ -1,5 +1,6 @@
 // HetLoRA (Cho et al. 2023): users of different LoRA ranks, which prune themselves.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>

@@ -17,7 +17,9 @@ class Search {
       : method_(method), architecture_(architecture), own_(config.users[user]), user_(user) {
     const bool cuda = config.run.device == config::DeviceChoice::cuda;
     const c10::ScalarType stored = stored_type(config.run.precision);
-    computation_ = {.stored = stored, .computed = cuda ? stored : c10::ScalarType::Float, .on_gpu = cuda};
+    const bool wide = config.run.activations == config::Activations::float32 ||
+                      (config.run.activations == config::Activations::automatic && !cuda);
+    computation_ = {.stored = stored, .computed = wide ? c10::ScalarType::Float : stored, .on_gpu = cuda};
     // Wherever it runs, the number of experts is the same: that of the device that takes more memory.
     most_demanding_ = computation_;
     most_demanding_.on_gpu = config.run.device != config::DeviceChoice::cpu;

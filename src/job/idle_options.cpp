@@ -98,6 +98,10 @@ std::string_view sums(const Situation& s) {
   return none ? "nothing is summed over users" : "";
 }
 
+std::string_view activations(const Situation& s) {
+  return s.config.run.precision == config::Precision::float32 ? "beside float32 weights all is float32" : "";
+}
+
 std::string_view in_any_order(const Situation& s) {
   return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
 }
@@ -128,6 +132,7 @@ constexpr Row rows[] = {
     {"run", "rounds", untrained},
     {"run", "evaluate_every", untrained},
     {"run", "weights_every", untrained},
+    {"run", "activations", activations},
     {"run", "communication", sums},
     {"run", "reproducible", in_any_order},
     {"run", "checkpoint_every", untrained},

@@ -13,6 +13,15 @@ c10::ScalarType stored_type(config::Precision precision) {
   return precision == config::Precision::bf16 ? at::kBFloat16 : at::kFloat;
 }
 
+model::Computation computation(const config::Run& run, const c10::Device& device) {
+  const c10::ScalarType stored = stored_type(run.precision);
+  const c10::ScalarType computed = run.activations == config::Activations::automatic
+                                       ? model::activation_type(stored, device)
+                                   : run.activations == config::Activations::bf16 ? stored
+                                                                                  : at::kFloat;
+  return {.stored = stored, .computed = computed, .on_gpu = device.is_cuda()};
+}
+
 std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
                                      const model::Architecture& architecture,
                                      const adapter::UserModel& user_model,
@@ -39,7 +48,7 @@ std::int64_t micro_batch_sequences(const config::Config& config, std::size_t use
                                    const model::Architecture& architecture,
                                    const adapter::UserModel& user_model, const c10::Device& device) {
   return sequences_within_memory(config.users.at(user), user, architecture, user_model,
-                                 model::computation(stored_type(config.run.precision), device));
+                                 computation(config.run, device));
 }
 
 }  // namespace comigs::job

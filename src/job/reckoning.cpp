@@ -61,7 +61,7 @@ Cost Reckoning::cost(const config::Config& config, std::size_t user) const {
                         .users = users,
                         .manifest = job_.manifest,
                         .architecture = job_.architecture,
-                        .computation = computation(config),
+                        .computation = computation(config.run, place_.device),
                         .weights_converted = weights_converted(job_, config, place_.device.is_cuda())};
   return job::cost(setup, user);
 }
@@ -123,11 +123,7 @@ double Reckoning::bytes(const Demand& demand, const config::Config& config) cons
   const adapter::UserModel user = federation::user_models(*job_.method, config.users)[*demand.user];
   const std::int64_t tokens = cost.micro_batch_sequences * config.users[*demand.user].context_tokens;
   return static_cast<double>(
-      adapter::footprint(job_.architecture, user, computation(config), tokens).total());
-}
-
-model::Computation Reckoning::computation(const config::Config& config) const {
-  return model::computation(stored_type(config.run.precision), place_.device);
+      adapter::footprint(job_.architecture, user, computation(config.run, place_.device), tokens).total());
 }
 
 // With another value of a user option for those who are asked, written as the command line takes it.

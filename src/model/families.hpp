@@ -11,8 +11,8 @@
 
 namespace comigs::model {
 
-/// `config` is the parsed config.json at `file`, for messages.
-[[nodiscard]] Architecture read_gpt2(const nlohmann::json& config, const std::filesystem::path& file);
+/// `values` is the parsed config.json at `file`, for messages.
+[[nodiscard]] Architecture read_gpt2(const nlohmann::json& values, const std::filesystem::path& file);
 /// All weights of a GPT-2, in the order of its files.
 [[nodiscard]] std::vector<WeightSpec> gpt2_weights(const Architecture& architecture);
 /// Causal masks, which OpenAI's and older files have beside the weights.
@@ -24,7 +24,7 @@ namespace comigs::model {
                                                    std::optional<at::ScalarType> activations);
 
 /// The Llama family: model_type llama, mistral, qwen2, qwen3.
-[[nodiscard]] Architecture read_llama(const nlohmann::json& config, const std::filesystem::path& file);
+[[nodiscard]] Architecture read_llama(const nlohmann::json& values, const std::filesystem::path& file);
 [[nodiscard]] std::vector<WeightSpec> llama_weights(const Architecture& architecture);
 /// Frequencies of rotary positions, which older files have beside the weights.
 [[nodiscard]] bool is_no_llama_weight(std::string_view name);

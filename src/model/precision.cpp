@@ -4,9 +4,10 @@ namespace comigs::model {
 
 namespace {
 
-bool has_matrix_units() {
+// Of products of bfloat16 numbers, which some processors have for vectors, some for tiles.
+bool cpu_has_bf16_products() {
 #ifdef __x86_64__
-  return __builtin_cpu_supports("amx-bf16") != 0;
+  return __builtin_cpu_supports("avx512bf16") != 0 || __builtin_cpu_supports("amx-bf16") != 0;
 #else
   return false;
 #endif
@@ -14,9 +15,10 @@ bool has_matrix_units() {
 
 }  // namespace
 
+bool is_fast_in_bf16(const at::Device& device) { return !device.is_cpu() || cpu_has_bf16_products(); }
+
 at::ScalarType activation_type(at::ScalarType stored, const at::Device& device) {
-  const bool widened = device.is_cpu() && stored == at::kBFloat16 && !has_matrix_units();
-  return widened ? at::kFloat : stored;
+  return stored == at::kBFloat16 && !is_fast_in_bf16(device) ? at::kFloat : stored;
 }
 
 std::string name_of(at::ScalarType activations) {

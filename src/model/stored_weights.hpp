@@ -49,7 +49,7 @@ class StoredWeights {
     [[nodiscard]] at::Tensor tensor() const;
   };
 
-  void add(const std::filesystem::path& file);
+  void add(const std::filesystem::path& path);
   [[nodiscard]] const Stored* look_for(const WeightSpec& spec) const;
   [[nodiscard]] const Stored& find(const WeightSpec& spec) const;
   [[nodiscard]] const Stored& checked(const WeightSpec& spec) const;  // of the right shape

@@ -15,7 +15,7 @@ void append_row(const io::hdf5::Group& root, const RunDescription& run, const Ro
 
 /// Writes expert/weights/<round>/user_<i>/layer_<l>/expert_<e>/<name>.
 void write_weights(io::hdf5::Group root, std::int64_t round,
-                   const std::vector<std::vector<ParameterView>>& factors);
+                   const std::vector<std::vector<ParameterView>>& parameters);
 
 /// Reads what `write_weights` wrote of a user: `parameters` one after the other into `block`. Throws IoError
 /// naming an array that is missing or has another shape.

@@ -55,7 +55,7 @@ class Reader {
   }
   static std::int64_t whole(double value) {
     constexpr double exact_limit = 9007199254740992.0;  // 2^53
-    if (!(value >= 0.0 && value <= exact_limit) || value != std::floor(value)) {
+    if (std::isnan(value) || value < 0.0 || value > exact_limit || value != std::floor(value)) {
       throw std::invalid_argument(fmt::format("a round's block holds {} where a count was expected", value));
     }
     return static_cast<std::int64_t>(value);

@@ -38,11 +38,6 @@ results::UserDescription describe_user(const job::Job& job, std::size_t user) {
           .test_tokens = shards.test.tokens};
 }
 
-// What is computed beside the frozen weights.
-std::string activations(config::Precision precision, const c10::Device& device) {
-  return model::name_of(model::activation_type(job::stored_type(precision), device));
-}
-
 std::string now() {
   const auto seconds = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds));
@@ -63,7 +58,7 @@ results::RunDescription describe(const job::Job& job, const Surroundings& here) 
       .base_model = job.config.model.folder,
       .base_digest = here.base_digest,
       .base_architecture = model::config_json(job.architecture),
-      .activations = activations(job.config.run.precision, here.device),
+      .activations = model::name_of(job::computation(job.config.run, here.device).computed),
       .sequences_at_a_time = {},
       .seed = static_cast<std::int64_t>(job.config.run.seed),
       .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), comm::library_version()},

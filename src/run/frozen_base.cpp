@@ -58,6 +58,14 @@ at::Tensor all_upload(const comm::Communicator& world, const std::vector<model::
 
 }  // namespace
 
+config::Activations all_settle_activations(const comm::Communicator& world, const config::Run& run,
+                                           bool is_fast) {
+  const bool any_slow = world.all_max(is_fast ? 0.0 : 1.0) > 0.0;
+  if (run.precision != config::Precision::bf16 || run.activations != config::Activations::automatic)
+    return run.activations;
+  return any_slow ? config::Activations::float32 : config::Activations::bf16;
+}
+
 WeightsFound all_find_weights(const comm::Communicator& world, const std::filesystem::path& folder) {
   WeightsFound found{.digest = {},
                      .state = comm::all_agree(world, [&] { return model::weights_state(folder); })};
@@ -92,7 +100,8 @@ FrozenBase::FrozenBase(const comm::Communicator& world, const config::Run& run,
   const at::Tensor uploaded = all_upload(world, specs, in_files, dtype, device);
   model_ = comm::all_agree(world, [&] {
     return model::make_base_model(
-        architecture, device.is_cpu() ? in_files() : model::packed_weights(uploaded, specs, dtype));
+        architecture, device.is_cpu() ? in_files() : model::packed_weights(uploaded, specs, dtype),
+        job::computation(run, device).computed);
   });
   comm::all_agree(world, [&] {
     if (model::weights_state(folder) != found.state)

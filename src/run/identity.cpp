@@ -103,7 +103,7 @@ std::vector<std::string> differences(const results::RunIdentity& there, const re
   for (const std::string& difference :
        architecture_differences(there.base_architecture, here.base_architecture, origin))
     found.push_back(fmt::format("{}/config.json: {}", own.model.folder, difference));
-  compare("activations", there.activations, here.activations);
+  compare("activations (--activations)", there.activations, here.activations);
   compare("sequences that users run at a time", there.sequences_at_a_time, here.sequences_at_a_time);
   return found;
 }

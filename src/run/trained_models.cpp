@@ -164,13 +164,17 @@ std::vector<data::Probe> TrainedModels::open_probes(const std::string& file) con
 }
 
 std::unique_ptr<model::BaseModel> TrainedModels::load_base(const c10::Device& device) const {
-  const model::Computation computation = model::computation(job::stored_type(config_.run.precision), device);
+  const model::Computation computation = job::computation(config_.run, device);
   if (run_ != nullptr) {
     const std::string here = model::name_of(computation.computed),
                       &trained = run_->record().identity.activations;
     if (!trained.empty() && trained != here) spdlog::warn("computed in {}; the run was in {}", here, trained);
   }
   return model::load_base_model(config_.model.folder, computation.stored, device, computation.computed);
+}
+
+adapter::Parameters TrainedModels::of_base(const c10::Device& device) const {
+  return {architecture_, {.experts = 0, .generalists = {}, .gate = adapter::Gate::none}, device};
 }
 
 adapter::Parameters TrainedModels::parameters(std::size_t model, const c10::Device& device) const {

@@ -2,6 +2,7 @@
 #include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>

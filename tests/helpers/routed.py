@@ -100,8 +100,8 @@ def probes(place, tmp_path) -> Path:
     return output
 
 
-def stored_parameters(path: Path, user: int, rounds: int = ROUNDS) -> dict[str, torch.Tensor]:
-    """What the user had trained after so many rounds, from results.h5, as PlainModel names it."""
+def stored_parameters(path: Path, round_: int, user: int) -> dict[str, torch.Tensor]:
+    """The user's numbers in results.h5, named as in a trace, in float64."""
     found: dict[str, torch.Tensor] = {}
 
     def add(name: str, item: h5py.Dataset) -> None:
@@ -114,7 +114,7 @@ def stored_parameters(path: Path, user: int, rounds: int = ROUNDS) -> dict[str, 
 
     with h5py.File(path) as file:
         for role in ("attention", "expert", "router"):
-            group = file[f"{role}/weights/{rounds}"].get(f"user_{user}")
+            group = file.get(f"{role}/weights/{round_}/user_{user}")
             if group is not None:
                 group.visititems(add)
     return found
@@ -122,9 +122,9 @@ def stored_parameters(path: Path, user: int, rounds: int = ROUNDS) -> dict[str, 
 
 def stored_model(path: Path, base: Path, user: int, *, lora: bool = True) -> PlainModel:
     """The user's model at the last round from the numbers in results.h5; `lora`: or with all B zero."""
-    found = stored_parameters(path, user)
+    found = stored_parameters(path, ROUNDS, user)
     if not lora:
-        found = {name: 0 * value if name.endswith(".B") else value for name, value in found.items()}
+        found |= {name: 0 * value for name, value in found.items() if name.endswith(".B")}
     return PlainModel(frozen_weights(base), found, Setting(EXPERTS[user], ALPHA / math.sqrt(RANK)))
 
 

@@ -108,6 +108,8 @@ BOOST_AUTO_TEST_CASE(reasons_are_those_of_the_methods) {
       {"comigs-1g1s", {"--load-balancing", "generalist"}, ""},
       {"comigs-1g1s", {"--load-balancing", "none", "--load-balancing-weight", "1"}, "load_balancing is none"},
       {"pcl", {"--averaging", "uniform"}, "the method has weights of its own"},
+      {"local", {"--activations", "bf16"}, "beside float32 weights all is float32"},
+      {"local", {"--activations", "float32", "--precision", "bf16"}, ""},
       {"local", {"--averaging", "uniform"}, "nothing is averaged"},
       {"local", {"--reproducible", "false"}, "nothing is summed over users"},
       {"flexlora", {"--reproducible", "false"}, "in users' order anyway"},

@@ -40,10 +40,15 @@ struct Folders : test::JobFolders {
     return {std::istream_iterator<std::string>(words), {}};
   }
 
-  // The job with them.
-  [[nodiscard]] Job changed(Options options, const Options& suggestion) const {
-    options.insert(options.end(), suggestion.begin(), suggestion.end());
-    return read(options);
+  // The job with them, in the place of what it said before.
+  [[nodiscard]] Job changed(const Options& options, const Options& suggestion) const {
+    Options words = with(options);
+    for (std::size_t i = 0; i + 1 < suggestion.size(); i += 2) {
+      const auto said = std::ranges::find(words, suggestion[i]);
+      if (said != words.end()) words.erase(said, said + 2);
+      words.insert(words.end(), {suggestion[i], suggestion[i + 1]});
+    }
+    return read_job(words);
   }
 };
 
@@ -98,7 +103,7 @@ BOOST_AUTO_TEST_CASE(a_budget_is_its_user_s) {
   adapter::UserModel fewer = job.users[1];
   fewer.experts = 3;
   const model::Computation computation =
-      model::computation(stored_type(config::Precision::bf16), at::Device(at::kCPU));
+      job::computation({.precision = config::Precision::bf16}, at::Device(at::kCPU));
   const double room =
       static_cast<double>(adapter::footprint(job.architecture, fewer, computation, 32).total()) / 0x1p30;
   Options tight = options;

@@ -20,6 +20,6 @@ enum class BalancingWeights {
 /// in their top-k and P_j the mean of its full softmax probability. Differentiable in P. float32 scalar;
 /// undefined if nothing was routed.
 [[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing,
-                                             BalancingWeights weights);
+                                             BalancingWeights kind);
 
 }  // namespace comigs::adapter

@@ -10,6 +10,7 @@
 namespace comigs::config {
 
 enum class Precision { float32, bf16 };
+enum class Activations { automatic, float32, bf16 };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class LoadBalancing { none, uniform, generalist };
 /// The splits that expert steps draw their batches from.
@@ -23,14 +24,15 @@ enum class Resume { never, automatic };
 enum class OnUserFailure { stop, go_on };
 
 struct Run {
-  std::string output;  ///< folder of results.h5
+  std::string output = {};  ///< folder of results.h5
   std::uint64_t seed = 0;
   std::int64_t rounds = 20;         ///< communication rounds
   std::int64_t evaluate_every = 1;  ///< rounds between evaluations; the first and the last always are
   std::int64_t weights_every = 0;   ///< rounds between stored LoRA factors; 0: the last round only
   std::int64_t train_evaluation_tokens = 16384;  ///< leading training tokens that are evaluated; 0: all
-  Precision precision =
-      Precision::float32;  ///< of frozen weights; of activations too, where the device is fast in it
+  Precision precision = Precision::float32;      ///< of frozen weights
+  /// Of what is computed beside bf16 weights; automatic: bf16 where every rank's device is fast in it.
+  Activations activations = Activations::automatic;
   DeviceChoice device = DeviceChoice::automatic;
   std::int64_t threads = 0;  ///< compute threads a rank; 0: its share of the cores it may use
   /// Of what an aggregation sends; sums are float32.

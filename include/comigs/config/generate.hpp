@@ -17,6 +17,7 @@ struct Generate {
   std::int64_t sample_top_k = 0;  ///< 0: all tokens
   double sample_top_p = 1.0;
   std::uint64_t seed = 0;
+  bool with_base = false;  ///< beside a run's users also the base model, before them
   bool json = false;
 };
 

@@ -63,6 +63,9 @@ template <>
 inline constexpr auto words<Precision> = std::to_array<std::pair<std::string_view, Precision>>(
     {{"float32", Precision::float32}, {"bf16", Precision::bf16}});
 template <>
+inline constexpr auto words<Activations> = std::to_array<std::pair<std::string_view, Activations>>(
+    {{"auto", Activations::automatic}, {"float32", Activations::float32}, {"bf16", Activations::bf16}});
+template <>
 inline constexpr auto words<DeviceChoice> = std::to_array<std::pair<std::string_view, DeviceChoice>>(
     {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}});
 template <>

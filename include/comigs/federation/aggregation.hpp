@@ -52,7 +52,7 @@ class Aggregation {
   /// What it keeps between its calls, for a checkpoint; a rule of the same set-up that is given it goes on as
   /// this one would. Throws DataError where these cannot be its numbers.
   [[nodiscard]] virtual std::vector<double> state() const { return {}; }
-  void restore(const std::vector<double>& state);
+  void restore(const std::vector<double>& kept);
 
  protected:
   /// `state` has as many numbers as `state()`.

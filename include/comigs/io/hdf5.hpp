@@ -59,8 +59,8 @@ class Dataset : public Object {
   /// Lengthens the first dimension by one and fills it.
   void append_row(std::span<const double> values);
   [[nodiscard]] std::vector<std::uint64_t> extent() const;
-  /// Whether it was made with this type, as one that grows or not, and has this extent now.
-  [[nodiscard]] bool is_as_made(Type type, const std::vector<std::uint64_t>& extent, bool growing) const;
+  /// Whether it was made with this type, as one that grows or not, and has the expected extent now.
+  [[nodiscard]] bool is_as_made(Type type, const std::vector<std::uint64_t>& expected, bool growing) const;
   /// All of it. Numbers are converted; texts must be of variable length, as `write` makes them.
   void read(std::span<float> values) const;
   void read(std::span<double> values) const;

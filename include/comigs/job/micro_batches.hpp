@@ -16,6 +16,10 @@ namespace comigs::job {
 /// The precision that frozen weights are kept in.
 [[nodiscard]] c10::ScalarType stored_type(config::Precision precision);
 
+/// How a run's model is computed on a device: activations as configured, or as suits the device where they
+/// are automatic.
+[[nodiscard]] model::Computation computation(const config::Run& run, const c10::Device& device);
+
 inline constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 /// How many sequences of user `user`'s batch run at a time: as configured, or fewer where its `memory` asks
@@ -26,7 +30,7 @@ inline constexpr double gib = 1024.0 * 1024.0 * 1024.0;
                                                    const model::Computation& computation);
 
 /// The same on a device. Depends on the configuration, the base model and the kind of device (for bf16 also
-/// on whether the CPU has matrix units) alone, not on how much memory is free: results do not change from run
+/// on whether the CPU is fast in it) alone, not on how much memory is free: results do not change from run
 /// to run.
 [[nodiscard]] std::int64_t micro_batch_sequences(const config::Config& config, std::size_t user,
                                                  const model::Architecture& architecture,

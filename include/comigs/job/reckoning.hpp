@@ -48,7 +48,6 @@ class Reckoning {
   [[nodiscard]] std::vector<Cost> costs(const config::Config& config) const;
   [[nodiscard]] Cost cost(const config::Config& config, std::size_t user) const;
   [[nodiscard]] Cost least_cost(const config::Config& config, std::size_t user) const;
-  [[nodiscard]] model::Computation computation(const config::Config& config) const;
   [[nodiscard]] std::vector<Demand> demands() const;
   [[nodiscard]] double bytes(const Demand& demand, const config::Config& config) const;
   [[nodiscard]] Change with(const Change& from, const Demand& demand, const std::string& option,

@@ -8,9 +8,13 @@
 
 namespace comigs::model {
 
-/// The precision of activations beside frozen weights that are stored in `stored`: the same, except that a
-/// CPU without matrix units for bfloat16 multiplies in float32, which it does about twice as fast; the
-/// weights stay as they are stored and are widened for one product at a time.
+/// Whether products of bfloat16 numbers are faster there than those of float32: on GPUs, and on CPUs with
+/// instructions for them (AVX512_BF16, AMX).
+[[nodiscard]] bool is_fast_in_bf16(const c10::Device& device);
+
+/// The precision of activations beside frozen weights that are stored in `stored`, where a single device
+/// decides: the same, but float32 on a device that is not fast in bfloat16; the weights stay as they are
+/// stored and are widened for one product at a time.
 [[nodiscard]] c10::ScalarType activation_type(c10::ScalarType stored, const c10::Device& device);
 
 /// "float32", "bf16": an activation type's name in records and messages.
@@ -22,9 +26,5 @@ struct Computation {
   c10::ScalarType stored = c10::ScalarType::Float, computed = c10::ScalarType::Float;
   bool on_gpu = false;
 };
-
-[[nodiscard]] inline Computation computation(c10::ScalarType stored, const c10::Device& device) {
-  return {.stored = stored, .computed = activation_type(stored, device), .on_gpu = device.is_cuda()};
-}
 
 }  // namespace comigs::model

@@ -14,6 +14,12 @@
 
 namespace comigs::run {
 
+/// Collective. What is computed beside bf16 weights, one decision for all ranks: as configured; automatic:
+/// bf16 where each of them `is_fast` in it (model::is_fast_in_bf16), else float32. Beside float32 weights it
+/// stays as it is.
+[[nodiscard]] config::Activations all_settle_activations(const comm::Communicator& world,
+                                                         const config::Run& run, bool is_fast);
+
 /// The weights in a base model's folder as they were found.
 struct WeightsFound {
   std::string digest, state;  ///< see model::weights_digest, model::weights_state

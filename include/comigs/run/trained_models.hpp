@@ -57,6 +57,8 @@ class TrainedModels {
   [[nodiscard]] std::unique_ptr<model::BaseModel> load_base(const c10::Device& device) const;
   /// What the model has beside them. Throws DataError.
   [[nodiscard]] adapter::Parameters parameters(std::size_t model, const c10::Device& device) const;
+  /// What the base alone has beside them: nothing.
+  [[nodiscard]] adapter::Parameters of_base(const c10::Device& device) const;
   /// How many sequences its run evaluated at a time on such a device.
   [[nodiscard]] std::int64_t evaluation_sequences(std::size_t model, const c10::Device& device) const;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import subprocess
@@ -142,6 +143,32 @@ def test_only_its_own_files_are_replaced(tmp_path):
         assert path.read_bytes() == b"a page, or a figure, of somebody else"
         path.write_bytes(kept)
     assert command("report", "run", folder=tmp_path).returncode == 0
+
+
+def test_what_models_wrote_is_shown_by_prompt_and_is_no_markup(tmp_path):
+    write_results(tmp_path / "run")
+    wrote = [
+        (None, "The sea", " is <b>blue</b>."),
+        ("Ann", "The sea", " was calm."),
+        ("Ann", "In short", "!"),
+    ]
+    texts = [{"model": model, "prompt": prompt, "text": text} for model, prompt, text in wrote]
+    written = {"format": "comigs-texts", "format_version": 1, "texts": texts}
+    (tmp_path / "run" / "texts.json").write_text(json.dumps(written))
+    text = report(tmp_path, tmp_path / "run").text
+    assert [text.count(prompt + " …") for prompt in ("The sea", "In short")] == [1, 1]
+    assert text.index("base model is <b>blue</b>.") < text.index("Ann was calm.") < text.index("In short …")
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format": "comigs-texts", "format_version": 1, "texts": [{}]}']
+)
+def test_texts_of_another_kind_are_refused(content, tmp_path):
+    write_results(tmp_path / "run")
+    (tmp_path / "run" / "texts.json").write_text(content)
+    done = command("report", "run", folder=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "run/texts.json: " in done.stderr
+    assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_command_without_arguments_says_what_it_wants(tmp_path):

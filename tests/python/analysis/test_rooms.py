@@ -17,6 +17,7 @@ BELOW = {
     "page": {"read", "measure", "draw"},
     "paper": {"read", "measure", "draw", "page"},
     "insight": {"read", "measure", "draw", "page"},
+    "export": {"read", "measure"},
 }
 
 

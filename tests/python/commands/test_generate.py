@@ -110,7 +110,7 @@ def test_users_models_go_on_as_the_plain_reference(trained_run, tmp_path):
     assert len({tuple(one["ids"]) for one in found}) > 1  # so models differ
     for user, (experts, top_k) in enumerate([(3, 2), (2, 1), (1, 1), (2, 2)]):
         setting = Setting(experts, 8 / math.sqrt(4), top_k)
-        told = (frozen_weights(base), stored_parameters(folder / "results.h5", user, 1), setting)
+        told = (frozen_weights(base), stored_parameters(folder / "results.h5", 1, user), setting)
         model = PlainModel(*told) if family == "gpt2" else PlainLlama(base, *told)
         ids = list(PROMPT)
         while len(ids) < len(PROMPT) + ADDED and ids[-1] != END:
@@ -244,6 +244,24 @@ def test_text_in_text_out(mixed, place, tmp_path):
     assert done.returncode == 0 and done.stdout.startswith(f"base model:\n{more}"), done.stderr
 
 
+def test_texts_are_written_down_for_the_report(mixed, place):
+    given = ("--comigs", executable(), "--device", "cpu", "--threads", 1, "--tokens", 4)
+    words = ("generate", mixed, "--prompt", "the cat", "--prompt", "日本", "--with-base", "--users", USERS[1])
+    output = mixed / "texts.json"
+    done = data_prep(*words, *given, "--output", output)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(output.read_text(encoding="utf-8"))
+    assert (content["format"], content["format_version"]) == ("comigs-texts", 1)
+    named = [(one["model"], one["prompt"]) for one in content["texts"]]
+    assert named == [(model, text) for model in (None, USERS[1]) for text in ("the cat", "日本")]
+    alone_ = data_prep("generate", "--model", place / "base", "--prompt", "the cat", *given)
+    assert done.stdout.startswith(alone_.stdout)  # the base of a run is that base
+    content["format"] = "another"
+    output.write_text(json.dumps(content), encoding="utf-8")
+    done = data_prep(*words, *given, "--output", output)
+    assert done.returncode == 2 and "is there already and holds something else" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -285,6 +303,7 @@ def test_what_cannot_be_continued(mixed, place, tmp_path):
         "other: not the base model of": (mixed, *short, "--model", other),
         "found no run and no --model": short,
         "--precision: found beside a run": (mixed, *short, "--precision", "bf16"),
+        "--with-base: found without a run": ("--model", place / "base", *short, "--with-base"),
         "--seed: found without --temperature": (mixed, *short, "--seed", 3),
         "--sample-top-k: found without --temperature": (mixed, *short, "--sample-top-k", 3),
         "--sample-top-p: found '1.5', expected a number from 0 to 1": (mixed, *short, "--sample-top-p", 1.5),

@@ -46,8 +46,8 @@ class Project:
     def resume(self, *more: object, code: int = 0) -> str:
         return finish(self.words("--resume", "auto", *more), code).errors
 
-    def interrupted(self) -> None:
-        with Running(*self.words()) as running:
+    def interrupted(self, *more: object) -> None:
+        with Running(*self.words(*more)) as running:
             running.wait_for_round(1)
             running.signal(0, signal.SIGUSR1)
             assert running.end().code == 3
@@ -93,6 +93,18 @@ def test_another_architecture_with_the_same_weights_is_refused(project):
     # What comigs does not read does not matter.
     project.changes_config(n_head=2, layer_norm_epsilon=1e-5, attn_pdrop=0.3, note="mine")
     assert own_lines(project.resume()) == []
+
+
+def test_other_activations_are_refused(project):
+    """They may come from another processor: `auto` beside bf16 weights is decided where a run begins."""
+    narrow = ("--precision", "bf16")
+    project.interrupted(*narrow, "--activations", "bf16")
+    assert project.attributes()["activations"] == "bf16"
+    errors = project.resume(*narrow, "--activations", "float32", code=2)
+    assert "activations (--activations): bf16 there, float32 here" in errors
+    assert own_lines(project.resume(*narrow, "--activations", "bf16")) == []
+    done = comigs("route", project.folder / "run", "--device", "cpu", "--threads", 1)
+    assert done.code == 0 and done.errors == ""
 
 
 def test_another_data_set_is_refused(project):

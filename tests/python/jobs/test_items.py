@@ -232,7 +232,14 @@ def test_a_job_file_says_more_than_what_it_inherits(tmp_path: Path, monkeypatch:
     found = read("tiny", "own")
     assert found.settings == {"data": "d", "model": "n", "top_k": "2", "user.1.top_k": "1"}
     assert found.data_arguments == ("text", "--user", "A=a b.txt")
-    assert found.base_file == folder / "own-base.ini"
+    assert found.base_from == folder / "own-base.ini"
+    assert [what for what, _ in found.preparation("python", "comigs")] == ["data", "base"]
+
+
+def test_a_base_from_elsewhere_comes_before_the_data_that_its_tokeniser_makes() -> None:
+    first, second = read("real", "multilingual").preparation("python", "comigs")
+    assert first == ("base", "python -m data_prep base smollm2-135m --output data/real/smollm2-135m".split())
+    assert second[0] == "data" and "data/real/smollm2-135m/tokenizer.json" in second[1]
 
 
 def test_how_data_is_made_must_be_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,122 @@
+"""The folder of an export: adapters, router, what they make together, a card; there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.export import adapters, merged
+from analysis.export.base import Base, find_base
+from analysis.export.card import card
+from analysis.export.moe import moe_kind
+from analysis.export.packages import needed
+from analysis.export.trained import TrainedUser, read_user
+from analysis.read.results import ResultsError
+from analysis.read.run import Run
+from console.whole_folder import Contents, clear_leftovers, whole_folder
+
+FORMAT, FORMAT_VERSION = "comigs-mixture", 1
+MIXTURE, ROUTER, CARD = "mixture.json", "router.safetensors", "README.md"
+_CONTENTS = Contents(top=(MIXTURE, ROUTER, CARD), below=(*adapters.FILES, *merged.FILES))
+_OPEN_ADAPTER = """from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("adapter")"""
+_OPEN_MIXTURE = """from transformers import AutoModelForCausalLM
+from analysis.export.loader import load_mixture  # of comigs
+
+model = load_mixture(".", AutoModelForCausalLM.from_pretrained(BASE))"""
+_OPEN_MERGED = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("mixture")"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """`base`: where it is now, None: where the run had it; `output`: None: in the run's folder, by the user's name;
+    `merged`: also the whole mixture as one model; `rslora`: whether PEFT is to divide by sqrt(r)."""
+
+    user: str
+    output: Path | None = None
+    base: Path | None = None
+    merged: bool = False
+    rslora: bool = False
+
+
+def write_export(run: Run, request: Request) -> Path:
+    """Returns the folder. Raises ResultsError where the input is at fault or something lies there already."""
+    user = read_user(run, request.user)
+    base = find_base(run, request.base)
+    if request.merged:
+        moe_kind(base, user)
+    output = request.output or run.path.parent / f"export-{_as_file_name(user.name)}"
+    _check_free(output)
+    place = Path(os.path.realpath(output))  # never fails, unlike resolve
+    clear_leftovers(place, _CONTENTS)
+    with whole_folder(place, _CONTENTS, lambda: _check_free(output)) as folder:
+        _fill(folder, run, user, base, request)
+    return output
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower()).strip("-") or "user"
+
+
+def _check_free(output: Path) -> None:
+    if output.is_dir() and not any(output.iterdir()):
+        return
+    if output.exists() or output.is_symlink():
+        raise ResultsError(f"--output {output}: is there already; choose another folder or remove it")
+
+
+def _fill(folder: Path, run: Run, user: TrainedUser, base: Base, request: Request) -> None:
+    if len(user.experts) == 1:
+        layers = [attention | mlp for attention, mlp in zip(user.attention, user.experts[0])]
+        adapters.write_adapter(folder / "adapter", layers, base, user.scale, request.rslora)
+        contents, opened = {"adapter": "PEFT adapter: LoRA of attention and MLP"}, _OPEN_ADAPTER
+    else:
+        contents, opened = _write_parts(folder, run, user, base, request.rslora), _OPEN_MIXTURE
+    if request.merged:
+        merged.write_mixture(folder / "mixture", user, base)
+        contents["mixture"] = f"the whole model: {moe_kind(base, user).class_name} of transformers"
+        opened = _OPEN_MERGED
+    (folder / CARD).write_text(card(run, user, base, contents, opened), encoding="utf-8")
+
+
+def _write_parts(folder: Path, run: Run, user: TrainedUser, base: Base, rslora: bool) -> dict[str, str]:
+    """Adapters, router and mixture.json; what each is, in words."""
+    contents = {"attention": "PEFT adapter: LoRA of attention"}
+    adapters.write_adapter(folder / "attention", user.attention, base, user.scale, rslora)
+    for expert, mlps in enumerate(user.experts):
+        layers = [attention | mlp for attention, mlp in zip(user.attention, mlps)]
+        adapters.write_adapter(folder / f"expert-{expert}", layers, base, user.scale, rslora)
+        role = user.kinds[expert].role
+        contents[f"expert-{expert}"] = f"PEFT adapter: LoRA of attention and of expert {expert}, a {role}"
+    if user.routers:
+        tensors = {f"layers.{layer}.router.weight": weight for layer, weight in enumerate(user.routers)}
+        (folder / ROUTER).write_bytes(needed("safetensors.numpy", "export").save(tensors))
+        contents[ROUTER] = "by layer the router's weight [experts, width]"
+    text = json.dumps(_description(run, user, base), indent=2, ensure_ascii=False)
+    (folder / MIXTURE).write_text(text + "\n", encoding="utf-8")
+    return contents | {MIXTURE: "what they make together"}
+
+
+def _description(run: Run, user: TrainedUser, base: Base) -> dict[str, object]:
+    """mixture.json, as docs/export.md has it."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "user": user.name,
+        "method": run.method,
+        "base": {"folder": str(base.folder), "model_type": base.kind, "sha256": base.digest},
+        "gate": user.gate,
+        "top_k": user.top_k,
+        "router": ROUTER if user.routers else None,
+        "scale": user.scale,
+        "experts": [
+            {"folder": f"expert-{expert}", "shared": kind.role == "generalist", "number": kind.number}
+            for expert, kind in enumerate(user.kinds)
+        ],
+    }
