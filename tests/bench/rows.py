@@ -126,7 +126,7 @@ ROWS = [
     ),
     Row(
         "quickstart",
-        "jobs/quickstart.ini, evaluations and all: plain PyTorch simulator / comigs with 4 ranks",
+        "jobs/quickstart-tiny.ini, evaluations and all: plain PyTorch simulator / comigs with 4 ranks",
         "times as fast",
         Bound(at_least=5),
         lambda measured, repeats: quickstart_ratios(measured.executables, measured.threads, repeats),

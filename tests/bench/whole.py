@@ -18,13 +18,13 @@ LOG_PERPLEXITY_TOLERANCE = 0.03
 
 
 def _quickstart_material(executables: Executables) -> tuple[Path, Path]:
-    """The quickstart's data set and base model, made as jobs/quickstart.sh makes them."""
+    """The tiny quickstart's data set and base model, made as jobs/quickstart.sh makes them."""
     data, base = CACHE / "quickstart-data", CACHE / "quickstart-base"
     splits = ["--validation-tokens", 10000, "--test-tokens", 8000]
     run([sys.executable, "-m", "data_prep", "multilingual", "--output", data, *splits])
     if not base.exists():
         print("  making the quickstart's base model (a minute or two)", flush=True)
-        executables.comigs("pretrain", "jobs/quickstart-base.ini", "--data", data, "--output", base, ranks=2)
+        executables.comigs("pretrain", "jobs/quickstart-tiny-base.ini", "--data", data, "--output", base, ranks=2)
     return data, base
 
 
@@ -35,7 +35,7 @@ def quickstart_ratios(executables: Executables, threads: int, repeats: int) -> l
     seconds = []
     for repeat in range(repeats):
         shutil.rmtree(output, ignore_errors=True)
-        job = ["jobs/quickstart.ini", "--data", data, "--model", base, "--output", output]
+        job = ["jobs/quickstart-tiny.ini", "--data", data, "--model", base, "--output", output]
         seconds.append(executables.comigs("train", *job, ranks=USERS))
         print(f"  {repeat + 1}/{repeats} comigs, 4 ranks: {seconds[-1]:.1f} s", flush=True)
     perplexities, plain = run_module("simulator", output / "results.h5", "--threads", threads)

@@ -80,6 +80,13 @@ def test_what_was_interrupted_is_gone_on_with_and_nothing_is_removed() -> None:
     assert quickstart().returncode == 0 and len(Path("calls").read_text().splitlines()) == 2
 
 
+def test_the_tiny_one_has_a_folder_and_a_job_of_its_own() -> None:
+    assert quickstart("--tiny", "--rounds", "1").returncode == 0
+    assert (RUN.parents[1] / "quickstart-tiny/comigs-1g1s-rounds-1/results.h5").exists() and not RUN.exists()
+    (call,) = Path("calls").read_text().splitlines()
+    assert "train jobs/quickstart-tiny.ini" in call and call.endswith("--rounds 1")
+
+
 def test_a_resume_of_ones_own_is_handed_on() -> None:
     assert quickstart("--resume", "never").returncode == 0
     assert "--resume auto" not in Path("calls").read_text()
