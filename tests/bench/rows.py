@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .bases import Llama
 from .steps import DEVIATION, Case, Measured, check_losses, options
 from .table import Bound
 from .whole import aggregation_shares, quickstart_ratios
@@ -30,11 +31,10 @@ def _ratio(name: str, what: str, unit: str, bound: Bound, above: Case, below: Ca
     return Row(name, what, unit, bound, lambda measured, _: measured.ratios(above, below), (above, below))
 
 
-def _against_plain(experts: int, precision: str, at_least: float) -> Row:
-    case = Case(experts=experts, precision=precision)
+def _against_plain(name: str, model: str, case: Case, at_least: float) -> Row:
     return _ratio(
-        f"step-{experts}-experts-{precision}",
-        f"expert step, GPT-2 124M, 8 x 128, {experts} experts top-2, {precision}: plain PyTorch / comigs",
+        name,
+        f"expert step, {model}, 8 x 128, {case.experts} experts top-2, {case.precision}: plain PyTorch / comigs",
         "times as fast",
         Bound(at_least=at_least),
         case.of("plain"),
@@ -42,15 +42,21 @@ def _against_plain(experts: int, precision: str, at_least: float) -> Row:
     )
 
 
+def _gpt2_against_plain(experts: int, precision: str, at_least: float) -> Row:
+    case = Case(experts=experts, precision=precision)
+    return _against_plain(f"step-{experts}-experts-{precision}", "GPT-2 124M", case, at_least)
+
+
 def operations(case: Case) -> float:
     """Floating-point operations that an expert step needs: 4 for each frozen weight in products (attention,
     MLP, tied head: forward and to the inputs) and token; causal attention forward (2 products) and backward
     (4), half of each; every LoRA's two products forward and, to inputs and factors, backward."""
-    gpt2, n = case.gpt2, case.tokens
-    frozen = 4.0 * gpt2.frozen_in_products * n
-    attention = 6 * 2.0 * n * case.context * gpt2.width / 2 * gpt2.layers
-    widths = 6 * gpt2.width + 10 * gpt2.width * min(ACTIVE, case.experts)  # in + out of all LoRA of a layer
-    return frozen + attention + 3 * 2.0 * n * RANK * widths * gpt2.layers
+    base, n = case.base, case.tokens
+    frozen = 4.0 * base.frozen_in_products * n
+    attention = 6 * 2.0 * n * case.context * base.width / 2 * base.layers
+    widths = sum(map(sum, base.attention.values()))  # in + out of all LoRA of a layer
+    widths += sum(map(sum, base.mlp.values())) * min(ACTIVE, case.experts)
+    return frozen + attention + 3 * 2.0 * n * RANK * widths * base.layers
 
 
 def _throughput(case: Case) -> Callable[[Measured, int], list[float]]:
@@ -88,7 +94,7 @@ def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
 
 STEP = Case()
 ROWS = [
-    _against_plain(2, "float32", 1.6),
+    _gpt2_against_plain(2, "float32", 1.6),
     Row(
         "matrix-throughput",
         "FLOP/s of comigs' expert step / torch.mm at its shapes",
@@ -105,7 +111,7 @@ ROWS = [
         Case(phase="routers"),
         STEP,
     ),
-    _against_plain(2, "bf16", 2.0),
+    _gpt2_against_plain(2, "bf16", 2.0),
     _ratio(
         "step-bf16-against-float32",
         "the same, 2 experts: plain PyTorch float32 / comigs bf16",
@@ -114,8 +120,8 @@ ROWS = [
         STEP.of("plain"),
         Case(precision="bf16"),
     ),
-    _against_plain(4, "float32", 1.7),
-    _against_plain(4, "bf16", 2.2),
+    _gpt2_against_plain(4, "float32", 1.7),
+    _gpt2_against_plain(4, "bf16", 2.2),
     _ratio(
         "eight-experts-against-one",
         "comigs' expert step with 8 experts top-2 / with 1 expert",

@@ -15,17 +15,23 @@ from tests.bench.programs import BenchError
 from tests.bench.steps import Case, Report, check_losses
 from tests.bench.table import Bound, Figure, as_json, as_text
 from tests.helpers.built_program import built_program
+from tests.helpers.llamas import llama_folder
 from tests.helpers.tiny import run
 
 STEPS = 4
 
 
+@pytest.fixture(params=["gpt2", "llama"])
+def base(request, tiny_base, tmp_path_factory) -> Path:
+    return tiny_base if request.param == "gpt2" else llama_folder(tmp_path_factory.mktemp("base"), "llama")
+
+
 @pytest.mark.parametrize("phase", ["experts", "routers"])
 @pytest.mark.parametrize("experts", [2, 4])
-def test_plain_pytorch_does_the_same_steps(phase, experts, tiny_base, tiny_data, tmp_path) -> None:
+def test_plain_pytorch_does_the_same_steps(phase, experts, base, tiny_data, tmp_path) -> None:
     record = tmp_path / "record.safetensors"
     command = [built_program("bench_steps"), phase, 1, STEPS - 1, 0.05, record]
-    command += ["--data", tiny_data, "--model", tiny_base, "--threads", 1, "--lora-rank", 4]
+    command += ["--data", tiny_data, "--model", base, "--threads", 1, "--lora-rank", 4]
     command += ["--method", "comigs-1gxs", "--experts", experts, "--load-balancing-weight", 0.3]
     command += ["--batch-sequences", 6, "--context-tokens", 12]
     done = run(command)
