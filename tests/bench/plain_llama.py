@@ -98,9 +98,7 @@ class PlainLlama(PlainModel):
             return Layer(norms, attention, Mixture(experts, self.head.shape[1], sizes))
 
         self.norm = norm("norm")
-        self.layers = nn.ModuleList(
-            layer(f"layers.{index}") for index in range(config["num_hidden_layers"])
-        )
+        self.layers = nn.ModuleList(layer(f"layers.{index}") for index in range(config["num_hidden_layers"]))
 
     def embed(self, tokens: Tensor) -> Tensor:
         return F.embedding(tokens, self.head)

@@ -43,6 +43,12 @@ class Record:
             return cls(setting, places, *(opened.get_tensor(n) for n in ("values", "tokens", "targets")))
 
 
+def plain_model(folder: Path, sizes: Sizes, dtype: torch.dtype) -> PlainModel:
+    """Of the family that the Hugging Face folder is of."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return FAMILIES[config["model_type"]](folder, sizes, dtype)
+
+
 def model_of(record: Record) -> PlainModel:
     """The plain model with the recorded initial values."""
     setting = record.setting
@@ -55,9 +61,7 @@ def model_of(record: Record) -> PlainModel:
         balancing_weight=setting["balancing_weight"],
     )
     dtype = torch.bfloat16 if setting["precision"] == "bf16" else torch.float32
-    folder = Path(setting["model"])
-    family = FAMILIES[json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]]
-    model = family(folder, sizes, dtype)
+    model = plain_model(Path(setting["model"]), sizes, dtype)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, (offset, rows, columns) in record.places.items():

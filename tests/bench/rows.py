@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .bases import Llama
 from .steps import DEVIATION, Case, Measured, check_losses, options
@@ -78,6 +78,16 @@ def _peak_memory(measured: Measured, _: int) -> list[float]:
     return [comigs.peak_memory / plain.peak_memory]
 
 
+def _peak_memories(case: Case) -> Callable[[Measured, int], list[float]]:
+    """Of the processes whose steps are timed."""
+
+    def values(measured: Measured, _: int) -> list[float]:
+        pairs = zip(measured.reports[case], measured.reports[case.of("plain")], strict=True)
+        return [comigs.peak_memory / plain.peak_memory for comigs, plain in pairs]
+
+    return values
+
+
 def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
     """MB that each of three more ranks adds to a node: pages that several map count once among them."""
     case = Case(batch=1, context=16, warm_up=0, measured=1)
@@ -92,7 +102,7 @@ def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
     return [((node[1] - node[0]) / 3 - own) / 1e6]
 
 
-STEP = Case()
+STEP, SMOLLM2 = Case(), Case(base=Llama())
 ROWS = [
     _gpt2_against_plain(2, "float32", 1.6),
     Row(
@@ -160,5 +170,23 @@ ROWS = [
         Bound(at_most=0.01),
         lambda measured, _: aggregation_shares(measured.executables),
         of_steps=False,
+    ),
+    _against_plain("smollm2-step-float32", "SmolLM2-135M", SMOLLM2, 2.0),
+    Row(
+        "smollm2-peak-memory",
+        "peak memory of the same step: comigs / plain PyTorch",
+        "of the memory",
+        Bound(at_most=0.5),
+        _peak_memories(SMOLLM2),
+        (SMOLLM2, SMOLLM2.of("plain")),
+    ),
+    _against_plain("smollm2-step-bf16", "SmolLM2-135M", replace(SMOLLM2, precision="bf16"), 2.0),
+    _ratio(
+        "smollm2-eight-experts-against-one",
+        "comigs' expert step, SmolLM2-135M, with 8 experts top-2 / with 1 expert",
+        "of the time",
+        Bound(at_most=1.3),
+        replace(SMOLLM2, experts=8),
+        replace(SMOLLM2, experts=1),
     ),
 ]

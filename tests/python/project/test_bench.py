@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.bench.plain_steps import Record
+from tests.bench.bases import Base, Gpt2, Llama
+from tests.bench.plain import Sizes
+from tests.bench.plain_steps import Record, plain_model
 from tests.bench.plain_steps import run as run_plain
 from tests.bench.programs import BenchError
 from tests.bench.steps import Case, Report, check_losses
@@ -45,6 +49,26 @@ def test_plain_pytorch_does_the_same_steps(phase, experts, base, tiny_data, tmp_
     assert len({loss for loss, _ in found["losses"]}) == STEPS
     for size in ("frozen_parameters", "trained_parameters"):
         assert found[size] == expected[size]
+
+
+def test_plain_experts_that_add_nothing_leave_the_base_as_transformers_has_it(base: Path) -> None:
+    expected = AutoModelForCausalLM.from_pretrained(base).eval()
+    sizes = Sizes(heads=expected.config.num_attention_heads, experts=4, top_k=2, rank=3, scale=2.0)
+    plain = plain_model(base, sizes, torch.float32)
+    plain.initialise()  # B is zero, and the gates of a token add up to one
+    tokens = torch.randint(expected.config.vocab_size, (3, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(plain.logits(tokens), expected(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [Gpt2(), Llama()], ids=["gpt2", "llama"])
+def test_bases_have_the_weights_that_transformers_has(sizes: Base) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sizes.config()))
+    weights = {name.removeprefix("transformer."): weight for name, weight in model.named_parameters()}
+    assert sizes.shapes() == {name: tuple(weight.shape) for name, weight in weights.items()}
+    matrices = [w.numel() for name, w in weights.items() if w.dim() == 2 and name != "wpe.weight"]
+    assert sizes.frozen_in_products == sum(matrices)
 
 
 def test_bench_steps_refuses_what_it_does_not_know() -> None:
