@@ -70,7 +70,7 @@ def _throughput(case: Case) -> Callable[[Measured, int], list[float]]:
     return values
 
 
-def _peak_memory(measured: Measured, _: int) -> list[float]:
+def _peak_memory_at_once(measured: Measured, _: int) -> list[float]:
     """One step of one process each: memory does not vary."""
     case = Case(batch=64, warm_up=0, measured=1)
     comigs, plain = measured.once(case), measured.once(case.of("plain"))
@@ -78,7 +78,7 @@ def _peak_memory(measured: Measured, _: int) -> list[float]:
     return [comigs.peak_memory / plain.peak_memory]
 
 
-def _peak_memories(case: Case) -> Callable[[Measured, int], list[float]]:
+def _peak_memory_of_steps(case: Case) -> Callable[[Measured, int], list[float]]:
     """Of the processes whose steps are timed."""
 
     def values(measured: Measured, _: int) -> list[float]:
@@ -153,7 +153,7 @@ ROWS = [
         "peak memory of the expert step at 64 x 128 tokens at once: comigs / plain PyTorch",
         "of the memory",
         Bound(at_most=0.5),
-        _peak_memory,
+        _peak_memory_at_once,
     ),
     Row(
         "memory-of-a-rank",
@@ -177,7 +177,7 @@ ROWS = [
         "peak memory of the same step: comigs / plain PyTorch",
         "of the memory",
         Bound(at_most=0.5),
-        _peak_memories(SMOLLM2),
+        _peak_memory_of_steps(SMOLLM2),
         (SMOLLM2, SMOLLM2.of("plain")),
     ),
     _against_plain("smollm2-step-bf16", "SmolLM2-135M", replace(SMOLLM2, precision="bf16"), 2.0),

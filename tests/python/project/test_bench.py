@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.bench.plain import Sizes
 from tests.bench.plain_steps import Record, plain_model
 from tests.bench.plain_steps import run as run_plain
 from tests.bench.programs import BenchError
-from tests.bench.steps import Case, Report, check_losses
+from tests.bench.steps import Case, Report, check_losses, difference
 from tests.bench.table import Bound, Figure, as_json, as_text
 from tests.helpers.built_program import built_program
 from tests.helpers.llamas import llama_folder
@@ -30,17 +31,24 @@ def base(request, tiny_base, tmp_path_factory) -> Path:
     return tiny_base if request.param == "gpt2" else llama_folder(tmp_path_factory.mktemp("base"), "llama")
 
 
-@pytest.mark.parametrize("phase", ["experts", "routers"])
-@pytest.mark.parametrize("experts", [2, 4])
-def test_plain_pytorch_does_the_same_steps(phase, experts, base, tiny_data, tmp_path) -> None:
-    record = tmp_path / "record.safetensors"
+def both_sides(
+    folder: Path, base: Path, data: Path, phase: str, experts: int, precision: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reports of the same steps: comigs', plain PyTorch's."""
+    record = folder / "record.safetensors"
     command = [built_program("bench_steps"), phase, 1, STEPS - 1, 0.05, record]
-    command += ["--data", tiny_data, "--model", base, "--threads", 1, "--lora-rank", 4]
+    command += ["--data", data, "--model", base, "--threads", 1, "--lora-rank", 4, "--precision", precision]
     command += ["--method", "comigs-1gxs", "--experts", experts, "--load-balancing-weight", 0.3]
     command += ["--batch-sequences", 6, "--context-tokens", 12]
     done = run(command)
     assert done.code == 0, done.errors
-    found, expected = json.loads(done.output), run_plain(Record.read(record))
+    return json.loads(done.output), run_plain(Record.read(record))
+
+
+@pytest.mark.parametrize("phase", ["experts", "routers"])
+@pytest.mark.parametrize("experts", [2, 4])
+def test_plain_pytorch_does_the_same_steps(phase, experts, base, tiny_data, tmp_path) -> None:
+    found, expected = both_sides(tmp_path, base, tiny_data, phase, experts, "float32")
     assert len(found["losses"]) == len(expected["losses"]) == STEPS
     assert len(found["seconds"]) == len(expected["seconds"]) == STEPS - 1
     for mine, theirs in zip(found["losses"], expected["losses"], strict=True):
@@ -49,6 +57,12 @@ def test_plain_pytorch_does_the_same_steps(phase, experts, base, tiny_data, tmp_
     assert len({loss for loss, _ in found["losses"]}) == STEPS
     for size in ("frozen_parameters", "trained_parameters"):
         assert found[size] == expected[size]
+
+
+def test_plain_pytorch_does_the_same_steps_in_bf16(base, tiny_data, tmp_path) -> None:
+    found, expected = both_sides(tmp_path, base, tiny_data, "experts", 4, "bf16")
+    # Numbers of 8 bits, of which these models have too few for errors to cancel out.
+    assert difference(Report(found), Report(expected)) < 2**-8
 
 
 def test_plain_experts_that_add_nothing_leave_the_base_as_transformers_has_it(base: Path) -> None:
