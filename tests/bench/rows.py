@@ -32,9 +32,10 @@ def _ratio(name: str, what: str, unit: str, bound: Bound, above: Case, below: Ca
 
 
 def _against_plain(name: str, model: str, case: Case, at_least: float) -> Row:
+    setting = f"8 x 128, {case.experts} experts top-2, {case.precision}"
     return _ratio(
         name,
-        f"expert step, {model}, 8 x 128, {case.experts} experts top-2, {case.precision}: plain PyTorch / comigs",
+        f"expert step, {model}, {setting}: plain PyTorch / comigs",
         "times as fast",
         Bound(at_least=at_least),
         case.of("plain"),
