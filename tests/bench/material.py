@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,81 +12,26 @@ from safetensors.numpy import save_file
 
 from data_prep.dataset import FORMAT, FORMAT_VERSION, dtype_for, taking_the_place_of, write_manifest
 
+from .bases import Base
+
 TOKENISER = '{"version": "1.0", "made": "random tokens", "model": {"vocab": {"a": 0}}}\n'
 
 
-@dataclass(frozen=True)
-class Gpt2:
-    """The sizes of a GPT-2; inner width 4 `width`."""
-
-    layers: int = 12
-    width: int = 768
-    heads: int = 12
-    vocabulary: int = 50257
-    positions: int = 1024
-
-    @property
-    def name(self) -> str:
-        return f"gpt2-{self.layers}x{self.width}-{self.vocabulary}-{self.positions}"
-
-    @property
-    def frozen_in_products(self) -> int:
-        """Weights that a token is multiplied with: attention, MLP and the tied head."""
-        return self.layers * 12 * self.width**2 + self.vocabulary * self.width
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        c = self.width
-        shapes: dict[str, tuple[int, ...]] = {
-            "wte.weight": (self.vocabulary, c),
-            "wpe.weight": (self.positions, c),
-            "ln_f.weight": (c,),
-            "ln_f.bias": (c,),
-        }
-        products = (
-            ("attn.c_attn", c, 3 * c),
-            ("attn.c_proj", c, c),
-            ("mlp.c_fc", c, 4 * c),
-            ("mlp.c_proj", 4 * c, c),
-        )
-        for layer in range(self.layers):
-            for name, rows, columns in products:
-                shapes[f"h.{layer}.{name}.weight"], shapes[f"h.{layer}.{name}.bias"] = (
-                    (rows, columns),
-                    (columns,),
-                )
-            for norm in ("ln_1", "ln_2"):
-                shapes[f"h.{layer}.{norm}.weight"] = shapes[f"h.{layer}.{norm}.bias"] = (c,)
-        return shapes
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "model_type": "gpt2",
-            "architectures": ["GPT2LMHeadModel"],
-            "n_layer": self.layers,
-            "n_embd": self.width,
-            "n_head": self.heads,
-            "vocab_size": self.vocabulary,
-            "n_positions": self.positions,
-            "activation_function": "gelu_new",
-            "layer_norm_epsilon": 1e-5,
-        }
-
-
-def random_base(folder: Path, gpt2: Gpt2) -> Path:
-    """A Hugging Face folder in `folder`, float32: GPT-2's initial spread, also in biases and norms."""
-    base = folder / gpt2.name
-    if base.exists():
-        return base
+def random_base(folder: Path, base: Base) -> Path:
+    """A Hugging Face folder in `folder`, float32: the family's initial spread, also in biases and norms."""
+    made = folder / base.name
+    if made.exists():
+        return made
     random = np.random.default_rng(0)
     weights = {}
-    for name, shape in gpt2.shapes().items():
+    for name, shape in base.shapes().items():
         noise = 0.02 * random.standard_normal(shape, dtype=np.float32)
-        is_scale = "ln_" in name and name.endswith("weight")
+        is_scale = len(shape) == 1 and name.endswith("weight")
         weights[name] = noise + np.float32(1) if is_scale else noise
-    with taking_the_place_of(base, None) as temporary:
+    with taking_the_place_of(made, None) as temporary:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
-        (temporary / "config.json").write_text(json.dumps(gpt2.config(), indent=1), encoding="utf-8")
-    return base
+        (temporary / "config.json").write_text(json.dumps(base.config(), indent=1), encoding="utf-8")
+    return made
 
 
 def _write_split(folder: Path, file: str, tokens: np.ndarray) -> dict[str, Any]:

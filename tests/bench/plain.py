@@ -1,12 +1,12 @@
-"""GPT-2 with a mixture of LoRA experts as it is written in PyTorch today: modules, autograd, all logits.
+"""A mixture of LoRA experts on a frozen base as it is written in PyTorch today: modules, autograd, all logits.
 
 Each expert is an MLP of its own around the frozen weights that all share; where not all experts are active,
-each gets the tokens routed to it, as Mixtral in transformers does.
+each gets the tokens routed to it, as Mixtral in transformers does. What the families have of their own is in
+plain_gpt2.py and plain_llama.py.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,57 +30,22 @@ class Sizes:
 
 
 class LoraLinear(nn.Module):
-    """y = x W + b + gamma (x A^T) B^T with W [in, out], as GPT-2's files have it, and b frozen."""
+    """y = x W^T + b + gamma (x A^T) B^T with W [out, in] and b, which may be missing, frozen."""
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter, sizes: Sizes) -> None:
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, sizes: Sizes) -> None:
         super().__init__()
         self.weight, self.bias, self.scale = weight, bias, sizes.scale
-        self.A = nn.Parameter(torch.empty(sizes.rank, weight.shape[0], dtype=torch.float32))
-        self.B = nn.Parameter(torch.empty(weight.shape[1], sizes.rank, dtype=torch.float32))
+        self.A = nn.Parameter(torch.empty(sizes.rank, weight.shape[1], dtype=torch.float32))
+        self.B = nn.Parameter(torch.empty(weight.shape[0], sizes.rank, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight)
-        y = y.view(*x.shape[:-1], y.shape[-1])
-        return y + self.scale * F.linear(F.linear(x, self.A), self.B)
-
-
-class Norm(nn.Module):
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter) -> None:
-        super().__init__()
-        self.weight, self.bias = weight, bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias)
-
-
-class Attention(nn.Module):
-    def __init__(self, c_attn: LoraLinear, c_proj: LoraLinear, heads: int) -> None:
-        super().__init__()
-        self.c_attn, self.c_proj, self.heads = c_attn, c_proj, heads
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, context, width = x.shape
-        q, k, v = (
-            part.view(batch, context, self.heads, -1).transpose(1, 2)
-            for part in self.c_attn(x).split(width, dim=-1)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.c_proj(mixed.transpose(1, 2).reshape(batch, context, width))
-
-
-class Expert(nn.Module):
-    def __init__(self, up: LoraLinear, down: LoraLinear) -> None:
-        super().__init__()
-        self.up, self.down = up, down
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(F.linear(x, self.A), self.B)
 
 
 class Mixture(nn.Module):
     """The experts of a layer and their router. Keeps the load-balancing loss of its last call."""
 
-    def __init__(self, experts: list[Expert], width: int, sizes: Sizes) -> None:
+    def __init__(self, experts: list[nn.Module], width: int, sizes: Sizes) -> None:
         super().__init__()
         self.experts, self.top_k = nn.ModuleList(experts), min(sizes.top_k, sizes.experts)
         self.router = nn.Parameter(torch.empty(sizes.experts, width)) if sizes.experts > 1 else None
@@ -114,46 +79,28 @@ class Mixture(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, norms: tuple[Norm, Norm], attn: Attention, mlp: Mixture) -> None:
+    """A block of either family: attention, then the experts, each behind its norm."""
+
+    def __init__(self, norms: tuple[nn.Module, nn.Module], attention: nn.Module, mlp: Mixture) -> None:
         super().__init__()
-        self.ln_1, self.ln_2 = norms
-        self.attn, self.mlp = attn, mlp
+        self.norm_1, self.norm_2 = norms
+        self.attention, self.mlp = attention, mlp
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.attention(self.norm_1(x))
+        return x + self.mlp(self.norm_2(x))
 
 
-class PlainGpt2(nn.Module):
-    """From a Hugging Face folder. `dtype` is that of the frozen weights; what is trained is float32."""
+class PlainModel(nn.Module):
+    """What a family inherits; it sets `layers` (of `Layer`), `norm`, `head` [V, C] and says how to embed."""
 
-    def __init__(self, folder: Path, sizes: Sizes, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["n_layer"]
-        # Copies: memory of its own is aligned better than a mapped file, and counts once.
-        frozen = {
-            name.removeprefix("transformer."): nn.Parameter(weight.to(dtype, copy=True), requires_grad=False)
-            for name, weight in load_file(folder / "model.safetensors").items()
-        }
         self.balancing_weight = sizes.balancing_weight
-        self.wte, self.wpe = frozen["wte.weight"], frozen["wpe.weight"]
-        self.ln_f = Norm(frozen["ln_f.weight"], frozen["ln_f.bias"])
 
-        def norm(name: str) -> Norm:
-            return Norm(frozen[f"{name}.weight"], frozen[f"{name}.bias"])
-
-        def linear(name: str) -> LoraLinear:
-            return LoraLinear(frozen[f"{name}.weight"], frozen[f"{name}.bias"], sizes)
-
-        def layer(h: str) -> Layer:
-            attention = Attention(linear(f"{h}.attn.c_attn"), linear(f"{h}.attn.c_proj"), sizes.heads)
-            experts = [
-                Expert(linear(f"{h}.mlp.c_fc"), linear(f"{h}.mlp.c_proj")) for _ in range(sizes.experts)
-            ]
-            mixture = Mixture(experts, self.wte.shape[1], sizes)
-            return Layer((norm(f"{h}.ln_1"), norm(f"{h}.ln_2")), attention, mixture)
-
-        self.layers = nn.ModuleList(layer(f"h.{index}") for index in range(layers))
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens [B, T] -> [B, T, C]"""
+        raise NotImplementedError
 
     def initialise(self) -> None:
         """What is trained as comigs draws it: A and routers uniform in +-1/sqrt(in), B zero."""
@@ -166,10 +113,10 @@ class PlainGpt2(nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """tokens [B, T] -> [B, T, V]"""
-        x = F.embedding(tokens, self.wte) + self.wpe[: tokens.shape[1]]
+        x = self.embed(tokens)
         for layer in self.layers:
             x = layer(x)
-        return F.linear(self.ln_f(x), self.wte)
+        return F.linear(self.norm(x), self.head)
 
     def losses(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean cross entropy over the targets that are not negative; load balancing, where routed."""
@@ -191,13 +138,23 @@ class PlainGpt2(nn.Module):
         return result
 
 
+def frozen_weights(folder: Path, prefix: str, dtype: torch.dtype) -> dict[str, nn.Parameter]:
+    """Of a Hugging Face folder, in `dtype`; names without `prefix`, which not every writer puts there."""
+    # Copies: memory of its own is aligned better than a mapped file, and counts once.
+    return {
+        name.removeprefix(prefix): nn.Parameter(weight.to(dtype, copy=True), requires_grad=False)
+        for name, weight in load_file(folder / "model.safetensors").items()
+    }
+
+
 def is_shared(name: str) -> bool:
     """Whether comigs-1g1s averages the tensor over users: attention LoRA and expert 0."""
-    return name.endswith((".A", ".B")) and (".attn." in name or ".mlp.experts.0." in name)
+    return name.endswith((".A", ".B")) and (".attention." in name or ".mlp.experts.0." in name)
 
 
 def trained_name(name: str) -> str:
-    """comigs' name of a trained tensor ("1.expert.3.up.B", "1.router", "1.attn.c_attn.A") -> the one here."""
-    layer, _, rest = name.partition(".")
-    rest = rest.replace("expert.", "mlp.experts.") if rest.startswith("expert.") else rest
-    return f"layers.{layer}.{'mlp.router' if rest == 'router' else rest}"
+    """comigs' name of a trained tensor ("1.expert.3.up.B", "1.router", "1.attn.c_attn.A",
+    "1.self_attn.q_proj.A") -> the one here."""
+    layer, kind, *rest = name.split(".")
+    place = {"expert": "mlp.experts", "router": "mlp.router", "attn": "attention", "self_attn": "attention"}
+    return ".".join(["layers", layer, place[kind], *rest])

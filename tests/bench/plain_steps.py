@@ -17,7 +17,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from .plain import PlainGpt2, Sizes, trained_name
+from .plain import PlainModel, Sizes, trained_name
+from .plain_gpt2 import PlainGpt2
+from .plain_llama import PlainLlama
+
+FAMILIES = {"gpt2": PlainGpt2, "llama": PlainLlama}  # by config.json's model_type
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,25 @@ class Record:
             return cls(setting, places, *(opened.get_tensor(n) for n in ("values", "tokens", "targets")))
 
 
-def model_of(record: Record) -> PlainGpt2:
+def plain_model(folder: Path, sizes: Sizes, dtype: torch.dtype) -> PlainModel:
+    """Of the family that the Hugging Face folder is of."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return FAMILIES[config["model_type"]](folder, sizes, dtype)
+
+
+def model_of(record: Record) -> PlainModel:
     """The plain model with the recorded initial values."""
     setting = record.setting
     sizes = Sizes(
         heads=setting["heads"],
         experts=setting["experts"],
         top_k=setting["top_k"],
-        rank=record.places["0.attn.c_attn.A"][1],
+        rank=next(rows for name, (_, rows, _) in record.places.items() if name.endswith(".A")),
         scale=setting["scale"],
         balancing_weight=setting["balancing_weight"],
     )
     dtype = torch.bfloat16 if setting["precision"] == "bf16" else torch.float32
-    model = PlainGpt2(Path(setting["model"]), sizes, dtype)
+    model = plain_model(Path(setting["model"]), sizes, dtype)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, (offset, rows, columns) in record.places.items():
@@ -60,7 +70,7 @@ def model_of(record: Record) -> PlainGpt2:
     return model.to(setting["device"])
 
 
-def optimiser_of(model: PlainGpt2, setting: dict[str, Any]) -> torch.optim.AdamW:
+def optimiser_of(model: PlainModel, setting: dict[str, Any]) -> torch.optim.AdamW:
     return torch.optim.AdamW(
         model.trained(setting["phase"]).values(),
         lr=setting["learning_rate"],

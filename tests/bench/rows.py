@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .bases import Llama
 from .steps import DEVIATION, Case, Measured, check_losses, options
 from .table import Bound
 from .whole import aggregation_shares, quickstart_ratios
@@ -30,11 +31,11 @@ def _ratio(name: str, what: str, unit: str, bound: Bound, above: Case, below: Ca
     return Row(name, what, unit, bound, lambda measured, _: measured.ratios(above, below), (above, below))
 
 
-def _against_plain(experts: int, precision: str, at_least: float) -> Row:
-    case = Case(experts=experts, precision=precision)
+def _against_plain(name: str, model: str, case: Case, at_least: float) -> Row:
+    setting = f"8 x 128, {case.experts} experts top-2, {case.precision}"
     return _ratio(
-        f"step-{experts}-experts-{precision}",
-        f"expert step, GPT-2 124M, 8 x 128, {experts} experts top-2, {precision}: plain PyTorch / comigs",
+        name,
+        f"expert step, {model}, {setting}: plain PyTorch / comigs",
         "times as fast",
         Bound(at_least=at_least),
         case.of("plain"),
@@ -42,15 +43,21 @@ def _against_plain(experts: int, precision: str, at_least: float) -> Row:
     )
 
 
+def _gpt2_against_plain(experts: int, precision: str, at_least: float) -> Row:
+    case = Case(experts=experts, precision=precision)
+    return _against_plain(f"step-{experts}-experts-{precision}", "GPT-2 124M", case, at_least)
+
+
 def operations(case: Case) -> float:
     """Floating-point operations that an expert step needs: 4 for each frozen weight in products (attention,
     MLP, tied head: forward and to the inputs) and token; causal attention forward (2 products) and backward
     (4), half of each; every LoRA's two products forward and, to inputs and factors, backward."""
-    gpt2, n = case.gpt2, case.tokens
-    frozen = 4.0 * gpt2.frozen_in_products * n
-    attention = 6 * 2.0 * n * case.context * gpt2.width / 2 * gpt2.layers
-    widths = 6 * gpt2.width + 10 * gpt2.width * min(ACTIVE, case.experts)  # in + out of all LoRA of a layer
-    return frozen + attention + 3 * 2.0 * n * RANK * widths * gpt2.layers
+    base, n = case.base, case.tokens
+    frozen = 4.0 * base.frozen_in_products * n
+    attention = 6 * 2.0 * n * case.context * base.width / 2 * base.layers
+    widths = sum(map(sum, base.attention.values()))  # in + out of all LoRA of a layer
+    widths += sum(map(sum, base.mlp.values())) * min(ACTIVE, case.experts)
+    return frozen + attention + 3 * 2.0 * n * RANK * widths * base.layers
 
 
 def _throughput(case: Case) -> Callable[[Measured, int], list[float]]:
@@ -64,12 +71,22 @@ def _throughput(case: Case) -> Callable[[Measured, int], list[float]]:
     return values
 
 
-def _peak_memory(measured: Measured, _: int) -> list[float]:
+def _peak_memory_at_once(measured: Measured, _: int) -> list[float]:
     """One step of one process each: memory does not vary."""
     case = Case(batch=64, warm_up=0, measured=1)
     comigs, plain = measured.once(case), measured.once(case.of("plain"))
     check_losses(case, comigs, plain)
     return [comigs.peak_memory / plain.peak_memory]
+
+
+def _peak_memory_of_steps(case: Case) -> Callable[[Measured, int], list[float]]:
+    """Of the processes whose steps are timed."""
+
+    def values(measured: Measured, _: int) -> list[float]:
+        pairs = zip(measured.reports[case], measured.reports[case.of("plain")], strict=True)
+        return [comigs.peak_memory / plain.peak_memory for comigs, plain in pairs]
+
+    return values
 
 
 def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
@@ -86,9 +103,9 @@ def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
     return [((node[1] - node[0]) / 3 - own) / 1e6]
 
 
-STEP = Case()
+STEP, SMOLLM2 = Case(), Case(base=Llama())
 ROWS = [
-    _against_plain(2, "float32", 1.6),
+    _gpt2_against_plain(2, "float32", 1.6),
     Row(
         "matrix-throughput",
         "FLOP/s of comigs' expert step / torch.mm at its shapes",
@@ -105,7 +122,7 @@ ROWS = [
         Case(phase="routers"),
         STEP,
     ),
-    _against_plain(2, "bf16", 2.0),
+    _gpt2_against_plain(2, "bf16", 2.0),
     _ratio(
         "step-bf16-against-float32",
         "the same, 2 experts: plain PyTorch float32 / comigs bf16",
@@ -114,8 +131,8 @@ ROWS = [
         STEP.of("plain"),
         Case(precision="bf16"),
     ),
-    _against_plain(4, "float32", 1.7),
-    _against_plain(4, "bf16", 2.2),
+    _gpt2_against_plain(4, "float32", 1.7),
+    _gpt2_against_plain(4, "bf16", 2.2),
     _ratio(
         "eight-experts-against-one",
         "comigs' expert step with 8 experts top-2 / with 1 expert",
@@ -137,7 +154,7 @@ ROWS = [
         "peak memory of the expert step at 64 x 128 tokens at once: comigs / plain PyTorch",
         "of the memory",
         Bound(at_most=0.5),
-        _peak_memory,
+        _peak_memory_at_once,
     ),
     Row(
         "memory-of-a-rank",
@@ -154,5 +171,23 @@ ROWS = [
         Bound(at_most=0.01),
         lambda measured, _: aggregation_shares(measured.executables),
         of_steps=False,
+    ),
+    _against_plain("smollm2-step-float32", "SmolLM2-135M", SMOLLM2, 2.0),
+    Row(
+        "smollm2-peak-memory",
+        "peak memory of the same step: comigs / plain PyTorch",
+        "of the memory",
+        Bound(at_most=0.5),
+        _peak_memory_of_steps(SMOLLM2),
+        (SMOLLM2, SMOLLM2.of("plain")),
+    ),
+    _against_plain("smollm2-step-bf16", "SmolLM2-135M", replace(SMOLLM2, precision="bf16"), 2.0),
+    _ratio(
+        "smollm2-eight-experts-against-one",
+        "comigs' expert step, SmolLM2-135M, with 8 experts top-2 / with 1 expert",
+        "of the time",
+        Bound(at_most=1.3),
+        replace(SMOLLM2, experts=8),
+        replace(SMOLLM2, experts=1),
     ),
 ]

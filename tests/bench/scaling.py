@@ -18,7 +18,8 @@ from pathlib import Path
 
 import h5py
 
-from .material import Gpt2, random_base, random_data
+from .bases import Gpt2
+from .material import random_base, random_data
 from .plots import Curves, draw
 from .programs import CACHE, ROOT, BenchError, Executables
 from .steps import DEVIATION, Case, Measured, Report, options
@@ -63,7 +64,7 @@ def size(measured: Measured) -> Curves:
         Gpt2(layers, width, width // 64)
         for layers, width in ((6, 384), (6, 768), (12, 768), (12, 1024), (24, 1024))
     ]
-    cases = {gpt2.frozen_in_products / 1e6: Case(gpt2=gpt2) for gpt2 in sizes}
+    cases = {gpt2.frozen_in_products / 1e6: Case(base=gpt2) for gpt2 in sizes}
     return Curves(
         "Step against model size",
         "frozen weights in products, millions (2 experts)",

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plain import PlainGpt2, Sizes, is_shared
+from .plain import Sizes, is_shared
+from .plain_gpt2 import PlainGpt2
 
 EVALUATION_SEQUENCES = 32  # as many windows at a time as comigs takes
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .material import Gpt2, random_base, random_data
+from .bases import Base, Gpt2
+from .material import random_base, random_data
 from .programs import CACHE, BenchError, Executables, run_module
 
 DEVIATION = 0.02  # of the noise on the initial parameters: without it each B is zero
@@ -28,7 +30,7 @@ class Case:
     context: int = 128
     warm_up: int = 1
     measured: int = 3
-    gpt2: Gpt2 = Gpt2()
+    base: Base = Gpt2()
 
     @property
     def tokens(self) -> int:
@@ -37,7 +39,7 @@ class Case:
     @property
     def label(self) -> str:
         return (
-            f"{self.gpt2.name}-{self.phase}-{self.experts}-{self.precision}-{self.batch}x{self.context}"
+            f"{self.base.name}-{self.phase}-{self.experts}-{self.precision}-{self.batch}x{self.context}"
             f"-{self.warm_up}+{self.measured}"
         )
 
@@ -71,8 +73,8 @@ class Report:
 
 def options(case: Case, threads: int, device: str = "cpu") -> list[object]:
     """Of `comigs train`; makes the base and the data where they are missing."""
-    base = random_base(CACHE, case.gpt2)
-    data = random_data(CACHE, case.gpt2.vocabulary)
+    base = random_base(CACHE, case.base)
+    data = random_data(CACHE, case.base.vocabulary)
     method = "comigs-1g1s" if case.experts == 2 else "comigs-1gxs"
     chosen: list[object] = ["--data", data, "--model", base, "--method", method, "--experts", case.experts]
     chosen += ["--precision", case.precision, "--threads", threads, "--device", device]
@@ -83,8 +85,8 @@ def options(case: Case, threads: int, device: str = "cpu") -> list[object]:
 def run_case(case: Case, executables: Executables, threads: int, device: str) -> Report:
     """One process of the case's steps. Plain PyTorch needs the record that comigs leaves of the same case."""
     if case.program == "gemm":
-        gpt2 = case.gpt2
-        sizes = (gpt2.layers, gpt2.width, gpt2.vocabulary, case.tokens, threads, case.precision, device)
+        wanted = json.dumps(case.base.products())
+        sizes = (wanted, case.tokens, threads, case.precision, device)
         return Report(run_module("gemm", *sizes)[0])
     record = CACHE / "records" / f"{case.label}-{device}-{threads}.safetensors"
     if case.program == "plain":

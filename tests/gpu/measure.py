@@ -20,7 +20,8 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
-from tests.bench.material import Gpt2, random_base, random_data
+from tests.bench.bases import Gpt2
+from tests.bench.material import random_base, random_data
 from tests.bench.programs import CACHE, ROOT, BenchError, environment, run_module
 from tests.bench.rows import operations
 from tests.bench.steps import DEVIATION, TOLERANCES, Case, Report, difference, options
@@ -138,7 +139,8 @@ def ranks(precision: str) -> str:
 
 def products(vocabulary: int, precision: str) -> str:
     """torch.mm at the shapes of a step of 64 x 128 tokens."""
-    sizes = (12, 768, vocabulary, 64 * 128, THREADS, precision, "cuda")
+    wanted = json.dumps(Gpt2(vocabulary=vocabulary).products())
+    sizes = (wanted, 64 * 128, THREADS, precision, "cuda")
     found = run_module("gemm", *sizes)[0]
     print(json.dumps(found, indent=1))
     head = found["products"]["head"]

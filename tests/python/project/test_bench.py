@@ -6,31 +6,49 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.bench.plain_steps import Record
+from tests.bench.bases import Base, Gpt2, Llama
+from tests.bench.plain import Sizes
+from tests.bench.plain_steps import Record, plain_model
 from tests.bench.plain_steps import run as run_plain
 from tests.bench.programs import BenchError
-from tests.bench.steps import Case, Report, check_losses
+from tests.bench.steps import Case, Report, check_losses, difference
 from tests.bench.table import Bound, Figure, as_json, as_text
 from tests.helpers.built_program import built_program
+from tests.helpers.llamas import llama_folder
 from tests.helpers.tiny import run
 
 STEPS = 4
 
 
-@pytest.mark.parametrize("phase", ["experts", "routers"])
-@pytest.mark.parametrize("experts", [2, 4])
-def test_plain_pytorch_does_the_same_steps(phase, experts, tiny_base, tiny_data, tmp_path) -> None:
-    record = tmp_path / "record.safetensors"
+@pytest.fixture(params=["gpt2", "llama"])
+def base(request, tiny_base, tmp_path_factory) -> Path:
+    return tiny_base if request.param == "gpt2" else llama_folder(tmp_path_factory.mktemp("base"), "llama")
+
+
+def both_sides(
+    folder: Path, base: Path, data: Path, phase: str, experts: int, precision: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reports of the same steps: comigs', plain PyTorch's."""
+    record = folder / "record.safetensors"
     command = [built_program("bench_steps"), phase, 1, STEPS - 1, 0.05, record]
-    command += ["--data", tiny_data, "--model", tiny_base, "--threads", 1, "--lora-rank", 4]
+    command += ["--data", data, "--model", base, "--threads", 1, "--lora-rank", 4, "--precision", precision]
     command += ["--method", "comigs-1gxs", "--experts", experts, "--load-balancing-weight", 0.3]
     command += ["--batch-sequences", 6, "--context-tokens", 12]
     done = run(command)
     assert done.code == 0, done.errors
-    found, expected = json.loads(done.output), run_plain(Record.read(record))
+    return json.loads(done.output), run_plain(Record.read(record))
+
+
+@pytest.mark.parametrize("phase", ["experts", "routers"])
+@pytest.mark.parametrize("experts", [2, 4])
+def test_plain_pytorch_does_the_same_steps(phase, experts, base, tiny_data, tmp_path) -> None:
+    found, expected = both_sides(tmp_path, base, tiny_data, phase, experts, "float32")
     assert len(found["losses"]) == len(expected["losses"]) == STEPS
     assert len(found["seconds"]) == len(expected["seconds"]) == STEPS - 1
     for mine, theirs in zip(found["losses"], expected["losses"], strict=True):
@@ -39,6 +57,32 @@ def test_plain_pytorch_does_the_same_steps(phase, experts, tiny_base, tiny_data,
     assert len({loss for loss, _ in found["losses"]}) == STEPS
     for size in ("frozen_parameters", "trained_parameters"):
         assert found[size] == expected[size]
+
+
+def test_plain_pytorch_does_the_same_steps_in_bf16(base, tiny_data, tmp_path) -> None:
+    found, expected = both_sides(tmp_path, base, tiny_data, "experts", 4, "bf16")
+    # Numbers of 8 bits, of which these models have too few for errors to cancel out.
+    assert difference(Report(found), Report(expected)) < 2**-8
+
+
+def test_plain_experts_that_add_nothing_leave_the_base_as_transformers_has_it(base: Path) -> None:
+    expected = AutoModelForCausalLM.from_pretrained(base).eval()
+    sizes = Sizes(heads=expected.config.num_attention_heads, experts=4, top_k=2, rank=3, scale=2.0)
+    plain = plain_model(base, sizes, torch.float32)
+    plain.initialise()  # B is zero, and the gates of a token add up to one
+    tokens = torch.randint(expected.config.vocab_size, (3, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(plain.logits(tokens), expected(tokens).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [Gpt2(), Llama()], ids=["gpt2", "llama"])
+def test_bases_have_the_weights_that_transformers_has(sizes: Base) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**sizes.config()))
+    weights = {name.removeprefix("transformer."): weight for name, weight in model.named_parameters()}
+    assert sizes.shapes() == {name: tuple(weight.shape) for name, weight in weights.items()}
+    matrices = [w.numel() for name, w in weights.items() if w.dim() == 2 and name != "wpe.weight"]
+    assert sizes.frozen_in_products == sum(matrices)
 
 
 def test_bench_steps_refuses_what_it_does_not_know() -> None:
