@@ -24,7 +24,9 @@ def _quickstart_material(executables: Executables) -> tuple[Path, Path]:
     run([sys.executable, "-m", "data_prep", "multilingual", "--output", data, *splits])
     if not base.exists():
         print("  making the quickstart's base model (a minute or two)", flush=True)
-        executables.comigs("pretrain", "jobs/quickstart-tiny-base.ini", "--data", data, "--output", base, ranks=2)
+        executables.comigs(
+            "pretrain", "jobs/quickstart-tiny-base.ini", "--data", data, "--output", base, ranks=2
+        )
     return data, base
 
 

@@ -26,7 +26,7 @@ Job read_job(std::int64_t users, std::size_t user, const std::vector<std::string
           .user_model = federation::user_models(method, config.users).at(user),
           .texts = job::texts(method, config, manifest, user, job::open_user(config, manifest, user)),
           .base = model::load_base_model(config.model.folder, job::stored_type(config.run.precision), device,
-                                         activations),
+                                         activations.value_or(job::computation(config.run, device).computed)),
           .plan = job::local_plan(method, config, user)};
 }
 
