@@ -41,9 +41,10 @@ BOOST_AUTO_TEST_CASE(every_option_that_determines_numbers_makes_a_difference) {
     BOOST_TEST(differs == !own.contains(std::string(option.info.name)), option.info.name);
   }
   // What lies in the folders is compared by its digests.
-  BOOST_TEST((without == std::set<std::string>{"run.output", "run.activations", "run.device", "run.threads", "run.resume",
-                                               "run.checkpoint_every", "run.on_user_failure", "run.patience",
-                                               "data.folder", "model.folder", "user.step_budget"}));
+  BOOST_TEST(
+      (without == std::set<std::string>{"run.output", "run.activations", "run.device", "run.threads",
+                                        "run.resume", "run.checkpoint_every", "run.on_user_failure",
+                                        "run.patience", "data.folder", "model.folder", "user.step_budget"}));
 }
 
 BOOST_AUTO_TEST_CASE(differences_are_named) {
