@@ -65,8 +65,8 @@ PlannedTime measure(const job::Job& job, const job::Place& place, int threads,
   constexpr double seconds_of_launch = 1.5;  // of mpirun and the ranks' libraries
   const Stopwatch watch;
   const model::Computation computation = job::computation(job.config.run, place.device);
-  const auto base = model::load_base_model(job.config.model.folder, computation.stored, place.device,
-                                           computation.computed);
+  const auto base =
+      model::load_base_model(job.config.model.folder, computation.stored, place.device, computation.computed);
   const double loading = watch.seconds();
   // The user with the most to do decides how long a round takes.
   const auto slowest = std::ranges::max_element(costs, {}, &job::Cost::flops) - costs.begin();

@@ -19,7 +19,6 @@ enum class BalancingWeights {
 /// Eqs. 6 and 7, averaged over layers: sum_j w_j f_j P_j with f_j the fraction of tokens that have expert j
 /// in their top-k and P_j the mean of its full softmax probability. Differentiable in P. float32 scalar;
 /// undefined if nothing was routed.
-[[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing,
-                                             BalancingWeights kind);
+[[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind);
 
 }  // namespace comigs::adapter
