@@ -19,6 +19,17 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)
 
 
+class _Remarks(io.TextIOWrapper):
+    """Standard error. Where nobody takes it, what it would say is lost, and the work goes on; an error has a code."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(text)
+
+
 def run(main: Callable[[list[str]], int]) -> NoReturn:
     """Runs `main` on the command line's words and ends the process with its code.
 
@@ -28,9 +39,11 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
     """
     _insist_on_utf8()
     _keep_places_of_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        encoding = sys.stderr.encoding
+        sys.stderr = _Remarks(sys.stderr.detach(), encoding, errors="backslashreplace", line_buffering=True)
     try:
         code = _code_of(main)
         if sys.stdout is not None:
@@ -68,6 +81,8 @@ def _keep_places_of_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # the lowest number that is free
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:  # print(file=None) is to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
 
 
 def _told(message: str, code: int) -> int:

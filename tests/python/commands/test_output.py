@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,3 +159,26 @@ def test_a_run_whose_output_is_lost_keeps_its_results(stdout, tiny_base, tmp_pat
 def test_errors_that_nobody_reads_change_no_code(tmp_path):
     assert lost("2>/dev/full", "train", "--data", tmp_path / "absent").returncode == 2
     assert lost(">/dev/null 2>&-", "methods").returncode == 0
+
+
+REMARKS = """
+import sys
+from console import terminal
+
+def main(words):
+    for number in range(3):
+        print("remark", number, file=sys.stderr)
+    print("made")
+    return 0
+
+terminal.run(main)
+"""
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "2> >(true)"])
+def test_what_a_python_program_remarks_and_nobody_reads_does_not_stop_it(stderr):
+    """Nor does it come to where the results go."""
+    line = f'exec {stderr}; sleep 0.2; exec "$@"'
+    words = ["bash", "-c", line, "bash", sys.executable, "-c", REMARKS]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "made\n")
