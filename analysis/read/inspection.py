@@ -73,6 +73,7 @@ def _reasons(file: h5py.File, size: int) -> Iterator[str]:
     yield from (f"{name!r:.100} is a link to another file" for name in links)
     names: list[str] = []
     file.visit(names.append)
+    scales: set[int] = set()
     for name in ("/", *names):
         item = file[name]
         for attribute in item.attrs:
@@ -83,7 +84,7 @@ def _reasons(file: h5py.File, size: int) -> Iterator[str]:
             elif item.shape is not None and item.nbytes > max(size, SMALL_BYTES):
                 yield f"{name!r:.100} claims {item.nbytes} bytes of a file of {size}"
             else:
-                _read(item)
+                _read(item, scales)
 
 
 def _views_own_data(dataset: h5py.Dataset) -> bool:
@@ -94,10 +95,13 @@ def _views_own_data(dataset: h5py.Dataset) -> bool:
     )
 
 
-def _read(dataset: h5py.Dataset) -> None:
-    """The data, and the scales of the dimensions."""
+def _read(dataset: h5py.Dataset, scales: set[int]) -> None:
+    """The data, and the scales of the dimensions. The library looks through the whole file for the name of a scale: it
+    is asked once for each, `scales` being the addresses of those that have been."""
     with suppress(Exception):  # of one array; others may be worse
         dataset[()]
         for dimension in dataset.dims:
             for scale in dimension.values():
-                str(scale.name)
+                if (address := h5py.h5o.get_info(scale.id).addr) not in scales:
+                    scales.add(address)
+                    str(scale.name)
