@@ -147,7 +147,11 @@ def test_only_its_own_files_are_replaced(tmp_path):
 
 def test_what_models_wrote_is_shown_by_prompt_and_is_no_markup(tmp_path):
     write_results(tmp_path / "run")
-    wrote = [(None, "The sea", " is <b>blue</b>."), ("Ann", "The sea", " was calm."), ("Ann", "In short", "!")]
+    wrote = [
+        (None, "The sea", " is <b>blue</b>."),
+        ("Ann", "The sea", " was calm."),
+        ("Ann", "In short", "!"),
+    ]
     texts = [{"model": model, "prompt": prompt, "text": text} for model, prompt, text in wrote]
     written = {"format": "comigs-texts", "format_version": 1, "texts": texts}
     (tmp_path / "run" / "texts.json").write_text(json.dumps(written))
@@ -156,7 +160,9 @@ def test_what_models_wrote_is_shown_by_prompt_and_is_no_markup(tmp_path):
     assert text.index("base model is <b>blue</b>.") < text.index("Ann was calm.") < text.index("In short …")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": "comigs-texts", "format_version": 1, "texts": [{}]}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format": "comigs-texts", "format_version": 1, "texts": [{}]}']
+)
 def test_texts_of_another_kind_are_refused(content, tmp_path):
     write_results(tmp_path / "run")
     (tmp_path / "run" / "texts.json").write_text(content)
