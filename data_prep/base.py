@@ -18,14 +18,22 @@ from typing import Any
 
 from console.small_files import json_of
 
-from . import hub, readers
+from . import hub, readers, templates
 from .dataset import clear_leftovers, taking_the_place_of
 from .errors import DataError
 from .gguf_file import GgufFile
 
 NOTES = "comigs-base.json"  # where the model in a folder comes from
 FORMAT = "comigs-base"
-HUB_FILES = ("config.json", "*.safetensors", "model.safetensors.index.json", "tokenizer.json", "LICENSE*")
+HUB_FILES = (
+    "config.json",
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    templates.CONFIG,
+    templates.TEMPLATE_FILE,
+    "LICENSE*",
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ def _from_gguf(path: Path, folder: Path) -> dict[str, Any]:
     model = GgufFile(path)
     config = model.config()
     (folder / "tokenizer.json").write_bytes(model.tokeniser())
+    told = json.dumps(model.tokeniser_config(), indent=2, ensure_ascii=False) + "\n"
+    (folder / templates.CONFIG).write_text(told, encoding="utf-8")
     weights = folder / "model.safetensors"
     save_file(dict(model.tensors()), weights, metadata={"format": "pt"})  # for its owner alone
     weights.chmod((folder / "tokenizer.json").stat().st_mode)

@@ -12,8 +12,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import ag_news, base, generate, multilingual, own_text, probes, readers, slimpajama, tokenisers
+from . import (
+    ag_news,
+    base,
+    examples,
+    generate,
+    instructions,
+    multilingual,
+    own_text,
+    probes,
+    readers,
+    slimpajama,
+    tokenisers,
+)
 from .dataset import (
+    EXAMPLES_VERSION,
     FORMAT,
     FORMAT_VERSION,
     Writer,
@@ -36,14 +49,15 @@ RECIPES = {
     "ag_news": ag_news.recipe,
     "slimpajama": slimpajama.recipe,
     "text": own_text.recipe,
+    "instructions": instructions.recipe,
 }
 # Options that only say where something lies; the digests of the files stand for them.
-_PLACES = ("output", "replace", "source", "base_text", "gpt2_files", "tokeniser", "user")
+_PLACES = ("output", "replace", "source", "base_text", "gpt2_files", "tokeniser", "user", "template")
 
 
 def budgets(options: argparse.Namespace) -> dict[str, int]:
     """Token budgets by split, of those that were given."""
-    found = {split: getattr(options, f"{split}_tokens") for split in SPLITS}
+    found = {split: getattr(options, f"{split}_tokens", None) for split in SPLITS}
     return {split: tokens for split, tokens in found.items() if tokens is not None}
 
 
@@ -77,7 +91,7 @@ def digest(options: argparse.Namespace, recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
-def tokeniser_for(options: argparse.Namespace, assigned: Assigned) -> tokenisers.Tokeniser:
+def tokeniser_for(options: argparse.Namespace, recipe: Recipe, assigned: Assigned) -> tokenisers.Tokeniser:
     """The tokeniser asked for. One that is trained sees training text only: of the base and of every user."""
     if options.tokeniser == "train":
         training = [splits["train"] for splits in (assigned.base or {"train": []}, *assigned.users.values())]
@@ -85,7 +99,8 @@ def tokeniser_for(options: argparse.Namespace, assigned: Assigned) -> tokenisers
         return tokenisers.trained(texts, options.vocabulary)
     if options.tokeniser == "gpt2":
         return tokenisers.gpt2(*(Path(file) for file in options.gpt2_files))
-    return tokenisers.from_file(Path(options.tokeniser), options.end_of_text)
+    template_s = recipe.examples.template.end if recipe.examples is not None else None
+    return tokenisers.from_file(Path(options.tokeniser), options.end_of_text or template_s)
 
 
 def chosen_users(options: argparse.Namespace, assigned: Assigned) -> Assigned:
@@ -96,6 +111,25 @@ def chosen_users(options: argparse.Namespace, assigned: Assigned) -> Assigned:
     return Assigned({name: assigned.users[name] for name in names}, assigned.base, assigned.rule)
 
 
+def writer_for(
+    folder: Path, options: argparse.Namespace, recipe: Recipe, assigned: Assigned
+) -> tuple[Writer, dict[str, Any]]:
+    """What writes into the folder, and what the manifest says of users' data beside the usual."""
+    tokeniser = tokeniser_for(options, recipe, assigned)
+    dtype = dtype_for(tokeniser.vocabulary, options.dtype)
+    if recipe.examples is None:
+        return Writer(folder, tokeniser, dtype, budgets(options)), {}
+    categories = list(assigned.users)
+    reading = {
+        "format_version": EXAMPLES_VERSION,
+        "reading": "examples",
+        "categories": categories,
+        "context": recipe.examples.context,
+        "template": {"from": recipe.examples.template.origin, "jinja": recipe.examples.template.source},
+    }
+    return examples.ExamplesWriter(folder, tokeniser, dtype, recipe.examples, categories), reading
+
+
 def make(
     options: argparse.Namespace, recipe: Recipe, made_from: str, replaced: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -103,18 +137,16 @@ def make(
     corpus, duplicates = without_duplicates(recipe.read(), options.seed)
     shares = plan(options)
     assigned = chosen_users(options, recipe.split(corpus, shares))
-    tokeniser = tokeniser_for(options, assigned)
-    dtype = dtype_for(tokeniser.vocabulary, options.dtype)
     with taking_the_place_of(Path(options.output).resolve(), replaced) as folder:
-        writer = Writer(folder, tokeniser, dtype, budgets(options))
+        writer, reading = writer_for(folder, options, recipe, assigned)
         total = sum(shares.fractions.values())
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "name": options.name or recipe.name,
             "seed": options.seed,
             "tokeniser": writer.tokenizer(),
-            "dtype": dtype.name,
+            "dtype": writer.dtype.name,
             "users": writer.users(assigned),
             "base": writer.base(assigned),
             "sources": sources_of(corpus.sources),
@@ -128,6 +160,9 @@ def make(
             },
             "made_by": {"command": options.command, "recipe_version": RECIPE_VERSION, "digest": made_from},
         }
+        manifest |= reading
+        if recipe.examples is not None:
+            manifest["splits"]["dropped"] = recipe.examples.dropped
         write_manifest(folder, manifest)
     return manifest
 
@@ -170,6 +205,8 @@ def run(options: argparse.Namespace) -> None:
     manifest = make(options, recipe, made_from, there)
     tokeniser = manifest["tokeniser"]
     print(table(manifest))
+    if recipe.examples is not None:
+        print(examples.told(manifest))
     print(
         f"{output}: written in {time.monotonic() - start:.1f} s; tokeniser {tokeniser['kind']}, "
         f"{tokeniser['vocabulary']:,} ids, {manifest['dtype']}"

@@ -23,13 +23,24 @@ from .tokenisers import Tokeniser
 
 FORMAT = "comigs-dataset"
 FORMAT_VERSION = 1
+EXAMPLES_VERSION = 2  # of data sets whose users hold examples
+INDEX_COLUMNS = 4  # of an index of examples, int64: begin, instruction tokens, response tokens, category
 MANIFEST = "manifest.json"
 UINT16_LARGEST_VOCABULARY = 65_535
 BATCH = 256  # documents encoded in one call
 # What lies at the top of a folder that data_prep makes: a data set's, or a base's (data_prep.base).
 _CONTENTS = whole_folder.Contents(
-    top=(MANIFEST, "tokenizer.json", "comigs-base.json", "config.json", "LICENSE*", "*.safetensors*"),
-    below=tuple(f"{split}.bin" for split in SPLITS),
+    top=(
+        MANIFEST,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "comigs-base.json",
+        "config.json",
+        "LICENSE*",
+        "*.safetensors*",
+    ),
+    below=tuple(f"{split}{kind}.bin" for split in SPLITS for kind in ("", ".examples")),
 )
 
 
@@ -101,6 +112,12 @@ class Writer:
             if left is not None and left <= 0:
                 return
 
+    def user_split(
+        self, name: str, owner: str, documents: list[Document], budget: int | None
+    ) -> dict[str, Any]:
+        """The same of a split that a user holds."""
+        return self.split(name, owner, documents, budget)
+
     def users(self, assigned: Assigned) -> list[dict[str, Any]]:
         """All splits of all users."""
         names = _folder_names(list(assigned.users))
@@ -108,7 +125,7 @@ class Writer:
             {
                 "name": user,
                 "splits": {
-                    split: self.split(
+                    split: self.user_split(
                         f"{names[user]}/{split}.bin", user, splits[split], self.tokens.get(split)
                     )
                     for split in SPLITS
@@ -177,7 +194,7 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         manifest = json_of(folder / MANIFEST)
-        files = [tokens["file"] for tokens in token_files(manifest)]
+        files = [file for file, _ in sizes_of(manifest)]
         if manifest["format"] != FORMAT:
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -205,9 +222,17 @@ def token_files(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from owner["splits"].values()
 
 
+def sizes_of(manifest: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Every file of tokens, and every index, and how many bytes it has."""
+    size = numpy.dtype(manifest["dtype"]).itemsize
+    for tokens in token_files(manifest):
+        yield tokens["file"], tokens["tokens"] * size
+        if "examples" in tokens:
+            yield tokens["examples"]["file"], tokens["examples"]["count"] * INDEX_COLUMNS * 8
+
+
 def is_whole(folder: Path, manifest: dict[str, Any]) -> bool:
     """Whether every file is there with the size that the manifest tells."""
-    size = numpy.dtype(manifest["dtype"]).itemsize
-    files = [(folder / tokens["file"], tokens["tokens"] * size) for tokens in token_files(manifest)]
+    files = [(folder / name, length) for name, length in sizes_of(manifest)]
     whole = all(path.is_file() and path.stat().st_size == length for path, length in files)
     return whole and (folder / manifest["tokeniser"]["file"]).is_file()

@@ -13,6 +13,25 @@ class Document:
     text: str
     key: str
 
+    @property
+    def weight(self) -> int:
+        """How much of a corpus it is, of which splits are shares: its bytes in UTF-8."""
+        return len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class Example(Document):
+    """An instruction as a model reads it and the response that is expected; `text` is both."""
+
+    category: str
+    instruction: str
+    response: str
+
+    @property
+    def weight(self) -> int:
+        """Each counts alike."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Source:

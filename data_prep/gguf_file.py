@@ -133,6 +133,18 @@ class GgufFile:
             return f"model.layers.{parts[1]}.{_INNER[parts[2]]}.{parts[3]}", parts[2]
         raise DataError(f"{self.path}: a tensor '{name}', which a model of {self.model_type} does not have")
 
+    def tokeniser_config(self) -> dict[str, Any]:
+        """tokenizer_config.json as transformers reads it: the tokens that begin and end a text, and the chat
+        template, of what the file has."""
+        tokens = self._needed("tokenizer.ggml.tokens")
+        config = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        for name in ("bos", "eos"):
+            number = self.value(f"tokenizer.ggml.{name}_token_id")
+            if number is not None and number < len(tokens):
+                config[f"{name}_token"] = tokens[number]
+        template = self.value("tokenizer.chat_template")
+        return config | ({"chat_template": template} if template is not None else {})
+
     def tokeniser(self) -> bytes:
         """The tokenizer.json of its byte-level BPE."""
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

@@ -22,8 +22,15 @@ DEFAULT_FRACTIONS = {
     "ag_news": (0.888, 0.056, 0.056),
     "slimpajama": (1_000_000.0, 200_000.0, 200_000.0),
     "text": (0.8, 0.1, 0.1),
+    "instructions": (0.8, 0.1, 0.1),
 }
-DEFAULT_BASE_SHARE = {"multilingual": 0.1, "ag_news": 0.2, "slimpajama": 0.1, "text": 0.1}
+DEFAULT_BASE_SHARE = {
+    "multilingual": 0.1,
+    "ag_news": 0.2,
+    "slimpajama": 0.1,
+    "text": 0.1,
+    "instructions": 0.2,
+}
 
 DESCRIPTION = """Makes a data-set folder for comigs: text is split by document into train, validation
 and test of every user, tokenised, and written as one raw token file a user and split, with a manifest."""
@@ -31,6 +38,8 @@ EPILOG = """examples:
   python -m data_prep multilingual --output data/multilingual
   python -m data_prep ag_news --source ag_news_csv --output data/ag_news
   python -m data_prep text --user Alice=alice.txt --user Bob=b1.jsonl,b2.csv --output data/own
+  python -m data_prep instructions --source dolly.jsonl --tokeniser models/smollm2-135m/tokenizer.json \\
+      --output data/dolly
   python -m data_prep base smollm2-135m --output models/smollm2-135m
   python -m data_prep generate runs/own --prompt "Once upon a time" --users Alice,Bob
   python -m data_prep ag_news --source ag_news_csv --tokeniser gpt2 --gpt2-files encoder.json vocab.bpe \\
@@ -104,6 +113,12 @@ def _add_splits(parser: argparse.ArgumentParser, command: str) -> None:
         metavar=("TRAIN", "VALIDATION", "TEST"),
         help=f"shares of the users' text, in any unit (default: {told}, or as the three token budgets)",
     )
+    parser.set_defaults(default_fractions=shares)
+    if command != "instructions":
+        _add_budgets(group, command)
+
+
+def _add_budgets(group: argparse._ArgumentGroup, command: str) -> None:
     default = {"train": 1_000_000, "validation": 200_000, "test": 200_000} if command == "slimpajama" else {}
     for split in ("train", "validation", "test"):
         note = f" (default: {default[split]:,})" if default else " (default: all)"
@@ -123,7 +138,6 @@ def _add_splits(parser: argparse.ArgumentParser, command: str) -> None:
             " need)"
         ),
     )
-    parser.set_defaults(default_fractions=shares)
 
 
 def _add_base(parser: argparse.ArgumentParser, command: str) -> None:
@@ -226,6 +240,41 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_instructions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--category",
+        default="category",
+        metavar="FIELD",
+        help="field that says whose an example is: a user is a category (default: category)",
+    )
+    parser.add_argument(
+        "--users", type=_names, metavar="NAME[,NAME]", help="only these categories (default: all)"
+    )
+    parser.add_argument(
+        "--context",
+        type=_count,
+        default=256,
+        metavar="TOKENS",
+        help=(
+            "of an example at most, instruction, response and end of text together; of a longer one the"
+            " response keeps half or what the instruction leaves, then the instruction loses its first tokens"
+            " (default: 256)"
+        ),
+    )
+    parser.add_argument(
+        "--template",
+        metavar="{plain,chat,FILE}",
+        help=(
+            "how an instruction is put: plain (instruction, blank line, context, end of line), the chat template"
+            " beside the tokeniser's file, or a file in Jinja, which is given instruction and context, or"
+            " messages as chat templates are (default: chat where there is one, else plain)"
+        ),
+    )
+    parser.add_argument(
+        "--licence", default="not stated", metavar="WORDS", help="of the text, for the manifest"
+    )
+
+
 def _add_probes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokeniser",
@@ -283,7 +332,9 @@ def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = _Parser(prog="python -m data_prep", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{multilingual,ag_news,slimpajama,text,probes,generate,base}"
+        dest="command",
+        required=True,
+        metavar="{multilingual,ag_news,slimpajama,text,instructions,probes,generate,base}",
     )
     sources = {
         "multilingual": ("four languages: German, Dutch, French, Italian; English for the base", None),
@@ -293,6 +344,10 @@ def _parser() -> argparse.ArgumentParser:
         ),
         "slimpajama": ("StackExchange, GitHub, ArXiv, Book", "JSONL files, a folder of them"),
         "text": ("your own text: any number of users", None),
+        "instructions": (
+            "instructions and responses (Dolly, Super-NaturalInstructions): a user is a category",
+            "JSONL files, a folder of them",
+        ),
     }
     for command, (summary, source) in sources.items():
         sub = commands.add_parser(command, help=summary, description=f"{command}: {summary}.")
@@ -312,11 +367,13 @@ def _parser() -> argparse.ArgumentParser:
                 "--source",
                 nargs="+",
                 required=True,
-                metavar="{hub,FOLDER,FILE}",
-                help=f"{source}, or 'hub': the Hugging Face hub",
+                metavar="{FOLDER,FILE}" if command == "instructions" else "{hub,FOLDER,FILE}",
+                help=source if command == "instructions" else f"{source}, or 'hub': the Hugging Face hub",
             )
         if command == "text":
             _add_text(sub)
+        elif command == "instructions":
+            _add_instructions(sub)
         else:
             _add_users(sub, command)
         _add_output(sub)
@@ -339,13 +396,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = _parser().parse_args(arguments)
     if options.command in ("probes", "generate", "base"):
         return options
-    for name in ("licence", "field", "group", "end_of_text", "hub_name"):
+    for name in ("licence", "field", "group", "category", "end_of_text", "hub_name"):
         checked_words(getattr(options, name, None) or "", f"--{name.replace('_', '-')}")
     if options.name is not None:
         checked_name(options.name, "--name")
     known = KNOWN_USERS.get(options.command, ())
     for name in getattr(options, "users", None) or []:
-        if name not in known:
+        if known and name not in known:
             raise DataError(f"--users {name}: unknown user; {options.command} has {', '.join(known)}")
     if options.tokeniser == "gpt2" and not options.gpt2_files:
         raise DataError(

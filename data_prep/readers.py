@@ -130,7 +130,7 @@ def _guarded(path: Path, rows: Iterator[Any]) -> Iterator[Any]:
         raise DataError(f"{path}: cannot be decompressed or read: {error}") from None
 
 
-def _check_unicode(text: str, path: Path, number: int) -> None:
+def check_unicode(text: str, path: Path, number: int) -> None:
     """JSON can spell half of a surrogate pair, which is no text."""
     try:
         text.encode("utf-8")
@@ -158,7 +158,7 @@ def jsonl(path: Path, field: str = "text") -> Iterator[tuple[dict[str, Any], int
             record = _json_of(line, path, number)
             if not isinstance(record, dict) or not isinstance(record.get(field), str):
                 raise DataError(f"{path}:{number}: expected an object with a string '{field}'")
-            _check_unicode(record[field], path, number)
+            check_unicode(record[field], path, number)
             yield record, number
 
     return _guarded(path, rows())

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .documents import Corpus, Document, Source
 from .errors import DataError
 from .names import shown
 from .splits import Assigned, Plan, in_domain
+from .templates import Template
 
 SAMPLE = Path(__file__).parent / "sample"
 NOT_STATED = "not stated"
@@ -22,14 +23,26 @@ HUB_BYTES = 4_000_000  # of text a user, when nothing else says how much the hub
 
 
 @dataclass
+class Examples:
+    """How documents that are examples are written: at most `context` tokens each, the instruction by a template.
+    `dropped`: how many records were left out when they were read, by reason."""
+
+    context: int
+    template: Template
+    dropped: dict[str, int]
+
+
+@dataclass
 class Recipe:
-    """`files` and `identity` tell one input from another; nothing is read before `read` is called."""
+    """`files` and `identity` tell one input from another; nothing is read before `read` is called. `examples`:
+    users hold examples, not plain text."""
 
     name: str
     files: list[Path]
     identity: dict[str, Any]
     read: Callable[[], Corpus]
     split: Callable[[Corpus, Plan], Assigned] = in_domain
+    examples: Examples | None = None
 
 
 def files_of(values: list[str], kinds: tuple[str, ...], option: str) -> list[Path]:
@@ -99,4 +112,4 @@ def with_base_text(options: argparse.Namespace, recipe: Recipe) -> Recipe:
             corpus.sources.append(file_source(path, f"base text, file {shown(path)}", licence, len(texts)))
         return corpus
 
-    return Recipe(recipe.name, recipe.files + files, recipe.identity, read_both, recipe.split)
+    return replace(recipe, files=recipe.files + files, read=read_both)

@@ -68,10 +68,10 @@ def _cut(weights: list[int], shares: list[float], what: str) -> list[int]:
 def _parts_of_keys(
     pool: list[Document], shares: list[float], purpose: str, seed: int, what: str
 ) -> dict[str, int]:
-    """The part of every key of a pool of documents, by share of the text (UTF-8 bytes)."""
+    """The part of every key of a pool of documents, by share of their weight."""
     weights: dict[str, int] = {}
     for document in pool:
-        weights[document.key] = weights.get(document.key, 0) + len(document.text.encode())
+        weights[document.key] = weights.get(document.key, 0) + document.weight
     keys = sorted(weights, key=lambda key: rank(seed, purpose, key))
     ends = _cut([weights[key] for key in keys], shares, what)
     return {key: bisect_right(ends, position) for position, key in enumerate(keys)}
@@ -87,19 +87,42 @@ def in_domain(corpus: Corpus, plan: Plan) -> Assigned:
         everything = [document for user in pool for document in corpus.users[user]]
         part_of = _parts_of_keys(everything, plan.shares(), "document", plan.seed, what)
         for user in pool:
-            splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
-            for document in corpus.users[user]:
-                part = _CUT_ORDER[part_of[document.key]]
-                (held_back if part == "base" else splits[part]).append(document)
-            empty = [split for split in SPLITS if not splits[split]]
-            if empty:
-                raise DataError(
-                    f"too little text for user {user}: no document is left for its {empty[0]} split"
-                )
-            users[user] = splits
+            users[user], base = _dealt(corpus.users[user], part_of, f"user {user}")
+            held_back += base
     rule = "by document, in domain: train, validation and test of a user are cut from its own documents"
     if corpus.aligned:
         rule += "; translations of a page fall into the same split for every user"
+    return Assigned(users, _base(corpus, held_back, plan), rule)
+
+
+def _dealt(
+    documents: list[Document], part_of: dict[str, int], what: str
+) -> tuple[dict[str, list[Document]], list[Document]]:
+    """Documents by split, none of them empty, and those of the base."""
+    parts: dict[str, list[Document]] = {part: [] for part in _CUT_ORDER}
+    for document in documents:
+        parts[_CUT_ORDER[part_of[document.key]]].append(document)
+    empty = [split for split in SPLITS if not parts[split]]
+    if empty:
+        raise DataError(f"too little text for {what}: no document is left for its {empty[0]} split")
+    return {split: parts[split] for split in SPLITS}, parts["base"]
+
+
+def by_category(corpus: Corpus, plan: Plan) -> Assigned:
+    """As in_domain; users are categories, and what some of them share (a key: the passage that examples are
+    about) is in one split alone, the one that it falls into in the first of them."""
+    users: dict[str, dict[str, list[Document]]] = {}
+    held_back: list[Document] = []
+    part_of: dict[str, int] = {}
+    for category, documents in corpus.users.items():
+        what = f"category {category}"
+        part_of = _parts_of_keys(documents, plan.shares(), "document", plan.seed, what) | part_of
+        users[category], base = _dealt(documents, part_of, what)
+        held_back += [Document(document.text, document.key) for document in base]
+    rule = (
+        "by example: a user is a category; examples with the same longest line fall into the same split for"
+        " every user"
+    )
     return Assigned(users, _base(corpus, held_back, plan), rule)
 
 

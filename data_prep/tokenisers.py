@@ -44,8 +44,14 @@ class Tokeniser:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """The ids of each text, followed by end_of_text; the library spreads a batch over the cores."""
+        return [ids + [self.end_of_text] for ids in self.encode_parts(texts, False)]
+
+    def encode_parts(self, texts: list[str], with_special: bool) -> list[list[int]]:
+        """The ids of each text alone; what spells a special token is that token only `with_special`."""
+        self.tokenizer.encode_special_tokens = not with_special
         encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [item.ids + [self.end_of_text] for item in encoded]
+        self.tokenizer.encode_special_tokens = True
+        return [item.ids for item in encoded]
 
 
 def _for_documents(tokenizer: Tokenizer) -> Tokenizer:
@@ -150,13 +156,19 @@ def opened(path: Path) -> Tokenizer:
         raise DataError(f"--tokeniser {path}: is not a tokenizer.json: {error}") from None
 
 
+def special_tokens(path: Path) -> tuple[str, ...]:
+    """Of any tokenizer.json: what is no text but a sign, such as the end of text."""
+    added = opened(path).get_added_tokens_decoder().values()
+    return tuple(token.content for token in added if token.special)
+
+
 def from_file(path: Path, end: str | None) -> Tokeniser:
     """Any tokenizer.json; `end` is its end-of-text token, found by its usual names when None."""
     tokenizer = opened(path)
     ids = tokenizer.get_vocab(with_added_tokens=True)
     found = [name for name in ((end,) if end is not None else USUAL_ENDS) if name in ids]
     if not found:
-        wanted = end if end is not None else "none of " + ", ".join(USUAL_ENDS)
+        wanted = f"no {end}" if end is not None else "none of " + ", ".join(USUAL_ENDS)
         raise DataError(
             f"--tokeniser {path}: end-of-text token: {wanted} is in its vocabulary; see --end-of-text"
         )

@@ -84,7 +84,8 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
 
 LayerRouting top_k_gate(const at::Tensor& logits, std::int64_t active) {
   const variable_list outputs = GateFunction::apply(logits, active);
-  return {.gate = outputs[0],
+  return {.logits = logits,
+          .gate = outputs[0],
           .distribution = active == 1 ? outputs[4] : outputs[0],
           .chosen = outputs[3],
           .load = outputs[2],

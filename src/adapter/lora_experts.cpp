@@ -64,7 +64,8 @@ std::vector<LayerParameters> lora_layers(const Parameters& parameters) {
 LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const UserModel& user_model) {
   if (!user_model.routed()) {
     const double share = 1.0 / static_cast<double>(user_model.experts);
-    return {.gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
+    return {.logits = {},
+            .gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
             .distribution = {},
             .chosen = {},
             .load = {},

@@ -102,7 +102,7 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
           .routers = user_model.routed() ? layers * experts * width : 0.0,
           .kept = layers * (sites * rank + (ups + 1) * experts * rank + 4 * experts),
           .passing = (ups + 2) * experts * rank,
-          .routing = layers * 2 * experts,
+          .routing = layers * 3 * experts,
           .side_by_side = experts * rank * (ups + 1) * (width + inner)};
 }
 

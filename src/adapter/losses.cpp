@@ -15,14 +15,26 @@ at::Tensor balancing_weights(BalancingWeights kind, std::int64_t experts, const 
   return weights;
 }
 
+// f and P of one layer over the tokens that count.
+LayerRouting over(const LayerRouting& layer, const at::Tensor& counted) {
+  if (!counted.defined()) return layer;
+  const at::Tensor share = (counted / counted.sum()).unsqueeze(0);  // [1, n]
+  LayerRouting part = layer;
+  part.load = share.mm(layer.chosen.to(at::kFloat)).squeeze(0);
+  part.probability = share.mm(layer.logits.softmax(-1)).squeeze(0);
+  return part;
+}
+
 }  // namespace
 
-at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind) {
+at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind,
+                               const at::Tensor& counted) {
   if (routing.empty()) return {};
   const at::Tensor& first = routing.front().load;
   const at::Tensor weights = balancing_weights(kind, first.size(0), first.options());
   at::Tensor sum;
-  for (const LayerRouting& layer : routing) {
+  for (const LayerRouting& whole : routing) {
+    const LayerRouting layer = over(whole, counted);
     const at::Tensor loss = (weights * layer.load * layer.probability).sum();
     sum = sum.defined() ? sum + loss : loss;
   }

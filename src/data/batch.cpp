@@ -1,6 +1,8 @@
 #include "comigs/data/batch.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 
 namespace comigs::data {
 
@@ -25,32 +27,100 @@ void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, std::int6
   batch.predicted += count;
 }
 
+void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, const Example& example) {
+  const auto offset = static_cast<std::size_t>(row * batch.context),
+             length = static_cast<std::size_t>(example.tokens()),
+             instruction = static_cast<std::size_t>(example.instruction);
+  shard.read(example.begin, std::span(batch.tokens).subspan(offset, length - 1));
+  shard.read(
+      example.begin + example.instruction,
+      std::span(batch.targets).subspan(offset + instruction - 1, static_cast<std::size_t>(example.response)));
+  batch.predicted += example.response;
+}
+
+// Where a sequence may come from: starts of windows, or examples.
+std::int64_t places(const TokenShard& shard, std::int64_t context) {
+  return shard.has_examples() ? std::ssize(shard.examples()) : shard.size() - context;
+}
+
+// The places of a batch's sequences, one after the other.
+class Draws {
+ public:
+  struct Place {
+    const TokenShard& shard;
+    std::int64_t index;
+    [[nodiscard]] const Example& example() const { return shard.examples()[static_cast<std::size_t>(index)]; }
+  };
+
+  Draws(std::span<const TokenShard> shards, std::int64_t context, const StreamKey& key)
+      : shards_(shards), context_(context), stream_(key) {
+    for (const TokenShard& shard : shards) places_ += places(shard, context);
+  }
+
+  [[nodiscard]] Place next() {
+    auto index = static_cast<std::int64_t>(stream_.below(static_cast<std::uint64_t>(places_)));
+    auto shard = shards_.begin();
+    for (; index >= places(*shard, context_); ++shard) index -= places(*shard, context_);
+    return {.shard = *shard, .index = index};
+  }
+
+ private:
+  std::span<const TokenShard> shards_;
+  std::int64_t context_, places_ = 0;
+  RandomStream stream_;
+};
+
 }  // namespace
 
 Batch sample_batch(std::span<const TokenShard> shards, std::int64_t sequences, std::int64_t context,
                    const StreamKey& key, std::int64_t first) {
   Batch batch = empty_batch(sequences, context);
-  std::int64_t starts = 0;
-  for (const TokenShard& shard : shards) starts += shard.size() - context;
-  RandomStream stream(key);
+  Draws draws(shards, context, key);
   for (std::int64_t row = -first; row < sequences; ++row) {
-    auto begin = static_cast<std::int64_t>(stream.below(static_cast<std::uint64_t>(starts)));
+    const Draws::Place place = draws.next();
     if (row < 0) continue;
-    auto shard = shards.begin();
-    for (; begin >= shard->size() - context; ++shard) begin -= shard->size() - context;
-    fill_row(batch, row, *shard, begin, context);
+    if (place.shard.has_examples()) {
+      fill_row(batch, row, place.shard, place.example());
+    } else {
+      fill_row(batch, row, place.shard, place.index, context);
+    }
   }
   return batch;
+}
+
+std::int64_t predicted_tokens(std::span<const TokenShard> shards, std::int64_t sequences,
+                              std::int64_t context, const StreamKey& key) {
+  Draws draws(shards, context, key);
+  std::int64_t predicted = 0;
+  for (std::int64_t row = 0; row < sequences; ++row) {
+    const Draws::Place place = draws.next();
+    predicted += place.shard.has_examples() ? place.example().response : context;
+  }
+  return predicted;
 }
 
 std::int64_t evaluation_windows(std::int64_t tokens, std::int64_t context) {
   return tokens < 2 ? 0 : (tokens - 1 + context - 1) / context;
 }
 
+std::int64_t evaluation_sequences(const TokenShard& shard, std::int64_t context) {
+  return shard.has_examples() ? std::ssize(shard.examples()) : evaluation_windows(shard.size(), context);
+}
+
+std::int64_t evaluation_sequences(const ShardDescription& shard, std::int64_t tokens, std::int64_t context) {
+  if (!shard.examples) return evaluation_windows(tokens, context);
+  const auto share = static_cast<double>(tokens) / static_cast<double>(shard.tokens);
+  return static_cast<std::int64_t>(std::ceil(share * static_cast<double>(shard.examples->count)));
+}
+
 Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context, std::int64_t first,
                        std::int64_t sequences) {
   Batch batch = empty_batch(sequences, context);
   for (std::int64_t row = 0; row < sequences; ++row) {
+    if (shard.has_examples()) {
+      fill_row(batch, row, shard, shard.examples()[static_cast<std::size_t>(first + row)]);
+      continue;
+    }
     const std::int64_t begin = (first + row) * context;
     fill_row(batch, row, shard, begin, std::min(context, tokens - 1 - begin));
   }

@@ -31,6 +31,40 @@ class ManifestReader : public JsonFile {
     return folder_ / relative;
   }
 
+  // What the splits of users are made up of: version 2 has examples.
+  [[nodiscard]] std::vector<std::string> categories() const {
+    if (text(root(), "format", "") != "comigs-dataset") fail("format", "'comigs-dataset'");
+    const std::int64_t version = count(root(), "format_version", "");
+    if (version == 1) return {};
+    if (version != 2 || text(root(), "reading", "") != "examples")
+      fail("format_version", "1, or 2 with 'examples' as 'reading': is the data set from a newer comigs?");
+    const Json& entries = member(root(), "categories", "");
+    if (!entries.is_array() || entries.empty()) fail("categories", "a list with at least one name");
+    std::vector<std::string> names;
+    for (const Json& entry : entries) {
+      if (!entry.is_string() || !is_short_and_printable(entry.get_ref<const std::string&>()))
+        fail(fmt::format("categories[{}]", names.size()),
+             fmt::format("printable and of at most {} bytes", longest_name_bytes));
+      names.push_back(entry.get<std::string>());
+    }
+    return names;
+  }
+
+  // Of a user's split, which has examples of these categories, if there are any.
+  [[nodiscard]] ShardDescription split(const Json& splits, const std::string& name, TokenType type,
+                                       const std::string& where, std::int64_t categories) const {
+    ShardDescription found = shard(splits, name, type, where);
+    if (categories == 0) return found;
+    const std::string here = where + name + ".";
+    const Json& entry = member(splits.at(name), "examples", here);
+    found.examples = {.file = path(entry, here + "examples."),
+                      .count = count(entry, "count", here + "examples."),
+                      .longest = count(entry, "longest", here + "examples."),
+                      .categories = categories,
+                      .sha256 = text(entry, "sha256", here + "examples.")};
+    return found;
+  }
+
   [[nodiscard]] ShardDescription shard(const Json& splits, const std::string& split, TokenType type,
                                        const std::string& where) const {
     const std::string here = where + split + ".";
@@ -38,7 +72,8 @@ class ManifestReader : public JsonFile {
     return {.file = path(entry, here),
             .type = type,
             .tokens = count(entry, "tokens", here),
-            .sha256 = text(entry, "sha256", here)};
+            .sha256 = text(entry, "sha256", here),
+            .examples = std::nullopt};
   }
 
  private:
@@ -61,7 +96,7 @@ void check_name(const ManifestReader& reader, const std::string& name, const std
     reader.fail(where + "name", "different from the other users' names");
 }
 
-std::vector<UserShards> read_users(const ManifestReader& reader, TokenType type) {
+std::vector<UserShards> read_users(const ManifestReader& reader, TokenType type, std::int64_t categories) {
   const Json& entries = reader.member(reader.root(), "users", "");
   if (!entries.is_array() || entries.empty()) reader.fail("users", "a list with at least one user");
   std::vector<UserShards> users;
@@ -70,9 +105,9 @@ std::vector<UserShards> read_users(const ManifestReader& reader, TokenType type)
     const Json& splits = reader.member(entry, "splits", where);
     const std::string here = where + "splits.";
     users.push_back({.name = reader.text(entry, "name", where),
-                     .train = reader.shard(splits, "train", type, here),
-                     .validation = reader.shard(splits, "validation", type, here),
-                     .test = reader.shard(splits, "test", type, here)});
+                     .train = reader.split(splits, "train", type, here, categories),
+                     .validation = reader.split(splits, "validation", type, here, categories),
+                     .test = reader.split(splits, "test", type, here, categories)});
     check_name(reader, users.back().name, where, {users.begin(), users.end() - 1});
   }
   return users;
@@ -86,9 +121,7 @@ Manifest read_manifest(const fs::path& folder) {
     throw DataError(
         fmt::format("{}: no such data-set folder; make one with 'python -m data_prep'", folder.string()));
   const ManifestReader reader(folder / "manifest.json");
-  const std::string format = reader.text(reader.root(), "format", "");
-  if (format != "comigs-dataset" || reader.count(reader.root(), "format_version", "") != 1)
-    reader.fail("format", "'comigs-dataset' of version 1");
+  const std::vector<std::string> categories = reader.categories();
   const TokenType type = token_type(reader);
   const Json& tokeniser = reader.member(reader.root(), "tokeniser", "");
   const std::string name = reader.text(reader.root(), "name", "");
@@ -103,7 +136,8 @@ Manifest read_manifest(const fs::path& folder) {
                     .end_of_text = tokeniser.contains("end_of_text")
                                        ? std::optional(reader.count(tokeniser, "end_of_text", "tokeniser."))
                                        : std::nullopt,
-                    .users = read_users(reader, type),
+                    .categories = categories,
+                    .users = read_users(reader, type, std::ssize(categories)),
                     .base = std::nullopt,
                     .digest = reader.digest()};
   if (reader.root().contains("base") && !reader.root().at("base").is_null()) {

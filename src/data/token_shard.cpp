@@ -28,6 +28,51 @@ std::span<const Token> view(const io::MappedFile& file, std::int64_t size) {
   return {reinterpret_cast<const Token*>(file.data()), static_cast<std::size_t>(size)};
 }
 
+void check_digest(const std::filesystem::path& file, const io::MappedFile& mapped,
+                  const std::string& digest) {
+  if (!digest.empty() && sha256(mapped.bytes()) != digest)
+    throw DataError(fmt::format(
+        "{}: its SHA-256 is not the one in the manifest: the file was changed after the data set was made",
+        file.string()));
+}
+
+std::span<const Example> view_of_index(const ExamplesDescription& description, const io::MappedFile& index) {
+  static_assert(sizeof(Example) == 32);
+  if (index.size_bytes() % sizeof(Example) != 0 ||
+      index.size_bytes() / sizeof(Example) != static_cast<std::uint64_t>(description.count))
+    throw DataError(fmt::format("{}: {} bytes found, but the manifest promises {} examples of {} bytes",
+                                description.file.string(), index.size_bytes(), description.count,
+                                sizeof(Example)));
+  return {reinterpret_cast<const Example*>(index.data()), static_cast<std::size_t>(description.count)};
+}
+
+// They follow each other and make up all `tokens`.
+void check_examples(const ExamplesDescription& description, std::span<const Example> examples,
+                    std::int64_t tokens) {
+  std::int64_t end = 0, longest = 0;
+  for (std::size_t i = 0; i < examples.size(); ++i) {
+    const Example& example = examples[i];
+    const std::int64_t left = tokens - end;
+    if (example.begin != end || example.instruction < 1 || example.instruction > left ||
+        example.response < 1 || example.response > left - example.instruction)
+      throw DataError(fmt::format(
+          "{}: example {} begins at token {} and has {} tokens of instruction and {} of response; expected "
+          "to "
+          "begin at {}, at least 1 of each, {} at most",
+          description.file.string(), i, example.begin, example.instruction, example.response, end, left));
+    if (example.category < 0 || example.category >= description.categories)
+      throw DataError(fmt::format("{}: example {} is of category {}, expected 0 to {}",
+                                  description.file.string(), i, example.category,
+                                  description.categories - 1));
+    end += example.tokens();
+    longest = std::max(longest, example.tokens());
+  }
+  if (end != tokens || longest != description.longest)
+    throw DataError(
+        fmt::format("{}: {} tokens in its examples, {} in the longest, but the manifest promises {} and {}",
+                    description.file.string(), end, longest, tokens, description.longest));
+}
+
 }  // namespace
 
 TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabulary)
@@ -43,15 +88,23 @@ TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabul
   } else {
     check_vocabulary(description.file, view<std::uint32_t>(*file_, size_), vocabulary);
   }
-  if (!description.sha256.empty() && sha256(file_->bytes()) != description.sha256)
-    throw DataError(fmt::format(
-        "{}: its SHA-256 is not the one in the manifest: the file was changed after the data set was made",
-        description.file.string()));
+  check_digest(description.file, *file_, description.sha256);
+  if (!description.examples) return;
+  index_ = std::make_shared<io::MappedFile>(description.examples->file);
+  examples_ = view_of_index(*description.examples, *index_);
+  check_examples(*description.examples, examples_, size_);
+  check_digest(description.examples->file, *index_, description.examples->sha256);
 }
 
 TokenShard TokenShard::leading(std::int64_t tokens) const {
   TokenShard part = *this;
   part.size_ = std::min(size_, tokens);
+  if (!has_examples()) return part;
+  const auto fits = [&](const Example& example) { return example.begin + example.tokens() <= tokens; };
+  const auto end = std::partition_point(examples_.begin(), examples_.end(), fits);
+  const std::ptrdiff_t count = std::max<std::ptrdiff_t>(end - examples_.begin(), 1);
+  part.examples_ = examples_.first(static_cast<std::size_t>(count));
+  part.size_ = part.examples_.back().begin + part.examples_.back().tokens();
   return part;
 }
 

@@ -86,15 +86,38 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
                                     architecture.positions));
 }
 
+namespace {
+
+// An example is a sequence of its own; its last token is only predicted.
+void check_examples(const config::User& user, const data::UserShards& shards,
+                    const data::ShardDescription& split) {
+  if (split.examples->count < 1)
+    throw DataError(fmt::format("{}: no example, expected at least 1 (user {})",
+                                split.examples->file.string(), shards.name));
+  if (split.examples->longest > user.context_tokens + 1)
+    throw ConfigError(fmt::format(
+        "[user] context_tokens = {}, but an example of {} has {} tokens ({}); expected at least {}, "
+        "or prepare the data with --context {}",
+        user.context_tokens, shards.name, split.examples->longest, split.examples->file.string(),
+        split.examples->longest - 1, user.context_tokens));
+}
+
+}  // namespace
+
 void check_shards(const config::User& user, const data::UserShards& shards) {
+  const bool examples = shards.train.examples.has_value();
+  if (examples)
+    for (const data::ShardDescription* split : {&shards.train, &shards.validation, &shards.test})
+      check_examples(user, shards, *split);
   const std::string reason = fmt::format("user {}, context_tokens = {}", shards.name, user.context_tokens);
   data::ShardDescription used = shards.train;
   used.tokens = train_tokens(user, shards);
   const bool cut = used.tokens < shards.train.tokens;
-  data::require_tokens(used, user.context_tokens + 1,
+  data::require_tokens(used, examples ? shards.train.examples->longest : user.context_tokens + 1,
                        cut ? fmt::format("{}, train_tokens = {}, train_share = {}", reason, user.train_tokens,
                                          user.train_share)
                            : reason);
+  if (examples) return;
   data::require_tokens(shards.validation, user.context_tokens + 1, reason);
   data::require_tokens(shards.test, 2, reason);
 }

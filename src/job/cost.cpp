@@ -24,7 +24,9 @@ constexpr std::int64_t program_of_bf16_products = 32 * mib;
 constexpr std::int64_t program_on_gpu = 500 * mib, program_beside_gpu = 3072 * mib;
 
 std::int64_t bytes_of_shard(const data::ShardDescription& shard) {
-  return shard.tokens * (shard.type == data::TokenType::uint16 ? 2 : 4);
+  const std::int64_t examples = shard.examples ? shard.examples->count : 0;
+  return shard.tokens * (shard.type == data::TokenType::uint16 ? 2 : 4) +
+         examples * static_cast<std::int64_t>(sizeof(data::Example));
 }
 
 class CostOfUser {
@@ -83,14 +85,17 @@ class CostOfUser {
     return rounds;
   }
 
-  // The windows of a split that are run, in tokens.
-  [[nodiscard]] std::int64_t evaluated(std::int64_t tokens) const {
-    return data::evaluation_windows(tokens, own_.context_tokens) * own_.context_tokens;
+  // The sequences that the first `tokens` of a split are evaluated in, in tokens, padding among them.
+  [[nodiscard]] std::int64_t evaluated(const data::ShardDescription& split, std::int64_t tokens) const {
+    return data::evaluation_sequences(split, tokens, own_.context_tokens) * own_.context_tokens;
+  }
+  [[nodiscard]] std::int64_t evaluated(const data::ShardDescription& split) const {
+    return evaluated(split, split.tokens);
   }
 
   [[nodiscard]] std::int64_t evaluated_in_training() const {
     const std::int64_t leading = setup_.config.run.train_evaluation_tokens, all = train_tokens(own_, shards_);
-    return evaluated(leading > 0 ? std::min(leading, all) : all);
+    return evaluated(shards_.train, leading > 0 ? std::min(leading, all) : all);
   }
 
   [[nodiscard]] double evaluation() const {
@@ -98,8 +103,7 @@ class CostOfUser {
   }
 
   [[nodiscard]] double held_out() const {
-    return flops(adapter::Pass::evaluation,
-                 evaluated(shards_.validation.tokens) + evaluated(shards_.test.tokens));
+    return flops(adapter::Pass::evaluation, evaluated(shards_.validation) + evaluated(shards_.test));
   }
 
   // After every so many rounds and the last, and before the last aggregation where there is one.
@@ -138,8 +142,8 @@ class CostOfUser {
 
   // What is run without gradients: splits, and a batch at a time where the rule runs some.
   [[nodiscard]] std::int64_t evaluation_at_a_time() const {
-    const std::int64_t split = std::max(
-        {evaluated_in_training(), evaluated(shards_.validation.tokens), evaluated(shards_.test.tokens)});
+    const std::int64_t split =
+        std::max({evaluated_in_training(), evaluated(shards_.validation), evaluated(shards_.test)});
     std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
     if (rule_.extra.batches > 0) tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
     return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);

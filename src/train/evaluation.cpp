@@ -55,15 +55,15 @@ class RoutingSums {
 SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                      const data::TokenShard& shard, const EvaluationOptions& options) {
   const at::NoGradGuard no_gradients;
-  const std::int64_t tokens = options.tokens > 0 ? std::min(options.tokens, shard.size()) : shard.size();
-  const std::int64_t windows = data::evaluation_windows(tokens, options.context);
+  const data::TokenShard part = options.tokens > 0 ? shard.leading(options.tokens) : shard;
+  const std::int64_t all = data::evaluation_sequences(part, options.context);
   SplitReport report;
   RoutingSums routed;
   at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
-  for (std::int64_t first = 0; first < windows; first += options.sequences) {
+  for (std::int64_t first = 0; first < all; first += options.sequences) {
     if (options.stop && options.stop()) throw Interrupted();
-    const std::int64_t sequences = std::min(options.sequences, windows - first);
-    data::Batch batch = data::evaluation_batch(shard, tokens, options.context, first, sequences);
+    const std::int64_t sequences = std::min(options.sequences, all - first);
+    data::Batch batch = data::evaluation_batch(part, part.size(), options.context, first, sequences);
     const BatchTensors tensors = to_tensors(batch, base.head().device());
     const adapter::Forward forward = adapter::forward(base, tensors.tokens, parameters);
     loss_sum.add_(model::cross_entropy_sum(forward.hidden, base.head(), tensors.targets));

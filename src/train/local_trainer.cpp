@@ -37,6 +37,7 @@ adapter::BalancingWeights balancing_weights(config::LoadBalancing kind, const ad
 // What a micro-batch is read from and what comes of it, and the passes between the two.
 struct LocalTrainer::MicroBatch {
   BatchTensors inputs;
+  at::Tensor share;  // of the batch's predicted tokens, float32: on the device, since passes are recorded
   StepLosses losses;
   model::Recording passes;
 };
@@ -114,16 +115,16 @@ bool LocalTrainer::routers_due(std::int64_t iteration) const {
 void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
   const bool joint = plan_.router_training == RouterTraining::joint && routers_.count > 0;
   const bool carries = plan_.method.carry_phase_gradients;
-  const data::Batch batch =
-      data::sample_batch(texts_.experts, plan_.user.batch_sequences, plan_.user.context_tokens,
-                         {plan_.seed, plan_.user_index, Stream::train_batch,
-                          static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(step)},
-                         plan_.batch.index * plan_.user.batch_sequences);
+  const StreamKey key{plan_.seed, plan_.user_index, Stream::train_batch, static_cast<std::uint32_t>(round),
+                      static_cast<std::uint32_t>(step)};
+  const std::int64_t B = plan_.user.batch_sequences, T = plan_.user.context_tokens, parts = plan_.batch.of;
+  const data::Batch batch = data::sample_batch(texts_.experts, B, T, key, plan_.batch.index * B);
   std::vector<adapter::Slice> own = trained_;
   if (joint) own.push_back(routers_);
   parameters_.track(true, joint || carries);
   if (!carries) clear(own);
-  const StepLosses losses = accumulate_gradients(Phase::experts, batch);
+  const StepLosses losses = accumulate_gradients(
+      Phase::experts, batch, data::predicted_tokens(texts_.experts, parts * B, T, key), parts);
   if (exchange_) exchange_(adapter::view(parameters_.gradients(), lora_));
   if (observer_) observer_(Phase::experts, batch, losses);
   for (const adapter::Slice& slice : trained_)
@@ -144,7 +145,7 @@ void LocalTrainer::router_steps(std::int64_t round, std::int64_t iteration) {
                            {plan_.seed, plan_.user_index, Stream::router_batch,
                             static_cast<std::uint32_t>(round), static_cast<std::uint32_t>(number)});
     if (!carries) clear({routers_});
-    const StepLosses losses = accumulate_gradients(Phase::routers, batch);
+    const StepLosses losses = accumulate_gradients(Phase::routers, batch, batch.predicted);
     if (observer_) observer_(Phase::routers, batch, losses);
     optimiser_.step(routers_, plan_.user.router_learning_rate, number - plan_.method.router_steps + 1);
     if (carries) clear({routers_});
@@ -155,7 +156,8 @@ void LocalTrainer::clear(const std::vector<adapter::Slice>& parts) {
   for (const adapter::Slice& part : parts) adapter::view(parameters_.gradients(), part).zero_();
 }
 
-StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& batch) {
+StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& batch, std::int64_t predicted,
+                                              std::int64_t parts) {
   const std::int64_t size = plan_.user.sequences_at_a_time();
   StepLosses sums;
   // Copies: the passes of any part overwrite the losses of another.
@@ -167,6 +169,8 @@ StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& ba
     const double share = static_cast<double>(rows.sequences) / static_cast<double>(batch.sequences);
     MicroBatch& part = micro_batch(phase, rows.sequences);
     fill(part.inputs, rows);
+    // The mean over the parts is what processes make of their gradients.
+    part.share.fill_(static_cast<double>(rows.predicted * parts) / static_cast<double>(predicted));
     part.passes.run([&] { part.losses = backward(part, share); });
     add(sums.language_model, part.losses.language_model);
     add(sums.load_balancing, part.losses.load_balancing);
@@ -179,19 +183,23 @@ LocalTrainer::MicroBatch& LocalTrainer::micro_batch(Phase phase, std::int64_t se
   std::unique_ptr<MicroBatch>& part = micro_batches_[{phase, sequences}];
   if (!part)
     part = std::make_unique<MicroBatch>(
-        empty_batch(sequences, plan_.user.context_tokens, parameters_.values().device()), StepLosses(),
-        model::Recording(recording_memory_));
+        empty_batch(sequences, plan_.user.context_tokens, parameters_.values().device()),
+        at::empty({}, parameters_.values().options()), StepLosses(), model::Recording(recording_memory_));
   return *part;
 }
 
 StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
   const adapter::Forward forward = adapter::forward(base_, part.inputs.tokens, parameters_);
-  at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets) * share;
+  at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets) * part.share;
   StepLosses losses{.language_model = loss.detach(), .load_balancing = {}};
   if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
+    // Windows are full; examples have tokens that only lead to the response, and padding.
+    const bool all_count = !texts_.experts.front().has_examples();
+    const at::Tensor counted = all_count ? at::Tensor() : part.inputs.targets.ge(0).to(at::kFloat);
     const at::Tensor balance =
-        adapter::load_balancing_loss(
-            forward.routing, balancing_weights(plan_.method.load_balancing, parameters_.user_model())) *
+        adapter::load_balancing_loss(forward.routing,
+                                     balancing_weights(plan_.method.load_balancing, parameters_.user_model()),
+                                     counted) *
         share;
     losses.load_balancing = balance.detach();
     loss = loss + plan_.method.load_balancing_weight * balance;

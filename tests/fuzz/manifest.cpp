@@ -25,6 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       for (const data::ShardDescription& shard : {user.train, user.validation, user.test}) {
         fuzz::require(shard.tokens >= 0);
         check_inside(folder.folder, shard.file);
+        if (shard.examples) check_inside(folder.folder, shard.examples->file);
       }
     if (manifest.base) check_inside(folder.folder, manifest.base->train.file);
   });

@@ -172,9 +172,9 @@ def arguments(*options: object) -> list[object]:
     return ["train", *(word for pair in given.items() for word in pair)]
 
 
-def finish(command: Sequence[object], code: int = 0) -> Done:
-    """Lets a command run to its end, with four ranks."""
-    done = comigs(*command, ranks=4)
+def finish(command: Sequence[object], code: int = 0, ranks: int = 4) -> Done:
+    """Lets a command run to its end."""
+    done = comigs(*command, ranks=ranks)
     assert done.code == code, done.output + done.errors
     return done
 

@@ -120,24 +120,26 @@ class PlainModel:
             x = x + self._mlp(self._norm(x, f"h.{layer}.ln_2"), layer, routings)
         return self._norm(x, "ln_f") @ self.frozen["wte.weight"].T, routings
 
-    def balancing_loss(self, routings: list[Routing]) -> Tensor:
-        """Eqs. 6 and 7."""
+    def balancing_loss(self, routings: list[Routing], counted: Tensor) -> Tensor:
+        """Eqs. 6 and 7, over the tokens that are `counted` [B, T]."""
         n = self.setting.experts
         generalist = [1 / ((n - 1) ** 2 + 1)] + [(n - 1) / ((n - 1) ** 2 + 1)] * (n - 1)
         weights = [1 / n] * n if self.setting.balancing == "uniform" else generalist
         losses = []
         for routing in routings:
-            f = routing.chosen.reshape(-1, n).mean(0)
-            p = routing.probabilities.reshape(-1, n).mean(0)
+            f = routing.chosen[counted].mean(0)
+            p = routing.probabilities[counted].mean(0)
             losses.append(sum(weights[j] * f[j] * p[j] for j in range(n)))
         return torch.stack(losses).mean()
 
     def losses(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Language-model loss and, where tokens are routed and balanced, the load-balancing loss."""
+        """Language-model loss and, where tokens are routed and balanced, the load-balancing loss; of the tokens
+        with a target (not negative)."""
         logits, routings = self.logits(tokens)
-        log_probabilities = wide(logits).log_softmax(-1).gather(-1, targets.unsqueeze(-1))
+        counted = targets >= 0
+        log_probabilities = wide(logits[counted]).log_softmax(-1).gather(-1, targets[counted].unsqueeze(-1))
         balanced = bool(routings) and self.setting.balancing != "none"
-        return -log_probabilities.mean(), self.balancing_loss(routings) if balanced else None
+        return -log_probabilities.mean(), self.balancing_loss(routings, counted) if balanced else None
 
     def total(self, language_model: Tensor, balancing: Tensor | None) -> Tensor:
         """What both phases minimise."""

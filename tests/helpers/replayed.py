@@ -118,13 +118,13 @@ def replay(
 def losses_in_parts(
     model: PlainModel, tokens: torch.Tensor, targets: torch.Tensor, at_a_time: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The parts' losses by their share of the sequences: load balancing is over each part."""
+    """The loss of the whole batch; that of load balancing is over each part, by its share of the sequences."""
     losses = [model.losses(*part) for part in zip(tokens.split(at_a_time), targets.split(at_a_time))]
     shares = [len(part) / len(tokens) for part in tokens.split(at_a_time)]
-    language_model = sum(share * loss for share, (loss, _) in zip(shares, losses))
-    if losses[0][1] is None:
+    language_model, balancing = model.losses(tokens, targets)
+    if balancing is None:
         return language_model, None
-    return language_model, sum(share * balancing for share, (_, balancing) in zip(shares, losses))
+    return language_model, sum(share * part for share, (_, part) in zip(shares, losses))
 
 
 def clear(leaves: Iterable[torch.Tensor]) -> None:

@@ -162,6 +162,41 @@ def signed(checkpoint_manifest: Mapping[str, object]) -> str:
     return text()
 
 
+def cut_into_examples(folder: Path, longest: int) -> Path:
+    """The texts of a data set's users as examples of 2 to `longest` tokens; a user's category is its number."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    random = np.random.default_rng(longest)
+    for number, user in enumerate(manifest["users"]):
+        for split, entry in user["splits"].items():
+            rows, begin = [], 0
+            while begin < entry["tokens"]:
+                left = entry["tokens"] - begin
+                length = left if left <= longest else int(random.integers(2, min(longest, left - 2) + 1))
+                instruction = int(random.integers(1, length))
+                rows.append((begin, instruction, length - instruction, number))
+                begin += length
+            index = np.array(rows, dtype="<i8")
+            file = f"user{number}/{split}.examples.bin"
+            (folder / file).write_bytes(index.tobytes())
+            entry["examples"] = {
+                "file": file,
+                "count": len(rows),
+                "longest": int((index[:, 1] + index[:, 2]).max()),
+                "sha256": hashlib.sha256(index.tobytes()).hexdigest(),
+            }
+    categories = [user["name"] for user in manifest["users"]]
+    manifest |= {"format_version": 2, "reading": "examples", "categories": categories}
+    (folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def examples_of(folder: Path, user: int, split: str) -> list[tuple[list[int], list[int]]]:
+    """Instruction and response of each example, read with nothing of comigs."""
+    tokens = tokens_of(folder, user, split).tolist()
+    index = np.fromfile(folder / f"user{user}/{split}.examples.bin", dtype="<i8").reshape(-1, 4)
+    return [(tokens[b : b + n], tokens[b + n : b + n + r]) for b, n, r, _ in index.tolist()]
+
+
 def tokens_of(folder: Path, user: int, split: str) -> np.ndarray:
     return np.fromfile(folder / f"user{user}/{split}.bin", dtype="<u2").astype(np.int64)
 

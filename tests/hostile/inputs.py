@@ -188,6 +188,22 @@ def tokens(place: Place, source: random.Random) -> Broken:
     return _train(place, what, (str(place.data), "context_tokens"))
 
 
+def examples(place: Place, source: random.Random) -> Broken:
+    """Instruction data: a manifest with examples, an index, with a digest that fits, too."""
+    tiny.cut_into_examples(place.data, 13)
+    if source.random() < 0.3:
+        return manifest(place, source)
+    index = place.data / "user0" / f"{source.choice(('train', 'validation', 'test'))}.examples.bin"
+    if source.random() < 0.2:
+        return _train(place, replaced(index, source), (str(place.data),))
+    what, data = damaged_bytes(index.read_bytes(), source)
+    index.write_bytes(data)
+    if source.random() < 0.6:
+        what += ", promised"
+        place.promise(index)
+    return _train(place, what, (str(place.data), "context_tokens"))
+
+
 def tokeniser(place: Place, source: random.Random) -> Broken:
     holder = source.choice((place.data, place.base))
     names = (str(place.folder),)
@@ -366,4 +382,5 @@ CLASSES = (
     InputClass("results.h5, comigs inspect, evaluate, generate", results_read),
     InputClass("models and data sets, comigs inspect", inspected),
     InputClass("results.h5, analysis", results_analysed, module="analysis"),
+    InputClass("instruction data", examples),
 )

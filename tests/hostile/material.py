@@ -121,13 +121,19 @@ class Place:
         )
 
     def promise(self, shard: Path) -> None:
-        """Makes the manifest promise what the token file now holds."""
+        """Makes the manifest promise what the token file, or an index of examples, now holds."""
         content = json.loads(self.manifest.read_text(encoding="utf-8"))
         for holder in (*content["users"], content["base"]):
             for split in holder["splits"].values():
                 if self.data / split["file"] == shard:
                     data = shard.read_bytes()
                     split |= {"sha256": hashlib.sha256(data).hexdigest(), "tokens": len(data) // 2}
+                elif "examples" in split and self.data / split["examples"]["file"] == shard:
+                    data = shard.read_bytes()
+                    split["examples"] |= {
+                        "sha256": hashlib.sha256(data).hexdigest(),
+                        "count": len(data) // 32,
+                    }
         self.manifest.write_text(json.dumps(content), encoding="utf-8")
 
     def shard_base(self) -> Path:

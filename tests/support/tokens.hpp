@@ -1,12 +1,14 @@
 // Token files and data-set folders of a few hundred tokens.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comigs/base/random.hpp"
@@ -47,6 +49,43 @@ inline data::TokenShard write_shard(const std::filesystem::path& file, const Tok
                                     std::int64_t vocabulary, data::TokenType type = data::TokenType::uint16) {
   write_tokens(file, tokens, type);
   return {{.file = file, .type = type, .tokens = static_cast<std::int64_t>(tokens.size())}, vocabulary};
+}
+
+/// An index of examples as data_prep writes it: raw int64, little endian.
+inline void write_index(const std::filesystem::path& file, const std::vector<data::Example>& examples) {
+  std::string bytes;
+  for (const data::Example& example : examples)
+    for (const std::int64_t number : {example.begin, example.instruction, example.response, example.category})
+      for (int byte = 0; byte < 8; ++byte) bytes.push_back(static_cast<char>(number >> (8 * byte) & 0xFF));
+  write_text(file, bytes);
+}
+
+/// Examples of so many tokens of instruction and response each, all of category 0.
+inline std::vector<data::Example> examples_of(
+    const std::vector<std::pair<std::int64_t, std::int64_t>>& lengths) {
+  std::vector<data::Example> examples;
+  std::int64_t begin = 0;
+  for (const auto& [instruction, response] : lengths) {
+    examples.push_back({.begin = begin, .instruction = instruction, .response = response});
+    begin += instruction + response;
+  }
+  return examples;
+}
+
+/// What a manifest says of a token file that is made up of these, and their index beside it.
+inline data::ShardDescription describe_examples(const std::filesystem::path& file, const Tokens& tokens,
+                                                const std::vector<data::Example>& examples) {
+  const std::filesystem::path index = file.string() + ".examples";
+  write_tokens(file, tokens);
+  write_index(index, examples);
+  std::int64_t longest = 0;
+  for (const data::Example& example : examples) longest = std::max(longest, example.tokens());
+  return {.file = file,
+          .tokens = static_cast<std::int64_t>(tokens.size()),
+          .examples = data::ExamplesDescription{.file = index,
+                                                .count = static_cast<std::int64_t>(examples.size()),
+                                                .longest = longest,
+                                                .categories = 1}};
 }
 
 /// A user's three splits, in files named after it.

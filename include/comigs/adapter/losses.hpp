@@ -18,7 +18,9 @@ enum class BalancingWeights {
 
 /// Eqs. 6 and 7, averaged over layers: sum_j w_j f_j P_j with f_j the fraction of tokens that have expert j
 /// in their top-k and P_j the mean of its full softmax probability. Differentiable in P. float32 scalar;
-/// undefined if nothing was routed.
-[[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind);
+/// undefined if nothing was routed. `counted` [n] float32: 1 for tokens over which f and P are taken, 0 for
+/// the others; undefined: all.
+[[nodiscard]] at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind,
+                                             const at::Tensor& counted = {});
 
 }  // namespace comigs::adapter

@@ -7,6 +7,7 @@ namespace comigs::adapter {
 
 /// Of the tokens of a batch, in one layer. Undefined tensors: nothing was routed.
 struct LayerRouting {
+  at::Tensor logits;  ///< [n, E] float32, of the router
   /// [n, E] float32: softmax over the top-k, zero elsewhere. Top-1 of several: the probability of the chosen
   /// one in the softmax over all (Fedus et al. 2022), so that the router gets a gradient of the text.
   at::Tensor gate;

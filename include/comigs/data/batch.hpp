@@ -1,4 +1,4 @@
-// From a token stream to the batches that a step or an evaluation takes.
+// From token streams, or examples, to the batches that a step or an evaluation takes.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace comigs::data {
 
-/// B sequences of T tokens and, for each position, the token that follows.
+/// B sequences of T tokens and, for each position, the token that follows. An example is one sequence, its
+/// last token a target alone; only tokens of its response are targets, and what follows is padding.
 struct Batch {
   std::int64_t sequences = 0;         ///< B
   std::int64_t context = 0;           ///< T
@@ -26,18 +27,31 @@ struct Share {
   std::int64_t index = 0, of = 1;
 };
 
-/// B windows whose starts are uniform over all places in the shards; no window leaves its shard. Sequence b
-/// of the batch depends on `key` and b alone. `first` skips sequences, so that ranks can each take a part of
-/// one batch. Each shard must hold at least context + 1 tokens.
+/// B windows whose starts are uniform over all places in the shards; no window leaves its shard. Of shards
+/// with examples, B examples, uniform over all of them. Sequence b of the batch depends on `key` and b alone.
+/// `first` skips sequences, so that ranks can each take a part of one batch. Each shard must hold at least
+/// context + 1 tokens; an example, at most so many.
 [[nodiscard]] Batch sample_batch(std::span<const TokenShard> shards, std::int64_t sequences,
                                  std::int64_t context, const StreamKey& key, std::int64_t first = 0);
+
+/// How many tokens the first `sequences` of such a batch have as targets.
+[[nodiscard]] std::int64_t predicted_tokens(std::span<const TokenShard> shards, std::int64_t sequences,
+                                            std::int64_t context, const StreamKey& key);
 
 /// How many windows it takes to predict every token of the shard's first `tokens` but its very first, once
 /// each.
 [[nodiscard]] std::int64_t evaluation_windows(std::int64_t tokens, std::int64_t context);
 
+/// The sequences that evaluate a shard: its windows, or its examples.
+[[nodiscard]] std::int64_t evaluation_sequences(const TokenShard& shard, std::int64_t context);
+/// The same of the first `tokens` of a shard that is not open; of a part of its examples, estimated by the
+/// mean length.
+[[nodiscard]] std::int64_t evaluation_sequences(const ShardDescription& shard, std::int64_t tokens,
+                                                std::int64_t context);
+
 /// Windows [first, first + sequences) of that partition. Window w reads tokens w T .. w T + T - 1 and
-/// predicts the next ones; what is past the end of the last window is padding without target.
+/// predicts the next ones; what is past the end of the last window is padding without target. Of a shard with
+/// examples, those with these numbers, one after the other.
 [[nodiscard]] Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context,
                                      std::int64_t first, std::int64_t sequences);
 

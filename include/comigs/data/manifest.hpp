@@ -27,8 +27,9 @@ struct Manifest {
   std::filesystem::path tokeniser;          ///< tokenizer.json
   std::string tokeniser_sha256;             ///< of the file, hexadecimal; empty: not promised
   std::optional<std::int64_t> end_of_text;  ///< the token that ends a document
+  std::vector<std::string> categories;      ///< of the examples of users; empty: their splits are plain text
   std::vector<UserShards> users;
-  std::optional<BaseShards> base;
+  std::optional<BaseShards> base;  ///< plain text
   std::string digest;  ///< SHA-256 of manifest.json, hexadecimal; it names every token file's own digest
 };
 

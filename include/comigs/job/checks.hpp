@@ -23,7 +23,8 @@ void check_users(const data::Manifest& manifest, std::int64_t ranks);
 void check_base(const config::Config& config, const data::Manifest& manifest,
                 const model::Architecture& architecture);
 
-/// Throws DataError if a split of the user is too short for what is to be done with it.
+/// Throws DataError if a split of the user is too short for what is to be done with it, ConfigError if an
+/// example is longer than its context: nothing of a response is cut unsaid.
 void check_shards(const config::User& user, const data::UserShards& shards);
 
 }  // namespace comigs::job

@@ -17,7 +17,7 @@ namespace comigs::train {
 struct EvaluationOptions {
   std::int64_t context = 128;   ///< T
   std::int64_t sequences = 32;  ///< run at a time
-  std::int64_t tokens = 0;      ///< leading tokens of the split; 0: all
+  std::int64_t tokens = 0;      ///< leading tokens of the split (data::TokenShard::leading); 0: all
   /// Asked before each batch; where it says so, `evaluate` throws Interrupted.
   std::function<bool()> stop = {};
 };
@@ -28,7 +28,8 @@ struct SplitReport {
 };
 
 /// Local. Predicts every token of the split but its first exactly once, from at most T tokens before it in
-/// windows that do not overlap; sums in float64. The same bits whenever it is called on the same numbers.
+/// windows that do not overlap; of examples, every token of their responses, from all before it in the
+/// example. Sums in float64. The same bits whenever it is called on the same numbers.
 [[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
 

@@ -46,7 +46,7 @@ struct LocalPlan {
 };
 
 /// The losses of one step or of a part of it, as float32 scalars on the model's device: nothing waits for
-/// them.
+/// them. Where several processes make a batch together, the mean of theirs is the batch's.
 struct StepLosses {
   at::Tensor language_model, load_balancing;  ///< the latter undefined where nothing is routed
 };
@@ -77,8 +77,10 @@ struct LocalRound {
 /// Trains a user's parameters in place. Local, unless gradients are exchanged. A phase computes no gradient
 /// of the other phase's parameters, unless `carry_phase_gradients` asks for what the published code does:
 /// each optimiser clears its own gradients after its own step only, so that those of the router steps enter
-/// the next expert step and those of the expert steps the next router step. With micro-batches the
-/// load-balancing loss is the mean of theirs, not that of the whole batch: f and P are no linear functions.
+/// the next expert step and those of the expert steps the next router step. The loss is the mean over all
+/// predicted tokens of the batch, also where micro-batches, or the parts of several processes, have unlike
+/// numbers of them. With micro-batches the load-balancing loss is the mean of theirs, not that of the whole
+/// batch: f and P are no linear functions.
 class LocalTrainer {
  public:
   /// Keeps references: `base` and `parameters` must live longer.
@@ -122,10 +124,12 @@ class LocalTrainer {
  private:
   void expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration);
   void router_steps(std::int64_t round, std::int64_t iteration);
-  StepLosses accumulate_gradients(Phase phase, const data::Batch& batch);
+  /// `batch` is one of `parts` that processes make of a batch in which `predicted` tokens are targets.
+  StepLosses accumulate_gradients(Phase phase, const data::Batch& batch, std::int64_t predicted,
+                                  std::int64_t parts = 1);
   struct MicroBatch;
   MicroBatch& micro_batch(Phase phase, std::int64_t sequences);
-  /// Adds the gradients of a micro-batch, `share` of the batch, to the block.
+  /// Adds the gradients of a micro-batch, `share` of the batch's sequences, to the block.
   StepLosses backward(const MicroBatch& part, double share);
   /// The gradients of these parts become zero.
   void clear(const std::vector<adapter::Slice>& parts);

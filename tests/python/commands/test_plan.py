@@ -333,7 +333,10 @@ def test_automatic_experts_follow_the_budgets_and_are_recorded(job, tmp_path):
         assert list(file["users/experts"][()]) == [4, 3, 1, 1]
         echo = file.attrs["configuration"]
     assert re.search(r"\[user.1\]\nexperts = 3\n", echo)
-    assert "auto\n" not in echo.replace("device = auto\n", "")
+    assert [line for line in echo.splitlines() if line.endswith("auto")] == [
+        "activations = auto",
+        "device = auto",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from tests.helpers.llamas import llama
 from tests.helpers.tiny import POSITIONS, TOKENISER, VOCABULARY
@@ -81,6 +81,7 @@ def write_gguf(path: Path, model: PreTrainedModel, architecture: str, pre: str =
     writer.add_token_types([3] + [1] * (VOCABULARY - 1))
     writer.add_token_merges([f"{alphabet[32]} {alphabet[33]}"])
     writer.add_eos_token_id(0)
+    writer.add_chat_template("{{ messages[0]['content'] }}\n")
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
@@ -114,6 +115,8 @@ def test_a_gguf_file_becomes_the_model_that_it_was_made_of(member, architecture,
     tokenizer = json.loads((tmp_path / "base" / "tokenizer.json").read_text(encoding="utf-8"))
     assert tokenizer["pre_tokenizer"]["pretokenizers"][0] == {"type": "Digits", "individual_digits": True}
     assert tokenizer["added_tokens"][0]["content"] == "<|endoftext|>"
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "base")
+    assert theirs.chat_template == "{{ messages[0]['content'] }}\n" and theirs.eos_token == "<|endoftext|>"
 
 
 def test_a_second_call_has_nothing_to_do_and_loses_nothing(tmp_path):
@@ -171,6 +174,8 @@ def test_a_model_of_the_hub_is_taken_as_its_library_keeps_it(tmp_path):
     snapshot = kept / "snapshots" / "0123abcd"
     model.save_pretrained(snapshot, max_shard_size="20KB")
     (snapshot / "tokenizer.json").write_text(TOKENISER)
+    (snapshot / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    (snapshot / "chat_template.jinja").write_text("x")
     (snapshot / "pytorch_model.bin").write_text("not asked for")
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text("0123abcd")
@@ -181,7 +186,14 @@ def test_a_model_of_the_hub_is_taken_as_its_library_keeps_it(tmp_path):
     shards = [file.name for file in snapshot.glob("model*")]
     assert len(shards) > 2  # and their index
     assert sorted(os.listdir(tmp_path / "base")) == sorted(
-        [*shards, "comigs-base.json", "config.json", "tokenizer.json"]
+        [
+            *shards,
+            "chat_template.jinja",
+            "comigs-base.json",
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
     )
     for name in shards:
         assert (tmp_path / "base" / name).read_bytes() == (snapshot / name).read_bytes()

@@ -1,0 +1,118 @@
+"""instructions: records of an instruction, perhaps its context, and a response; a user is a category."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import readers, templates, tokenisers
+from .documents import Corpus, Example
+from .errors import DataError
+from .names import checked_name, shown
+from .recipe import Examples, Recipe, file_source, files_of, with_base_text
+from .splits import by_category
+from .templates import Template
+
+# What a record's fields are called: by Dolly, by Super-NaturalInstructions and others.
+INSTRUCTION = ("instruction", "definition")
+CONTEXT = ("context", "input")
+RESPONSE = ("response", "output")
+
+
+def _field(record: dict[str, Any], names: tuple[str, ...], path: Path, line: int) -> str | None:
+    """The first field that is there, without blanks around it."""
+    for name in names:
+        if record.get(name) is None:
+            continue
+        text = record[name]
+        if not isinstance(text, str):
+            raise DataError(f"{path}:{line}: '{name}' is no text")
+        readers.check_unicode(text, path, line)
+        return text.strip()
+    return None
+
+
+def _key(instruction: str, context: str) -> str:
+    """Examples about the same passage share it: the longest line of the context, where there is one. (An
+    instruction may be one task's, the same in all its examples.)"""
+    return max((context or instruction).split("\n"), key=len).strip()
+
+
+class _Reader:
+    """Makes examples of records; counts those that are none."""
+
+    def __init__(self, template: Template, special: tuple[str, ...]) -> None:
+        self.template = template
+        # A template's special tokens are meant; those in a record would be taken for the template's.
+        self.special = special if template.source is not None else ()
+        self.dropped = {"without_response": 0, "special_tokens": 0}
+
+    def example(self, record: dict[str, Any], path: Path, line: int, category: str) -> Example | None:
+        instruction = _field(record, INSTRUCTION, path, line) or ""
+        context = _field(record, CONTEXT, path, line) or ""
+        response = _field(record, RESPONSE, path, line)
+        if not instruction and not context:
+            raise DataError(f"{path}:{line}: an instruction is expected ('{INSTRUCTION[0]}')")
+        if response is None:
+            raise DataError(f"{path}:{line}: a response is expected ('{RESPONSE[0]}' or '{RESPONSE[1]}')")
+        if not response:
+            self.dropped["without_response"] += 1
+            return None
+        if any(token in instruction or token in context for token in self.special):
+            self.dropped["special_tokens"] += 1
+            return None
+        rendered = self.template.render(instruction, context)
+        if not rendered:
+            raise DataError(f"{self.template.origin}: the template gives no text for {path}:{line}")
+        return Example(rendered + response, _key(instruction, context), category, rendered, response)
+
+    def examples(self, path: Path, field: str) -> Iterator[Example | None]:
+        for record, line in readers.jsonl(path, field):
+            yield self.example(record, path, line, checked_name(record[field], f"{path}:{line}: category"))
+
+
+def _read(files: list[Path], options: argparse.Namespace, reader: _Reader) -> Corpus:
+    by_name: dict[str, list[Example]] = {}
+    corpus = Corpus({})
+    for path in files:
+        found = list(reader.examples(path, options.category))
+        corpus.sources.append(file_source(path, f"file {shown(path)}", options.licence, len(found)))
+        for example in found:
+            if example is not None:
+                by_name.setdefault(example.category, []).append(example)
+    if not by_name:
+        raise DataError(f"--source {files[0]}: no example with a response in it")
+    unknown = [name for name in options.users or [] if name not in by_name]
+    if unknown:
+        raise DataError(
+            f"--users {unknown[0]}: no such category; the source has {', '.join(sorted(by_name))}"
+        )
+    corpus.users = {name: list(by_name[name]) for name in sorted(by_name)}
+    return corpus
+
+
+def recipe(options: argparse.Namespace) -> Recipe:
+    """From .jsonl files; examples of a category are one user's."""
+    files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
+    for path in files:
+        if readers.kind_of(path) not in (".jsonl", ".ndjson"):
+            raise DataError(f"--source {path}: a .jsonl file (also .xz, .gz, .bz2, .zst) is expected")
+    is_file = options.tokeniser not in ("train", "gpt2")
+    tokeniser = Path(options.tokeniser) if is_file else None
+    template = templates.chosen(options.template, tokeniser)
+    special = (tokenisers.END_OF_TEXT,) if tokeniser is None else tokenisers.special_tokens(tokeniser)
+    reader = _Reader(template, special)
+    identity = {"template": template.source, "tokens": template.tokens}
+    return with_base_text(
+        options,
+        Recipe(
+            "instructions",
+            files,
+            identity,
+            lambda: _read(files, options, reader),
+            by_category,
+            Examples(options.context, template, reader.dropped),
+        ),
+    )
