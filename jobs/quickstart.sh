@@ -68,7 +68,7 @@ domains() {
         --user "Books=$SAMPLE/books.jsonl.xz" --user "Science=$SAMPLE/science.jsonl.xz" \
         --user "StackExchange=$SAMPLE/stackexchange.jsonl.xz" --user "Wikipedia=$SAMPLE/wikipedia.jsonl.xz" \
         --licence "see data_prep/sample/domains/README.md" --tokeniser "$BASE/tokenizer.json" --base-share 0 \
-        --train-tokens 10000 --validation-tokens 3000 --test-tokens 2000
+        --train-tokens 10000 --validation-tokens 1500 --test-tokens 1500
 }
 
 pretrain() {
@@ -122,7 +122,7 @@ train() {
 write_texts() {
     local prompt prompts=()
     for prompt in "${PROMPTS[@]}"; do prompts+=(--prompt "$prompt"); done
-    .venv/bin/python -m data_prep generate "$RUN" --with-base "${prompts[@]}" --tokens 40 --comigs "$COMIGS" \
+    .venv/bin/python -m data_prep generate "$RUN" --with-base "${prompts[@]}" --tokens 30 --comigs "$COMIGS" \
         --output "$RUN/texts.json"
 }
 
