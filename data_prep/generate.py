@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"{one['model'] or 'base model'}:\n{_shown(one['prompt'] + one['text'])}\n")
     if options.output is not None:
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, "texts": texts}
+        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(options.output), f"{json.dumps(content, ensure_ascii=False)}\n".encode())
 
 
@@ -78,7 +79,7 @@ def _asked(comigs: str, *words: str) -> dict[str, Any]:
         print(answer.errors, end="\n" if answer.errors else "", file=sys.stderr)
         return answer.content
     print(f"error: {answer.errors or f'comigs {words[0]}: exit code {answer.code}'}", file=sys.stderr)
-    sys.exit(answer.code or 1)
+    sys.exit(answer.code if answer.code > 0 else 1)
 
 
 def _tokeniser(comigs: str, options: argparse.Namespace) -> Path:

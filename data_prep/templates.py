@@ -64,12 +64,15 @@ def chosen(wanted: str | None, tokeniser: Path | None) -> Template:
     """`wanted`: "plain", "chat" (the tokeniser's own), a file in Jinja, or None: its own, where it has one."""
     if wanted == "plain":
         return plain()
-    own = _own(tokeniser) if tokeniser is not None else None
+    folder = tokeniser.parent if tokeniser is not None else None
+    config = _config(folder) if folder is not None else {}
+    tokens = {name: token for name in ("bos_token", "eos_token") if (token := _token(config.get(name)))}
+    if wanted not in (None, "chat"):
+        file = Path(wanted)
+        return Template(f"--template {file}", _text(file), tokens)
+    own = _own(folder, config, tokens) if folder is not None else None
     if wanted is None:
         return own or plain()
-    if wanted != "chat":
-        file = Path(wanted)
-        return Template(f"--template {file}", _text(file), own.tokens if own else {})
     if own is None:
         raise DataError(
             f"--template chat: no chat template beside the tokeniser (in {CONFIG} or {TEMPLATE_FILE});"
@@ -78,8 +81,7 @@ def chosen(wanted: str | None, tokeniser: Path | None) -> Template:
     return own
 
 
-def _own(tokeniser: Path) -> Template | None:
-    folder = tokeniser.parent
+def _config(folder: Path) -> dict[str, Any]:
     config: Any = {}
     if (folder / CONFIG).is_file():
         try:
@@ -88,9 +90,10 @@ def _own(tokeniser: Path) -> Template | None:
             raise DataError(f"{folder / CONFIG}: cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise DataError(f"{folder / CONFIG}: a JSON object is expected")
-    tokens = {
-        name: token for name in ("bos_token", "eos_token") if (token := _token(config.get(name))) is not None
-    }
+    return config
+
+
+def _own(folder: Path, config: dict[str, Any], tokens: dict[str, str]) -> Template | None:
     if (folder / TEMPLATE_FILE).is_file():
         return Template(str(folder / TEMPLATE_FILE), _text(folder / TEMPLATE_FILE), tokens)
     source = config.get("chat_template")

@@ -103,6 +103,9 @@ hold() {
     fi
 }
 
+# By this job: a folder of an earlier version may hold a run of another base.
+is_finished() { [ "$(cat "$1/.finished" 2>/dev/null)" = "$JOB" ]; }
+
 train() {
     local code=0 begun=no resume=(--resume auto)
     [[ " $* " != *" --resume"[\ =]* ]] || resume=()
@@ -111,7 +114,7 @@ train() {
     mpirun -n "$USERS" "$COMIGS" train "$JOB" --output "$RUN" "${resume[@]}" "$@" |
         tee -a "$RUN/run.log" || code=$?
     if [ "$code" -eq 0 ]; then
-        touch "$RUN/.finished"
+        echo "$JOB" >"$RUN/.finished"
     elif [ "$begun" = no ] && [ ! -e "$RUN/results.h5" ]; then # nothing was begun
         rm -f "$RUN/run.log"
         rmdir "$RUN" 2>/dev/null || true
@@ -120,6 +123,7 @@ train() {
 }
 
 write_texts() {
+    [ ! "$RUN/texts.json" -nt "$RUN/results.h5" ] || return 0
     local prompt prompts=()
     for prompt in "${PROMPTS[@]}"; do prompts+=(--prompt "$prompt"); done
     .venv/bin/python -m data_prep generate "$RUN" --with-base "${prompts[@]}" --tokens 30 --comigs "$COMIGS" \
@@ -130,7 +134,7 @@ report() {
     local other runs=("$RUN")
     for other in "$HOME_OF_RUNS"/*/.finished; do
         other=${other%/.finished}
-        [ "$other" = "$RUN" ] || runs+=("$other")
+        [ "$other" = "$RUN" ] || ! is_finished "$other" || runs+=("$other")
     done
     .venv/bin/python -m analysis report "${runs[@]}" --output "$REPORT"
 }
@@ -164,7 +168,7 @@ environment=$(bash setup.sh --env)
 eval "$environment"
 timed "build: $COMIGS" build
 "prepare_$KIND"
-if [ -f "$RUN/.finished" ]; then
+if is_finished "$RUN"; then
     say "train: $RUN is there from an earlier call; remove it to train again"
 else
     timed "train: $USERS users, one a rank, into $RUN" train "${OPTIONS[@]}"

@@ -23,6 +23,8 @@ APART = {
     "app/plan",
     "app/pretrain",
     "comm/reduction",
+    "config/evaluate_table",
+    "config/generate_table",
     "config/pretrain_table",
     "config/resolve",
     "config/route_table",

@@ -70,7 +70,7 @@ def find_base(run: Run, folder: Path | None) -> Base:
         raise ResultsError(f"{place}: no such folder; --model says where the run's base model is now")
     try:
         config = json.loads(run.attribute("base_architecture"))
-        kind = config["model_type"]
+        kind = str(config["model_type"])
     except (ValueError, TypeError, KeyError):
         raise ResultsError(f"{run.path}: does not say what its base model is (base_architecture)") from None
     if kind not in FAMILIES:

@@ -75,12 +75,15 @@ std::int64_t leading_tokens(const config::Config& config, const data::UserShards
 }
 
 std::vector<Text> open_texts(const config::Config& config, const data::Manifest& manifest,
-                             const config::Evaluate& options, bool is_runs_own) {
+                             const std::vector<std::size_t>& chosen, const config::Evaluate& options,
+                             bool is_runs_own) {
   std::vector<Text> texts;
   for (std::size_t user = 0; user < manifest.users.size(); ++user) {
     const data::UserShards& shards = manifest.users[user];
     const data::ShardDescription& split = split_of(shards, options.split);
     data::require_tokens(split, 2, fmt::format("user {}", shards.name));
+    for (const std::size_t model : chosen)
+      job::check_examples(config.users[model].context_tokens, shards.name, split);
     std::int64_t tokens = options.tokens;
     if (tokens == 0 && is_runs_own && options.split == config::Split::train)
       tokens = leading_tokens(config, shards, user);
@@ -167,7 +170,7 @@ void evaluate(const config::Evaluate& options) {
   const data::Manifest manifest = open_data(models, options);
   job::check_base(config, manifest, models.architecture());
   const bool is_runs_own = chosen.run && manifest.digest == chosen.run->record().identity.data_digest;
-  const std::vector<Text> texts = open_texts(config, manifest, options, is_runs_own);
+  const std::vector<Text> texts = open_texts(config, manifest, chosen.chosen, options, is_runs_own);
   const c10::Device device =
       choose_device(options.models.device, options.models.threads, comm::place_alone());
   const std::vector<Found> found = evaluate_all(chosen, config, texts, options, device);

@@ -45,11 +45,11 @@ std::optional<data::Manifest> find_data(const run::TrainedModels& models) {
   }
 }
 
-// As the base's files say; of a base that says nothing, as its data set says.
+// As the base's files say, and as its data set ends documents: what a run's users have learnt.
 std::vector<std::int64_t> find_stops(const run::TrainedModels& models,
                                      const std::optional<data::Manifest>& data) {
   std::vector<std::int64_t> stops = model::end_of_text(models.config().model.folder);
-  if (stops.empty() && data && data->end_of_text) stops.push_back(*data->end_of_text);
+  if (data && data->end_of_text) stops.push_back(*data->end_of_text);
   return stops;
 }
 
@@ -114,6 +114,8 @@ nlohmann::ordered_json as_json(const Continuation& one, const std::optional<data
 std::string shown(std::string text) {
   std::ranges::replace_if(
       text, [](unsigned char c) { return (c < 0x20 && c != '\n' && c != '\t') || c == 0x7F; }, '?');
+  for (std::size_t i = 0; i + 1 < text.size(); ++i)  // U+0080 to U+009F
+    if (text[i] == '\xC2' && static_cast<unsigned char>(text[i + 1]) < 0xA0) text.replace(i, 2, "?");
   return text;
 }
 

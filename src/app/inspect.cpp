@@ -77,7 +77,7 @@ std::string as_text(const Json& found) {
 int inspect(std::vector<std::string> arguments) {
   const bool as_json = std::erase(arguments, "--json") > 0;
   for (const std::string& word : arguments)
-    if (word.starts_with("-"))
+    if (word.starts_with('-'))
       throw ConfigError(fmt::format("unknown option '{}', expected --json or none", printable(word)));
   if (arguments.size() != 1) throw ConfigError(fmt::format("found {} paths, expected one", arguments.size()));
   const Json found = inspected(arguments.front());

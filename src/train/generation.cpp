@@ -51,7 +51,8 @@ at::Tensor next_logits(const model::BaseModel& base, const adapter::Parameters& 
 }  // namespace
 
 at::Tensor sampling_probabilities(const at::Tensor& logits, const Sampling& sampling) {
-  at::Tensor scaled = logits.to(at::kCPU, at::kDouble) / sampling.temperature;
+  at::Tensor scaled = logits.to(at::kCPU, at::kDouble);
+  scaled = (scaled - scaled.max()) / sampling.temperature;  // finite at the likeliest, however cold
   if (sampling.top_k > 0 && sampling.top_k < scaled.numel()) {
     const at::Tensor least = std::get<0>(scaled.topk(sampling.top_k)).select(0, sampling.top_k - 1);
     scaled.masked_fill_(scaled.lt(least), never);

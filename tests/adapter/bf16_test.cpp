@@ -1,5 +1,5 @@
-// Activations in bfloat16, as GPUs and CPUs with matrix units have them, against float32 ones beside the same
-// frozen weights: losses, and each part of the gradient in direction and in length.
+// Activations in bfloat16, as GPUs and CPUs with instructions for them have them, against float32 ones beside
+// the same frozen weights: losses, and each part of the gradient in direction and in length.
 #include <ATen/ATen.h>
 
 #include <boost/test/data/test_case.hpp>

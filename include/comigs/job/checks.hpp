@@ -23,8 +23,14 @@ void check_users(const data::Manifest& manifest, std::int64_t ranks);
 void check_base(const config::Config& config, const data::Manifest& manifest,
                 const model::Architecture& architecture);
 
-/// Throws DataError if a split of the user is too short for what is to be done with it, ConfigError if an
-/// example is longer than its context: nothing of a response is cut unsaid.
+/// Of a split of examples, each a sequence of its own: throws DataError if there is none, ConfigError if one
+/// is longer than the context: nothing of a response is cut unsaid. `user`: whose it is. Of plain text
+/// nothing.
+void check_examples(std::int64_t context_tokens, const std::string& user,
+                    const data::ShardDescription& split);
+
+/// Throws DataError if a split of the user is too short for what is to be done with it; and as
+/// `check_examples`.
 void check_shards(const config::User& user, const data::UserShards& shards);
 
 }  // namespace comigs::job

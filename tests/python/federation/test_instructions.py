@@ -18,6 +18,7 @@ from tests.helpers.data_set_reader import made, write_jsonl
 from tests.helpers.tiny import (
     RUN,
     alone,
+    comigs,
     cut_into_examples,
     data_set,
     gpt2_folder,
@@ -165,6 +166,19 @@ def test_an_index_that_lies(change, expected, tiny_base, one):
     rewrite(one, change)
     message = refused(one, tiny_base)
     assert f"{one}/user0/test.examples.bin" in message and expected in message
+
+
+def test_evaluate_cuts_no_example(tiny_base, one):
+    words = ["evaluate", "--model", tiny_base, "--data", one, "--device", "cpu", "--threads", 1]
+    done = comigs(*words, "--context-tokens", CONTEXT - 1)
+    assert done.code == 2 and "context_tokens = 11" in done.errors and "has 13 tokens" in done.errors
+    whole, longer = (
+        json.loads(comigs(*words, "--context-tokens", context, "--json").output)["evaluations"]
+        for context in (CONTEXT, CONTEXT + 2)
+    )
+    assert [one["tokens"] for one in whole] == [one["tokens"] for one in longer]
+    for ours, theirs in zip(whole, longer, strict=True):  # padding counts nowhere
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
 
 
 def test_what_does_not_fit_is_named(tiny_base, one):
