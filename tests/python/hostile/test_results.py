@@ -77,7 +77,7 @@ def test_numbers_of_tokens_are_not_lengths(tmp_path, capsys):
 def test_a_library_that_crashes_or_hangs_is_told_in_one_line(tmp_path, capsys, monkeypatch, end):
     """What some damaged bytes make the HDF5 library do, in the place where it would."""
 
-    def read(dataset: h5py.Dataset) -> None:
+    def read(dataset: h5py.Dataset, scales: set[int]) -> None:
         os.kill(os.getpid(), signal.SIGSEGV if end == "crash" else signal.SIGPROF)
 
     monkeypatch.setattr(inspection, "_read", read)
@@ -90,7 +90,7 @@ def test_a_library_that_crashes_or_hangs_is_told_in_one_line(tmp_path, capsys, m
 def test_the_library_is_given_up_for_computing_not_for_waiting(tmp_path, capsys, monkeypatch, is_busy):
     """A machine with much else to do lets a reader wait, which says nothing of the file."""
 
-    def read(dataset: h5py.Dataset) -> None:
+    def read(dataset: h5py.Dataset, scales: set[int]) -> None:
         while is_busy:
             pass
         if dataset.name == "/perplexity/test":
