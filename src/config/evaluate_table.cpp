@@ -1,5 +1,6 @@
 // All options of `comigs evaluate`. To add one: a member in evaluate.hpp and a row here.
 #include "comigs/config/option.hpp"
+#include "model_choice_rows.hpp"
 
 namespace comigs::config {
 namespace {
@@ -9,15 +10,13 @@ constexpr double most = 1'000'000;  // of anything counted: products of two such
 constexpr Section sections[] = {{"evaluate", "which models, on which texts"}};
 
 constexpr Group<Evaluate> evaluate{"evaluate"};
-constexpr Group<Evaluate, &Evaluate::models> models{"evaluate"};
+constexpr ModelChoiceRows<Group<Evaluate, &Evaluate::models>> models{{"evaluate"}};
 
 constexpr Option<Evaluate> options[] = {
-    models.option<&ModelChoice::model>("model", "FOLDER",
-                                       "base model; with a run: where it is not in its recorded place"),
+    models.model(),
     evaluate.option<&Evaluate::data>("data", "FOLDER",
                                      "data set with the base model's tokens; unsaid: the run's"),
-    models.option<&ModelChoice::users>("users", "NAMES",
-                                       "whose models, joined by commas; unsaid: every user's of the run"),
+    models.users(),
     evaluate.option<&Evaluate::split>("split", "SPLIT", "which texts of every user"),
     evaluate.option<&Evaluate::tokens>(
         "tokens", "TOKENS",
@@ -30,12 +29,9 @@ constexpr Option<Evaluate> options[] = {
     evaluate.option<&Evaluate::micro_batch_sequences>(
         "micro_batch_sequences", "SEQUENCES",
         "most sequences run at a time; 0: as the run evaluated, for a base 32", between(0, most)),
-    models.option<&ModelChoice::precision>("precision", "TYPE",
-                                           "frozen weights of a base without a run, which has its own"),
-    models.option<&ModelChoice::device>("device", "DEVICE", "where to compute", {},
-                                        {.determines_numbers = false}),
-    models.option<&ModelChoice::threads>("threads", "N", "compute threads; 0: the cores it may use",
-                                         between(0, 4096), {.determines_numbers = false}),
+    models.precision(),
+    models.device(),
+    models.threads(),
     evaluate.option<&Evaluate::json>("json", "", "one JSON object instead of a table", {},
                                      {.determines_numbers = false}),
 };

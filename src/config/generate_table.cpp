@@ -1,5 +1,6 @@
 // All options of `comigs generate`. To add one: a member in generate.hpp and a row here.
 #include "comigs/config/option.hpp"
+#include "model_choice_rows.hpp"
 
 namespace comigs::config {
 namespace {
@@ -9,13 +10,11 @@ constexpr double most = 1'000'000;  // of anything counted: products of two such
 constexpr Section sections[] = {{"generate", "which models, which texts, and how they go on"}};
 
 constexpr Group<Generate> generate{"generate"};
-constexpr Group<Generate, &Generate::models> models{"generate"};
+constexpr ModelChoiceRows<Group<Generate, &Generate::models>> models{{"generate"}};
 
 constexpr Option<Generate> options[] = {
-    models.option<&ModelChoice::model>("model", "FOLDER",
-                                       "base model; with a run: where it is not in its recorded place"),
-    models.option<&ModelChoice::users>("users", "NAMES",
-                                       "whose models, joined by commas; unsaid: every user's of the run"),
+    models.model(),
+    models.users(),
     generate.option<&Generate::prompts>("prompts", "FILE", "texts that 'python -m data_prep probes' made", {},
                                         {.required = true}),
     generate.option<&Generate::tokens>("tokens", "TOKENS", "most that are added to a text", between(1, most)),
@@ -30,12 +29,9 @@ constexpr Option<Generate> options[] = {
         "draw among the fewest of the likeliest tokens that have so much of the probability", between(0, 1)),
     generate.option<&Generate::seed>("seed", "N", "of what is drawn; models draw alike"),
     generate.option<&Generate::with_base>("with_base", "", "the base model too, before the users of the run"),
-    models.option<&ModelChoice::precision>("precision", "TYPE",
-                                           "frozen weights of a base without a run, which has its own"),
-    models.option<&ModelChoice::device>("device", "DEVICE", "where to compute", {},
-                                        {.determines_numbers = false}),
-    models.option<&ModelChoice::threads>("threads", "N", "compute threads; 0: the cores it may use",
-                                         between(0, 4096), {.determines_numbers = false}),
+    models.precision(),
+    models.device(),
+    models.threads(),
     generate.option<&Generate::json>("json", "", "one JSON object instead of texts", {},
                                      {.determines_numbers = false}),
 };

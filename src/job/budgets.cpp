@@ -16,10 +16,10 @@ class Search {
          const model::Architecture& architecture, std::size_t user)
       : method_(method), architecture_(architecture), own_(config.users[user]), user_(user) {
     const bool cuda = config.run.device == config::DeviceChoice::cuda;
-    const c10::ScalarType stored = stored_type(config.run.precision);
-    const bool wide = config.run.activations == config::Activations::float32 ||
-                      (config.run.activations == config::Activations::automatic && !cuda);
-    computation_ = {.stored = stored, .computed = wide ? c10::ScalarType::Float : stored, .on_gpu = cuda};
+    config::Run run = config.run;
+    if (!cuda && run.activations == config::Activations::automatic)  // whatever this machine is fast in
+      run.activations = config::Activations::float32;
+    computation_ = computation(run, c10::Device(cuda ? c10::DeviceType::CUDA : c10::DeviceType::CPU));
     // Wherever it runs, the number of experts is the same: that of the device that takes more memory.
     most_demanding_ = computation_;
     most_demanding_.on_gpu = config.run.device != config::DeviceChoice::cpu;

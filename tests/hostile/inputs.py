@@ -175,17 +175,22 @@ def traversal(place: Place, source: random.Random) -> Broken:
     return _train(place, what, (str(place.data),), may_run=False)
 
 
-def tokens(place: Place, source: random.Random) -> Broken:
-    """With a digest that fits, too: a manifest from elsewhere may promise anything."""
-    shard = place.data / "user0" / f"{source.choice(('train', 'validation', 'test'))}.bin"
+def _of_a_split(place: Place, kind: str, source: random.Random) -> Broken:
+    """A file of a user's split, tokens or their index."""
+    file = place.data / "user0" / f"{source.choice(('train', 'validation', 'test'))}{kind}.bin"
     if source.random() < 0.2:
-        return _train(place, replaced(shard, source), (str(place.data),))
-    what, data = damaged_bytes(shard.read_bytes(), source)
-    shard.write_bytes(data)
+        return _train(place, replaced(file, source), (str(place.data),))
+    what, data = damaged_bytes(file.read_bytes(), source)
+    file.write_bytes(data)
     if source.random() < 0.6:
         what += ", promised"
-        place.promise(shard)
+        place.promise(file)
     return _train(place, what, (str(place.data), "context_tokens"))
+
+
+def tokens(place: Place, source: random.Random) -> Broken:
+    """With a digest that fits, too: a manifest from elsewhere may promise anything."""
+    return _of_a_split(place, "", source)
 
 
 def examples(place: Place, source: random.Random) -> Broken:
@@ -193,15 +198,7 @@ def examples(place: Place, source: random.Random) -> Broken:
     tiny.cut_into_examples(place.data, 13)
     if source.random() < 0.3:
         return manifest(place, source)
-    index = place.data / "user0" / f"{source.choice(('train', 'validation', 'test'))}.examples.bin"
-    if source.random() < 0.2:
-        return _train(place, replaced(index, source), (str(place.data),))
-    what, data = damaged_bytes(index.read_bytes(), source)
-    index.write_bytes(data)
-    if source.random() < 0.6:
-        what += ", promised"
-        place.promise(index)
-    return _train(place, what, (str(place.data), "context_tokens"))
+    return _of_a_split(place, ".examples", source)
 
 
 def tokeniser(place: Place, source: random.Random) -> Broken:
