@@ -2,8 +2,7 @@
 
     python -m tests.tidy [BUILD]                                                     from the repository's root
 
-Most of the time of a file goes into headers of others. The files of a room are therefore read as one, but for those
-that have a name of their own for what another file of the room calls the same.
+Most of the time of a file goes into headers of others: what the build compiles together is read as one, a room at a time.
 """
 
 from __future__ import annotations
@@ -18,26 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path("src").resolve()
-APART = {
-    "adapter/mixture",
-    "app/plan",
-    "app/pretrain",
-    "comm/reduction",
-    "config/evaluate_table",
-    "config/generate_table",
-    "config/pretrain_table",
-    "config/resolve",
-    "config/route_table",
-    "io/mapped_file",
-    "io/owner_file",
-    "io/safetensors_header",
-    "model/llama",
-    "results/layout",
-    "results/stored_run",
-    "run/pretrain_recipe",
-}
-# Each is compiled once for every set of instructions, in a namespace of its own.
-ALONE_ROOMS = {"kernels"}
 # What only the compiler of the build understands; its precompiled headers among it.
 FOREIGN = re.compile(
     r" -Winvalid-pch| -include \S*cmake_pch\.hxx| -fpch-\S+| -fopenmp| -o \S+| -c \S+$|^\S*ccache "
@@ -49,14 +28,14 @@ def units(build: Path) -> Iterator[tuple[str, str, list[Path]]]:
     rooms: dict[str, tuple[str, list[Path]]] = {}
     for entry in json.loads((build / "compile_commands.json").read_text(encoding="utf-8")):
         file = Path(entry["file"])
-        if file.suffix != ".cpp" or not file.is_relative_to(SOURCES):
+        together = file.parent.name == "Unity" and file.is_relative_to(build / "src")
+        if not together and not (file.suffix == ".cpp" and file.is_relative_to(SOURCES)):
             continue
-        name = str(file.relative_to(SOURCES).with_suffix(""))
-        room = name.split("/")[0]
-        unit = name if name in APART or room in ALONE_ROOMS else room
+        name = file.relative_to(build / "src" if together else SOURCES)
+        unit = name.parts[0] if together else "-".join(name.with_suffix("").parts)
         rooms.setdefault(unit, (FOREIGN.sub("", entry["command"]), []))[1].append(file)
     for unit, (command, files) in rooms.items():
-        yield unit.replace("/", "-"), command, files
+        yield unit, command, files
 
 
 def write_units(build: Path, folder: Path) -> list[Path]:
