@@ -45,8 +45,14 @@ class Case:
 
 
 def item_files() -> dict[str, Path]:
-    """All items by name. Other job files may lie beside them; they have no section [item]."""
-    files = {path.stem: path for path in FOLDER.glob("*.ini") if "item" in read_ini(path)}
+    """All items by name, which begins with their folder's below `jobs`. Other job files may lie beside them; they have
+    no section [item]."""
+    paths = [*FOLDER.glob("*.ini"), *FOLDER.glob("as-published/*.ini")]
+    files = {
+        "-".join(path.relative_to(FOLDER).with_suffix("").parts): path
+        for path in paths
+        if "item" in read_ini(path)
+    }
     return {name: files[name] for name in in_natural_order(files)}
 
 

@@ -55,7 +55,7 @@ _SPECIALISTS = (SPECIALIST, "#6cc3e0", "#123f6d", "#a8c9ec", "#5468c4", "#138c9c
 # fmt: off
 _COLOURS = (
     "#8a8f98", "#6b4f3a",
-    "#2a9d6f", "#8a63c7", "#b58900", "#d9b44a", "#17a2b8",
+    "#2a9d6f", "#8a63c7", "#b58900", "#d9b44a", "#17a2b8", "#5f7dd6",
     "#6b8e23", "#c45ab3", "#a0522d", "#a9c46c", "#e0a3d6", "#f08fa9",
     SPECIALIST, GENERALIST, "#d0225f", "#7a1040", "#3d0a52",
     "#3c4a5c", "#008080",

@@ -14,21 +14,28 @@ import numpy as np
 
 from analysis.export.base import Base
 from analysis.export.packages import needed
-from analysis.export.trained import Loras
+from analysis.export.trained import Lora, Loras
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def write_adapter(folder: Path, layers: Sequence[Loras], base: Base, scale: float, rslora: bool) -> None:
+def write_adapter(folder: Path, layers: Sequence[Loras], base: Base, rslora: bool) -> None:
     """An adapter of the LoRAs of every layer. PEFT adds lora_alpha / r times B A, or lora_alpha / sqrt(r) with
-    `use_rslora`; `scale` is what it is to be."""
-    rank = len(next(iter(layers[0].values())).A)
+    `use_rslora`; rank and lora_alpha are those of the last projection, and patterns where others differ."""
+    *_, common = layers[0].values()
+    others = {
+        _target(base, name): lora
+        for name, lora in layers[0].items()
+        if (lora.rank, lora.scale) != (common.rank, common.scale)
+    }
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": str(base.folder),
-        "r": rank,
-        "lora_alpha": _tidy(scale * (math.sqrt(rank) if rslora else rank)),
+        "r": common.rank,
+        "lora_alpha": _alpha(common, rslora),
+        "rank_pattern": {name: lora.rank for name, lora in others.items()},
+        "alpha_pattern": {name: _alpha(lora, rslora) for name, lora in others.items()},
         "use_rslora": rslora,
         "lora_dropout": 0.0,
         "bias": "none",
@@ -39,6 +46,10 @@ def write_adapter(folder: Path, layers: Sequence[Loras], base: Base, scale: floa
     folder.mkdir()
     for name, data in zip(FILES, (json.dumps(config, indent=2).encode() + b"\n", _tensors(layers, base))):
         (folder / name).write_bytes(data)
+
+
+def _alpha(lora: Lora, rslora: bool) -> float:
+    return _tidy(lora.scale * (math.sqrt(lora.rank) if rslora else lora.rank))
 
 
 def _tensors(layers: Sequence[Loras], base: Base) -> bytes:

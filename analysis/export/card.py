@@ -26,7 +26,10 @@ def card(run: Run, user: TrainedUser, base: Base, contents: Mapping[str, str], o
     facts = {"User": user.name}
     facts |= {words: run.attribute(name) for name, words in _PROVENANCE.items() if run.attribute(name)}
     facts |= {"Rounds": str(run.rounds.max()), "Base": str(base.folder)}
-    facts |= {"SHA-256 of its weights": base.digest, "LoRA": f"rank {user.rank}, gamma {user.scale:.6g}"}
+    facts |= {"SHA-256 of its weights": base.digest}
+    for name, loras in (("LoRA of experts", user.experts[0][0]), ("LoRA of attention", user.attention[0])):
+        lora = next(iter(loras.values()))
+        facts[name] = f"rank {lora.rank}, gamma {lora.scale:.6g}"
     facts |= _perplexities(run, user.name)
     configuration = textwrap.indent(run.attribute("configuration"), "    ")
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from analysis.export.base import Base, find_base
 from analysis.export.card import card
 from analysis.export.moe import moe_kind
 from analysis.export.packages import needed
-from analysis.export.trained import TrainedUser, read_user
+from analysis.export.trained import Loras, TrainedUser, read_user
 from analysis.read.results import ResultsError
 from analysis.read.run import Run
 from console.whole_folder import Contents, clear_leftovers, whole_folder
@@ -74,7 +75,7 @@ def _check_free(output: Path) -> None:
 def _fill(folder: Path, run: Run, user: TrainedUser, base: Base, request: Request) -> None:
     if len(user.experts) == 1:
         layers = [attention | mlp for attention, mlp in zip(user.attention, user.experts[0])]
-        adapters.write_adapter(folder / "adapter", layers, base, user.scale, request.rslora)
+        adapters.write_adapter(folder / "adapter", layers, base, request.rslora)
         contents, opened = {"adapter": "PEFT adapter: LoRA of attention and MLP"}, _OPEN_ADAPTER
     else:
         contents, opened = _write_parts(folder, run, user, base, request.rslora), _OPEN_MIXTURE
@@ -88,10 +89,10 @@ def _fill(folder: Path, run: Run, user: TrainedUser, base: Base, request: Reques
 def _write_parts(folder: Path, run: Run, user: TrainedUser, base: Base, rslora: bool) -> dict[str, str]:
     """Adapters, router and mixture.json; what each is, in words."""
     contents = {"attention": "PEFT adapter: LoRA of attention"}
-    adapters.write_adapter(folder / "attention", user.attention, base, user.scale, rslora)
+    adapters.write_adapter(folder / "attention", user.attention, base, rslora)
     for expert, mlps in enumerate(user.experts):
         layers = [attention | mlp for attention, mlp in zip(user.attention, mlps)]
-        adapters.write_adapter(folder / f"expert-{expert}", layers, base, user.scale, rslora)
+        adapters.write_adapter(folder / f"expert-{expert}", layers, base, rslora)
         role = user.kinds[expert].role
         contents[f"expert-{expert}"] = f"PEFT adapter: LoRA of attention and of expert {expert}, a {role}"
     if user.routers:
@@ -101,6 +102,11 @@ def _write_parts(folder: Path, run: Run, user: TrainedUser, base: Base, rslora: 
     text = json.dumps(_description(run, user, base), indent=2, ensure_ascii=False)
     (folder / MIXTURE).write_text(text + "\n", encoding="utf-8")
     return contents | {MIXTURE: "what they make together"}
+
+
+def _scale(layers: Sequence[Loras]) -> float:
+    """Gamma, the same in all of them."""
+    return next(iter(layers[0].values())).scale
 
 
 def _description(run: Run, user: TrainedUser, base: Base) -> dict[str, object]:
@@ -114,7 +120,8 @@ def _description(run: Run, user: TrainedUser, base: Base) -> dict[str, object]:
         "gate": user.gate,
         "top_k": user.top_k,
         "router": ROUTER if user.routers else None,
-        "scale": user.scale,
+        "scale": _scale(user.experts[0]),
+        "attention_scale": _scale(user.attention),
         "experts": [
             {"folder": f"expert-{expert}", "shared": kind.role == "generalist", "number": kind.number}
             for expert, kind in enumerate(user.kinds)

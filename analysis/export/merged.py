@@ -138,7 +138,7 @@ class _Merger:
     def _merged(self, name: str, lora: Lora) -> Any:
         """W + gamma B A with W [out, in]."""
         weight = self._weights.get(name)
-        update = np.float32(self._user.scale) * (lora.B @ lora.A)
+        update = np.float32(lora.scale) * (lora.B @ lora.A)
         if update.shape != tuple(weight.shape):
             raise ResultsError(
                 f"{self._base.folder}: '{name}' has the shape {tuple(weight.shape)}, the run's LoRA that of "

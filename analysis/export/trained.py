@@ -17,10 +17,16 @@ from console.mistakes import JobError, check_known
 
 @dataclass(frozen=True)
 class Lora:
-    """What is added beside a frozen projection: gamma B A with A [r, in] and B [out, r], float32."""
+    """What is added beside a frozen projection: gamma B A with A [r, in] and B [out, r], float32. `scale`: gamma =
+    alpha / sqrt(R) with the rank R that the user began with."""
 
     A: np.ndarray
     B: np.ndarray
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return len(self.A)
 
 
 # By what the projection is called in results.h5: "attn.c_attn", "self_attn.q_proj"; "gate", "up", "down".
@@ -30,14 +36,11 @@ Loras = dict[str, Lora]
 @dataclass(frozen=True)
 class TrainedUser:
     """`attention` by layer; `experts` by expert, then by layer; `routers` [E, C] by layer, none where the experts
-    are weighted equally. `rank`: of the LoRAs, what was pruned left out; `scale`: gamma = alpha / sqrt(R) with the
-    rank R that the user began with."""
+    are weighted equally. Ranks that were pruned are left out."""
 
     name: str
     kinds: list[ExpertKind]
     top_k: int
-    scale: float
-    rank: int
     attention: list[Loras]
     experts: list[list[Loras]]
     routers: list[np.ndarray]
@@ -67,13 +70,11 @@ def read_user(run: Run, name: str) -> TrainedUser:
         )
     with reading(run.path) as file:
         given = run["users"].sel(user=name)
-        stored = _Stored(run, file, last, number, _rank_in_use(run, name))
+        stored = _Stored(run, file, last, number)
         return TrainedUser(
             name=name,
             kinds=kinds,
             top_k=int(given["top_k"]),
-            scale=_alpha(run, number) / math.sqrt(given["lora_rank"]),
-            rank=stored.rank,
             attention=[stored.loras("attention", layer) for layer in stored.layers()],
             experts=[
                 [stored.loras("expert", layer, f"/expert_{expert}") for layer in stored.layers()]
@@ -83,31 +84,43 @@ def read_user(run: Run, name: str) -> TrainedUser:
         )
 
 
-def _alpha(run: Run, user: int) -> float:
+def _setting(run: Run, user: int, name: str) -> str | None:
     """The configuration has it once where it is the same for all users."""
-    for key in (f"user.{user}.lora_alpha", "user.lora_alpha"):
-        if key in run.settings:
-            return float(run.settings[key])
-    raise ResultsError(f"{run.path}: its configuration lacks lora_alpha")
+    return next(
+        (run.settings[key] for key in (f"user.{user}.{name}", f"user.{name}") if key in run.settings), None
+    )
 
 
-def _rank_in_use(run: Run, name: str) -> int:
-    """Of the last round; a user that prunes itself has fewer than it began with."""
-    rank = int(run["users"]["lora_rank"].sel(user=name))
+def _alpha(run: Run, user: int) -> float:
+    found = _setting(run, user, "lora_alpha")
+    if found is None:
+        raise ResultsError(f"{run.path}: its configuration lacks lora_alpha")
+    return float(found)
+
+
+def _ranks(run: Run, user: int) -> dict[str, tuple[int, int]]:
+    """By role what a user began with and what is left in the last round; a user may prune itself, but not attention
+    that has a rank of its own."""
+    name = run.users[user]
+    first = left = int(run["users"]["lora_rank"].sel(user=name))
     used = run.array("aggregation", "lora_rank")
-    return rank if used is None else min(rank, int(used.sel(user=name).values[-1]))
+    if used is not None:
+        left = min(first, int(used.sel(user=name).values[-1]))
+    own = int(_setting(run, user, "attention_rank") or 0)
+    return {"expert": (first, left), "attention": (own, own) if own else (first, left)}
 
 
 class _Stored:
-    """The arrays of one user at one round, with `rank` ranks of each LoRA."""
+    """The arrays of one user at one round, of each LoRA the ranks that are left."""
 
-    def __init__(self, run: Run, file: h5py.File, round_: int, user: int, rank: int) -> None:
-        self.rank, self._run, self._file = rank, run, file
+    def __init__(self, run: Run, file: h5py.File, round_: int, user: int) -> None:
+        self._run, self._file = run, file
         self._place = f"weights/{round_}/user_{user}"
         if f"attention/{self._place}" not in file:
             raise ResultsError(
                 f"{run.path}: 'attention/{self._place}' is missing, the user's trained numbers"
             )
+        self._ranks, self._alpha = _ranks(run, user), _alpha(run, user)
 
     def layers(self) -> range:
         names = self._file[f"attention/{self._place}"]
@@ -116,7 +129,7 @@ class _Stored:
     def loras(self, role: str, layer: int, expert: str = "") -> Loras:
         place = f"{role}/{self._place}/layer_{layer}{expert}"
         names = [name.removesuffix("_A") for name in self._file[place] if name.endswith("_A")]
-        return {name: self._lora(f"{place}/{name}") for name in names}
+        return {name: self._lora(f"{place}/{name}", *self._ranks[role]) for name in names}
 
     def routers(self, experts: int) -> list[np.ndarray]:
         found = list(self._routers())
@@ -132,14 +145,15 @@ class _Stored:
             if (place := f"router/{self._place}/layer_{layer}/weight") in self._file:
                 yield self._array(place)
 
-    def _lora(self, place: str) -> Lora:
+    def _lora(self, place: str, first: int, left: int) -> Lora:
         A, B = (self._array(f"{place}_{factor}") for factor in "AB")
-        if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or A.shape[0] < self.rank:
+        if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or A.shape[0] < left:
             raise ResultsError(
                 f"{self._run.path}: '{place}_A' and '_B' have the shapes {A.shape} and {B.shape} (expected "
-                f"(rank, in) and (out, rank), the rank at least {self.rank})"
+                f"(rank, in) and (out, rank), the rank at least {left})"
             )
-        return Lora(np.ascontiguousarray(A[: self.rank]), np.ascontiguousarray(B[:, : self.rank]))
+        scale = self._alpha / math.sqrt(first)
+        return Lora(np.ascontiguousarray(A[:left]), np.ascontiguousarray(B[:, :left]), scale)
 
     def _array(self, place: str) -> np.ndarray:
         array = self._file[place][()].astype(np.float32)

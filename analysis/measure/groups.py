@@ -13,8 +13,8 @@ from analysis.read.run import Run
 # The order of the paper's tables, as `comigs methods` has it (results are also read where the program is not); what is
 # not in it follows in the order given.
 METHODS = (
-    "pretrained centralized local fedavg ffa-lora fedsa-lora pcl local-moe fedavg-moe pfedmoe local-moe-tr "
-    "fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"
+    "pretrained centralized local fedavg ffa-lora fedsa-lora pcl fdlora local-moe fedavg-moe pfedmoe "
+    "local-moe-tr fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"
 ).split()
 # Settings that say where and how a run ran, or which seed it had, not what was computed: digests say more
 # about the data and the base model than the folders that they lay in.

@@ -23,7 +23,9 @@ const char* name_of(Role role) {
   return "";
 }
 
-ParameterView named(const model::Architecture& architecture, const Part& part) {
+ParameterView named(const model::Architecture& architecture, const UserModel& user_model, const Part& part) {
+  const bool apart = part.role == Role::attention && user_model.attention_rank;
+  const char* const rank = apart ? "attention_rank" : "lora_rank";
   const auto dimension = [&](std::int64_t length) {
     return length == architecture.width ? "width" : length == architecture.inner ? "inner_width" : "";
   };
@@ -35,9 +37,9 @@ ParameterView named(const model::Architecture& architecture, const Part& part) {
   view.rows = part.rows;
   view.columns = part.columns;
   view.row_dimension = part.role == Role::router ? "expert"
-                       : part.tag == Tag::A      ? "lora_rank"
+                       : part.tag == Tag::A      ? rank
                                                  : dimension(part.rows);
-  view.column_dimension = part.tag == Tag::B ? "lora_rank" : dimension(part.columns);
+  view.column_dimension = part.tag == Tag::B ? rank : dimension(part.columns);
   return view;
 }
 
@@ -79,13 +81,13 @@ Slice Layout::slice(const Select& select) const {
   return found.empty() ? Slice{size_, 0} : found.front();
 }
 
-std::vector<Widths> Layout::loras() const {
+std::vector<Widths> Layout::loras(const Select& select) const {
   std::vector<Widths> all;
   for (const Part& part : parts_)
-    if (part.tag == Tag::A) all.push_back({.in = part.columns, .out = 0});
+    if (part.tag == Tag::A && select.includes(part)) all.push_back({.in = part.columns, .out = 0});
   auto lora = all.begin();
   for (const Part& part : parts_)
-    if (part.tag == Tag::B) (lora++)->out = part.rows;
+    if (part.tag == Tag::B && select.includes(part)) (lora++)->out = part.rows;
   return all;
 }
 
@@ -94,7 +96,7 @@ std::vector<ParameterView> stored_parameters(const model::Architecture& architec
   std::vector<ParameterView> views;
   const Layout layout(architecture, user_model);
   for (const Part& part : layout.parts()) {
-    views.push_back(named(architecture, part));
+    views.push_back(named(architecture, user_model, part));
     views.back().data = block + part.offset;
   }
   return views;

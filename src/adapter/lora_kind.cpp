@@ -63,7 +63,7 @@ std::vector<Part> parts(const model::Architecture& architecture, const UserModel
   std::vector<std::string> sites;
   for (const model::Projection& projection : architecture.attention) sites.push_back(projection.name);
   for (const Tag tag : {Tag::A, Tag::B})
-    add_factor(parts, architecture, architecture.attention, sites, user_model.lora_rank,
+    add_factor(parts, architecture, architecture.attention, sites, user_model.rank_of_attention(),
                {.role = Role::attention, .tag = tag});
   for (std::int64_t expert = 0; expert < user_model.experts; ++expert)
     for (const Tag tag : {Tag::A, Tag::B})
@@ -88,19 +88,20 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
   const auto layers = static_cast<double>(architecture.layers),
              experts = static_cast<double>(user_model.experts),
              rank = static_cast<double>(user_model.lora_rank),
+             attention_rank = static_cast<double>(user_model.rank_of_attention()),
              ups = static_cast<double>(architecture.up.size()),
              width = static_cast<double>(architecture.width), inner = static_cast<double>(architecture.inner),
              active = user_model.routed()
                           ? static_cast<double>(std::min(user_model.top_k, user_model.experts))
                           : experts;
-  double widths = (experts * width + active * inner) * (ups + 1);
+  double factors = rank * (experts * width + active * inner) * (ups + 1);
   for (const model::Projection& projection : architecture.attention)
-    widths += static_cast<double>(projection.in + projection.out);
+    factors += attention_rank * static_cast<double>(projection.in + projection.out);
   const auto sites = static_cast<double>(architecture.attention.size());
   // Low-rank terms of attention and of the experts, the gate and what it was made of.
-  return {.factors = layers * rank * widths,
+  return {.factors = layers * factors,
           .routers = user_model.routed() ? layers * experts * width : 0.0,
-          .kept = layers * (sites * rank + (ups + 1) * experts * rank + 4 * experts),
+          .kept = layers * (sites * attention_rank + (ups + 1) * experts * rank + 4 * experts),
           .passing = (ups + 2) * experts * rank,
           .routing = layers * 3 * experts,
           .side_by_side = experts * rank * (ups + 1) * (width + inner)};
@@ -114,7 +115,7 @@ class LoraHooks : public AdapterHooks {
   [[nodiscard]] at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                    const model::Weight& weight) override {
     if (user_model_.gate == Gate::none) return Hooks::project(layer, site, x, weight);
-    return lora_linear(x, weight, layers_[layer].attention[site], user_model_.scale());
+    return lora_linear(x, weight, layers_[layer].attention[site], user_model_.attention_scale());
   }
 
   [[nodiscard]] at::Tensor mlp(std::size_t layer, const at::Tensor& x, const model::FrozenMlp& mlp) override {

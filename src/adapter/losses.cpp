@@ -6,13 +6,17 @@ namespace comigs::adapter {
 
 namespace {
 
-at::Tensor balancing_weights(BalancingWeights kind, std::int64_t experts, const at::TensorOptions& options) {
+// 1/p_j.
+BalancingWeights inverse_shares(std::int64_t experts, std::optional<double> importance) {
   const auto others = static_cast<double>(experts - 1);
-  if (kind == BalancingWeights::uniform)
-    return at::full({experts}, 1.0 / static_cast<double>(experts), options);
-  at::Tensor weights = at::full({experts}, others / (others * others + 1.0), options);
-  weights[0] = 1.0 / (others * others + 1.0);
-  return weights;
+  if (!importance) return {.first = others + 1.0, .other = others + 1.0};
+  return {.first = 1.0 / *importance, .other = others / (1.0 - *importance)};
+}
+
+at::Tensor on_device(BalancingWeights weights, std::int64_t experts, const at::TensorOptions& options) {
+  at::Tensor all = at::full({experts}, weights.other, options);
+  all[0] = weights.first;
+  return all;
 }
 
 // f and P of one layer over the tokens that count.
@@ -27,15 +31,28 @@ LayerRouting over(const LayerRouting& layer, const at::Tensor& counted) {
 
 }  // namespace
 
-at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights kind,
+BalancingWeights balancing_weights(std::int64_t experts, std::optional<double> importance) {
+  const BalancingWeights inverse = inverse_shares(experts, importance);
+  const double sum = inverse.first + static_cast<double>(experts - 1) * inverse.other;
+  return {.first = inverse.first / sum, .other = inverse.other / sum};
+}
+
+BalancingWeights published_balancing_weights(std::int64_t experts, std::optional<double> importance,
+                                             std::int64_t top_k) {
+  const BalancingWeights inverse = inverse_shares(experts, importance);
+  const auto k = static_cast<double>(top_k);
+  return {.first = inverse.first / k, .other = inverse.other / k};
+}
+
+at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, BalancingWeights weights,
                                const at::Tensor& counted) {
   if (routing.empty()) return {};
   const at::Tensor& first = routing.front().load;
-  const at::Tensor weights = balancing_weights(kind, first.size(0), first.options());
+  const at::Tensor w = on_device(weights, first.size(0), first.options());
   at::Tensor sum;
   for (const LayerRouting& whole : routing) {
     const LayerRouting layer = over(whole, counted);
-    const at::Tensor loss = (weights * layer.load * layer.probability).sum();
+    const at::Tensor loss = (w * layer.load * layer.probability).sum();
     sum = sum.defined() ? sum + loss : loss;
   }
   return sum / static_cast<double>(routing.size());

@@ -75,13 +75,15 @@ void Parameters::track(bool adapters, bool routers) {
   }
 }
 
-std::vector<Lora> Parameters::loras() const {
+std::vector<Lora> Parameters::loras(const Select& select) const {
+  std::vector<at::Tensor> factors[2];
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    const Part& part = layout_.parts()[i];
+    if (part.tag != Part::Tag::whole && select.includes(part))
+      factors[part.tag == Part::Tag::A ? 0 : 1].push_back(leaves_[i]);
+  }
   std::vector<Lora> all;
-  for (std::size_t i = 0; i < leaves_.size(); ++i)
-    if (layout_.parts()[i].tag == Part::Tag::A) all.push_back({.A = leaves_[i], .B = {}});
-  auto lora = all.begin();
-  for (std::size_t i = 0; i < leaves_.size(); ++i)
-    if (layout_.parts()[i].tag == Part::Tag::B) (lora++)->B = leaves_[i];
+  for (std::size_t l = 0; l < factors[0].size(); ++l) all.push_back({.A = factors[0][l], .B = factors[1][l]});
   return all;
 }
 

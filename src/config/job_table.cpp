@@ -96,16 +96,27 @@ constexpr Option<UserJob> options[] = {
     method.option<&Method::load_balancing>("load_balancing", "KIND", "load-balancing loss"),
     method.option<&Method::load_balancing_weight>("load_balancing_weight", "WEIGHT",
                                                   "lambda: weight of the load-balancing loss", at_least(0)),
+    method.option<&Method::generalist_importance>(
+        "generalist_importance", "SHARE",
+        "share of the tokens that load balancing means for a single generalist; the others share the rest",
+        {.low = 0, .high = 1, .low_excluded = true, .high_excluded = true}),
+    method.option<&Method::load_balancing_strength>("load_balancing_strength", "STRENGTH",
+                                                    "paper: the weights of the load-balancing loss sum to 1; "
+                                                    "published: as large as in the authors' program"),
     method.option<&Method::train_on>("train_on", "SPLITS", "what expert steps learn from"),
     method.option<&Method::carry_phase_gradients>(
         "carry_phase_gradients", "", "keep each phase's gradients for the other, as the published code does"),
     method.option<&Method::averaging>("averaging", "WEIGHTS", "weights of users in averages"),
-    method.option<&Method::rank_regulariser>("rank_regulariser", "WEIGHT",
-                                             "HetLoRA's lambda: weight of the norm of ranks to be pruned",
-                                             at_least(0)),
+    method.option<&Method::rank_regulariser>(
+        "rank_regulariser", "WEIGHT",
+        "HetLoRA's lambda: weight of the norm of ranks to be pruned; auto: "
+        "0.005 where the method prunes, 0 elsewhere",
+        at_least(0)),
     method.option<&Method::pruning_strength>("pruning_strength", "SHARE",
                                              "HetLoRA: share of its rank that a user keeps when it is pruned",
                                              {.low = 0, .high = 1, .low_excluded = true}),
+    method.option<&Method::mixing>(
+        "mixing", "WHEN", "PCL mixes after every round, or after those only in which it renews its weights"),
 
     optimiser.option<&Optimiser::final_fraction>(
         "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),
@@ -126,6 +137,12 @@ constexpr Option<UserJob> options[] = {
                                     "the batch as large as with one) and step_budget allow, 16 at most",
                                     between(1, 64))),
     user.option<&User::lora_rank>("lora_rank", "N", "rank of every LoRA", between(1, 4096)),
+    user.option<&User::attention_rank>("attention_rank", "N",
+                                       "rank of the LoRA beside attention, alike for all users; 0: lora_rank",
+                                       between(0, 4096)),
+    user.option<&User::attention_sharing>(
+        "attention_sharing", "WHOSE",
+        "the LoRA beside attention: shared as the method has it, or the user's own"),
     user.option<&User::lora_alpha>("lora_alpha", "NUMBER", "LoRA's scale: gamma = alpha / sqrt(rank)",
                                    above(0)),
     user.option<&User::top_k>("top_k", "N",

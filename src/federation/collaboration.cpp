@@ -17,16 +17,21 @@ namespace comigs::federation {
 namespace {
 
 constexpr std::int64_t first_renewal = 5, rounds_between_renewals = 2;
-constexpr std::int64_t batches_judged = 20;  // of each model
 
 // Whether users judge each other's models in this round (from 1).
 bool renews(std::int64_t round) {
   return round >= first_renewal && (round - first_renewal) % rounds_between_renewals == 0;
 }
 
+bool mixes(config::Mixing mixing, std::int64_t round) {
+  return mixing == config::Mixing::every_round || renews(round);
+}
+
 // Sent in the round for so many numbers: to be mixed, and before that to be judged where that is due.
-RuleCost cost_of(std::int64_t count) {
-  return {.bytes = bytes_of_numbers(count), .extra = {.in_round = renews, .bytes = bytes_of_numbers(count)}};
+RuleCost cost_of(std::int64_t count, config::Mixing mixing) {
+  const std::int64_t bytes = bytes_of_numbers(count);
+  const bool always = mixing == config::Mixing::every_round;
+  return {.bytes = always ? bytes : 0, .extra = {.in_round = renews, .bytes = always ? bytes : 2 * bytes}};
 }
 
 // Collective. Rank `source`'s values on every rank, in host memory.
@@ -78,16 +83,18 @@ void all_mix(const comm::Communicator& world, const at::Tensor& values, std::spa
 namespace {
 
 // Every user weighs every other's model by its perplexity on its own validation data. W is uniform at first
-// and made anew in round 5 and every second round from then on.
+// and made anew in round 5 and every second round from then on; the authors' program mixes in those rounds
+// only.
 class Collaboration : public Aggregation {
  public:
   explicit Collaboration(const AggregationSetup& setup)
       : setup_(setup), row_(setup.users.size(), 1.0 / static_cast<double>(setup.users.size())) {}
 
   Aggregated all_aggregate(std::int64_t round) override {
+    if (!mixes(setup_.options.mixing, round)) return {.bytes = 0, .weights = alone()};
     if (renews(round)) row_ = collaboration_weights(all_perplexities(round));
     all_mix(setup_.world, shared(), row_);
-    return {.bytes = cost_of(shared().numel()).bytes_in(round), .weights = row_};
+    return {.bytes = cost_of(shared().numel(), setup_.options.mixing).bytes_in(round), .weights = row_};
   }
   [[nodiscard]] bool changes_parameters() const override { return true; }
   [[nodiscard]] std::vector<double> state() const override { return row_; }
@@ -98,6 +105,12 @@ class Collaboration : public Aggregation {
   [[nodiscard]] at::Tensor shared() const {
     return adapter::view(setup_.parameters.values(),
                          setup_.parameters.layout().slice(adapter::select::lora()));
+  }
+
+  [[nodiscard]] std::vector<double> alone() const {
+    std::vector<double> row(setup_.users.size(), 0.0);
+    row[static_cast<std::size_t>(setup_.world.rank())] = 1.0;
+    return row;
   }
 
   // Collective. Throws PeerError on every rank if a rank cannot evaluate.
@@ -124,6 +137,16 @@ class Collaboration : public Aggregation {
   std::vector<double> row_;
 };
 
+std::string text(const config::Method& options) {
+  return options.mixing == config::Mixing::every_round ? std::string() : "mixing = renewals";
+}
+
+std::string_view idle(const Rule& rule, const config::Method&, const config::User&) {
+  return &rule == &rules::collaboration ? "" : "the method mixes nothing by weights of users' own";
+}
+
+constexpr RuleOptions when_mixed{.text = text, .lacking = "has no mixture of its own to time", .idle = idle};
+
 }  // namespace
 
 constinit const Rule rules::collaboration{
@@ -133,12 +156,13 @@ constinit const Rule rules::collaboration{
     },
     .cost =
         [](const RuleUser& of) {
-          RuleCost cost = cost_of(of.layout.slice(adapter::select::lora()).count);
+          RuleCost cost = cost_of(of.layout.slice(adapter::select::lora()).count, of.config.method.mixing);
           cost.extra.batches = static_cast<std::int64_t>(of.users.size()) * batches_judged;
           // The parameters that other users' models are judged with, and their gradients.
           cost.kept_bytes = 2 * bytes_of_numbers(of.layout.size());
           return cost;
         },
+    .options = &when_mixed,
     .one_shape = true,
     .own_weights = true,
     .in_users_order = true};

@@ -127,21 +127,24 @@ namespace {
 // With weights in proportion to users' training tokens.
 class Decomposition : public Aggregation {
  public:
-  explicit Decomposition(const AggregationSetup& setup) : setup_(setup) {
+  explicit Decomposition(const AggregationSetup& setup)
+      : setup_(setup), reduction_(setup.memory, setup.sums) {
     std::vector<std::int64_t> everyone(setup.users.size());
     std::iota(everyone.begin(), everyone.end(), 0);
     weights_ = shares_of_tokens(setup, everyone);
   }
 
   Aggregated all_aggregate(std::int64_t) override {
-    return {.bytes = all_decompose(setup_.world, setup_.parameters.loras(),
-                                   setup_.parameters.user_model().scale(), weights_),
-            .weights = weights_};
+    const adapter::UserModel& user = setup_.parameters.user_model();
+    const std::int64_t sent =
+        all_decompose(setup_.world, setup_.parameters.loras(of_users_rank(user)), user.scale(), weights_);
+    return {.bytes = sent + all_average_attention(setup_, reduction_), .weights = weights_};
   }
   [[nodiscard]] bool changes_parameters() const override { return true; }
 
  private:
   AggregationSetup setup_;
+  comm::Reduction reduction_;
   std::vector<double> weights_;
 };
 
@@ -153,7 +156,10 @@ constinit const Rule rules::decomposition{
       return std::make_unique<Decomposition>(setup);
     },
     .cost = [](const RuleUser& of) -> RuleCost {
-      return {.bytes = bytes_sent(of.layout.loras(), ranks_of(of.users), of.user), .gathers = true};
+      const adapter::UserModel& user = of.users[of.user];
+      return {.bytes = bytes_sent(of.layout.loras(of_users_rank(user)), ranks_of(of.users), of.user) +
+                       bytes_of_attention(of.layout, user, sums(of.config.run)),
+              .gathers = true};
     },
     .any_rank = true,
     .own_weights = true,

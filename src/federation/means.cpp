@@ -59,6 +59,7 @@ constinit const Rule rules::mean{
           return all_make_slicewise(setup, {.weigh = weights_asked_for, .all_combine = all_weighted_mean});
         },
     .cost = cost_of_slices,
+    .by_slices = true,
     .sums_alone = true};
 
 constinit const Rule rules::gradients{

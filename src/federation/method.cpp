@@ -13,6 +13,7 @@ namespace {
 
 using rules::collaboration;
 using rules::decomposition;
+using rules::fusion;
 using rules::gradients;
 using rules::mean;
 using rules::padding;
@@ -46,6 +47,8 @@ constexpr Method table[] = {
      "A averaged, B the user's own (Guo et al. 2025)"},
     {"pcl", by_user, equal, Sharing::all, true, AB, AB, collaboration, unrouted, validation, "T1, T4 i",
      "every LoRA mixed by user-specific weights from validation losses (Wagner et al. 2024)"},
+    {"fdlora", by_user, equal, Sharing::all, true, AB, AB, fusion, unrouted, validation, "-",
+     "every LoRA averaged; after the last round fused with the user's own by two weights (Qi et al. 2024)"},
     {"local-moe", by_user, top_k, Sharing::none, true, AB, AB, mean, joint, training, "T4 ii",
      "own experts, routers trained with them"},
     {"fedavg-moe", by_user, top_k, Sharing::all, true, AB, AB, mean, joint, training, "T4 ii",
@@ -154,12 +157,32 @@ void check_ranks(const Method& method, const std::vector<config::User>& users) {
   });
 }
 
+// Attention is averaged factor by factor where it has a rank of its own, by every rule.
+void check_attention_ranks(const Method& method, const std::vector<config::User>& users) {
+  if (!shares_anything(method)) return;
+  refuse_users(users, [&](const config::User& user) -> std::string {
+    if (user.attention_rank == users[0].attention_rank) return {};
+    return fmt::format(
+        "attention_rank = {}, but user 0 has {}: method '{}' averages the LoRA beside attention",
+        user.attention_rank, users[0].attention_rank, method.name);
+  });
+}
+
+void check_own_attention(const Method& method, const std::vector<config::User>& users) {
+  if (method.rule.by_slices) return;
+  refuse_users(users, [&](const config::User& user) -> std::string {
+    if (user.attention_sharing == config::AttentionSharing::method) return {};
+    return fmt::format("attention_sharing = own: method '{}' takes every LoRA of all users together",
+                       method.name);
+  });
+}
+
 // One model must have one shape and take its steps together.
 void check_one_model(const Method& method, const std::vector<config::User>& users) {
   if (!method.rule.one_shape) return;
   const auto shape = [&](const config::User& user) {
-    return fmt::format("experts = {}, lora_rank = {}, lora_alpha = {}", user.experts, user.lora_rank,
-                       user.lora_alpha);
+    return fmt::format("experts = {}, lora_rank = {}, attention_rank = {}, lora_alpha = {}", user.experts,
+                       user.lora_rank, user.attention_rank, user.lora_alpha);
   };
   const auto steps = [&](const config::User& user) {
     return !method.rule.every_step
@@ -203,7 +226,7 @@ void check_options(const Method& method, const config::Method& options) {
                                   method.rule.own_weights ? "has weights of its own" : "averages nothing"));
   for (const Method& other : table) {
     const RuleOptions* own = other.rule.options;
-    if (own == nullptr || own == method.rule.options || own->text(options) == own->text({})) continue;
+    if (own == nullptr || own == method.rule.options || own->text(options).empty()) continue;
     throw ConfigError(fmt::format("[method] {}: method '{}' {}; '{}' does", own->text(options), method.name,
                                   own->lacking, other.name));
   }
@@ -229,16 +252,19 @@ std::vector<adapter::UserModel> user_models(const Method& method, const std::vec
   std::vector<adapter::UserModel> models;
   for (const config::User& user : users) {
     const std::int64_t experts = method.experts.value_or(user.experts);
-    models.push_back({.experts = experts,
-                      .generalists = generalists(method, user, experts),
-                      .lora_rank = user.lora_rank,
-                      .lora_alpha = user.lora_alpha,
-                      .top_k = method.gate == adapter::Gate::top_k ? std::min(user.top_k, experts) : experts,
-                      .gate = method.gate,
-                      .shared_attention = method.attention_shared,
-                      .trained = method.trained,
-                      .shared = method.shared,
-                      .kind = &method.adapter});
+    models.push_back(
+        {.experts = experts,
+         .generalists = generalists(method, user, experts),
+         .lora_rank = user.lora_rank,
+         .attention_rank = user.attention_rank > 0 ? std::optional(user.attention_rank) : std::nullopt,
+         .lora_alpha = user.lora_alpha,
+         .top_k = method.gate == adapter::Gate::top_k ? std::min(user.top_k, experts) : experts,
+         .gate = method.gate,
+         .shared_attention =
+             method.attention_shared && user.attention_sharing == config::AttentionSharing::method,
+         .trained = method.trained,
+         .shared = method.shared,
+         .kind = &method.adapter});
   }
   return models;
 }
@@ -256,6 +282,8 @@ void check_method(const Method& method, const config::Config& config) {
   check_experts(method, config.users);
   check_top_k(method, config.users);
   check_ranks(method, config.users);
+  check_attention_ranks(method, config.users);
+  check_own_attention(method, config.users);
   check_one_model(method, config.users);
   check_options(method, config.method);
   check_communication(method, config.run);

@@ -13,6 +13,8 @@ namespace comigs::federation {
 
 namespace {
 
+constexpr double default_regulariser = 5e-3;
+
 // [lora, rank]: each LoRA's norms as shares of their sum over ranks.
 std::vector<double> all_norm_weights(const comm::Communicator& world,
                                      const std::vector<adapter::Lora>& loras) {
@@ -70,23 +72,6 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::R
 
 namespace {
 
-// What self-pruning leaves of a rank: floor(strength rank), at least 1.
-std::int64_t rank_after_pruning(std::int64_t rank, double strength) {
-  return std::max<std::int64_t>(1,
-                                static_cast<std::int64_t>(std::floor(strength * static_cast<double>(rank))));
-}
-
-// sum over every LoRA of ||A[begin:end, :]||_F ||B[:, begin:end]||_F. Differentiable; float32 scalar.
-at::Tensor tail_norm(const std::vector<adapter::Lora>& loras, std::int64_t begin, std::int64_t end) {
-  at::Tensor sum;
-  for (const adapter::Lora& lora : loras) {
-    const at::Tensor product =
-        lora.A.narrow(0, begin, end - begin).norm() * lora.B.narrow(1, begin, end - begin).norm();
-    sum = sum.defined() ? sum + product : product;
-  }
-  return sum;
-}
-
 void clear_ranks_from(const std::vector<adapter::Lora>& loras, std::int64_t rank) {
   for (const adapter::Lora& lora : loras) {
     const std::int64_t unused = lora.A.size(0) - rank;
@@ -103,18 +88,19 @@ class PaddedMeans : public Aggregation {
       : setup_(setup),
         rank_(setup.parameters.user_model().lora_rank),
         reduction_(setup.memory, setup.sums),
-        padded_(at::empty({padded_count(setup.parameters.layout().loras(), largest())},
+        padded_(at::empty({padded_count(setup.parameters.layout().loras(select()), largest())},
                           setup.parameters.values().options())),
         tail_norm_received_(own_tail_norm()) {}
 
   Aggregated all_aggregate(std::int64_t) override {
     if (own_tail_norm() < tail_norm_received_) leave_ranks(kept());
-    const std::vector<adapter::Lora> loras = setup_.parameters.loras();
+    const std::vector<adapter::Lora> loras = this->loras();
     const std::vector<double> weights =
         all_pad_and_average(setup_.world, reduction_, loras, largest(), rank_, padded_);
     tail_norm_received_ = own_tail_norm();
-    Aggregated done{.bytes = bytes_of_reduction(padded_.numel(), setup_.sums),
-                    .weights = std::vector<double>(setup_.users.size(), 0.0)};
+    Aggregated done{
+        .bytes = bytes_of_reduction(padded_.numel(), setup_.sums) + all_average_attention(setup_, reduction_),
+        .weights = std::vector<double>(setup_.users.size(), 0.0)};
     for (std::size_t i = 0; i < weights.size(); ++i)
       done.weights[i % setup_.users.size()] += weights[i] / static_cast<double>(loras.size());
     return done;
@@ -141,6 +127,8 @@ class PaddedMeans : public Aggregation {
  private:
   void take(const std::vector<double>& state) override { tail_norm_received_ = state.front(); }
 
+  [[nodiscard]] adapter::Select select() const { return of_users_rank(setup_.parameters.user_model()); }
+  [[nodiscard]] std::vector<adapter::Lora> loras() const { return setup_.parameters.loras(select()); }
   [[nodiscard]] std::int64_t largest() const { return std::ranges::max(ranks_of(setup_.users)); }
   [[nodiscard]] std::int64_t kept() const {
     return rank_after_pruning(rank_, setup_.options.pruning_strength);
@@ -149,17 +137,17 @@ class PaddedMeans : public Aggregation {
   [[nodiscard]] double own_tail_norm() const {
     if (kept() == rank_) return 0.0;
     const at::NoGradGuard no_gradients;
-    return tail_norm(setup_.parameters.loras(), kept(), rank_).item<double>();
+    return tail_norm(loras(), kept(), rank_).item<double>();
   }
 
   [[nodiscard]] train::Regulariser::Term penalty() const {
-    const double weight = setup_.options.rank_regulariser;
+    const double weight = setup_.options.rank_regulariser.value_or(default_regulariser);
     if (kept() == rank_ || weight == 0.0) return {};
-    return {.weight = weight, .value = tail_norm(setup_.parameters.loras(), kept(), rank_)};
+    return {.weight = weight, .value = tail_norm(loras(), kept(), rank_)};
   }
 
   void clear_pruned() const {
-    if (rank_ < setup_.parameters.user_model().lora_rank) clear_ranks_from(setup_.parameters.loras(), rank_);
+    if (rank_ < setup_.parameters.user_model().lora_rank) clear_ranks_from(loras(), rank_);
   }
 
   AggregationSetup setup_;
@@ -169,13 +157,16 @@ class PaddedMeans : public Aggregation {
   double tail_norm_received_;
 };
 
+// The penalty alone, which any method may have, needs to know what it is taken of.
 std::string text(const config::Method& options) {
-  return fmt::format("rank_regulariser = {}, pruning_strength = {}", options.rank_regulariser,
-                     options.pruning_strength);
+  const bool given = options.pruning_strength != config::Method().pruning_strength;
+  return given && !options.rank_regulariser ? fmt::format("pruning_strength = {}", options.pruning_strength)
+                                            : std::string();
 }
 
 std::string_view idle(const Rule& rule, const config::Method& options, const config::User& user) {
-  if (&rule != &rules::padding) return "the method prunes no ranks";
+  if (&rule != &rules::padding && options.rank_regulariser.value_or(0.0) == 0.0)
+    return "the method prunes no ranks";
   const std::int64_t left = rank_after_pruning(user.lora_rank, options.pruning_strength);
   return left == user.lora_rank ? "no rank can be pruned" : "";
 }
@@ -183,8 +174,12 @@ std::string_view idle(const Rule& rule, const config::Method& options, const con
 constexpr RuleOptions pruning{.text = text, .lacking = "prunes no ranks", .idle = idle};
 
 RuleCost cost(const RuleUser& of) {
-  const std::int64_t count = padded_count(of.layout.loras(), std::ranges::max(ranks_of(of.users)));
-  return {.bytes = bytes_of_reduction(count, sums(of.config.run)), .kept_bytes = bytes_of_numbers(count)};
+  const adapter::UserModel& user = of.users[of.user];
+  const std::int64_t count =
+      padded_count(of.layout.loras(of_users_rank(user)), std::ranges::max(ranks_of(of.users)));
+  const comm::Sums how = sums(of.config.run);
+  return {.bytes = bytes_of_reduction(count, how) + bytes_of_attention(of.layout, user, how),
+          .kept_bytes = bytes_of_numbers(count)};
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ class CostOfUser {
   // In which the rule takes more.
   [[nodiscard]] std::int64_t extra_rounds() const {
     std::int64_t rounds = 0;
-    if (rule_.extra.in_round != nullptr)
+    if (rule_.extra.in_round)
       for (std::int64_t round = 1; round <= setup_.config.run.rounds; ++round)
         rounds += rule_.extra.in_round(round) ? 1 : 0;
     return rounds;
@@ -112,7 +112,7 @@ class CostOfUser {
     if (run.rounds == 0) return 0.0;
     const std::int64_t times =
         run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
-    const bool compares = !setup_.method.rule.every_step && rule_.bytes_in(run.rounds) > 0;
+    const bool compares = !setup_.method.rule.every_step && rule_.bytes + rule_.extra.bytes > 0;
     return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
   }
 

@@ -57,12 +57,18 @@ std::string_view router_rate(const Situation& s) {
   return joint ? unrouted(s) : router_every(s);
 }
 
-// With equal weights and every expert in use the loss is the sum of the gate's probabilities, which is 1.
+bool favours_a_generalist(const Situation& s) {
+  return s.config.method.load_balancing == config::LoadBalancing::generalist &&
+         s.model.generalists.size() == 1;
+}
+
+// Where expert 0 is to have as many tokens as any other and every expert is in use, the loss is the sum of
+// the gate's probabilities, which is 1.
 std::string_view unbalanced(const Situation& s) {
   if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
-  const bool favours =
-      s.config.method.load_balancing == config::LoadBalancing::generalist && s.model.generalists.size() == 1;
-  return s.model.top_k == s.model.experts && !favours
+  const bool alike = !favours_a_generalist(s) ||
+                     s.config.method.generalist_importance * static_cast<double>(s.model.experts) == 1.0;
+  return s.model.top_k == s.model.experts && alike
              ? "where every token goes to every expert, their balance is a constant"
              : "";
 }
@@ -80,6 +86,11 @@ std::string_view load_balancing(const Situation& s) {
 std::string_view load_balancing_weight(const Situation& s) {
   return s.config.method.load_balancing == config::LoadBalancing::none ? "load_balancing is none"
                                                                        : unbalanced(s);
+}
+
+std::string_view generalist_importance(const Situation& s) {
+  if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
+  return favours_a_generalist(s) ? load_balancing(s) : "no single generalist is favoured";
 }
 
 std::string_view carried(const Situation& s) {
@@ -106,6 +117,12 @@ std::string_view in_any_order(const Situation& s) {
   return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
 }
 
+std::string_view rank_regulariser(const Situation& s) {
+  const std::string_view reason = untrained(s);
+  return reason.empty() ? federation::rules::padding.options->idle(s.method.rule, s.config.method, s.user)
+                        : reason;
+}
+
 // Of an option that one rule alone reads.
 template <const federation::Rule& reader>
 std::string_view of_rule(const Situation& s) {
@@ -115,6 +132,11 @@ std::string_view of_rule(const Situation& s) {
 std::string_view top_k(const Situation& s) {
   if (s.method.gate == adapter::Gate::equal) return "every expert is active for every token";
   return s.method.gate == adapter::Gate::none ? untrained(s) : unrouted(s);
+}
+
+std::string_view attention_sharing(const Situation& s) {
+  if (const std::string_view reason = untrained(s); !reason.empty()) return reason;
+  return s.method.attention_shared ? "" : "the method shares no attention";
 }
 
 std::string_view step_budget(const Situation& s) {
@@ -141,11 +163,14 @@ constexpr Row rows[] = {
     {"method", "router_steps", without_router_phase},
     {"method", "load_balancing", load_balancing},
     {"method", "load_balancing_weight", load_balancing_weight},
+    {"method", "generalist_importance", generalist_importance},
+    {"method", "load_balancing_strength", load_balancing_weight},
     {"method", "train_on", untrained},
     {"method", "carry_phase_gradients", carried},
     {"method", "averaging", averaging},
-    {"method", "rank_regulariser", of_rule<federation::rules::padding>},
+    {"method", "rank_regulariser", rank_regulariser},
     {"method", "pruning_strength", of_rule<federation::rules::padding>},
+    {"method", "mixing", of_rule<federation::rules::collaboration>},
     {"optimiser", "final_fraction", untrained},
     {"optimiser", "warmup_fraction", untrained},
     {"optimiser", "beta1", untrained},
@@ -154,6 +179,8 @@ constexpr Row rows[] = {
     {"optimiser", "weight_decay", untrained},
     {"user", "experts", untrained},
     {"user", "lora_rank", untrained},
+    {"user", "attention_rank", untrained},
+    {"user", "attention_sharing", attention_sharing},
     {"user", "lora_alpha", untrained},
     {"user", "top_k", top_k},
     {"user", "batch_sequences", untrained},

@@ -62,6 +62,7 @@ std::vector<UserArray> user_arrays(const RoundShape& shape) {
        {"user", "expert"}},
       {"top_k", "experts that a token is sent to", one(&User::top_k)},
       {"lora_rank", "rank of the LoRA factors", one(&User::lora_rank)},
+      {"attention_rank", "rank of the LoRA factors beside attention", one(&User::attention_rank)},
       {"train_tokens", "tokens of the train split", one(&User::train_tokens)},
       {"validation_tokens", "tokens of the validation split", one(&User::validation_tokens)},
       {"test_tokens", "tokens of the test split", one(&User::test_tokens)},

@@ -32,6 +32,7 @@ results::UserDescription describe_user(const job::Job& job, std::size_t user) {
           .experts = model.experts,
           .generalists = model.generalists,
           .lora_rank = model.experts > 0 ? model.lora_rank : 0,
+          .attention_rank = model.experts > 0 ? model.rank_of_attention() : 0,
           .top_k = model.top_k,
           .train_tokens = job::train_tokens(job.config.users[user], shards),
           .validation_tokens = shards.validation.tokens,

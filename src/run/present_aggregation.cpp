@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "comigs/federation/collaboration.hpp"
+#include "comigs/federation/rank_rules.hpp"
 #include "comigs/federation/traffic.hpp"
 #include "comigs/job/local_work.hpp"
 
@@ -32,6 +33,7 @@ federation::AggregationSetup aggregation_setup(const comm::Communicator& world, 
           .options = job.config.method,
           .users = job.users,
           .tokens = std::move(tokens),
+          .rounds = job.config.run.rounds,
           .parameters = parameters,
           .memory = on_device ? comm::Memory::device : comm::Memory::host,
           .sums = federation::sums(job.config.run),
@@ -62,6 +64,7 @@ void PresentAggregation::all_restrict(std::vector<std::size_t> present) {
                                      .options = all_.options,
                                      .users = models_,
                                      .tokens = std::move(tokens),
+                                     .rounds = all_.rounds,
                                      .parameters = all_.parameters,
                                      .memory = all_.memory,
                                      .sums = all_.sums,
@@ -84,7 +87,10 @@ federation::Aggregated PresentAggregation::all_aggregate(std::int64_t round) {
 
 train::LocalTrainer::Exchange PresentAggregation::exchange() { return rule_->exchange(); }
 
-train::Regulariser PresentAggregation::regulariser() { return rule_->regulariser(); }
+train::Regulariser PresentAggregation::regulariser() {
+  train::Regulariser own = rule_->regulariser();
+  return own.term ? own : federation::tail_penalty(all_);
+}
 
 std::optional<std::int64_t> PresentAggregation::ranks_left() const {
   return rule_ ? rule_->ranks_left() : ranks_left_;

@@ -27,9 +27,13 @@ AdamwConstants constants(const config::Optimiser& optimiser) {
 
 // Eq. 6 is about one generalist among specialists: a user without one, or with several, has no expert to
 // favour.
-adapter::BalancingWeights balancing_weights(config::LoadBalancing kind, const adapter::UserModel& user) {
-  const bool favours = kind == config::LoadBalancing::generalist && user.generalists.size() == 1;
-  return favours ? adapter::BalancingWeights::generalist : adapter::BalancingWeights::uniform;
+adapter::BalancingWeights balancing_weights(const config::Method& method, const adapter::UserModel& user) {
+  const bool favours =
+      method.load_balancing == config::LoadBalancing::generalist && user.generalists.size() == 1;
+  const auto importance = favours ? std::optional(method.generalist_importance) : std::nullopt;
+  return method.load_balancing_strength == config::BalancingStrength::paper
+             ? adapter::balancing_weights(user.experts, importance)
+             : adapter::published_balancing_weights(user.experts, importance, user.top_k);
 }
 
 }  // namespace
@@ -198,8 +202,7 @@ StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
     const at::Tensor counted = all_count ? at::Tensor() : part.inputs.targets.ge(0).to(at::kFloat);
     const at::Tensor balance =
         adapter::load_balancing_loss(forward.routing,
-                                     balancing_weights(plan_.method.load_balancing, parameters_.user_model()),
-                                     counted) *
+                                     balancing_weights(plan_.method, parameters_.user_model()), counted) *
         share;
     losses.load_balancing = balance.detach();
     loss = loss + plan_.method.load_balancing_weight * balance;

@@ -49,7 +49,7 @@ Pass pass(const UserModel& user, std::uint32_t draw, at::ScalarType activations,
   const double of_text = loss.item<double>();
   std::vector<at::Tensor> chosen;
   for (const LayerRouting& layer : forward.routing) chosen.push_back(layer.chosen.to(at::kCPU));
-  if (user.routed()) loss = loss + load_balancing_loss(forward.routing, BalancingWeights::generalist);
+  if (user.routed()) loss = loss + load_balancing_loss(forward.routing, balancing_weights(user.experts, 0.5));
   loss.backward();
   return {of_text, parameters.gradients().to(at::kCPU), chosen.empty() ? at::Tensor() : at::stack(chosen)};
 }

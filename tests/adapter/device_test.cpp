@@ -41,7 +41,8 @@ Step step(const test::Weights& weights, const Architecture& architecture, const 
       at::arange(40, at::kLong).remainder(architecture.vocabulary).view({4, 10}).to(device);
   const Forward forward = adapter::forward(*base, tokens, parameters);
   at::Tensor loss = cross_entropy(forward.hidden, base->head(), tokens.view(-1));
-  if (user_model.routed()) loss = loss + load_balancing_loss(forward.routing, BalancingWeights::generalist);
+  if (user_model.routed())
+    loss = loss + load_balancing_loss(forward.routing, balancing_weights(user_model.experts, 0.5));
   loss.backward();
   return {loss.detach().to(at::kCPU), parameters.gradients().to(at::kCPU)};
 }

@@ -96,7 +96,7 @@ Seen step(Phase phase, const UserModel& user) {
   Watch watch;
   const Forward forward = adapter::forward(*base, tokens, parameters);
   (cross_entropy(forward.hidden, base->head(), tokens.view(-1)) +
-   load_balancing_loss(forward.routing, BalancingWeights::generalist))
+   load_balancing_loss(forward.routing, balancing_weights(user.experts, 0.5)))
       .backward();
   return {watch.operations, watch.products, watch.misaligned};
 }

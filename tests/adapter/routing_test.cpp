@@ -4,6 +4,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "comigs/adapter/lora_experts.hpp"
@@ -33,15 +34,24 @@ LayerRouting routing_of(const at::Tensor& logits, std::int64_t k) {
   return route(logits, reading_router(experts, experts), user_with(experts, k));
 }
 
-double weight(std::int64_t j, std::int64_t experts, BalancingWeights kind) {
+// Eq. 6 for a generalist that is to have half of the tokens, in its own words; else in inverse proportion to
+// the shares.
+double weight(std::int64_t j, std::int64_t experts, std::optional<double> importance) {
   const double others = static_cast<double>(experts) - 1;
-  if (kind == BalancingWeights::uniform) return 1.0 / static_cast<double>(experts);
-  return (j == 0 ? 1.0 : others) / (others * others + 1);
+  if (!importance) return 1.0 / static_cast<double>(experts);
+  if (*importance == 0.5) return (j == 0 ? 1.0 : others) / (others * others + 1);
+  const double first = 1 / *importance, other = others / (1 - *importance);
+  return (j == 0 ? first : other) / (first + others * other);
+}
+
+at::Tensor loss_of(const std::vector<LayerRouting>& routing, std::optional<double> importance) {
+  const std::int64_t experts = routing.empty() ? 1 : routing.front().load.size(0);
+  return load_balancing_loss(routing, balancing_weights(experts, importance));
 }
 
 // Eq. 7 with loops over tokens and experts, of logits [n, E] of each layer and what they chose.
 double by_hand(const std::vector<at::Tensor>& logits, const std::vector<LayerRouting>& routing,
-               BalancingWeights kind) {
+               std::optional<double> importance) {
   double sum = 0.0;
   for (std::size_t layer = 0; layer < logits.size(); ++layer) {
     const std::int64_t n = logits[layer].size(0), experts = logits[layer].size(1);
@@ -52,8 +62,8 @@ double by_hand(const std::vector<at::Tensor>& logits, const std::vector<LayerRou
         chosen += routing[layer].chosen[i][j].item<bool>() ? 1.0 : 0.0;
         probability += probabilities[i][j].item<double>();
       }
-      sum +=
-          weight(j, experts, kind) * chosen / static_cast<double>(n) * probability / static_cast<double>(n);
+      sum += weight(j, experts, importance) * chosen / static_cast<double>(n) * probability /
+             static_cast<double>(n);
     }
   }
   return sum / static_cast<double>(logits.size());
@@ -161,10 +171,11 @@ BOOST_AUTO_TEST_SUITE(load_balancing)
 BOOST_AUTO_TEST_CASE(weights_sum_to_one_and_agree_at_two) {
   // One token, all experts chosen with equal probability 1/E: the loss is the sum of the weights over E.
   for (const std::int64_t experts : {2, 3, 5})
-    for (const BalancingWeights kind : {BalancingWeights::uniform, BalancingWeights::generalist})
-      BOOST_TEST(load_balancing_loss({routing_of(at::zeros({1, experts}), experts)}, kind).item<double>() ==
+    for (const std::optional<double> importance : {std::optional<double>(), {0.5}, {0.9}})
+      BOOST_TEST(loss_of({routing_of(at::zeros({1, experts}), experts)}, importance).item<double>() ==
                      1.0 / static_cast<double>(experts),
                  boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(balancing_weights(2, 0.5).first == balancing_weights(2, {}).first);
 }
 
 BOOST_AUTO_TEST_CASE(against_loops) {
@@ -173,11 +184,34 @@ BOOST_AUTO_TEST_CASE(against_loops) {
       const std::vector<at::Tensor> logits = {test::normal({20, experts}, 10, 2.0),
                                               test::normal({20, experts}, 11, 2.0)};
       const std::vector<LayerRouting> routing = {routing_of(logits[0], k), routing_of(logits[1], k)};
-      for (const BalancingWeights kind : {BalancingWeights::uniform, BalancingWeights::generalist})
-        BOOST_TEST(load_balancing_loss(routing, kind).item<double>() == by_hand(logits, routing, kind),
+      for (const std::optional<double> importance : {std::optional<double>(), {0.5}, {0.2}})
+        BOOST_TEST(loss_of(routing, importance).item<double>() == by_hand(logits, routing, importance),
                    boost::test_tools::tolerance(1e-5));
     }
   }
+}
+
+// The authors' program: the mean over experts of f_j / k (the mean of the chosen experts' one-hot vectors)
+// times P_j times 1 / (p_0 E) or (E - 1) / ((1 - p_0) E), times E^2.
+BOOST_AUTO_TEST_CASE(published_strength) {
+  for (const std::int64_t experts : {2, 4})
+    for (const double importance : {0.5, 0.9}) {
+      const at::Tensor logits = test::normal({20, experts}, 14, 2.0);
+      const LayerRouting routing = routing_of(logits, 2);
+      const at::Tensor density = routing.chosen.to(at::kDouble).mean(0) / 2,
+                       proxy = logits.to(at::kDouble).softmax(-1).mean(0);
+      const auto E = static_cast<double>(experts);
+      at::Tensor factors = at::full({experts}, (E - 1) / (1 - importance) / E, at::kDouble);
+      factors[0] = 1 / importance / E;
+      BOOST_TEST(load_balancing_loss({routing}, published_balancing_weights(experts, importance, 2))
+                         .item<double>() == (density * proxy * factors).mean().item<double>() * E * E,
+                 boost::test_tools::tolerance(1e-5));
+    }
+  // At Eq. 6's importance 2 times the paper's with two experts, 10 times with four; 8 times where all are
+  // alike.
+  BOOST_TEST(published_balancing_weights(2, 0.5, 2).first == 2 * balancing_weights(2, 0.5).first);
+  BOOST_TEST(published_balancing_weights(4, 0.5, 2).other == 10 * balancing_weights(4, 0.5).other);
+  BOOST_TEST(published_balancing_weights(4, {}, 2).first == 8 * balancing_weights(4, {}).first);
 }
 
 BOOST_AUTO_TEST_CASE(generalist_weights_of_three) {
@@ -186,15 +220,14 @@ BOOST_AUTO_TEST_CASE(generalist_weights_of_three) {
   for (const std::int64_t chosen : {0, 1, 2}) {
     at::Tensor logits = at::zeros({4, 3});
     logits.select(1, chosen).fill_(60.0);
-    const double loss =
-        load_balancing_loss({routing_of(logits, 1)}, BalancingWeights::generalist).item<double>();
+    const double loss = loss_of({routing_of(logits, 1)}, 0.5).item<double>();
     BOOST_TEST(loss == (chosen == 0 ? 0.2 : 0.4), boost::test_tools::tolerance(1e-6));
   }
 }
 
 BOOST_AUTO_TEST_CASE(top_2_of_2_is_constant) {
   const at::Tensor logits = test::normal({30, 2}, 12, 3.0).set_requires_grad(true);
-  const at::Tensor loss = load_balancing_loss({routing_of(logits, 2)}, BalancingWeights::generalist);
+  const at::Tensor loss = loss_of({routing_of(logits, 2)}, 0.5);
   BOOST_TEST(loss.item<double>() == 0.5, boost::test_tools::tolerance(1e-6));
   loss.backward();
   BOOST_TEST(logits.grad().abs().max().item<double>() < 1e-8);
@@ -203,23 +236,20 @@ BOOST_AUTO_TEST_CASE(top_2_of_2_is_constant) {
 BOOST_AUTO_TEST_CASE(gradient_by_finite_differences) {
   const at::Tensor logits = test::normal({6, 3}, 13).set_requires_grad(true);
   const LayerRouting routed = routing_of(logits, 1);
-  load_balancing_loss({routed}, BalancingWeights::generalist).backward();
+  loss_of({routed}, 0.5).backward();
   constexpr double step = 1e-3;
   for (std::int64_t i = 0; i < 18; ++i) {
     const auto loss_at = [&](double shift) {
       at::Tensor moved = test::copy_of(logits).to(at::kDouble);
       moved.view(-1)[i] += shift;
-      return by_hand({moved}, {routed},
-                     BalancingWeights::generalist);  // the choice is held: it has no derivative
+      return by_hand({moved}, {routed}, 0.5);  // the choice is held: it has no derivative
     };
     const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
     BOOST_TEST(std::abs(logits.grad().view(-1)[i].item<double>() - slope) < 1e-6);
   }
 }
 
-BOOST_AUTO_TEST_CASE(nothing_routed_has_no_loss) {
-  BOOST_TEST(!load_balancing_loss({}, BalancingWeights::generalist).defined());
-}
+BOOST_AUTO_TEST_CASE(nothing_routed_has_no_loss) { BOOST_TEST(!loss_of({}, 0.5).defined()); }
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -214,6 +214,30 @@ BOOST_AUTO_TEST_CASE(generalists_are_chosen_where_there_is_a_choice) {
   check_contains(refusal("comigs-mgxs", users), {"[user.0]", "3 generalists", "experts = 2"});
 }
 
+BOOST_AUTO_TEST_CASE(attention_of_a_rank_of_its_own_is_alike_where_it_is_averaged) {
+  std::vector<config::User> users = users_with({2, 2, 2});
+  users[1].attention_rank = 4;
+  check_contains(refusal("hetlora", users), {"[user.1] attention_rank = 4", "user 0 has 0", "'hetlora'"});
+  BOOST_TEST(refusal("local", users).empty());
+  for (config::User& user : users) user.attention_rank = 4;
+  for (const char* method : {"hetlora", "flexlora", "pcl", "fedavg", "comigs-1g1s"})
+    BOOST_TEST(refusal(method, users).empty(), method);
+  BOOST_TEST(user_models(find_method("fedavg"), users)[0].rank_of_attention() == 4);
+  BOOST_TEST(user_models(find_method("fedavg"), users_with({2}))[0].rank_of_attention() == 8);
+}
+
+BOOST_AUTO_TEST_CASE(attention_of_a_user_s_own_needs_a_rule_by_slices) {
+  std::vector<config::User> users = users_with({2, 2});
+  users[1].attention_sharing = config::AttentionSharing::own;
+  for (const char* method : {"pcl", "hetlora", "flexlora", "centralized"})
+    check_contains(refusal(method, users), {"[user.1] attention_sharing = own", method});
+  for (const char* method : {"comigs-2s", "local", "local-moe", "fedavg"})
+    BOOST_TEST(refusal(method, users).empty(), method);
+  const std::vector<adapter::UserModel> models = user_models(find_method("comigs-2s"), users);
+  BOOST_TEST(models[0].shared_attention);
+  BOOST_TEST(!models[1].shared_attention);
+}
+
 BOOST_AUTO_TEST_CASE(options_without_effect_are_refused) {
   config::Config config;
   config.users = users_with({2});
@@ -228,10 +252,17 @@ BOOST_AUTO_TEST_CASE(options_without_effect_are_refused) {
   check_contains(message("local"), {"averaging = tokens", "averages nothing"});
   BOOST_TEST(message("fedavg").empty());
   config.method.averaging = config::Averaging::uniform;
-  config.method.rank_regulariser = 0.5;
-  check_contains(message("flexlora"), {"rank_regulariser = 0.5", "'flexlora'", "hetlora"});
+  config.method.pruning_strength = 0.5;
+  check_contains(message("flexlora"), {"pruning_strength = 0.5", "'flexlora'", "hetlora"});
   BOOST_TEST(message("hetlora").empty());
-  config.method.rank_regulariser = config::Method{}.rank_regulariser;
+  config.method.rank_regulariser = 0.5;  // of which the strength says what it is taken of
+  BOOST_TEST(message("flexlora").empty());
+  config.method.rank_regulariser = {};
+  config.method.pruning_strength = config::Method{}.pruning_strength;
+  config.method.mixing = config::Mixing::renewals;
+  check_contains(message("fedavg"), {"mixing = renewals", "'fedavg'", "'pcl'"});
+  BOOST_TEST(message("pcl").empty());
+  config.method.mixing = config::Mixing::every_round;
   config.run.communication = config::Precision::bf16;
   check_contains(message("local"), {"communication = bf16", "'local' sends nothing"});
   check_contains(message("pcl"), {"communication = bf16", "'pcl' sends more than sums"});

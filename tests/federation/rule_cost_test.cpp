@@ -69,8 +69,10 @@ struct Costs {
     const auto rule =
         all_make_aggregation({.world = world,
                               .method = method,
+                              .options = config.method,
                               .users = users,
                               .tokens = std::vector<std::int64_t>(users.size(), 100),
+                              .rounds = config.run.rounds,
                               .parameters = parameters,
                               .sums = sums(config.run),
                               .validation_loss = [](const at::Tensor&, std::int64_t) { return 1.0; }});
@@ -115,14 +117,20 @@ BOOST_AUTO_TEST_CASE(one_model_sends_its_gradients_at_every_step) {
 BOOST_AUTO_TEST_CASE(judges_send_everything_twice) {
   for (config::User& user : config.users) user.experts = 2;
   all_check("pcl");
+  config.method.mixing = config::Mixing::renewals;
+  all_check("pcl");
+  all_check("fdlora");
 }
 
 BOOST_AUTO_TEST_CASE(users_of_different_ranks_send_more_or_less) {
   const std::int64_t ranks[] = {4, 2, 3, 1};
   for (std::size_t user = 0; user < config.users.size(); ++user)
     config.users[user] = {.experts = 1, .lora_rank = ranks[user]};
-  all_check("hetlora");
-  all_check("flexlora");
+  for (const std::int64_t attention : {0, 3}) {
+    for (config::User& user : config.users) user.attention_rank = attention;
+    all_check("hetlora");
+    all_check("flexlora");
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -11,6 +11,7 @@
 #include "comigs/data/batch.hpp"
 #include "comigs/federation/aggregation.hpp"
 #include "comigs/federation/collaboration.hpp"
+#include "comigs/federation/fusion.hpp"
 #include "comigs/federation/rank_rules.hpp"
 #include "comigs/model/cross_entropy.hpp"
 #include "support/random_parameters.hpp"
@@ -253,6 +254,77 @@ BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_se
   BOOST_TEST((judged == expected));
 }
 
+BOOST_AUTO_TEST_CASE(collaboration_by_renewals_leaves_other_rounds_alone) {
+  const std::vector<adapter::UserModel> models(static_cast<std::size_t>(users),
+                                               {.experts = 2, .lora_rank = 2, .gate = adapter::Gate::equal});
+  adapter::Parameters parameters =
+      test::random_parameters(test::tiny_architecture(), models[0], static_cast<std::uint32_t>(own));
+  const std::unique_ptr<Aggregation> rule =
+      all_make_aggregation({.world = world,
+                            .method = find_method("pcl"),
+                            .options = {.mixing = config::Mixing::renewals},
+                            .users = models,
+                            .tokens = {},
+                            .parameters = parameters,
+                            .validation_loss = [](const at::Tensor&, std::int64_t) { return 1.0; }});
+  for (std::int64_t round = 1; round <= 8; ++round) {
+    const at::Tensor before = parameters.values().clone();
+    const Aggregated done = rule->all_aggregate(round);
+    const bool mixes = round == 5 || round == 7;
+    BOOST_TEST(done.weights[static_cast<std::size_t>(own)] == (mixes ? 1.0 / users : 1.0));
+    BOOST_TEST(test::same_bits(parameters.values(), before) == (!mixes || (users == 1 || round == 7)));
+  }
+}
+
+// Nearest to 0.3 own + 0.6 averaged, on the lattice that is searched and with the penalty of either.
+BOOST_AUTO_TEST_CASE(fusion_is_searched_on_a_lattice) {
+  std::int64_t tried = 0;
+  const auto loss = [&](FusionWeights weights) {
+    ++tried;
+    return 10 * (std::pow(weights.own - 0.3, 2) + std::pow(weights.average - 0.6, 2));
+  };
+  const FusionWeights found = search_fusion(loss).value();
+  BOOST_TEST(found.own == 0.25);
+  BOOST_TEST(found.average == 0.625);
+  BOOST_TEST(tried == fusions_tried);
+  BOOST_TEST(search_fusion([](FusionWeights weights) { return -weights.own; }).value().own == 1.0);
+  BOOST_TEST(!search_fusion([](FusionWeights) { return std::nan(""); }).has_value());
+}
+
+BOOST_AUTO_TEST_CASE(fdlora_is_fedavg_but_for_the_last_round) {
+  const std::vector<adapter::UserModel> models(static_cast<std::size_t>(users),
+                                               {.experts = 2, .lora_rank = 2, .gate = adapter::Gate::equal});
+  const auto drawn = [&] {
+    return test::random_parameters(test::tiny_architecture(), models[0], static_cast<std::uint32_t>(own));
+  };
+  adapter::Parameters parameters = drawn(), means = drawn();
+  const at::Tensor before = parameters.values().clone();
+  // The best model is half of each.
+  at::Tensor average = parameters.values().clone();
+  const auto loss = [&](const at::Tensor& values, std::int64_t) {
+    return 1e3 * (values - 0.5 * before - 0.5 * average).norm().item<double>();
+  };
+  const auto made = [&](const char* method, adapter::Parameters& of) {
+    return all_make_aggregation({.world = world,
+                                 .method = find_method(method),
+                                 .users = models,
+                                 .tokens = {},
+                                 .rounds = 2,
+                                 .parameters = of,
+                                 .validation_loss = loss});
+  };
+  const auto fdlora = made("fdlora", parameters), fedavg = made("fedavg", means);
+  (void)fedavg->all_aggregate(1);
+  average = means.values();
+  (void)fdlora->all_aggregate(1);
+  BOOST_TEST(test::same_bits(parameters.values(), means.values()));
+  parameters.values().copy_(before);
+  const Aggregated done = fdlora->all_aggregate(2);
+  BOOST_TEST(test::close(parameters.values(), 0.5 * before + 0.5 * average, 1e-6));
+  BOOST_TEST(done.weights[static_cast<std::size_t>(own)] == 0.5 + 0.5 / users,
+             boost::test_tools::tolerance(1e-12));
+}
+
 BOOST_AUTO_TEST_CASE(others_are_judged_by_the_loss_of_their_values_on_own_validation_data) {
   const TemporaryFolder place;
   const auto base = test::tiny_base();
@@ -296,6 +368,50 @@ BOOST_FIXTURE_TEST_CASE(hetlora_prunes_where_the_tail_has_shrunk, WholeModels) {
   scale_last_rank(0.5);
   (void)rule->all_aggregate(2);
   BOOST_TEST(*rule->ranks_left() == std::max<std::int64_t>(1, rank_of(own) - 1));
+}
+
+// The LoRA beside attention, of one rank for all, are the plain mean and are not pruned.
+BOOST_FIXTURE_TEST_CASE(attention_of_a_rank_of_its_own_is_averaged_alike, WholeModels) {
+  for (adapter::UserModel& model : models) model.attention_rank = 3;
+  for (const char* method : {"hetlora", "flexlora"}) {
+    adapter::Parameters parameters = parameters_of(own);
+    at::Tensor expected;
+    for (int user = 0; user < users; ++user) {
+      const adapter::Parameters theirs = parameters_of(user);
+      const at::Tensor attention =
+          adapter::view(theirs.values(), theirs.layout().slice(adapter::select::attention()));
+      expected = expected.defined() ? expected + attention / users : attention / users;
+    }
+    const auto rule =
+        all_make(method, parameters, std::vector<std::int64_t>(static_cast<std::size_t>(users), 100));
+    rule->leave_ranks(1);
+    (void)rule->all_aggregate(1);
+    BOOST_TEST(test::close(
+        adapter::view(parameters.values(), parameters.layout().slice(adapter::select::attention())), expected,
+        1e-6));
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_penalty_of_the_tail_beside_a_rule_that_prunes_nothing, WholeModels) {
+  adapter::Parameters parameters = parameters_of(own);
+  const auto penalty = [&](std::optional<double> weight) {
+    return tail_penalty({.world = world,
+                         .method = find_method("flexlora"),
+                         .options = {.rank_regulariser = weight, .pruning_strength = 0.5},
+                         .users = models,
+                         .tokens = {},
+                         .parameters = parameters,
+                         .validation_loss = {}});
+  };
+  BOOST_TEST(!penalty({}).term);
+  BOOST_TEST(!penalty(0.0).term);
+  const std::int64_t kept = std::max<std::int64_t>(1, rank_of(own) / 2), tail = rank_of(own) - kept;
+  BOOST_TEST(static_cast<bool>(penalty(0.25).term) == (tail > 0));
+  if (tail == 0) return;
+  const train::Regulariser::Term term = penalty(0.25).term();
+  BOOST_TEST(term.weight == 0.25);
+  BOOST_TEST(term.value.item<double>() == tail_norm(parameters.loras(), kept, rank_of(own)).item<double>(),
+             boost::test_tools::tolerance(1e-12));
 }
 
 BOOST_FIXTURE_TEST_CASE(hetlora_s_pruned_ranks_are_zero_in_both_factors_after_every_step, WholeModels) {

@@ -41,6 +41,7 @@ RUNS: dict[str, Sequence[object]] = {
     "hetlora": (*UNEQUAL, *RANKS, "--rank-regulariser", 10),
     "flexlora": (*UNEQUAL, *RANKS),
     "pcl": (*UNEQUAL, *RANK_4, "--rounds", 6),  # it judges in the fifth
+    "fdlora": (*UNEQUAL, *RANK_4),
     "local-moe": (*ROUTED,),
     "fedavg-moe": (*ROUTED,),
     "pfedmoe": (*ROUTED,),

@@ -99,7 +99,7 @@ class PlainLlama(PlainModel):
         if f"{place}.bias" in self.frozen:
             y = y + self.frozen[f"{place}.bias"]
         A, B = (self.parameters[f"{layer}.{lora}.{factor}"].to(x.dtype) for factor in "AB")
-        return y + self.setting.scale * (x @ A.T) @ B.T
+        return y + self.setting.scale_of(lora) * (x @ A.T) @ B.T
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         z = wide(x)

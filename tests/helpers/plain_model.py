@@ -27,6 +27,10 @@ class Setting:
     balancing: str = "generalist"
     balancing_weight: float = 0.01
     heads: int = 2
+    attention_scale: float | None = None  # where it is another one
+
+    def scale_of(self, lora: str) -> float:
+        return self.scale if lora.startswith("expert") or not self.attention_scale else self.attention_scale
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class PlainModel:
     def _linear(self, x: Tensor, layer: int, projection: str, lora: str) -> Tensor:
         y = x @ self.frozen[f"h.{layer}.{projection}.weight"] + self.frozen[f"h.{layer}.{projection}.bias"]
         A, B = (self.parameters[f"{layer}.{lora}.{factor}"].to(x.dtype) for factor in "AB")
-        return y + self.setting.scale * (x @ A.T) @ B.T
+        return y + self.setting.scale_of(lora) * (x @ A.T) @ B.T
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return norm(x, self.frozen[f"{name}.weight"], self.frozen[f"{name}.bias"])

@@ -94,6 +94,11 @@ BOOST_AUTO_TEST_CASE(bytes_follow_the_rule) {
   BOOST_TEST(of("centralized").bytes == 7 * 10 * 4 * (attention + 2 * expert));
   // Renewed in rounds 5 and 7, in which everything is sent twice.
   BOOST_TEST(of("pcl").bytes == 9 * 4 * (attention + 2 * expert));
+  config.method.mixing = config::Mixing::renewals;  // and in no other
+  BOOST_TEST(of("pcl").bytes == 4 * 4 * (attention + 2 * expert));
+  config.method.mixing = config::Mixing::every_round;
+  BOOST_TEST(of("fdlora").bytes == of("fedavg").bytes);
+  BOOST_TEST(of("fdlora").training_flops > of("fedavg").training_flops);
   config.run.communication = config::Precision::bf16;
   BOOST_TEST(of("comigs-1g1s").bytes == 7 * 2 * (attention + expert));
 }
@@ -107,6 +112,10 @@ BOOST_AUTO_TEST_CASE(bytes_of_different_ranks) {
   // attention (qkv and projection of layers 0 and 1), then up and down of both layers, user 2 has numbers 2
   // and 5: qkv of layer 1 and down of layer 0.
   BOOST_TEST(of("flexlora", 2).bytes == 7 * 4 * (2 * all + 8 * ((16 + 48) + (64 + 16))));
+  // Attention of rank 2 for all is a mean beside the padded experts.
+  for (config::User& one : config.users) one.attention_rank = 2;
+  for (const std::size_t user : {0, 1, 2})
+    BOOST_TEST(of("hetlora", user).bytes == 7 * 4 * (8 * expert / 4 + 2 * attention / 4));
 }
 
 BOOST_AUTO_TEST_CASE(users_without_others_send_nothing) {

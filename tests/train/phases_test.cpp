@@ -34,8 +34,8 @@ void check_fresh_gradients(const TrainerSetup& setup, const Seen& step, const ad
   const adapter::Forward forward = adapter::forward(*setup.base, tokens, alone);
   const at::Tensor loss =
       model::cross_entropy(forward.hidden, setup.base->head(), at::tensor(step.batch.targets, at::kLong));
-  const at::Tensor balance =
-      adapter::load_balancing_loss(forward.routing, adapter::BalancingWeights::generalist);
+  const at::Tensor balance = adapter::load_balancing_loss(
+      forward.routing, adapter::balancing_weights(alone.user_model().experts, 0.5));
   (loss + setup.plan.method.load_balancing_weight * balance).backward();
   BOOST_TEST(test::close(part(step.gradients, slice), part(alone.gradients(), slice), 1e-6));
   BOOST_TEST(std::abs(step.language_model - loss.item<double>()) < 1e-6);

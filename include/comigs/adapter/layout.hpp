@@ -82,8 +82,8 @@ class Layout {
   [[nodiscard]] Slice slice(const Select& select) const;
   /// What expert steps train.
   [[nodiscard]] std::vector<Slice> trained() const { return slices(select::lora(trained_)); }
-  /// Of every LoRA, in the order of Parameters::loras.
-  [[nodiscard]] std::vector<Widths> loras() const;
+  /// Of every LoRA that is selected by role, in the order of Parameters::loras.
+  [[nodiscard]] std::vector<Widths> loras(const Select& select = select::lora()) const;
   /// How many parts an expert has in a layer, a LoRA being one.
   [[nodiscard]] std::int64_t projections() const noexcept { return projections_; }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "comigs/model/architecture.hpp"
@@ -29,6 +30,8 @@ struct UserModel {
   /// Which of the run's generalists the first experts are, rising; the other experts are the user's own.
   std::vector<std::int64_t> generalists = {0};
   std::int64_t lora_rank = 8;  ///< R
+  /// Of the LoRA beside attention, where it has a rank of its own, alike for all users.
+  std::optional<std::int64_t> attention_rank = std::nullopt;
   double lora_alpha = 16.0;
   std::int64_t top_k = 2;
   Gate gate = Gate::top_k;
@@ -39,6 +42,9 @@ struct UserModel {
 
   /// gamma = alpha / sqrt(R), rank-stabilised (Eq. 5).
   [[nodiscard]] double scale() const;
+  /// The rank of the LoRA beside attention, and its gamma.
+  [[nodiscard]] std::int64_t rank_of_attention() const { return attention_rank.value_or(lora_rank); }
+  [[nodiscard]] double attention_scale() const;
   /// What its kind adds to the work of a token; nothing without experts.
   [[nodiscard]] Load load(const model::Architecture& architecture) const;
   [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +14,12 @@ enum class Precision { float32, bf16 };
 enum class Activations { automatic, float32, bf16 };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class LoadBalancing { none, uniform, generalist };
+/// What the weights of the load-balancing loss add up to.
+enum class BalancingStrength { paper, published };
+/// Who has a user's LoRA beside attention: as its method has it, or nobody else.
+enum class AttentionSharing { method, own };
+/// The rounds after which PCL mixes.
+enum class Mixing { every_round, renewals };
 /// The splits that expert steps draw their batches from.
 enum class TrainOn { train, train_and_validation };
 /// With which weights users' shared parameters are averaged.
@@ -58,11 +65,15 @@ struct Method {
   std::int64_t router_steps = 10;  ///< s: optimiser steps of a router update
   LoadBalancing load_balancing = LoadBalancing::generalist;
   double load_balancing_weight = 0.01;  ///< lambda
+  double generalist_importance = 0.5;   ///< share of tokens that a generalist is balanced at; Eq. 6 has 1/2
+  BalancingStrength load_balancing_strength = BalancingStrength::paper;
   TrainOn train_on = TrainOn::train;
   bool carry_phase_gradients = false;  ///< as the published code does; off: the paper's separate phases
   Averaging averaging = Averaging::uniform;
-  double rank_regulariser = 5e-3;  ///< lambda_p of HetLoRA
+  /// lambda_p of HetLoRA; nothing: 5e-3 where ranks are pruned, 0 elsewhere.
+  std::optional<double> rank_regulariser = std::nullopt;
   double pruning_strength = 0.99;  ///< HetLoRA: the share of a user's rank that is never pruned
+  Mixing mixing = Mixing::every_round;
 };
 
 struct Optimiser {
@@ -78,6 +89,8 @@ inline constexpr std::int64_t automatic_experts = 0;
 struct User {
   std::int64_t experts = 2;  ///< in every MLP block; or `automatic_experts`
   std::int64_t lora_rank = 8;
+  std::int64_t attention_rank = 0;  ///< of the LoRA beside attention; 0: `lora_rank`
+  AttentionSharing attention_sharing = AttentionSharing::method;
   double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
   std::int64_t top_k = 2;    ///< experts active for a token
   std::int64_t batch_sequences = 64;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -43,6 +44,8 @@ struct Range {
 /// Up to 2^63 - 1: results hold it as a signed number.
 [[nodiscard]] bool read(std::string_view text, std::uint64_t& value);
 [[nodiscard]] bool read(std::string_view text, double& value);
+/// A number, or the word `auto`, which stands for nothing.
+[[nodiscard]] bool read(std::string_view text, std::optional<double>& value);
 [[nodiscard]] bool read(std::string_view text, bool& value);
 [[nodiscard]] bool read(std::string_view text, std::string& value);
 /// Different integers from 0 to 63 joined by '+', kept in rising order; at least one.
@@ -52,6 +55,7 @@ struct Range {
 [[nodiscard]] std::string print(std::int64_t value);
 [[nodiscard]] std::string print(std::uint64_t value);
 [[nodiscard]] std::string print(double value);
+[[nodiscard]] std::string print(const std::optional<double>& value);
 [[nodiscard]] std::string print(bool value);
 [[nodiscard]] std::string print(const std::string& value);
 [[nodiscard]] std::string print(const std::vector<std::int64_t>& value);
@@ -74,6 +78,16 @@ inline constexpr auto words<LoadBalancing> =
                                                                {"uniform", LoadBalancing::uniform},
                                                                {"generalist", LoadBalancing::generalist}});
 
+template <>
+inline constexpr auto words<BalancingStrength> =
+    std::to_array<std::pair<std::string_view, BalancingStrength>>(
+        {{"paper", BalancingStrength::paper}, {"published", BalancingStrength::published}});
+template <>
+inline constexpr auto words<AttentionSharing> = std::to_array<std::pair<std::string_view, AttentionSharing>>(
+    {{"method", AttentionSharing::method}, {"own", AttentionSharing::own}});
+template <>
+inline constexpr auto words<Mixing> = std::to_array<std::pair<std::string_view, Mixing>>(
+    {{"every-round", Mixing::every_round}, {"renewals", Mixing::renewals}});
 template <>
 inline constexpr auto words<Resume> = std::to_array<std::pair<std::string_view, Resume>>(
     {{"never", Resume::never}, {"auto", Resume::automatic}});
@@ -126,6 +140,8 @@ template <class Value>
     return "true or false";
   } else if constexpr (std::is_same_v<Value, std::string>) {
     return "text without '#', control characters or outer blanks";
+  } else if constexpr (std::is_same_v<Value, std::optional<double>>) {
+    return "auto or a number";
   } else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
     return "different integers from 0 to 63 joined by '+'";
   } else {

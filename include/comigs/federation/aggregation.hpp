@@ -66,6 +66,7 @@ struct AggregationSetup {
   config::Method options = {};  ///< [method]
   const std::vector<adapter::UserModel>& users;
   std::vector<std::int64_t> tokens;  ///< that each user's experts train on
+  std::int64_t rounds = 0;           ///< of the run
   adapter::Parameters& parameters;   ///< this user's
   comm::Memory memory = comm::Memory::host;
   comm::Sums sums = comm::Sums::any_order;

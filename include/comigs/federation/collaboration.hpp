@@ -12,6 +12,9 @@
 
 namespace comigs::federation {
 
+/// Of a model that is judged.
+inline constexpr std::int64_t batches_judged = 20;
+
 /// How a user judges others' models, on batches that are the same for all models of a round. Keeps
 /// references; makes what it needs at the first call.
 [[nodiscard]] std::function<double(const at::Tensor& values, std::int64_t round)> validation_loss(

@@ -26,6 +26,27 @@ std::vector<double> all_pad_and_average(const comm::Communicator& world, comm::R
 std::int64_t all_decompose(const comm::Communicator& world, const std::vector<adapter::Lora>& loras,
                            double gamma, std::span<const double> weights);
 
+/// The LoRA that have the user's rank: all, or the experts' where attention has a rank of its own.
+[[nodiscard]] adapter::Select of_users_rank(const adapter::UserModel& user);
+
+/// Collective. Where the LoRA beside attention have a rank of their own, alike for all: their plain mean over
+/// users, in place. Returns the payload in bytes; nothing is done and sent where they have the users' ranks.
+std::int64_t all_average_attention(const AggregationSetup& setup, comm::Reduction& reduction);
+/// What it sends.
+[[nodiscard]] std::int64_t bytes_of_attention(const adapter::Layout& layout, const adapter::UserModel& user,
+                                              comm::Sums sums);
+
+/// What self-pruning leaves of a rank: floor(strength rank), at least 1.
+[[nodiscard]] std::int64_t rank_after_pruning(std::int64_t rank, double strength);
+
+/// sum over these LoRA of ||A[begin:end, :]||_F ||B[:, begin:end]||_F. Differentiable; float32 scalar.
+[[nodiscard]] at::Tensor tail_norm(const std::vector<adapter::Lora>& loras, std::int64_t begin,
+                                   std::int64_t end);
+
+/// HetLoRA's penalty where nothing is pruned, as the authors' program trains FFA-LoRA and FlexLoRA: empty
+/// unless [method] rank_regulariser is given. Keeps a reference to the parameters.
+[[nodiscard]] train::Regulariser tail_penalty(const AggregationSetup& setup);
+
 /// Every user's LoRA rank.
 [[nodiscard]] std::vector<std::int64_t> ranks_of(const std::vector<adapter::UserModel>& users);
 

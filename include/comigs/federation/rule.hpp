@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -29,9 +30,10 @@ struct RuleUser {
 struct RuleCost {
   /// What some rounds take more.
   struct Extra {
-    bool (*in_round)(std::int64_t round) = nullptr;  ///< whether one (from 1) is such a round; null: none is
-    std::int64_t bytes = 0;                          ///< payload sent
-    std::int64_t batches = 0;                        ///< of the user's, each run through a model, one by one
+    std::function<bool(std::int64_t round)>
+        in_round;              ///< whether one (from 1) is such a round; empty: none is
+    std::int64_t bytes = 0;    ///< payload sent
+    std::int64_t batches = 0;  ///< of the user's, each run through a model, one by one
   };
   std::int64_t bytes = 0;       ///< payload sent in every round
   std::int64_t kept_bytes = 0;  ///< between rounds, beside the parameters
@@ -40,14 +42,15 @@ struct RuleCost {
 
   /// Payload sent in `round` (from 1).
   [[nodiscard]] std::int64_t bytes_in(std::int64_t round) const {
-    return bytes + (extra.in_round != nullptr && extra.in_round(round) ? extra.bytes : 0);
+    return bytes + (extra.in_round && extra.in_round(round) ? extra.bytes : 0);
   }
 };
 
 /// Options of [method] that one rule alone reads.
 struct RuleOptions {
-  std::string (*text)(const config::Method& options);  ///< their names and values
-  const char* lacking;                                 ///< what methods by other rules do
+  /// Names and values of those that ask something of the rule; empty where all go by their defaults.
+  std::string (*text)(const config::Method& options);
+  const char* lacking;  ///< what methods by other rules do
   /// Why they do nothing for a user where the rule is `rule`; empty: they do something.
   std::string_view (*idle)(const Rule& rule, const config::Method& options, const config::User& user);
 };
@@ -64,12 +67,15 @@ struct Rule {
   bool any_rank = false;        ///< LoRA ranks may differ between users, who have one expert each
   bool own_weights = false;     ///< weighs users itself
   bool in_users_order = false;  ///< adds up so, whatever is asked for
+  bool by_slices = false;       ///< of each slice among those who hold it, whoever that is
   bool sums_alone = false;      ///< sends nothing but sums and the like, which bf16 can hold
 };
 
 namespace rules {
 /// Averaged once a round over its holders (McMahan et al. 2017).
 extern const Rule mean;
+/// The same, and after the last round each user's own and the averaged LoRA fused (Qi et al. 2024).
+extern const Rule fusion;
 /// Gradients averaged at every step: one model on the union of all data.
 extern const Rule gradients;
 /// Mixed by user-specific weights from validation losses (Wagner et al. 2024).

@@ -67,7 +67,7 @@ struct UserDescription {
   std::string device;
   std::int64_t experts = 0;                    ///< experts in every MLP block
   std::vector<std::int64_t> generalists = {};  ///< which of the run's generalists its first experts are
-  std::int64_t lora_rank = 0;
+  std::int64_t lora_rank = 0, attention_rank = 0;
   std::int64_t top_k = 0;
   std::int64_t train_tokens = 0, validation_tokens = 0, test_tokens = 0;
 };

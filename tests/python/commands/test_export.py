@@ -56,7 +56,13 @@ class Made:
         parameters = stored_parameters(self.results, ROUNDS, user)
         change(parameters)
         held = {name.split(".expert.")[1].split(".")[0] for name in parameters if ".expert." in name}
-        setting = Setting(len(held), ALPHA / math.sqrt(RANK), self.top_k, self.routed)
+        attention = next(
+            value for name, value in parameters.items() if ".expert." not in name and name.endswith(".A")
+        )
+        setting = Setting(
+            len(held), ALPHA / math.sqrt(RANK), self.top_k, self.routed,
+            attention_scale=ALPHA / math.sqrt(len(attention)),
+        )  # fmt: skip
         if (self.base / "config.json").read_text().find("GPT2") >= 0:
             return PlainModel(frozen_weights(self.base), parameters, setting)
         weights = {name: value.double() for name, value in load_file(self.base / "model.safetensors").items()}
@@ -68,6 +74,8 @@ METHODS = {
     "comigs-1gxs, top 1": ("--experts", 3, "--top-k", 1),
     "fedavg": ("--experts", 3),
     "ffa-lora": ("--experts", 1),
+    "comigs-1gxs, attention": ("--experts", 2, "--attention-rank", 3),
+    "fedavg, attention": ("--experts", 1, "--attention-rank", 12),
 }
 
 
@@ -163,6 +171,8 @@ def keep(expert: int) -> Callable[[dict[str, Tensor]], None]:
         ("llama", "comigs-1gxs", True),
         ("qwen2", "comigs-1gxs", False),
         ("qwen3", "fedavg", False),
+        ("gpt2", "comigs-1gxs, attention", False),
+        ("llama", "comigs-1gxs, attention", True),
     ],
 )
 def test_adapters_and_router_make_the_user_s_model(member, method, rslora, made, tmp_path):
@@ -214,8 +224,9 @@ def test_each_adapter_opens_alone(member, made, tmp_path):
     assert distance(whole, run.plain(change=drop(".expert."))) <= 1e-4
 
 
-def test_one_expert_is_one_adapter(made, tmp_path):
-    run = made("gpt2", "ffa-lora")
+@pytest.mark.parametrize("method", ["ffa-lora", "fedavg, attention"])
+def test_one_expert_is_one_adapter(method, made, tmp_path):
+    run = made("gpt2", method)
     folder = export(run.results, tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == {"adapter", "README.md"}
     model = AutoPeftModelForCausalLM.from_pretrained(folder / "adapter")

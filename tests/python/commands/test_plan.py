@@ -53,6 +53,7 @@ def job(tiny_base, tiny_data, tmp_path_factory) -> tuple[object, ...]:
 
 CASES: dict[str, tuple[object, ...]] = {method: CHOICES.get(method, ()) for method in known_methods()} | {
     "pcl": ("--rounds", 8),  # users judge each other in rounds 5 and 7
+    "pcl, renewals": ("--rounds", 8, "--mixing", "renewals"),
     "comigs-1gxs, unequal": ("--experts", "4,2,1,1", "--top-k", 3),
     "comigs-mgxs, unequal": ("--experts", "3,2,3,1", "--generalists", "0+1,0+1,1+2,2"),
     "fedavg, unequal": ("--experts", "3,2,1,1"),
@@ -61,6 +62,7 @@ CASES: dict[str, tuple[object, ...]] = {method: CHOICES.get(method, ()) for meth
     "comigs-1g1s, any order": ("--reproducible", "false"),
     "hetlora, ranks": ("--lora-rank", "2,4,8,3", "--pruning-strength", 0.5),
     "flexlora, ranks": ("--lora-rank", "2,4,8,3"),
+    "hetlora, attention": ("--lora-rank", "2,4,8,3", "--attention-rank", 5),
 }
 
 

@@ -25,6 +25,7 @@ KINDS = {
     "pcl": ("--method", "pcl"),
     "hetlora": ("--method", "hetlora", "--lora-rank", "4,2,2,3", "--pruning-strength", 0.5),
     "flexlora": ("--method", "flexlora", "--lora-rank", "4,2,2,3"),
+    "fdlora": ("--method", "fdlora"),
     "centralized": ("--method", "centralized"),
 }
 

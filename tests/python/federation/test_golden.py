@@ -16,8 +16,11 @@ def test_every_run_gives_the_digests_that_are_kept():
         pytest.skip(
             f"no golden digests of {golden.machine()} yet: made {file.relative_to(ROOT)}, which can be committed"
         )
-    assert set(kept) == set(runs.RUNS)
-    assert golden.differences(kept, found) == []
+    assert golden.differences(kept, {name: found[name] for name in kept}) == []
+    if missing := sorted(set(runs.RUNS) - set(kept)):
+        pytest.skip(
+            f"no golden digests of {golden.machine()} for {', '.join(missing)}: python -m tests.golden --renew"
+        )
 
 
 def test_the_runs_are_of_every_method_in_the_table():

@@ -154,7 +154,31 @@ def test_the_table_lists_every_row_that_is_tested_here():
     done = alone("methods")
     assert done.code == 0
     names = [line.split()[0] for line in done.output.split("\n\n")[0].splitlines()[2:]]
-    assert names[0] == "pretrained" and set(names[1:]) == {row.method for row in ROWS}
+    assert names[0] == "pretrained" and set(names[1:]) == {row.method for row in ROWS} | {"fdlora"}
+
+
+def test_fdlora_is_fedavg_whose_last_mean_is_fused_with_what_users_trained(run_of):
+    learning = (*PLAIN, "--local-steps", 20, "--expert-learning-rate", 0.02)
+    fused, means = run_of("fdlora", *learning), run_of("fedavg", *learning)
+    for role in ("attention", "expert"):
+        for user in USERS:
+            first, last = (stored(fused, round_, user, role) for round_ in (ROUNDS - 1, ROUNDS))
+            for name, value in stored(means, ROUNDS - 1, user, role).items():
+                np.testing.assert_array_equal(first[name], value)
+                assert last[name].shape == value.shape
+    with h5py.File(fused) as file:
+        weight = file["aggregation/weight"][ROUNDS].astype(np.float64)
+    average = 4 * np.where(np.eye(4) > 0, np.nan, weight)  # off the diagonal a quarter of the mean's
+    np.testing.assert_allclose(np.nanmin(average, 1), np.nanmax(average, 1), atol=1e-6)
+    w_mean = np.nanmean(average, 1)
+    w_own = np.diag(weight) - w_mean / 4
+    assert np.all(np.abs(np.stack([w_mean, w_own])) <= 1) and np.any(w_own != 0)
+    # What users had trained, as the fused values tell it, has the mean that FedAvg made.
+    if np.all(w_own != 0):
+        for name, mean in stored(means, ROUNDS, 0, "expert").items():
+            values = [stored(fused, ROUNDS, user, "expert")[name] for user in USERS]
+            own = [(values[user] - w_mean[user] * mean) / w_own[user] for user in USERS]
+            np.testing.assert_allclose(np.mean(own, 0), mean, atol=1e-5)
 
 
 def test_collaboration_weights_come_from_validation_data(tiny_base, tmp_path):
