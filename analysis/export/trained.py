@@ -116,6 +116,10 @@ class _Stored:
     def __init__(self, run: Run, file: h5py.File, round_: int, user: int) -> None:
         self._run, self._file = run, file
         self._place = f"weights/{round_}/user_{user}"
+        if f"attention/{self._place}" not in file and f"expert/{self._place}" in file:
+            raise ResultsError(
+                f"{run.path}: method '{run.method}' trains soft prompts; LoRA alone can be exported"
+            )
         if f"attention/{self._place}" not in file:
             raise ResultsError(
                 f"{run.path}: 'attention/{self._place}' is missing, the user's trained numbers"

@@ -14,7 +14,8 @@ from analysis.read.run import Run
 # not in it follows in the order given.
 METHODS = (
     "pretrained centralized local fedavg ffa-lora fedsa-lora pcl fdlora local-moe fedavg-moe pfedmoe "
-    "local-moe-tr fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora"
+    "local-moe-tr fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora "
+    "prompt-local fedprompt prompt-centralized mop-equal"
 ).split()
 # Settings that say where and how a run ran, or which seed it had, not what was computed: digests say more
 # about the data and the base model than the folders that they lay in.

@@ -10,13 +10,12 @@ double weights_of(const model::Projection& projection) {
   return static_cast<double>(projection.in) * static_cast<double>(projection.out);
 }
 
-// Frozen weights in products: a token's forward pass takes two operations for each.
-double frozen(const model::Architecture& architecture) {
+// Frozen weights of a layer in products: a token's forward pass takes two operations for each.
+double of_layer(const model::Architecture& architecture) {
   double layer = weights_of(architecture.down);
   for (const model::Projection& projection : architecture.up) layer += weights_of(projection);
   for (const model::Projection& projection : architecture.attention) layer += weights_of(projection);
-  return static_cast<double>(architecture.layers) * layer +
-         static_cast<double>(architecture.vocabulary) * static_cast<double>(architecture.width);
+  return layer;
 }
 
 }  // namespace
@@ -29,11 +28,17 @@ double flops(const model::Architecture& architecture, const UserModel& user_mode
   const double activations = backward ? 2.0 : 1.0,
                factors = activations + (pass == Pass::experts ? 1.0 : 0.0),
                router = activations + (pass == Pass::routers ? 1.0 : 0.0), attention = backward ? 3.0 : 1.0;
-  const double causal =
-      static_cast<double>(architecture.layers * context * architecture.heads * architecture.head_size);
-  return 2.0 * static_cast<double>(tokens) *
-         (activations * frozen(architecture) + attention * causal + factors * load.factors +
-          router * load.routers);
+  const auto L = static_cast<double>(architecture.layers), below = load.first_layer, above = L - below,
+             n = static_cast<double>(tokens), P = load.tokens_in_front,
+             heads = static_cast<double>(architecture.heads * architecture.head_size),
+             T = static_cast<double>(context),
+             head = static_cast<double>(architecture.vocabulary) * static_cast<double>(architecture.width);
+  // Of a layer, for each token: the frozen products and what it sees of the text, half of it on average.
+  const double products = of_layer(architecture), seen = T * heads;
+  return 2.0 * (n * (below * (products + seen) +
+                     above * (activations * products + attention * (seen + 2.0 * P * heads)) +
+                     activations * head + factors * load.factors + router * load.routers) +
+                above * activations * P * products);
 }
 
 }  // namespace comigs::adapter

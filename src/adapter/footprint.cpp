@@ -61,8 +61,9 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
   // what attention made of them, what the MLP's up projections gave (S F), what the adapter keeps. Alive
   // beside that in one layer's backward pass: gradients of what is between the projections, of some outer and
   // of the adapter's activations.
-  const double kept =
-                   n * (L * (4 * C + shape.attention() + S * F) + load.kept + 2 * C) + L * load.side_by_side,
+  const double above = L - load.first_layer, P = load.tokens_in_front,
+               kept = (n + P) * above * (4 * C + shape.attention() + S * F) + n * (load.kept + 2 * C) +
+                      L * load.side_by_side,
                passing = n * ((2 * S + 1) * F + 4 * C + shape.attention() + load.passing) +
                          widened_projection(shape, computation);
   return {

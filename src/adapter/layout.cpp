@@ -36,7 +36,9 @@ ParameterView named(const model::Architecture& architecture, const UserModel& us
   view.name = part.name + (part.tag == Tag::A ? "_A" : part.tag == Tag::B ? "_B" : "");
   view.rows = part.rows;
   view.columns = part.columns;
+  const bool prompt = part.role == Role::expert && part.tag == Tag::whole;
   view.row_dimension = part.role == Role::router ? "expert"
+                       : prompt                  ? "prompt_token"
                        : part.tag == Tag::A      ? rank
                                                  : dimension(part.rows);
   view.column_dimension = part.tag == Tag::B ? rank : dimension(part.columns);
@@ -44,6 +46,12 @@ ParameterView named(const model::Architecture& architecture, const UserModel& us
 }
 
 }  // namespace
+
+std::uint32_t draw_of_expert(const UserModel& user_model, std::int64_t expert) {
+  const auto e = static_cast<std::size_t>(expert);
+  const std::int64_t number = e < user_model.generalists.size() ? user_model.generalists[e] : expert;
+  return 256 * static_cast<std::uint32_t>(number + 1);
+}
 
 bool Select::includes(const Part& part) const {
   const bool is_factor = factors == Factors::both || part.tag == (factors == Factors::A ? Tag::A : Tag::B);

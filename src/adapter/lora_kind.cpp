@@ -48,13 +48,6 @@ void add_factor(std::vector<Part>& parts, const model::Architecture& architectur
   }
 }
 
-// A generalist is drawn by its number in the run, so that all who share it have the same.
-std::uint32_t draw_of_expert(const UserModel& user_model, std::int64_t expert) {
-  const auto e = static_cast<std::size_t>(expert);
-  const std::int64_t number = e < user_model.generalists.size() ? user_model.generalists[e] : expert;
-  return 256 * static_cast<std::uint32_t>(number + 1);
-}
-
 // [attention | expert 0 | expert 1 | ... | routers]; attention and each expert are [A of every layer | B of
 // every layer]. Experts that users share come first, so that shared slices look alike for users with
 // different numbers of experts.
@@ -131,7 +124,7 @@ class LoraHooks : public AdapterHooks {
   std::vector<LayerParameters> layers_;
 };
 
-std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters) {
+std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& /*base*/) {
   return std::make_unique<LoraHooks>(parameters);
 }
 

@@ -18,7 +18,8 @@ void draw(const at::Tensor& leaf, double bound, const StreamKey& key) {
   leaf.detach().copy_(at::from_blob(numbers.data(), leaf.sizes(), at::kFloat));
 }
 
-// Whose draw a part begins as: everybody's where it is shared.
+}  // namespace
+
 std::uint32_t drawn_by(const Part& part, const UserModel& user_model, std::uint32_t user) {
   const bool shared = part.role == Role::attention
                           ? user_model.shared_attention
@@ -26,8 +27,6 @@ std::uint32_t drawn_by(const Part& part, const UserModel& user_model, std::uint3
                                 part.expert < static_cast<std::int64_t>(user_model.generalists.size());
   return shared ? shared_user : user;
 }
-
-}  // namespace
 
 at::Tensor view(const at::Tensor& block, const Slice& slice) {
   return block.narrow(0, slice.offset, slice.count);

@@ -1,4 +1,5 @@
 // comigs methods: the table of methods as a person or a program reads it.
+#include "comigs/adapter/kind.hpp"
 #include "comigs/federation/method.hpp"
 
 #include <fmt/format.h>
@@ -96,6 +97,7 @@ Json as_json(const federation::Method& method) {
              unrouted = method.router_training == train::RouterTraining::none;
   return {{"name", method.name},
           {"experts", method.experts ? Json(*method.experts) : Json("by user")},
+          {"adapter", unless(untrained, method.adapter.name)},
           {"gate", unless(untrained, gate(method))},
           {"experts_shared", unless(untrained, shared_experts(method))},
           {"attention_shared", unless(untrained, method.attention_shared)},
@@ -108,6 +110,11 @@ Json as_json(const federation::Method& method) {
           {"summary", method.summary}};
 }
 
+const char* attention(const federation::Method& method) {
+  if (method.gate == adapter::Gate::none || &method.adapter != &adapter::kinds::lora) return "-";
+  return method.attention_shared ? "shared" : "own";
+}
+
 }  // namespace
 
 int methods(int&, char**&, const std::vector<std::string>& arguments) {
@@ -117,13 +124,12 @@ int methods(int&, char**&, const std::vector<std::string>& arguments) {
     print_out(json_text({{"methods", rows}}));
     return 0;
   }
-  constexpr const char* row = "{:<15} {:<8} {:<6} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
+  constexpr const char* row = "{:<18} {:<8} {:<6} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
   print_out(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
             "CoMiGS paper", "what it is");
   print_out(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
   for (const federation::Method& method : federation::methods())
-    print_out(row, method.name, experts(method), gate(method), shared_experts(method),
-              method.gate == adapter::Gate::none ? "-" : (method.attention_shared ? "shared" : "own"),
+    print_out(row, method.name, experts(method), gate(method), shared_experts(method), attention(method),
               rule(method), router(method), router_data(method), method.paper, method.summary);
   print_out(
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "

@@ -30,7 +30,7 @@ double a_round(const Plan& plan, double sum) {
   return rounds(plan) > 0 ? sum / static_cast<double>(rounds(plan)) : 0.0;
 }
 
-std::int64_t lora_rank(const adapter::UserModel& user) { return user.experts > 0 ? user.lora_rank : 0; }
+std::int64_t lora_rank(const adapter::UserModel& user) { return user.trains_lora() ? user.lora_rank : 0; }
 
 std::string format_operations(double count) {
   constexpr const char* units[] = {"M", "G", "T", "P", "E"};

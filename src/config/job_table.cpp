@@ -145,6 +145,14 @@ constexpr Option<UserJob> options[] = {
         "the LoRA beside attention: shared as the method has it, or the user's own"),
     user.option<&User::lora_alpha>("lora_alpha", "NUMBER", "LoRA's scale: gamma = alpha / sqrt(rank)",
                                    above(0)),
+    user.option<&User::prompt_tokens>("prompt_tokens", "N",
+                                      "soft prompts in each group, where prompts are trained: a group is an "
+                                      "expert",
+                                      between(1, 4096)),
+    user.option<&User::prompt_layer>("prompt_layer", "LAYER",
+                                     "layer (from 0) that prompts enter; auto: a third of the way up, as in "
+                                     "the paper; 0: prompt tuning",
+                                     between(0, 4096)),
     user.option<&User::top_k>("top_k", "N",
                               "experts active for a token, weighted by a softmax over their logits; 1 of "
                               "several: by its probability among all. At most the user's experts",

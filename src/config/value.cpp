@@ -60,13 +60,6 @@ bool read(std::string_view text, double& value) {
   return true;
 }
 
-bool read(std::string_view text, std::optional<double>& value) {
-  double found = 0.0;
-  if (text != "auto" && !read(text, found)) return false;
-  value = text == "auto" ? std::nullopt : std::optional(found);
-  return true;
-}
-
 bool read(std::string_view text, bool& value) {
   if (text != "true" && text != "false") return false;
   value = text == "true";
@@ -101,8 +94,6 @@ std::string print(std::int64_t value) { return print_number(value); }
 std::string print(std::uint64_t value) { return print_number(value); }
 
 std::string print(double value) { return print_number(value); }
-
-std::string print(const std::optional<double>& value) { return value ? print(*value) : "auto"; }
 
 std::string print(bool value) { return value ? "true" : "false"; }
 

@@ -6,6 +6,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/base/printable.hpp"
 #include "comigs/config/nearest.hpp"
+#include "comigs/config/value.hpp"
 
 namespace comigs::federation {
 
@@ -26,6 +27,7 @@ constexpr auto joint = RouterTraining::joint;
 constexpr auto in_turn = RouterTraining::alternating;
 constexpr auto equal = adapter::Gate::equal;
 constexpr auto top_k = adapter::Gate::top_k;
+constexpr const adapter::AdapterKind& prompts = adapter::kinds::prompts;
 constexpr auto A = adapter::Factors::A;
 constexpr auto B = adapter::Factors::B;
 constexpr auto AB = adapter::Factors::both;
@@ -75,6 +77,14 @@ constexpr Method table[] = {
      "ranks by user: padded with zeros, averaged by norm, truncated; ranks prune themselves (Cho et al. 2023)"},
     {"flexlora", 1, equal, Sharing::all, true, AB, AB, decomposition, unrouted, validation, "T2",
      "ranks by user: averaged updates, decomposed by SVD (Bai et al. 2024)"},
+    {"prompt-local", 1, equal, Sharing::none, false, AB, AB, mean, unrouted, validation, "-",
+     "a group of soft prompts, every user alone (Lester et al. 2021)", prompts},
+    {"fedprompt", 1, equal, Sharing::all, true, AB, AB, mean, unrouted, validation, "-",
+     "a group of soft prompts, averaged (Zhao et al. 2023)", prompts},
+    {"prompt-centralized", 1, equal, Sharing::all, true, AB, AB, gradients, unrouted, validation, "-",
+     "a group of soft prompts on the union of all users' data (Xu et al. 2023)", prompts},
+    {"mop-equal", by_user, equal, Sharing::all, true, AB, AB, mean, unrouted, validation, "-",
+     "groups of soft prompts without a gate, averaged", prompts},
 };
 // clang-format on
 
@@ -145,15 +155,31 @@ bool shares_anything(const Method& method) {
   return method.attention_shared || method.experts_shared != Sharing::none;
 }
 
+bool trains_prompts(const Method& method) { return &method.adapter == &prompts; }
+
 // What is averaged factor by factor must have one shape and mean the same update.
 void check_ranks(const Method& method, const std::vector<config::User>& users) {
-  if (!shares_anything(method) || method.rule.any_rank) return;
+  if (trains_prompts(method) || !shares_anything(method) || method.rule.any_rank) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.lora_rank == users[0].lora_rank && user.lora_alpha == users[0].lora_alpha) return {};
     return fmt::format(
         "lora_rank = {}, lora_alpha = {}, but user 0 has {}, {}: method '{}' averages LoRA factors, so all "
         "users need the same; 'hetlora' and 'flexlora' take ranks by user",
         user.lora_rank, user.lora_alpha, users[0].lora_rank, users[0].lora_alpha, method.name);
+  });
+}
+
+// What is averaged prompt by prompt must have one shape and stand in one place.
+void check_prompts(const Method& method, const std::vector<config::User>& users) {
+  if (!trains_prompts(method) || !shares_anything(method)) return;
+  const auto shape = [](const config::User& user) {
+    return fmt::format("prompt_tokens = {}, prompt_layer = {}", user.prompt_tokens,
+                       config::print(user.prompt_layer));
+  };
+  refuse_users(users, [&](const config::User& user) -> std::string {
+    if (shape(user) == shape(users[0])) return {};
+    return fmt::format("{}, but user 0 has {}: method '{}' averages prompts, so all users need the same",
+                       shape(user), shape(users[0]), method.name);
   });
 }
 
@@ -258,6 +284,8 @@ std::vector<adapter::UserModel> user_models(const Method& method, const std::vec
          .lora_rank = user.lora_rank,
          .attention_rank = user.attention_rank > 0 ? std::optional(user.attention_rank) : std::nullopt,
          .lora_alpha = user.lora_alpha,
+         .prompt_tokens = user.prompt_tokens,
+         .prompt_layer = user.prompt_layer,
          .top_k = method.gate == adapter::Gate::top_k ? std::min(user.top_k, experts) : experts,
          .gate = method.gate,
          .shared_attention =
@@ -282,6 +310,7 @@ void check_method(const Method& method, const config::Config& config) {
   check_experts(method, config.users);
   check_top_k(method, config.users);
   check_ranks(method, config.users);
+  check_prompts(method, config.users);
   check_attention_ranks(method, config.users);
   check_own_attention(method, config.users);
   check_one_model(method, config.users);

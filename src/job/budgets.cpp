@@ -98,6 +98,10 @@ void settle_experts(const federation::Method& method, config::Config& config,
           fmt::format("[user.{}] experts = auto: method '{}' has {} for every user; 'comigs-1gxs' takes any "
                       "number",
                       user, method.name, *method.experts));
+    if (&method.adapter != &adapter::kinds::lora)
+      throw ConfigError(fmt::format(
+          "[user.{}] experts = auto: method '{}' trains prompts, whose groups are told; expected a number",
+          user, method.name));
     if (own.memory == 0.0 && own.step_budget == 0.0)
       throw ConfigError(fmt::format(
           "[user.{}] experts = auto: found no budget to choose by; give memory (GiB), step_budget "

@@ -86,6 +86,22 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
                                     architecture.positions));
 }
 
+void check_prompts(const config::Config& config, const std::vector<adapter::UserModel>& models,
+                   const model::Architecture& architecture) {
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    if (models[i].kind != &adapter::kinds::prompts) continue;
+    const std::int64_t layer = models[i].prompt_layer.value_or(0), m = models[i].prompt_tokens,
+                       T = config.users[i].context_tokens;
+    if (layer >= architecture.layers)
+      throw ConfigError(fmt::format("[user.{}] prompt_layer = {}, but the base model {} has layers 0 to {}",
+                                    i, layer, config.model.folder, architecture.layers - 1));
+    if (m + T > architecture.positions)
+      throw ConfigError(fmt::format(
+          "[user.{}] prompt_tokens = {}, context_tokens = {}: {} positions, but the base model {} has {}", i,
+          m, T, m + T, config.model.folder, architecture.positions));
+  }
+}
+
 // Its last token is only predicted.
 void check_examples(std::int64_t context_tokens, const std::string& user,
                     const data::ShardDescription& split) {

@@ -36,6 +36,16 @@ std::string_view untrained(const Situation& s) {
   return s.method.gate == adapter::Gate::none ? "nothing is trained" : "";
 }
 
+bool trains_prompts(const Situation& s) { return s.model.kind == &adapter::kinds::prompts; }
+
+std::string_view of_lora(const Situation& s) {
+  return trains_prompts(s) ? "the method trains prompts" : untrained(s);
+}
+
+std::string_view of_prompts(const Situation& s) {
+  return trains_prompts(s) ? untrained(s) : "the method trains no prompts";
+}
+
 std::string_view unrouted(const Situation& s) {
   if (s.method.gate != adapter::Gate::top_k) return "the method has no routers";
   return s.model.routed() ? "" : "a single expert needs no router";
@@ -118,7 +128,7 @@ std::string_view in_any_order(const Situation& s) {
 }
 
 std::string_view rank_regulariser(const Situation& s) {
-  const std::string_view reason = untrained(s);
+  const std::string_view reason = of_lora(s);
   return reason.empty() ? federation::rules::padding.options->idle(s.method.rule, s.config.method, s.user)
                         : reason;
 }
@@ -135,7 +145,7 @@ std::string_view top_k(const Situation& s) {
 }
 
 std::string_view attention_sharing(const Situation& s) {
-  if (const std::string_view reason = untrained(s); !reason.empty()) return reason;
+  if (const std::string_view reason = of_lora(s); !reason.empty()) return reason;
   return s.method.attention_shared ? "" : "the method shares no attention";
 }
 
@@ -178,10 +188,12 @@ constexpr Row rows[] = {
     {"optimiser", "epsilon", untrained},
     {"optimiser", "weight_decay", untrained},
     {"user", "experts", untrained},
-    {"user", "lora_rank", untrained},
-    {"user", "attention_rank", untrained},
+    {"user", "lora_rank", of_lora},
+    {"user", "attention_rank", of_lora},
     {"user", "attention_sharing", attention_sharing},
-    {"user", "lora_alpha", untrained},
+    {"user", "lora_alpha", of_lora},
+    {"user", "prompt_tokens", of_prompts},
+    {"user", "prompt_layer", of_prompts},
     {"user", "top_k", top_k},
     {"user", "batch_sequences", untrained},
     {"user", "step_budget", step_budget},

@@ -28,6 +28,7 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   job.users = federation::user_models(*job.method, job.config.users);
   job.remark = idle_options(*job.method, job.config, job.users, settings);
   check_base(job.config, job.manifest, job.architecture);
+  check_prompts(job.config, job.users, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
     check_shards(job.config.users[user], job.manifest.users[user]);
   if (job.method->gate == adapter::Gate::none) job.config.run.rounds = 0;

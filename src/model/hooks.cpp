@@ -4,6 +4,10 @@
 
 namespace comigs::model {
 
+std::int64_t Hooks::shift(std::size_t /*layer*/) const { return 0; }
+
+void Hooks::enter(std::size_t /*layer*/, const at::Tensor& /*x*/, const Sequences& /*sequences*/) {}
+
 at::Tensor Hooks::project(std::size_t /*layer*/, std::size_t /*site*/, const at::Tensor& x,
                           const Weight& weight) {
   return model::project(x, weight);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "comigs/adapter/forward.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
@@ -15,7 +16,7 @@ namespace {
 
 adapter::Parameters drawn(const SeatSetup& setup) {
   adapter::Parameters parameters(setup.base.architecture(), setup.user_model, setup.device);
-  parameters.initialise(setup.config.run.seed, static_cast<std::int64_t>(setup.user));
+  adapter::initialise(parameters, setup.base, setup.config.run.seed, static_cast<std::int64_t>(setup.user));
   return parameters;
 }
 

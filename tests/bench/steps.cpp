@@ -181,7 +181,7 @@ json setting(const Request& request, const test::Job& job) {
 
 void write_record(const Request& request, const test::Job& job, const adapter::Parameters& parameters,
                   const Recording& recording) {
-  test::Metadata metadata = test::layout(job.base->architecture(), parameters);
+  test::Metadata metadata = test::layout(parameters);
   metadata["setting"] = setting(request, job).dump();
   test::write_outputs(request.record,
                       {{"values", recording.values.to(at::kCPU)},

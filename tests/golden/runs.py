@@ -53,6 +53,10 @@ RUNS: dict[str, Sequence[object]] = {
     "comigs-1g1s": (*ROUTED,),
     "comigs-1gxs": (*ROUTED, "--experts", "4,3,2,1"),
     "comigs-mgxs": (*ROUTED, "--experts", "4,3,2,2", "--generalists", "0+1"),
+    "prompt-local": (*UNEQUAL, "--prompt-tokens", "3,2,4,3"),
+    "fedprompt": (*UNEQUAL, "--prompt-tokens", 3),
+    "prompt-centralized": (*EQUAL, "--prompt-tokens", 3, "--prompt-layer", 0),
+    "mop-equal": (*UNEQUAL, "--prompt-tokens", 3, "--experts", "4,3,2,1"),
     # Other paths through the same code.
     "comigs-1gxs, top-1": (*ROUTED, "--experts", "4,3,2,1", "--top-k", 1),
     "comigs-1g1s, bf16": (*ROUTED, "--precision", "bf16"),

@@ -85,7 +85,7 @@ void write_steps(const Arguments& arguments) {
                arguments.at(4) == "bf16" ? at::kBFloat16 : at::kFloat);
   model::set_up_host(1);
   adapter::Parameters parameters(job.base->architecture(), job.user_model, at::kCPU);
-  parameters.initialise(job.config.run.seed, static_cast<std::int64_t>(user));
+  adapter::initialise(parameters, *job.base, job.config.run.seed, static_cast<std::int64_t>(user));
   perturb(parameters.values(), std::stof(arguments.at(3)));
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);
   const comm::Communicator alone = comm::Communicator::world();
@@ -112,7 +112,7 @@ void write_steps(const Arguments& arguments) {
                  {"tokens", at::stack(recording.tokens)},
                  {"targets", at::stack(recording.targets)},
                  {"phases", at::tensor(recording.phases, at::kLong)}},
-                layout(job.base->architecture(), parameters));
+                layout(parameters));
 }
 
 // Drawn as the stream's definition says: all sequences of step s from its key.

@@ -5,8 +5,6 @@
 
 #include <limits>
 
-#include "comigs/adapter/kind.hpp"
-#include "comigs/adapter/lora_experts.hpp"
 #include "comigs/base/random.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
@@ -44,28 +42,14 @@ float value_or_nan(const at::Tensor& loss) {
   return loss.defined() ? loss.item<float>() : std::numeric_limits<float>::quiet_NaN();
 }
 
-Metadata layout(const model::Architecture& architecture, const adapter::Parameters& parameters) {
+Metadata layout(const adapter::Parameters& parameters) {
   Metadata places;
-  const auto add = [&](const std::string& name, const at::Tensor& leaf) {
-    if (leaf.defined())
-      places[name] = fmt::format("{} {} {}", leaf.storage_offset(), leaf.size(0), leaf.size(1));
-  };
-  const auto add_lora = [&](const std::string& name, const adapter::Lora& lora) {
-    add(name + ".A", lora.A);
-    add(name + ".B", lora.B);
-  };
-  const std::vector<adapter::LayerParameters> layers = adapter::lora_layers(parameters);
-  const std::vector<std::string> projections = adapter::kinds::lora.projections(architecture);
-  for (std::size_t l = 0; l < layers.size(); ++l) {
-    const adapter::LayerParameters& layer = layers[l];
-    for (std::size_t site = 0; site < layer.attention.size(); ++site)
-      add_lora(fmt::format("{}.{}", l, architecture.attention[site].name), layer.attention[site]);
-    for (std::size_t e = 0; e < layer.experts.size(); ++e) {
-      for (std::size_t up = 0; up < layer.experts[e].up.size(); ++up)
-        add_lora(fmt::format("{}.expert.{}.{}", l, e, projections[up]), layer.experts[e].up[up]);
-      add_lora(fmt::format("{}.expert.{}.down", l, e), layer.experts[e].down);
-    }
-    add(fmt::format("{}.router", l), layer.router);
+  for (const adapter::Part& part : parameters.layout().parts()) {
+    std::string name = part.role == adapter::Role::router ? "router" : part.name;
+    if (part.role == adapter::Role::expert) name = fmt::format("expert.{}.{}", part.expert, name);
+    if (part.tag != adapter::Part::Tag::whole) name += part.tag == adapter::Part::Tag::A ? ".A" : ".B";
+    places[fmt::format("{}.{}", part.layer, name)] =
+        fmt::format("{} {} {}", part.offset, part.rows, part.columns);
   }
   return places;
 }

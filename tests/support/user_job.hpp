@@ -46,7 +46,7 @@ void perturb(const at::Tensor& values, float deviation);
 using Metadata = io::SafetensorsFile::Metadata;
 
 /// Where each parameter lies in the block, read off the tensors that the model uses: "offset rows columns".
-[[nodiscard]] Metadata layout(const model::Architecture& architecture, const adapter::Parameters& parameters);
+[[nodiscard]] Metadata layout(const adapter::Parameters& parameters);
 
 /// Contiguous tensors of float32 or int64, to be written as one file.
 using Outputs = std::map<std::string, at::Tensor>;

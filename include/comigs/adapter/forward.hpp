@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 #include "comigs/adapter/parameters.hpp"
@@ -19,5 +20,9 @@ struct Forward {
 /// A pass with the user's parameters, by the hooks of their kind; see model::forward.
 [[nodiscard]] Forward forward(const model::BaseModel& base, const at::Tensor& tokens,
                               const Parameters& parameters, model::KeyValueCache* cache = nullptr);
+
+/// The parameters as a user begins with them: as `Parameters::initialise`, and what its kind takes from the
+/// base. Depends on the arguments alone.
+void initialise(Parameters& parameters, const model::BaseModel& base, std::uint64_t seed, std::int64_t user);
 
 }  // namespace comigs::adapter

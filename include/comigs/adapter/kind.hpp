@@ -7,6 +7,7 @@
 
 #include "comigs/adapter/layout.hpp"
 #include "comigs/adapter/routing.hpp"
+#include "comigs/model/base_model.hpp"
 #include "comigs/model/hooks.hpp"
 
 namespace comigs::adapter {
@@ -32,6 +33,9 @@ struct Load {
   double passing = 0.0;     ///< alive at a time in one layer's backward pass
   double routing = 0.0;     ///< of the token's routing, in all layers of an evaluation
   double side_by_side = 0;  ///< of one layer's parameters, laid out for its products: for all tokens together
+  double first_layer = 0;   ///< below it nothing is kept and nothing goes backward
+  /// Prompts, which go from that layer on as tokens do, once a pass, and are seen by every token there.
+  double tokens_in_front = 0;
 };
 
 struct AdapterKind {
@@ -41,12 +45,16 @@ struct AdapterKind {
   /// What an expert of a layer consists of, by the names of its parts.
   std::vector<std::string> (*projections)(const model::Architecture&);
   Load (*load)(const model::Architecture&, const UserModel&);
-  std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&);
+  std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&, const model::BaseModel&);
+  /// How parts begin that are not drawn as `Part` has it; null: all are.
+  void (*begin)(Parameters&, const model::BaseModel&, std::uint64_t seed, std::uint32_t user) = nullptr;
 };
 
 namespace kinds {
 /// A LoRA beside every projection of attention, a mixture of LoRA experts around every MLP block.
 extern const AdapterKind lora;
+/// Groups of soft prompts in front of the text, from a middle layer on.
+extern const AdapterKind prompts;
 }  // namespace kinds
 
 }  // namespace comigs::adapter

@@ -38,6 +38,10 @@ struct Part {
   [[nodiscard]] std::int64_t count() const { return rows * columns; }
 };
 
+/// `Part::draw` of an expert's first part. A generalist is drawn by its number in the run, so that all who
+/// share it have the same.
+[[nodiscard]] std::uint32_t draw_of_expert(const UserModel& user_model, std::int64_t expert);
+
 /// Which parts are meant.
 struct Select {
   std::vector<Role> roles;

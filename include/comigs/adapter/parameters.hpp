@@ -53,6 +53,9 @@ class Parameters {
   std::vector<at::Tensor> leaves_;
 };
 
+/// Whose draw a part begins as: everybody's where it is shared.
+[[nodiscard]] std::uint32_t drawn_by(const Part& part, const UserModel& user_model, std::uint32_t user);
+
 /// ||B A||_F of each LoRA, float64 [count] on its device, through R x R Gram matrices: tr((B^T B)(A A^T)) is
 /// its square.
 [[nodiscard]] at::Tensor product_norms(const std::vector<Lora>& loras);

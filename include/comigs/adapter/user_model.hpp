@@ -23,7 +23,8 @@ struct AdapterKind;
 struct Load;
 namespace kinds {
 extern const AdapterKind lora;
-}
+extern const AdapterKind prompts;
+}  // namespace kinds
 
 struct UserModel {
   std::int64_t experts = 2;  ///< in every MLP block; 0: nothing is trained
@@ -33,6 +34,9 @@ struct UserModel {
   /// Of the LoRA beside attention, where it has a rank of its own, alike for all users.
   std::optional<std::int64_t> attention_rank = std::nullopt;
   double lora_alpha = 16.0;
+  std::int64_t prompt_tokens = 10;  ///< m, of each group; an expert is a group, where prompts are trained
+  /// l*, the layer that prompts enter; nothing: a third of the way up.
+  std::optional<std::int64_t> prompt_layer = std::nullopt;
   std::int64_t top_k = 2;
   Gate gate = Gate::top_k;
   bool shared_attention = true;
@@ -47,6 +51,8 @@ struct UserModel {
   [[nodiscard]] double attention_scale() const;
   /// What its kind adds to the work of a token; nothing without experts.
   [[nodiscard]] Load load(const model::Architecture& architecture) const;
+  /// Its experts are LoRA, and attention has some too.
+  [[nodiscard]] bool trains_lora() const { return experts > 0 && kind == &kinds::lora; }
   [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }
   /// Not where a token has one expert of several: that one's weight is its probability.
   [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }

@@ -17,7 +17,8 @@ enum class Stream : std::uint32_t {
   base_init = 5,
   pretrain_batch = 6,
   collaboration_batch = 7,
-  generation = 8
+  generation = 8,
+  prompt_init = 9
 };
 
 /// Names a stream. `user` may be `shared_user` for numbers that all users draw alike.

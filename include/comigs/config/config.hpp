@@ -91,8 +91,10 @@ struct User {
   std::int64_t lora_rank = 8;
   std::int64_t attention_rank = 0;  ///< of the LoRA beside attention; 0: `lora_rank`
   AttentionSharing attention_sharing = AttentionSharing::method;
-  double lora_alpha = 16.0;  ///< gamma = alpha / sqrt(rank)
-  std::int64_t top_k = 2;    ///< experts active for a token
+  double lora_alpha = 16.0;                                 ///< gamma = alpha / sqrt(rank)
+  std::int64_t prompt_tokens = 10;                          ///< of each group of prompts
+  std::optional<std::int64_t> prompt_layer = std::nullopt;  ///< which prompts enter; nothing: a third of them
+  std::int64_t top_k = 2;                                   ///< experts active for a token
   std::int64_t batch_sequences = 64;
   /// Most sequences that are run at a time; 0: the whole batch.
   std::int64_t micro_batch_sequences = 0;

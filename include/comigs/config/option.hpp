@@ -103,7 +103,8 @@ struct Group {
       Value found{};
       if (!read(text, found)) return false;
       if constexpr (std::is_arithmetic_v<Value>) return allowed.contains(static_cast<double>(found));
-      if constexpr (std::is_same_v<Value, std::optional<double>>) return !found || allowed.contains(*found);
+      if constexpr (requires { found.has_value(); })
+        return !found || allowed.contains(static_cast<double>(*found));
       return true;
     };
     option.set = [](Record& record, std::string_view text) { (void)read(text, follow<Member>(record)); };

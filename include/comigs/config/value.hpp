@@ -44,9 +44,15 @@ struct Range {
 /// Up to 2^63 - 1: results hold it as a signed number.
 [[nodiscard]] bool read(std::string_view text, std::uint64_t& value);
 [[nodiscard]] bool read(std::string_view text, double& value);
-/// A number, or the word `auto`, which stands for nothing.
-[[nodiscard]] bool read(std::string_view text, std::optional<double>& value);
 [[nodiscard]] bool read(std::string_view text, bool& value);
+/// A number, or the word `auto`, which stands for nothing.
+template <class Number>
+[[nodiscard]] bool read(std::string_view text, std::optional<Number>& value) {
+  Number found{};
+  if (text != "auto" && !read(text, found)) return false;
+  value = text == "auto" ? std::nullopt : std::optional(found);
+  return true;
+}
 [[nodiscard]] bool read(std::string_view text, std::string& value);
 /// Different integers from 0 to 63 joined by '+', kept in rising order; at least one.
 [[nodiscard]] bool read(std::string_view text, std::vector<std::int64_t>& value);
@@ -55,7 +61,10 @@ struct Range {
 [[nodiscard]] std::string print(std::int64_t value);
 [[nodiscard]] std::string print(std::uint64_t value);
 [[nodiscard]] std::string print(double value);
-[[nodiscard]] std::string print(const std::optional<double>& value);
+template <class Number>
+[[nodiscard]] std::string print(const std::optional<Number>& value) {
+  return value ? print(*value) : "auto";
+}
 [[nodiscard]] std::string print(bool value);
 [[nodiscard]] std::string print(const std::string& value);
 [[nodiscard]] std::string print(const std::vector<std::int64_t>& value);
@@ -142,6 +151,8 @@ template <class Value>
     return "text without '#', control characters or outer blanks";
   } else if constexpr (std::is_same_v<Value, std::optional<double>>) {
     return "auto or a number";
+  } else if constexpr (std::is_same_v<Value, std::optional<std::int64_t>>) {
+    return "auto or an integer";
   } else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
     return "different integers from 0 to 63 joined by '+'";
   } else {

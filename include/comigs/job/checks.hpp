@@ -1,6 +1,9 @@
 // Whether a configuration, a data set and a base model go together.
 #pragma once
 
+#include <vector>
+
+#include "comigs/adapter/user_model.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/model/architecture.hpp"
@@ -22,6 +25,11 @@ void check_users(const data::Manifest& manifest, std::int64_t ranks);
 /// positions.
 void check_base(const config::Config& config, const data::Manifest& manifest,
                 const model::Architecture& architecture);
+
+/// Throws ConfigError if a user's prompts have no place: beyond the last layer, or more positions in front of
+/// its context than the base model has.
+void check_prompts(const config::Config& config, const std::vector<adapter::UserModel>& models,
+                   const model::Architecture& architecture);
 
 /// Of a split of examples, each a sequence of its own: throws DataError if there is none, ConfigError if one
 /// is longer than the context: nothing of a response is cut unsaid. `user`: whose it is. Of plain text

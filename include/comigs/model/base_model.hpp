@@ -18,11 +18,6 @@
 
 namespace comigs::model {
 
-/// How many sequences a batch has, and how long they are: B and T; the position of the first token of each.
-struct Sequences {
-  std::int64_t count = 0, length = 0, first = 0;
-};
-
 /// Frozen weights and the pieces of the way through them; `forward` is the way. Immutable; owns nothing that
 /// is trained. x is [B T, C] in the activations' precision.
 class BaseModel {
@@ -36,8 +31,10 @@ class BaseModel {
   /// [V, C], as it is stored.
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
 
-  /// tokens [B, T] int64 on the model's device, of which `sequences` tells the positions -> x.
-  [[nodiscard]] virtual at::Tensor embed(const at::Tensor& tokens, const Sequences& sequences) const = 0;
+  /// tokens int64 on the model's device -> [n, C], without positions.
+  [[nodiscard]] virtual at::Tensor embed(const at::Tensor& tokens) const = 0;
+  /// Tells x the positions of its tokens, where the family adds them to the stream.
+  [[nodiscard]] virtual at::Tensor place(const at::Tensor& x, const Sequences& sequences) const = 0;
   /// The norms in front of attention and in front of the MLP block.
   [[nodiscard]] virtual at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const = 0;
   [[nodiscard]] virtual at::Tensor norm_2(std::size_t layer, const at::Tensor& x) const = 0;
@@ -50,6 +47,11 @@ class BaseModel {
   /// The last norm: what the head is multiplied with.
   [[nodiscard]] virtual at::Tensor finish(const at::Tensor& x) const = 0;
 };
+
+/// One layer of the way: x [B T, C] -> [B T, C].
+[[nodiscard]] at::Tensor through_layer(const BaseModel& base, std::size_t layer, at::Tensor x,
+                                       const Sequences& sequences, Hooks& hooks,
+                                       KeyValueCache* cache = nullptr);
 
 /// tokens [B, T] int64 on the model's device, T <= positions -> [B T, C], after the last norm. Differentiable
 /// in what the hooks bring in. With a `cache` the tokens follow those that it holds, and it holds them too

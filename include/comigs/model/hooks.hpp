@@ -29,6 +29,11 @@ struct FrozenMlp {
   Weight down;             ///< [F, C]
 };
 
+/// How many sequences a batch has, and how long they are: B and T; the position of the first token of each.
+struct Sequences {
+  std::int64_t count = 0, length = 0, first = 0;
+};
+
 /// Queries [B, heads, T, head size], keys and values [B, key/value heads, T, head size], or more of these
 /// from earlier tokens.
 struct Heads {
@@ -43,6 +48,11 @@ class Hooks {
   Hooks& operator=(const Hooks&) = delete;
   virtual ~Hooks() = default;
 
+  /// By how much the positions of a layer's tokens are shifted, for what stands in front of them; those of
+  /// the first layer are what the embedding has.
+  [[nodiscard]] virtual std::int64_t shift(std::size_t layer) const;
+  /// Told of the stream x [B T, C] as it enters a layer.
+  virtual void enter(std::size_t layer, const at::Tensor& x, const Sequences& sequences);
   /// [n, in] -> [n, out]; `site`: which of Architecture::attention.
   [[nodiscard]] virtual at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                            const Weight& weight);

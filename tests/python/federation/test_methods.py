@@ -154,7 +154,36 @@ def test_the_table_lists_every_row_that_is_tested_here():
     done = alone("methods")
     assert done.code == 0
     names = [line.split()[0] for line in done.output.split("\n\n")[0].splitlines()[2:]]
-    assert names[0] == "pretrained" and set(names[1:]) == {row.method for row in ROWS} | {"fdlora"}
+    assert names[0] == "pretrained" and set(names[1:]) == {row.method for row in ROWS} | {"fdlora", *PROMPTS}
+
+
+# Of these, which groups are alike for all users; nobody has attention or routers.
+PROMPTS = {"prompt-local": 0, "fedprompt": 1, "prompt-centralized": 1, "mop-equal": 3}
+
+
+@pytest.mark.parametrize("method", PROMPTS)
+def test_prompts_are_shared_as_their_row_says(method, run_of):
+    given = ("--experts", 3) if method == "mop-equal" else ()
+    path = run_of(method, *PLAIN, *given, "--prompt-tokens", 2, "--expert-learning-rate", 0.05)
+    shared, groups = PROMPTS[method], max(PROMPTS[method], 1)
+    with h5py.File(path) as file:
+        assert set(file["expert/weights"]) == {str(round_) for round_ in range(ROUNDS + 1)}
+        assert "attention/weights" not in file and "router/weights" not in file
+        sent, weight = file["communication/bytes"][1:], file["aggregation/weight"][1:]
+        norms = file["expert/update_norm"][()]
+        ranks = file["users/lora_rank"][()]
+    for round_ in range(ROUNDS + 1):
+        for group in range(groups):
+            there = alike(path, round_, "expert", lambda name, e=group: expert_of(name) == e)
+            assert there == {group < shared}
+    prompts = [stored(path, round_, 0, "expert") for round_ in (0, ROUNDS)]
+    assert list(prompts[0]) == [f"layer_1/expert_{group}/prompt" for group in range(groups)]
+    for group, (before, after) in enumerate(zip(*(found.values() for found in prompts))):
+        assert before.shape == (2, 32) and not np.array_equal(before, after)
+        assert norms[0, 0, 1, group, 0] == pytest.approx(np.linalg.norm(before), rel=1e-6)
+    step = RUN["--local-steps"] if method == "prompt-centralized" else 1
+    assert (sent == 4 * 2 * 32 * shared * step).all() and (ranks == 0).all()
+    np.testing.assert_allclose(weight.sum(-1), 1, rtol=1e-6)
 
 
 def test_fdlora_is_fedavg_whose_last_mean_is_fused_with_what_users_trained(run_of):
