@@ -40,6 +40,8 @@ EPILOG = """examples:
   python -m data_prep text --user Alice=alice.txt --user Bob=b1.jsonl,b2.csv --output data/own
   python -m data_prep instructions --source dolly.jsonl --tokeniser models/smollm2-135m/tokenizer.json \\
       --output data/dolly
+  python -m data_prep bare --source FOLDER_WITH_BIN --dtype uint16 --tokeniser models/gpt2/tokenizer.json \\
+      --output data/bare
   python -m data_prep base smollm2-135m --output models/smollm2-135m
   python -m data_prep generate runs/own --prompt "Once upon a time" --users Alice,Bob
   python -m data_prep ag_news --source ag_news_csv --tokeniser gpt2 --gpt2-files encoder.json vocab.bpe \\
@@ -86,11 +88,15 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("output")
     group.add_argument("--output", required=True, metavar="FOLDER", help="the data-set folder to make")
     group.add_argument("--replace", action="store_true", help="make it anew when the folder holds a data set")
     group.add_argument("--name", help="name in the manifest (default: the sub-command)")
+    return group
+
+
+def _add_dtype(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--dtype",
         choices=("auto", "uint16", "uint32"),
@@ -189,6 +195,10 @@ def _add_tokeniser(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of a trained one (default: 4096, or as many as the training text gives)",
     )
+    _add_tokeniser_files(group)
+
+
+def _add_tokeniser_files(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--gpt2-files",
         nargs=2,
@@ -275,6 +285,35 @@ def _add_instructions(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_bare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="FOLDER",
+        help="with train_0.bin, valid_0.bin, test_0.bin, train_1.bin, ...: a number is a user",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("uint16", "uint32"),
+        required=True,
+        help="of the ids in the files, little-endian; the data set has the same",
+    )
+    parser.add_argument(
+        "--tokeniser",
+        "--tokenizer",
+        required=True,
+        metavar="{gpt2,FILE}",
+        help="what made the ids: GPT-2's own vocabulary, or a tokenizer.json, such as the base model's",
+    )
+    _add_tokeniser_files(parser)
+    parser.add_argument(
+        "--names", type=_names, metavar="NAME,NAME", help="of the users (default: user-0,user-1,...)"
+    )
+    parser.add_argument(
+        "--licence", default="not stated", metavar="WORDS", help="of the text, for the manifest"
+    )
+
+
 def _add_probes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokeniser",
@@ -334,7 +373,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command",
         required=True,
-        metavar="{multilingual,ag_news,slimpajama,text,instructions,probes,generate,base}",
+        metavar="{multilingual,ag_news,slimpajama,text,instructions,bare,probes,generate,base}",
     )
     sources = {
         "multilingual": ("four languages: German, Dutch, French, Italian; English for the base", None),
@@ -376,10 +415,14 @@ def _parser() -> argparse.ArgumentParser:
             _add_instructions(sub)
         else:
             _add_users(sub, command)
-        _add_output(sub)
+        _add_dtype(_add_output(sub))
         _add_splits(sub, command)
         _add_base(sub, command)
         _add_tokeniser(sub)
+    summary = "token ids that are there: train_0.bin, valid_0.bin, test_0.bin, ... without a header"
+    sub = commands.add_parser("bare", help=summary, description=f"bare: {summary}.")
+    _add_bare(sub)
+    _add_output(sub)
     summary = "texts to run through trained models token by token (comigs route); no data set"
     _add_probes(commands.add_parser("probes", help=summary, description=f"probes: {summary}."))
     summary = (
@@ -410,7 +453,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         )
     if options.gpt2_files and options.tokeniser != "gpt2":
         raise DataError("--gpt2-files: is for --tokeniser gpt2 only")
-    if options.base_validation == 0.0:
+    if options.command == "bare" and options.tokeniser == "train":
+        raise DataError("--tokeniser train: what made the ids is expected, 'gpt2' or a tokenizer.json")
+    if options.command != "bare" and options.base_validation == 0.0:
         raise DataError("--base-validation 0: a share above 0 is expected")
     if options.command == "text" and options.mixture and options.group is not None:
         raise DataError("--mixture and --group cannot be used together")
