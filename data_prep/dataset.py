@@ -173,6 +173,11 @@ def clear_leftovers(output: Path) -> None:
     whole_folder.clear_leftovers(output, _CONTENTS)
 
 
+def folder_beside(output: Path) -> AbstractContextManager[Path]:
+    """A temporary folder beside a data set or a base, removed when the block ends."""
+    return whole_folder.folder_beside(output, _CONTENTS)
+
+
 def taking_the_place_of(output: Path, expected: dict[str, Any] | None) -> AbstractContextManager[Path]:
     """A temporary folder beside `output`: becomes `output` when the block ends well, else is removed.
     `expected`: the manifest of what was to be replaced. Raises DataError, and leaves what is there, where that
