@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from . import readers, tokenisers
+from . import option_groups, option_values, readers, tokenisers
 from .dataset import (
     FORMAT,
     FORMAT_VERSION,
@@ -43,6 +43,37 @@ class BareFiles:
     @property
     def files(self) -> list[Path]:
         return [path for splits in self.users.values() for path in splits.values()]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="FOLDER",
+        help="with train_0.bin, valid_0.bin, test_0.bin, train_1.bin, ...: a number is a user",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("uint16", "uint32"),
+        required=True,
+        help="of the ids in the files, little-endian; the data set has the same",
+    )
+    parser.add_argument(
+        "--tokeniser",
+        "--tokenizer",
+        required=True,
+        metavar="{gpt2,FILE}",
+        help="what made the ids: GPT-2's own vocabulary, or a tokenizer.json, such as the base model's",
+    )
+    option_groups.add_tokeniser_files(parser)
+    parser.add_argument(
+        "--names",
+        type=option_values.names,
+        metavar="NAME,NAME",
+        help="of the users (default: user-0,user-1,...)",
+    )
+    option_groups.add_licence(parser)
 
 
 def recipe(options: argparse.Namespace) -> BareFiles:

