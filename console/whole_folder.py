@@ -21,28 +21,37 @@ class Contents:
 
 
 @contextmanager
-def whole_folder(output: Path, contents: Contents, check: Callable[[], None]) -> Iterator[Path]:
-    """A temporary folder beside `output`: becomes `output` when the block ends well, else is removed. `check` is
-    called before it does, and raises where what then has the name must stay. Raises OSError."""
+def folder_beside(output: Path, contents: Contents) -> Iterator[Path]:
+    """A temporary folder beside `output`, removed when the block ends. Raises OSError."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.parent / f"{_temporary_prefix(output)}{os.getpid()}"
     temporary.mkdir()
-    old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
-        for folder, _, files in os.walk(temporary):
-            for name in (*files, ""):
-                _sync(Path(folder, name))
-        check()
-        if output.exists():
-            output.rename(old)
-        temporary.rename(output)
-        _sync(output.parent)
     finally:
-        if old.exists() and not output.exists():
-            old.rename(output)
         _remove(temporary, contents)
-        _remove(old, contents)
+
+
+@contextmanager
+def whole_folder(output: Path, contents: Contents, check: Callable[[], None]) -> Iterator[Path]:
+    """A temporary folder beside `output`: becomes `output` when the block ends well, else is removed. `check` is
+    called before it does, and raises where what then has the name must stay. Raises OSError."""
+    with folder_beside(output, contents) as temporary:
+        old = temporary.with_name(temporary.name + ".old")
+        try:
+            yield temporary
+            for folder, _, files in os.walk(temporary):
+                for name in (*files, ""):
+                    _sync(Path(folder, name))
+            check()
+            if output.exists():
+                output.rename(old)
+            temporary.rename(output)
+            _sync(output.parent)
+        finally:
+            if old.exists() and not output.exists():
+                old.rename(output)
+            _remove(old, contents)
 
 
 def clear_leftovers(output: Path, contents: Contents) -> None:

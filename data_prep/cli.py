@@ -9,11 +9,13 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import (
     ag_news,
+    bare,
     base,
     examples,
     generate,
@@ -40,16 +42,17 @@ from .dataset import (
 )
 from .documents import without_duplicates
 from .errors import DataError
-from .options import RECIPE_VERSION, parse
-from .recipe import Recipe
+from .options import parse
+from .recipe import RECIPE_VERSION, Recipe
 from .splits import SPLITS, Assigned, Plan
 
-RECIPES = {
+RECIPES: dict[str, Callable[[argparse.Namespace], Recipe | bare.BareFiles]] = {
     "multilingual": multilingual.recipe,
     "ag_news": ag_news.recipe,
     "slimpajama": slimpajama.recipe,
     "text": own_text.recipe,
     "instructions": instructions.recipe,
+    "bare": bare.recipe,
 }
 # Options that only say where something lies; the digests of the files stand for them.
 _PLACES = ("output", "replace", "source", "base_text", "gpt2_files", "tokeniser", "user", "template")
@@ -73,7 +76,7 @@ def plan(options: argparse.Namespace) -> Plan:
     return Plan(fractions, options.base_share, options.base_validation, options.seed)
 
 
-def digest(options: argparse.Namespace, recipe: Recipe) -> str:
+def digest(options: argparse.Namespace, recipe: Recipe | bare.BareFiles) -> str:
     """Tells one set of inputs and options from another, whatever folders they lie in."""
     tokeniser_files = [Path(file) for file in options.gpt2_files or []]
     if options.tokeniser not in ("train", "gpt2"):
@@ -97,10 +100,8 @@ def tokeniser_for(options: argparse.Namespace, recipe: Recipe, assigned: Assigne
         training = [splits["train"] for splits in (assigned.base or {"train": []}, *assigned.users.values())]
         texts = (document.text for documents in training for document in documents)
         return tokenisers.trained(texts, options.vocabulary)
-    if options.tokeniser == "gpt2":
-        return tokenisers.gpt2(*(Path(file) for file in options.gpt2_files))
-    template_s = recipe.examples.template.end if recipe.examples is not None else None
-    return tokenisers.from_file(Path(options.tokeniser), options.end_of_text or template_s)
+    end_of_turn = recipe.examples.template.end if recipe.examples is not None else None
+    return tokenisers.given(options.tokeniser, options.gpt2_files, options.end_of_text or end_of_turn)
 
 
 def chosen_users(options: argparse.Namespace, assigned: Assigned) -> Assigned:
@@ -131,7 +132,7 @@ def writer_for(
 
 
 def make(
-    options: argparse.Namespace, recipe: Recipe, made_from: str, replaced: dict[str, Any] | None
+    options: argparse.Namespace, recipe: Recipe, made_by: dict[str, Any], replaced: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Reads, splits, tokenises and writes in the place of `replaced`; gives the manifest."""
     corpus, duplicates = without_duplicates(recipe.read(), options.seed)
@@ -158,13 +159,17 @@ def make(
                 "token_budgets": budgets(options),
                 "duplicates_dropped": duplicates,
             },
-            "made_by": {"command": options.command, "recipe_version": RECIPE_VERSION, "digest": made_from},
+            "made_by": made_by,
         }
         manifest |= reading
         if recipe.examples is not None:
             manifest["splits"]["dropped"] = recipe.examples.dropped
         write_manifest(folder, manifest)
     return manifest
+
+
+def _counted(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
 
 
 def table(manifest: dict[str, Any]) -> str:
@@ -175,7 +180,7 @@ def table(manifest: dict[str, Any]) -> str:
     rows = [("user", "split", "documents", "tokens")]
     for name, splits in owners:
         rows += [
-            (name, split, f"{entry['documents']:,}", f"{entry['tokens']:,}")
+            (name, split, _counted(entry["documents"]), _counted(entry["tokens"]))
             for split, entry in splits.items()
         ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -202,10 +207,14 @@ def run(options: argparse.Namespace) -> None:
             f"--output {output}: holds another data set ({there.get('name')}) or one made with other text or"
             " options; pass --replace to make it anew or choose another folder"
         )
-    manifest = make(options, recipe, made_from, there)
+    made_by = {"command": options.command, "recipe_version": RECIPE_VERSION, "digest": made_from}
+    if isinstance(recipe, bare.BareFiles):
+        manifest = bare.make(options, recipe, made_by, there)
+    else:
+        manifest = make(options, recipe, made_by, there)
     tokeniser = manifest["tokeniser"]
     print(table(manifest))
-    if recipe.examples is not None:
+    if manifest.get("reading") == "examples":
         print(examples.told(manifest))
     print(
         f"{output}: written in {time.monotonic() - start:.1f} s; tokeniser {tokeniser['kind']}, "

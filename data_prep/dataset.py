@@ -55,7 +55,8 @@ def dtype_for(vocabulary: int, wanted: str) -> numpy.dtype:
     return numpy.dtype("<u2" if small else "<u4")
 
 
-def _folder_names(users: list[str]) -> dict[str, str]:
+def folder_names(users: list[str]) -> dict[str, str]:
+    """The folder of each user's files."""
     names: dict[str, str] = {}
     for user in users:
         name = re.sub(r"[^\w]+", "-", user.lower()).strip("-") or "user"
@@ -120,7 +121,7 @@ class Writer:
 
     def users(self, assigned: Assigned) -> list[dict[str, Any]]:
         """All splits of all users."""
-        names = _folder_names(list(assigned.users))
+        names = folder_names(list(assigned.users))
         return [
             {
                 "name": user,
@@ -170,6 +171,11 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 def clear_leftovers(output: Path) -> None:
     """Removes what killed calls on this machine left beside a data set or a base."""
     whole_folder.clear_leftovers(output, _CONTENTS)
+
+
+def folder_beside(output: Path) -> AbstractContextManager[Path]:
+    """A temporary folder beside a data set or a base, removed when the block ends."""
+    return whole_folder.folder_beside(output, _CONTENTS)
 
 
 def taking_the_place_of(output: Path, expected: dict[str, Any] | None) -> AbstractContextManager[Path]:

@@ -40,7 +40,7 @@ class Source:
     name: str
     origin: str
     licence: str
-    documents: int
+    documents: int | None  # None: not known
     sha256: str
 
 

@@ -98,13 +98,14 @@ class ExamplesWriter(Writer):
 
 
 def told(manifest: dict[str, Any]) -> str:
-    """What was cut and what was left out, for the terminal."""
+    """The template, what was cut and what was left out, for the terminal."""
     parts = [split["examples"] for user in manifest["users"] for split in user["splits"].values()]
     total = {
         name: sum(part[name] for part in parts) for name in ("count", "instructions_cut", "responses_cut")
     }
     dropped = manifest["splits"]
     return (
+        f"template: {manifest['template']['from']}\n"
         f"{total['count']:,} examples of at most {manifest['context']:,} tokens: {total['instructions_cut']:,}"
         f" instructions lost their first tokens, {total['responses_cut']:,} responses their last; left out:"
         f" {dropped['duplicates_dropped']:,} duplicates, {dropped['dropped']['without_response']:,} without a"

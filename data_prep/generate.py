@@ -34,6 +34,25 @@ PASSED_ON = (
 )
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument("place", nargs="?", metavar="RUN", help="a finished run's folder or its results.h5")
+    parser.add_argument("--model", metavar="FOLDER", help="a base model alone, or where that of the run is")
+    text = parser.add_mutually_exclusive_group(required=True)
+    text.add_argument("--prompt", action="append", metavar="TEXT", help="text to continue; repeat")
+    text.add_argument("--prompt-file", action="append", metavar="FILE", help="a file of such text; repeat")
+    parser.add_argument(
+        "--with-base", action="store_true", help="the base model too, before the users of the run"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write them down, too; RUN/texts.json: `analysis report` shows them"
+    )
+    parser.add_argument("--comigs", metavar="PROGRAM", help="the program (default: built here, or on PATH)")
+    group = parser.add_argument_group("passed on", "as `comigs generate --help` explains them")
+    for name in PASSED_ON:
+        group.add_argument(f"--{name}", metavar="VALUE")
+
+
 def run(options: argparse.Namespace) -> None:
     """Prints what each model makes of each prompt."""
     comigs = options.comigs or program.default()

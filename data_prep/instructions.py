@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import readers, templates, tokenisers
+from . import option_groups, option_values, readers, templates, tokenisers
 from .documents import Corpus, Example
 from .errors import DataError
 from .names import checked_name, shown
@@ -91,6 +91,50 @@ def _read(files: list[Path], options: argparse.Namespace, reader: _Reader) -> Co
         )
     corpus.users = {name: list(by_name[name]) for name in sorted(by_name)}
     return corpus
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        required=True,
+        metavar="{FOLDER,FILE}",
+        help="JSONL files, a folder of them",
+    )
+    parser.add_argument(
+        "--category",
+        default="category",
+        metavar="FIELD",
+        help="field that says whose an example is: a user is a category (default: category)",
+    )
+    parser.add_argument(
+        "--users",
+        type=option_values.names,
+        metavar="NAME[,NAME]",
+        help="only these categories (default: all)",
+    )
+    parser.add_argument(
+        "--context",
+        type=option_values.count,
+        default=256,
+        metavar="TOKENS",
+        help=(
+            "of an example at most, instruction, response and end of text together; of a longer one the"
+            " response keeps half or what the instruction leaves, then the instruction loses its first tokens"
+            " (default: 256)"
+        ),
+    )
+    parser.add_argument(
+        "--template",
+        metavar="{plain,chat,FILE}",
+        help=(
+            "how an instruction is put: plain (instruction, blank line, context, end of line), the chat template"
+            " beside the tokeniser's file, or a file in Jinja, which is given instruction and context, or"
+            " messages as chat templates are (default: chat where there is one, else plain)"
+        ),
+    )
+    option_groups.add_licence(parser)
 
 
 def recipe(options: argparse.Namespace) -> Recipe:

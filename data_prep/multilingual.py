@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from . import debian, hub, readers
+from . import debian, hub, option_groups, readers
 from .documents import Corpus, Document
 from .errors import DataError
 from .names import shown
@@ -19,6 +19,21 @@ HUB_REPOSITORY = "wikimedia/wikipedia"
 HUB_DATE = "20231101"
 # The licence of a document by the first word of its key.
 LICENCES = {"libreoffice-help": "MPL-2.0", "installation-guide": "GPL-2"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "--source",
+        default="sample",
+        metavar="{sample,debian,hub,FOLDER}",
+        help=(
+            "the shipped sample, Debian's packages (downloaded with apt-get), Wikipedia on the"
+            " Hugging Face hub, or a folder with de, nl, fr, it and perhaps en.jsonl (default:"
+            " sample)"
+        ),
+    )
+    option_groups.add_users(parser, USERS)
 
 
 def language_files(folder: Path) -> dict[str, Path]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import readers
+from . import option_groups, readers
 from .documents import Corpus, Document
 from .errors import DataError
 from .names import checked_name, shown
@@ -50,6 +50,35 @@ def _read(users: dict[str, list[Path]], options: argparse.Namespace) -> Corpus:
             found += documents
         corpus.users[user] = up_to(found, options.read_bytes)
     return corpus
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "--user",
+        action="append",
+        required=True,
+        metavar="NAME=FILE[,FILE]",
+        help=(
+            "a user and its .txt, .jsonl or .csv files or folders of them (also .xz, .gz, .bz2, .zst); repeat"
+        ),
+    )
+    parser.add_argument(
+        "--field", default="text", help="field of JSONL records, column of CSV files (default: text)"
+    )
+    parser.add_argument(
+        "--separator",
+        choices=readers.SEPARATORS,
+        default="blank-line",
+        help="what parts the documents of a .txt file (default: blank-line)",
+    )
+    parser.add_argument(
+        "--group", metavar="FIELD", help="records with the same value here stay together, for all users"
+    )
+    parser.add_argument(
+        "--mixture", action="store_true", help="validation and test mix all users' kinds, as AG News does"
+    )
+    option_groups.add_licence(parser)
 
 
 def recipe(options: argparse.Namespace) -> Recipe:

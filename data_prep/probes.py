@@ -21,6 +21,25 @@ MOST_PROBES = 1024
 MOST_TOKENS = 65_536
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    parser.add_argument(
+        "--tokeniser",
+        "--tokenizer",
+        required=True,
+        metavar="FILE",
+        help="the tokenizer.json that the run's data set was made with",
+    )
+    parser.add_argument(
+        "--text",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="a name and a file of plain text (also .xz, .gz, .bz2); repeat",
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="the JSON file to write")
+
+
 def _named_texts(values: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for value in values:

@@ -17,6 +17,7 @@ from .names import shown
 from .splits import Assigned, Plan, in_domain
 from .templates import Template
 
+RECIPE_VERSION = 2  # goes up when the same text and options give another data set
 SAMPLE = Path(__file__).parent / "sample"
 NOT_STATED = "not stated"
 HUB_BYTES = 4_000_000  # of text a user, when nothing else says how much the hub is asked for

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import hub, readers
+from . import hub, option_groups, readers
 from .documents import Corpus, Document
 from .errors import DataError
 from .names import shown
@@ -86,6 +86,12 @@ def _read_hub(repository: str, limit: int) -> Corpus:
     corpus, _ = _collect(_hub_rows(repository), limit)
     corpus.sources = [hub_source(user, repository, LICENCE, found) for user, found in corpus.users.items()]
     return corpus
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Its own options."""
+    option_groups.add_hub_source(parser, "JSONL files, a folder of them")
+    option_groups.add_users(parser, USERS)
 
 
 def recipe(options: argparse.Namespace) -> Recipe:

@@ -140,6 +140,11 @@ def gpt2(encoder: Path, merges: Path) -> Tokeniser:
     return _finished("gpt2", tokenizer, END_OF_TEXT)
 
 
+def given(name: str, gpt2_files: list[str] | None, end: str | None) -> Tokeniser:
+    """One that is there: "gpt2", of these two files, or a tokenizer.json, whose end of text is `end`."""
+    return gpt2(*map(Path, gpt2_files or ())) if name == "gpt2" else from_file(Path(name), end)
+
+
 def opened(path: Path) -> Tokenizer:
     """Any tokenizer.json."""
     _library()

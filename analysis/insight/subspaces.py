@@ -12,7 +12,7 @@ from analysis.draw import style
 from analysis.read.results import ResultsError, reading
 from analysis.read.run import ExpertKind, Run
 
-PROJECTIONS = ("up", "down")
+NEEDED, GATE = ("up", "down"), "gate"  # projections; the third where activations are gated
 PAIRS = (
     "specialist and generalist",
     "specialists of two users",
@@ -174,9 +174,10 @@ def similarities(run: Run) -> Similarities | None:
 def _factors(
     run: Run, weights: h5py.Group, number: int, layer: int, user: int, expert: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A and B of both projections of a user's expert."""
+    """A and B of each projection of a user's expert."""
     place = f"{number}/user_{user}/layer_{layer}/expert_{expert}"
-    for projection in PROJECTIONS:
+    gated = any(f"{place}/{GATE}_{factor}" in weights for factor in "AB")
+    for projection in (*NEEDED, GATE) if gated else NEEDED:
         try:
             down, up = (weights[f"{place}/{projection}_{factor}"][()] for factor in "AB")
         except KeyError as error:

@@ -69,14 +69,25 @@ Json of_base(const fs::path& folder) {
 
 // Data sets ---------------------------------------------------------------------------------------------
 
+// Tokens by split; of instruction data, too, how many examples they are, and how long the longest is.
+Json shards_of(const data::UserShards& user) {
+  Json row = {{"name", user.name},
+              {"train", user.train.tokens},
+              {"validation", user.validation.tokens},
+              {"test", user.test.tokens}};
+  if (!user.train.examples) return row;
+  row["train_examples"] = user.train.examples->count;
+  row["validation_examples"] = user.validation.examples->count;
+  row["test_examples"] = user.test.examples->count;
+  row["longest_example"] = std::max(
+      {user.train.examples->longest, user.validation.examples->longest, user.test.examples->longest});
+  return row;
+}
+
 Json of_data_set(const fs::path& folder) {
   const data::Manifest manifest = data::read_manifest(folder);
   Json users = Json::array();
-  for (const data::UserShards& user : manifest.users)
-    users.push_back({{"name", user.name},
-                     {"train", user.train.tokens},
-                     {"validation", user.validation.tokens},
-                     {"test", user.test.tokens}});
+  for (const data::UserShards& user : manifest.users) users.push_back(shards_of(user));
   Json base;
   if (manifest.base)
     base = {{"train", manifest.base->train.tokens}, {"validation", manifest.base->validation.tokens}};
@@ -90,6 +101,7 @@ Json of_data_set(const fs::path& folder) {
           {"tokeniser", manifest.tokeniser.string()},
           {"sha256", manifest.digest},
           {"base_tokens", base},
+          {"categories", manifest.categories.empty() ? Json() : Json(manifest.categories)},
           {"users", users}};
 }
 

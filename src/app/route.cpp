@@ -36,6 +36,7 @@ std::vector<data::Probe> read_probes(const run::TrainedModels& models, const con
 // A text on its way through the models: what is written of it, and a line of the table.
 struct Routed {
   results::TokenRouting tokens;
+  std::vector<std::int64_t> begins;            // of its parts
   std::vector<std::string> generalist_shares;  // mean gate weight of generalists, by user
 
   Routed(data::Probe probe, const results::RoundShape& shape)
@@ -43,7 +44,8 @@ struct Routed {
                .owner = std::move(probe.owner),
                .ids = std::move(probe.ids),
                .texts = std::move(probe.texts),
-               .score = {}} {
+               .score = {}},
+        begins(std::move(probe.begins)) {
     const std::int64_t by_token = shape.users * shape.layers * shape.experts;
     tokens.score.assign(tokens.ids.size() * static_cast<std::size_t>(by_token),
                         std::numeric_limits<float>::quiet_NaN());
@@ -68,7 +70,8 @@ std::vector<Routed> route_all(const run::TrainedModels& models, std::vector<data
     const adapter::Parameters parameters = models.parameters(user, base.head().device());
     const auto generalists = static_cast<std::int64_t>(models.users()[user].generalists.size());
     for (Routed& text : texts) {
-      text.add(train::gates(base, parameters, text.tokens.ids, models.config().users[user].context_tokens),
+      text.add(train::gates(base, parameters, text.tokens.ids, text.begins,
+                            models.config().users[user].context_tokens),
                static_cast<std::int64_t>(user), generalists, shape);
       bar.advance(1, fmt::format("model of {}", printable(models.names()[user])));
     }
@@ -80,10 +83,11 @@ void print_table(const std::vector<std::string>& users, const std::vector<Routed
   std::vector<std::string> head{"text", "tokens", "of user"};
   for (const std::string& user : users) head.push_back(printable(user));
   std::vector<std::vector<std::string>> rows;
-  for (const auto& [tokens, shares] : texts) {
+  for (const Routed& text : texts) {
+    const results::TokenRouting& tokens = text.tokens;
     rows.push_back({tokens.name, group_digits(static_cast<std::int64_t>(tokens.ids.size())),
                     tokens.owner.empty() ? "-" : printable(tokens.owner)});
-    rows.back().insert(rows.back().end(), shares.begin(), shares.end());
+    rows.back().insert(rows.back().end(), text.generalist_shares.begin(), text.generalist_shares.end());
   }
   print_out(format_table(head, rows));
 }

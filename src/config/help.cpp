@@ -107,8 +107,8 @@ std::string route_help() {
          "\n"
          "Runs texts through the models that every user of a finished run (its folder or its results.h5) "
          "ended\n"
-         "with, and adds each token's gate weights in every layer to results.h5, as tokens/<text>. Needs no\n"
-         "mpirun. Defaults stand in [brackets].\n" +
+         "with, and adds each token's gate weights in every layer to results.h5, as tokens/<text>. Of\n"
+         "instruction data, example by example. Needs no mpirun. Defaults stand in [brackets].\n" +
          options_help(route_table());
 }
 
@@ -118,8 +118,9 @@ std::string evaluate_help() {
          "\n"
          "Perplexity on every user's texts: of the models that the users of a finished run (its folder or\n"
          "its results.h5) ended with, or of a base model alone. Every token of a split but its first is\n"
-         "predicted once, from those before it in windows that do not overlap, as runs evaluate. Needs no\n"
-         "mpirun. Defaults stand in [brackets].\n" +
+         "predicted once, from those before it in windows that do not overlap, as runs evaluate; of\n"
+         "instruction data, every token of a response and no other, from those before it in its example.\n"
+         "Needs no mpirun. Defaults stand in [brackets].\n" +
          options_help(evaluate_table());
 }
 

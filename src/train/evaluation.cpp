@@ -5,6 +5,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <iterator>
+#include <span>
 
 #include "comigs/base/error.hpp"
 #include "comigs/data/batch.hpp"
@@ -49,6 +51,33 @@ class RoutingSums {
  private:
   at::Tensor sums_;
 };
+
+struct Window {
+  std::int64_t begin = 0, tokens = 0;
+};
+
+// Windows of at most T = `context` tokens that make up `count` tokens; none leaves the part that it begins
+// in.
+std::vector<Window> cut(std::int64_t count, const std::vector<std::int64_t>& begins, std::int64_t context) {
+  std::vector<Window> windows;
+  for (std::size_t part = 0; part < begins.size(); ++part) {
+    const std::int64_t end = part + 1 < begins.size() ? begins[part + 1] : count;
+    for (std::int64_t begin = begins[part]; begin < end; begin += context)
+      windows.push_back({.begin = begin, .tokens = std::min(context, end - begin)});
+  }
+  return windows;
+}
+
+// The tokens of windows [n, T], each followed by zeros.
+at::Tensor padded(const std::vector<std::int64_t>& ids, std::span<const Window> windows, std::int64_t T) {
+  const at::Tensor tokens = at::zeros({std::ssize(windows), T}, at::kLong);
+  auto* row = tokens.data_ptr<std::int64_t>();
+  for (const Window& window : windows) {
+    std::copy_n(ids.begin() + window.begin, window.tokens, row);
+    row += T;
+  }
+  return tokens;
+}
 
 }  // namespace
 
@@ -97,29 +126,32 @@ double sampled_loss(const model::BaseModel& base, const adapter::Parameters& par
 }
 
 at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
-                 const std::vector<std::int64_t>& ids, std::int64_t context) {
+                 const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& begins,
+                 std::int64_t context) {
   constexpr std::int64_t tokens_at_once = 4096;
   const at::NoGradGuard no_gradients;
   const adapter::UserModel& user = parameters.user_model();
-  const auto count = static_cast<std::int64_t>(ids.size()), T = std::min(context, count),
-             windows = (count + T - 1) / T, layers = base.architecture().layers;
+  const std::int64_t layers = base.architecture().layers;
   // What no router decides is weighted alike.
   const at::Tensor found =
-      at::full({windows * T, layers, user.experts}, 1.0 / static_cast<double>(user.experts), at::kFloat);
-  if (!user.routed()) return found.narrow(0, 0, count);
-  const at::Tensor tokens = at::zeros({windows * T}, at::kLong);
-  std::copy(ids.begin(), ids.end(), tokens.data_ptr<std::int64_t>());
-  const at::Tensor rows = tokens.view({windows, T}).to(base.head().device());
-  const std::int64_t step = std::max<std::int64_t>(tokens_at_once / T, 1);
-  for (std::int64_t first = 0; first < windows; first += step) {
-    const std::int64_t sequences = std::min(step, windows - first);
-    const adapter::Forward forward = adapter::forward(base, rows.narrow(0, first, sequences), parameters);
-    for (std::int64_t layer = 0; layer < layers; ++layer)
-      found.narrow(0, first * T, sequences * T)
-          .select(1, layer)
-          .copy_(forward.routing[static_cast<std::size_t>(layer)].gate);
+      at::full({std::ssize(ids), layers, user.experts}, 1.0 / static_cast<double>(user.experts), at::kFloat);
+  if (!user.routed()) return found;
+  const std::vector<Window> windows = cut(std::ssize(ids), begins, context);
+  const std::int64_t T = std::ranges::max(windows, {}, &Window::tokens).tokens;
+  const auto step = static_cast<std::size_t>(std::max<std::int64_t>(tokens_at_once / T, 1));
+  for (std::size_t first = 0; first < windows.size(); first += step) {
+    const auto rows = std::span(windows).subspan(first, std::min(step, windows.size() - first));
+    const adapter::Forward forward =
+        adapter::forward(base, padded(ids, rows, T).to(base.head().device()), parameters);
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+      const at::Tensor gate = forward.routing[static_cast<std::size_t>(layer)].gate.to(at::kCPU);
+      for (std::size_t row = 0; row < rows.size(); ++row)
+        found.narrow(0, rows[row].begin, rows[row].tokens)
+            .select(1, layer)
+            .copy_(gate.narrow(0, static_cast<std::int64_t>(row) * T, rows[row].tokens));
+    }
   }
-  return found.narrow(0, 0, count);
+  return found;
 }
 
 }  // namespace comigs::train

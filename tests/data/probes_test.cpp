@@ -96,12 +96,32 @@ BOOST_AUTO_TEST_CASE(test_splits_begin_at_their_beginning) {
              boost::test_tools::per_element());
   BOOST_TEST(found[1].name == "user_1");
   BOOST_TEST(found[1].ids.size() == 1U);
+  BOOST_TEST(found[0].begins == std::vector<std::int64_t>{0}, boost::test_tools::per_element());
   // Another tokeniser would give the same tokens other texts.
   manifest.tokeniser_sha256 = sha256_of_file(manifest.tokeniser);
   BOOST_CHECK_NO_THROW((void)test_probes(manifest, 3));
   test::write_text(folder / "tokenizer.json", R"({"model": {"vocab": {"b": 0, "a": 1}}})");
   test::check_contains(test::message_of<DataError>([&] { (void)test_probes(manifest, 3); }),
                        {(folder / "tokenizer.json").string(), "SHA-256 is not the one in the manifest"});
+}
+
+BOOST_AUTO_TEST_CASE(examples_are_the_parts_of_a_split) {
+  test::write_text(folder / "tokenizer.json", R"({"model": {"vocab": {"a": 0}}})");
+  const test::Tokens tokens(9, 0);
+  Manifest manifest;
+  manifest.vocabulary = 1;
+  manifest.tokeniser = folder / "tokenizer.json";
+  manifest.users.resize(1);
+  manifest.users[0].test =
+      test::describe_examples(folder / "test", tokens, test::examples_of({{2, 1}, {1, 1}, {1, 3}}));
+  const auto check = [&](std::int64_t first, std::size_t size, const std::vector<std::int64_t>& begins) {
+    const std::vector<Probe> found = test_probes(manifest, first);
+    BOOST_TEST(found[0].ids.size() == size);
+    BOOST_TEST(found[0].begins == begins, boost::test_tools::per_element());
+  };
+  check(9, 9U, {0, 3, 5});
+  check(8, 5U, {0, 3});
+  check(1, 3U, {0});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -291,15 +291,22 @@ def write_probe(
 
 
 def write_factors(
-    run: Path, number: int, user: int, layer: int, expert: int, down: np.ndarray, up: np.ndarray
+    run: Path,
+    number: int,
+    user: int,
+    layer: int,
+    expert: int,
+    down: np.ndarray,
+    up: np.ndarray,
+    projections: Sequence[str] = ("up", "down"),
 ) -> None:
-    """Adds the same factors A (rank, in) and B (out, rank) for both projections of an expert."""
+    """Adds the same factors A (rank, in) and B (out, rank) for these projections of an expert."""
     home = f"expert/weights/{number}/user_{user}"
     place = f"{home}/layer_{layer}/expert_{expert}"
     with h5py.File(run / "results.h5", "a") as file:
         if f"{home}/lora_rank" not in file:
             file[f"{home}/lora_rank"] = np.arange(len(down))
-        for projection in ("up", "down"):
+        for projection in projections:
             file[f"{place}/{projection}_A"] = down.astype(np.float32)
             file[f"{place}/{projection}_B"] = up.astype(np.float32)
 

@@ -15,6 +15,8 @@ struct Probe {
   std::string owner;  ///< the user whose text it is; empty: nobody's
   std::vector<std::int64_t> ids;
   std::vector<std::string> texts;  ///< decoded, one a token; without NUL
+  /// Where its parts begin, none of which sees what is before it: examples; any other text is one part.
+  std::vector<std::int64_t> begins = {0};
 };
 
 /// What was read from a file, and how many tokens its tokeniser knows.
@@ -27,8 +29,8 @@ struct ProbeFile {
 /// names that cannot be a group's, too much text, tokens outside the vocabulary.
 [[nodiscard]] ProbeFile read_probes(const std::filesystem::path& file);
 
-/// The first `tokens` tokens of every user's test split (all, where it has fewer), named user_0, user_1, ...
-/// as the users' groups are elsewhere in results.h5. Throws DataError.
+/// The first `tokens` tokens of every user's test split (TokenShard::leading), named user_0, user_1, ... as
+/// the users' groups are elsewhere in results.h5. Throws DataError.
 [[nodiscard]] std::vector<Probe> test_probes(const Manifest& manifest, std::int64_t tokens);
 
 }  // namespace comigs::data

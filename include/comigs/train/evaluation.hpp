@@ -40,8 +40,10 @@ struct SplitReport {
                                   const config::User& user, StreamKey key);
 
 /// Local. The gate weights [n, L, E] of n tokens, float32 in host memory, in windows of at most T = `context`
-/// tokens that do not overlap; 1 / E where no router decides.
+/// tokens that do not overlap, nor reach from one part of the text into the next; parts begin at `begins`,
+/// the first at 0. 1 / E where no router decides.
 [[nodiscard]] at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
-                               const std::vector<std::int64_t>& ids, std::int64_t context);
+                               const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& begins,
+                               std::int64_t context);
 
 }  // namespace comigs::train

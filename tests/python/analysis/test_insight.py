@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from analysis.insight.subspaces import (
     similarities,
 )
 from analysis.measure.groups import Group
-from analysis.read.results import open_run
+from analysis.read.results import ResultsError, open_run
 from tests.helpers.report_page import Page
 from tests.helpers.results_fixture import (
     default_perplexity,
@@ -88,6 +89,22 @@ def test_similarities_between_users_experts(tmp_path):
     assert between["specialist and generalist"]["output"][0, 0] == pytest.approx(0.125)
     assert between["specialists of two users"]["output"][0, 0] == pytest.approx(0.0, abs=1e-9)
     assert found.chance == pytest.approx({"output": 0.25, "input": 0.2})
+
+
+def test_a_gated_expert_has_three_projections(tmp_path):
+    """Specialist and generalist write alike in `up` and `down`, orthogonally in `gate`."""
+    write_results(tmp_path / "run", users=("German",), experts=[2], generalists=[1], layers=1)
+    read, axes = np.eye(5)[:1], np.eye(4)
+    for expert in (0, 1):
+        write_factors(tmp_path / "run", 3, 0, 0, expert, read, axes[:, :1])
+        write_factors(tmp_path / "run", 3, 0, 0, expert, read, axes[:, expert : expert + 1], ["gate"])
+    found = similarities(open_run(tmp_path / "run"))
+    assert found.overlap["output"][0, 0, 0, 1] == pytest.approx(2 / 3)
+    assert found.overlap["input"][0, 0, 0, 1] == pytest.approx(1.0)
+    with h5py.File(tmp_path / "run" / "results.h5", "a") as file:
+        del file["expert/weights/3/user_0/layer_0/expert_1/gate_A"]
+    with pytest.raises(ResultsError, match="expert_1' lacks gate_A or _B"):
+        similarities(open_run(tmp_path / "run"))
 
 
 def held(folder: Path, generalist: list[list[int]], values: list[list[float]]) -> list[tuple]:

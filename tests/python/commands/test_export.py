@@ -5,159 +5,35 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import h5py
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from analysis.cli import main
-from analysis.export import merged
-from analysis.export.base import find_base
-from analysis.export.card import card
-from analysis.export.loader import load_mixture
-from analysis.export.trained import read_user
 from analysis.read.results import open_run
-from tests.helpers.llamas import PlainLlama, llama, llama_folder
-from tests.helpers.plain_model import PlainModel, Setting, frozen_weights, windows
-from tests.helpers.results_fixture import write_results
+from tests.helpers.exported import (
+    ALPHA,
+    OPTIONS,
+    RANK,
+    ROUNDS,
+    distance,
+    drop,
+    export,
+    keep,
+    made,
+    opened,
+    perplexity,
+)
+from tests.helpers.llamas import llama
+from tests.helpers.plain_model import PlainModel, Setting, frozen_weights
 from tests.helpers.routed import stored_parameters
-from tests.helpers.tiny import TOKENISER, alone, data_set, gpt2_folder, tokens_of, train
+from tests.helpers.tiny import TOKENISER, alone, data_set, train
 
-RANK, ALPHA, CONTEXT, ROUNDS = 8, 6.0, 12, 1
-OPTIONS = ["--lora-rank", RANK, "--lora-alpha", ALPHA, "--context-tokens", CONTEXT]
-OPTIONS += ["--local-steps", 4, "--batch-sequences", 2, "--router-every", 2, "--router-steps", 4]
-# Large steps, so that a forgotten factor shows.
-OPTIONS += ["--expert-learning-rate", 0.02, "--router-learning-rate", 0.05]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished run, and what its users have."""
-
-    base: Path
-    data: Path
-    results: Path
-    experts: int
-    top_k: int
-    routed: bool
-
-    def plain(self, user: int = 0, change: Callable[[dict[str, Tensor]], object] = dict) -> PlainModel:
-        """The user's model in float64 from results.h5; `change` may alter its numbers before."""
-        parameters = stored_parameters(self.results, ROUNDS, user)
-        change(parameters)
-        held = {name.split(".expert.")[1].split(".")[0] for name in parameters if ".expert." in name}
-        attention = next(
-            value for name, value in parameters.items() if ".expert." not in name and name.endswith(".A")
-        )
-        setting = Setting(
-            len(held), ALPHA / math.sqrt(RANK), self.top_k, self.routed,
-            attention_scale=ALPHA / math.sqrt(len(attention)),
-        )  # fmt: skip
-        if (self.base / "config.json").read_text().find("GPT2") >= 0:
-            return PlainModel(frozen_weights(self.base), parameters, setting)
-        weights = {name: value.double() for name, value in load_file(self.base / "model.safetensors").items()}
-        return PlainLlama(self.base, weights, parameters, setting)
-
-
-METHODS = {
-    "comigs-1gxs": ("--experts", 3),
-    "comigs-1gxs, top 1": ("--experts", 3, "--top-k", 1),
-    "fedavg": ("--experts", 3),
-    "ffa-lora": ("--experts", 1),
-    "comigs-1gxs, attention": ("--experts", 2, "--attention-rank", 3),
-    "fedavg, attention": ("--experts", 1, "--attention-rank", 12),
-}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Callable[..., Made]:
-    """made(member, method): a run of one user, made once; not to be written to."""
-
-    @cache
-    def run(member: str, method: str = "comigs-1gxs", users: int = 1) -> Made:
-        folder = tmp_path_factory.mktemp("export")
-        base = gpt2_folder(folder / "base") if member == "gpt2" else llama_folder(folder / "base", member)
-        data = data_set(folder / "data", users=["German", "日本 語/x"][:users])
-        options = [*METHODS[method], "--method", method.partition(",")[0], "--rounds", ROUNDS, *OPTIONS]
-        options += ["--data", data, "--model", base, "--output", folder / "run"]
-        if users > 1:
-            train(*options, ranks=users)
-        else:
-            done = alone("train", *options, "--device", "cpu", "--threads", 1)
-            assert done.code == 0, done.errors
-        experts = int(METHODS[method][1])
-        top_k = 1 if "top 1" in method else 2
-        return Made(base, data, folder / "run" / "results.h5", experts, top_k, method.startswith("comigs"))
-
-    return run
-
-
-def export(results: Path, output: Path, *options: object, user: str = "German") -> Path:
-    words = ["export", results, "--user", user, "--output", output, *options]
-    assert main([str(word) for word in words]) == 0
-    return output
-
-
-def tokens() -> Tensor:
-    return torch.randint(0, 97, (3, CONTEXT), generator=torch.Generator().manual_seed(2))
-
-
-@torch.no_grad()
-def distance(model: torch.nn.Module, reference: PlainModel) -> float:
-    """The largest difference of logits, relative to the largest of them."""
-    expected = reference.logits(tokens())[0]
-    return ((model(tokens()).logits.double() - expected).abs().max() / expected.abs().max()).item()
-
-
-def opened(folder: Path, run: Made) -> torch.nn.Module:
-    return load_mixture(folder, AutoModelForCausalLM.from_pretrained(run.base))
-
-
-@torch.no_grad()
-def perplexity(model: torch.nn.Module, run: Made, user: int) -> float:
-    """Of the user's test split, in windows as comigs evaluates it."""
-    text = torch.from_numpy(tokens_of(run.data, user, "test"))
-    nats = 0.0
-    for inputs, targets in windows(text, CONTEXT):
-        logits = model(inputs.unsqueeze(0)).logits[0].double()
-        nats -= logits.log_softmax(-1).gather(-1, targets.unsqueeze(-1)).sum().item()
-    return math.exp(nats / (len(text) - 1))
-
-
-def drop(beginning: str) -> Callable[[dict[str, Tensor]], None]:
-    """Zeroes all B whose name has it."""
-
-    def change(parameters: dict[str, Tensor]) -> None:
-        for name in parameters:
-            if beginning in name and name.endswith(".B"):
-                parameters[name] = 0 * parameters[name]
-
-    return change
-
-
-def keep(expert: int) -> Callable[[dict[str, Tensor]], None]:
-    """Leaves one expert, as the only one."""
-
-    def change(parameters: dict[str, Tensor]) -> None:
-        for name in [name for name in parameters if ".expert." in name]:
-            value = parameters.pop(name)
-            if f".expert.{expert}." in name:
-                kept[name.replace(f".expert.{expert}.", ".expert.0.")] = value
-        parameters |= kept
-
-    kept: dict[str, Tensor] = {}
-    return change
-
+__all__ = ["made"]  # the fixture is for tests here
 
 # Adapters and router ----------------------------------------------------------------------------------------
 
@@ -331,117 +207,3 @@ def test_a_base_in_shards_of_bfloat16(tmp_path):
     exact = stored[name].double() + ALPHA / math.sqrt(RANK) * B @ A
     error = (model.state_dict()[name].double() - exact).abs()
     assert (error <= exact.abs() * 2**-8 + 1e-6).all() and (exact - stored[name]).abs().max() > 0.01
-
-
-# What is refused --------------------------------------------------------------------------------------------
-
-
-def refusal(capsys, *words: object) -> str:
-    capsys.readouterr()
-    assert main(["export", *map(str, words)]) == 2
-    found = capsys.readouterr()
-    assert found.out == "" and found.err.startswith("error: ") and found.err.count("\n") == 1
-    return found.err
-
-
-def test_bad_input_is_told_in_one_line(made, tmp_path, capsys):
-    run, other = made("gpt2"), made("llama")
-    german = [run.results, "--user", "German", "--output", tmp_path / "out"]
-    assert "did you mean 'German'?" in refusal(capsys, run.results, "--user", "Germn")
-    assert "not the base model of" in refusal(capsys, *german, "--model", other.base)
-    assert "no such folder; --model says" in refusal(capsys, *german, "--model", tmp_path / "none")
-    assert "neither model.safetensors nor" in refusal(capsys, *german, "--model", tmp_path)
-    assert "no mixture of gpt2's blocks; export without" in refusal(capsys, *german, "--mixture")
-    assert not list(tmp_path.iterdir())
-
-
-def test_mixtures_that_transformers_cannot_hold(made, tmp_path, capsys):
-    for member, method, words in (
-        ("llama, biases", "comigs-1gxs", "has biases that MixtralForCausalLM cannot hold"),
-        ("llama", "comigs-1gxs, top 1", "with top_k = 1 an expert is weighted with its probability"),
-        ("llama", "ffa-lora", "the user has one expert"),
-    ):
-        run = made(member, method)
-        output = ["--output", tmp_path / "out"]
-        assert words in refusal(capsys, run.results, "--user", "German", "--mixture", *output)
-    assert not list(tmp_path.iterdir())
-
-
-def test_runs_without_a_trained_model(tmp_path, capsys):
-    for name, options, words in (
-        ("going on", {"planned": 9}, "round 3 of 9 is the last one there"),
-        ("untrained", {"method": "pretrained", "experts": [0, 0]}, "'pretrained' trains nothing"),
-        ("without weights", {}, "'attention/weights/3/user_0' is missing"),
-    ):
-        results = write_results(tmp_path / name, folders=("data", str(tmp_path)), **options)
-        assert words in refusal(capsys, results, "--user", "German")
-        assert [path.name for path in results.parent.iterdir()] == ["results.h5"]
-
-
-@pytest.mark.parametrize(
-    ("array", "value", "words"),
-    [
-        ("expert/weights/1/user_0/layer_1/expert_2/up_A", math.nan, "numbers that are not finite"),
-        ("attention/weights/1/user_0/layer_0/attn.c_attn_B", None, "cannot be read as HDF5"),
-        ("router/weights/1/user_0/layer_1/weight", None, "has 1 routers (expected one a layer, of 3 experts"),
-    ],
-)
-def test_damaged_weights(array, value, words, made, tmp_path, capsys):
-    results = Path(shutil.copy(made("gpt2").results, tmp_path))
-    with h5py.File(results, "a") as file:
-        if value is None:
-            del file[array]
-        else:
-            file[array][0, 0] = value
-    assert words in refusal(capsys, results, "--user", "German")
-    assert [path.name for path in tmp_path.iterdir()] == ["results.h5"]
-
-
-def test_names_stay_in_their_lines_of_the_card(made, tmp_path):
-    run = open_run(made("gpt2").results)
-    run.attributes["data_set"] = "a | b\n# c <script>"
-    user = read_user(run, "German")
-    written = card(run, user, find_base(run, None), {}, "")
-    assert "| Data set | a \\| b # c &lt;script> |\n" in written
-
-
-def test_nothing_is_written_over(made, tmp_path, capsys):
-    run = made("gpt2")
-    output = tmp_path / "out"
-    output.mkdir()
-    export(run.results, output)
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    words = [run.results, "--user", "German", "--output"]
-    assert "is there already" in refusal(capsys, *words, output)
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    (tmp_path / "file").write_text("mine")
-    assert "is there already" in refusal(capsys, *words, tmp_path / "file")
-
-
-def test_whole_or_not_at_all(made, tmp_path, capsys, monkeypatch):
-    run = made("llama")
-
-    def fail(folder: Path, *_: object) -> None:
-        folder.mkdir()
-        (folder / "config.json").write_text("{}")
-        raise OSError(28, "No space left on device", str(folder))
-
-    monkeypatch.setattr(merged, "write_mixture", fail)
-    words = ["export", run.results, "--user", "German", "--mixture", "--output", tmp_path / "out"]
-    assert main([str(word) for word in words]) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_missing_package_is_named(made, tmp_path, capsys, monkeypatch):
-    run = made("gpt2")
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    words = [run.results, "--user", "German", "--output", tmp_path / "out"]
-    assert "export needs the Python package 'safetensors'" in refusal(capsys, *words)
-    assert not list(tmp_path.iterdir())
-
-
-def test_another_folder_is_no_mixture(tmp_path):
-    (tmp_path / "mixture.json").write_text('{"format": "another"}')
-    with pytest.raises(ValueError, match="expected comigs-mixture, version 1"):
-        load_mixture(tmp_path, torch.nn.Identity())

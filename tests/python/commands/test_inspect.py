@@ -16,7 +16,16 @@ from transformers import AutoModelForCausalLM
 from tests.helpers.broken_runs import Running
 from tests.helpers.finished import asked, refused
 from tests.helpers.llamas import llama_folder
-from tests.helpers.tiny import RUN, USERS, alone, gpt2_folder, run_options
+from tests.helpers.tiny import (
+    RUN,
+    USERS,
+    alone,
+    cut_into_examples,
+    data_set,
+    examples_of,
+    gpt2_folder,
+    run_options,
+)
 
 
 def sha256(path: Path) -> str:
@@ -57,6 +66,25 @@ def test_a_data_set(tiny_data):
     for user, row in zip(manifest["users"], found["users"], strict=True):
         assert row == {"name": user["name"]} | {s: of["tokens"] for s, of in user["splits"].items()}
     assert found["base_tokens"] == {s: of["tokens"] for s, of in manifest["base"]["splits"].items()}
+    assert found["categories"] is None
+
+
+def test_instruction_data(tmp_path):
+    data = cut_into_examples(data_set(tmp_path / "data", USERS[:2]), 9)
+    found = asked("inspect", data)
+    assert found["categories"] == list(USERS[:2])
+    for number, row in enumerate(found["users"]):
+        examples = {split: examples_of(data, number, split) for split in ("train", "validation", "test")}
+        lengths = {split: [len(n) + len(r) for n, r in of] for split, of in examples.items()}
+        assert row == (
+            {"name": USERS[number]}
+            | {split: sum(of) for split, of in lengths.items()}
+            | {f"{split}_examples": len(of) for split, of in lengths.items()}
+            | {"longest_example": max(sum(lengths.values(), []))}
+        )
+    shown = alone("inspect", data).output
+    assert f"categories        {'; '.join(USERS[:2])}\n" in shown
+    assert "train examples  validation examples  test examples  longest example\n" in shown
 
 
 def test_a_run(run_of, tiny_base, tiny_data, tmp_path):

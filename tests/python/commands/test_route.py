@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import accumulate
 from pathlib import Path
 
 import h5py
@@ -11,11 +12,14 @@ import pytest
 import xarray as xr
 from tokenizers import Tokenizer
 
+from tests.helpers.finished import HERE
 from tests.helpers.routed import (
     CONTEXTS,
     EXPERTS,
+    OPTIONS,
     ROUNDS,
     TOKENS,
+    VOCABULARY,
     mixed,
     place,
     probe,
@@ -27,7 +31,12 @@ from tests.helpers.routed import (
 from tests.helpers.tiny import (
     LAYERS,
     USERS,
+    alone,
     comigs,
+    cut_into_examples,
+    data_set,
+    examples_of,
+    know_tokeniser,
     tokens_of,
 )
 
@@ -76,6 +85,25 @@ def test_table_tells_the_generalists_share(mixed):
         assert (name, tokens, of) == (f"user_{owner}", str(TOKENS), USERS[owner])
         expected = probe(mixed, name)["score"].sel(expert=0).mean(("token", "layer")).values
         np.testing.assert_allclose(list(map(float, shares)), expected, atol=5.1e-4)
+
+
+def test_examples_do_not_see_each_other(place, tmp_path):
+    data = data_set(tmp_path / "data", USERS[:1], vocabulary=VOCABULARY)
+    shutil.copy(place / "data" / "tokenizer.json", data)
+    know_tokeniser(data)
+    cut_into_examples(data, 9)
+    given = ["--data", data, "--model", place / "base", "--output", tmp_path / "run", "--context-tokens", 12]
+    done = alone("train", *given, "--method", "comigs-1gxs", "--experts", EXPERTS[0], *OPTIONS, *HERE)
+    assert done.code == 0, done.errors
+    route(tmp_path / "run", "--tokens", TOKENS)
+    found = probe(tmp_path / "run", "user_0")
+    whole = [instruction + response for instruction, response in examples_of(data, 0, "test")]
+    examples = [ids for ids, end in zip(whole, accumulate(map(len, whole))) if end <= TOKENS]
+    assert found["ids"].values.tolist() == sum(examples, [])
+    model = stored_model(tmp_path / "run" / "results.h5", place / "base", 0)
+    expected = np.concatenate([reference_gates(model, ids, 12) for ids in examples])
+    np.testing.assert_allclose(found["score"].values[0], expected, atol=2e-5)
+    assert np.abs(reference_gates(model, sum(examples, []), 12) - expected).max() > 0.01
 
 
 @pytest.mark.parametrize(("method", "share"), [("fedavg", 0.5), ("flexlora", 1.0)])

@@ -136,6 +136,30 @@ def test_a_second_call_has_nothing_to_do_and_loses_nothing(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["base", "full", "model.gguf", "other.gguf"]
 
 
+@pytest.mark.parametrize("has_own", [False, True])
+def test_a_folder_of_an_earlier_version_is_completed(has_own, tmp_path):
+    """It had no settings of the tokeniser, and nothing about versions; whatever is there stays."""
+    write_gguf(tmp_path / "model.gguf", llama("llama"), "llama")
+    output = tmp_path / "base"
+    assert base(tmp_path / "model.gguf", "--output", output).returncode == 0
+    now = {file.name: file.read_bytes() for file in output.iterdir()}
+    notes = json.loads(now["comigs-base.json"])
+    del notes["folder_version"]
+    (output / "comigs-base.json").write_text(json.dumps(notes))
+    settings, weights = output / "tokenizer_config.json", output / "model.safetensors"
+    settings.write_text("{}") if has_own else settings.unlink()
+    before = weights.stat().st_mtime_ns
+    done = base(tmp_path / "model.gguf", "--output", output)
+    assert done.returncode == 0, done.stderr
+    added = "nothing" if has_own else "tokenizer_config.json"
+    assert f"as an earlier version made it; added: {added}\n" in done.stdout
+    assert weights.stat().st_mtime_ns == before
+    now |= {settings.name: b"{}"} if has_own else {}
+    assert {file.name: file.read_bytes() for file in output.iterdir()} == now
+    assert "nothing to do" in base(tmp_path / "model.gguf", "--output", output).stdout
+    assert sorted(os.listdir(tmp_path)) == ["base", "model.gguf"]
+
+
 def test_what_a_killed_call_left_goes_but_nothing_of_others(tmp_path):
     """540 MB are not left lying; process 4194303 of this host has long ended."""
     left = tmp_path / f".base.partial-{socket.gethostname()}-4194303"

@@ -124,6 +124,7 @@ def test_records_of_both_shapes_come_back_with_their_borders(plain):
             seen += len(found)
     held_back = sum(entry["documents"] for entry in data.manifest["base"]["splits"].values())
     assert seen + held_back == len(RECORDS)
+    assert "\ntemplate: plain\n" in told
     assert "0 instructions lost" in told and "0 responses" in told and "0 duplicates" in told
 
 
@@ -193,7 +194,10 @@ def test_the_same_call_gives_the_same_files_whatever_the_order_of_records(source
 
 def test_the_tokeniser_s_chat_template_is_rendered_as_transformers_does(source, tokeniser, tmp_path):
     arguments = ["instructions", "--source", source, "--tokeniser", tokeniser]
-    made(*arguments, "--output", tmp_path / "data")
+    told = made(*arguments, "--output", tmp_path / "data")
+    assert (
+        told.count("template: ") == 1 and f"template: {tokeniser.parent / 'tokenizer_config.json'}\n" in told
+    )
     data = Instructions(tmp_path / "data")
     theirs = PreTrainedTokenizerFast.from_pretrained(tokeniser.parent)
     assert data.end == theirs.eos_token_id

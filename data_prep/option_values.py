@@ -1,0 +1,42 @@
+"""What the values of options may be: one line says what was found and what was expected."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+
+def share(text: str) -> float:
+    """A part of a whole."""
+    return _checked(text, float, lambda value: 0.0 <= value < 1.0, "a share from 0 up to, not including, 1")
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    return _checked(text, float, lambda value: 0.0 < value < float("inf"), "a number above 0")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 2."""
+    return _checked(text, int, lambda value: value >= 2, "a whole number of at least 2")
+
+
+def seed(text: str) -> int:
+    """As `comigs` takes seeds: results and manifests hold them as signed numbers of 64 bits."""
+    return _checked(text, int, lambda value: 0 <= value < 2**63, "an integer from 0 to 2^63 - 1")
+
+
+def names(text: str) -> list[str]:
+    """Names joined by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _checked(text: str, convert: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Any:
+    try:
+        value = convert(text.replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' found, {expected} expected") from None
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"'{text}' found, {expected} expected")
+    return value
