@@ -14,6 +14,7 @@ _PROVENANCE = {
     "method": "Method",
     "data_set": "Data set",
     "data_digest": "SHA-256 of its manifest",
+    "init_adapter_digest": "SHA-256 of the adapter that it began as",
     "seed": "Seed",
     "program_version": "comigs",
     "git_commit": "Commit",

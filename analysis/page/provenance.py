@@ -17,6 +17,7 @@ PROVENANCE = {
     "N": "Users (N)",
     "base_model": "Base model",
     "base_digest": "Base digest",
+    "init_adapter_digest": "Initial adapter's digest",
     "created": "Created (UTC)",
     "program_version": "Program version",
     "git_commit": "Git commit",

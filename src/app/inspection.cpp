@@ -33,6 +33,9 @@ bool has(const fs::path& folder, const char* name) {
 // NaN: not measured. JSON has neither that nor infinity.
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
+// Of what a run need not have.
+Json digest(const std::string& text) { return text.empty() ? Json() : Json(text); }
+
 // Base models -------------------------------------------------------------------------------------------
 
 // The types of the stored tensors: "F32".
@@ -148,6 +151,7 @@ Json of_run(const fs::path& place) {
           {"data_sha256", record.identity.data_digest},
           {"base", config.model.folder},
           {"base_sha256", record.identity.base_digest},
+          {"adapter_sha256", digest(record.identity.init_adapter_digest)},
           {"activations", record.identity.activations},
           {"history", record.history},
           {"users", users_of(run, method, config)},
@@ -187,6 +191,7 @@ Json of_checkpoint(const fs::path& set) {
           {"round", manifest.round},
           {"data_sha256", manifest.identity.data_digest},
           {"base_sha256", manifest.identity.base_digest},
+          {"adapter_sha256", digest(manifest.identity.init_adapter_digest)},
           {"activations", manifest.identity.activations},
           {"users", users},
           {"blocks", blocks},

@@ -53,9 +53,12 @@ void print_plan(const job::Job& job, const results::RunDescription& run,
   };
   print_out("comigs {}: {}, {}, {}, seed {}\n", program_version, run.title, count(run.users.size(), "user"),
             count(static_cast<std::size_t>(job.config.run.rounds), "round"), run.seed);
-  print_out("base {}: {}, {} layers, width {}, vocabulary {}, {}\n\n", run.base_model,
-            job.architecture.family, job.architecture.layers, job.architecture.width,
-            job.architecture.vocabulary, precision_words(job.config.run.precision, run.activations));
+  print_out("base {}: {}, {} layers, width {}, vocabulary {}, {}\n", run.base_model, job.architecture.family,
+            job.architecture.layers, job.architecture.width, job.architecture.vocabulary,
+            precision_words(job.config.run.precision, run.activations));
+  if (const std::string& folder = job.config.model.init_adapter; !folder.empty())
+    print_out("LoRAs begin as the adapter {}\n", folder);
+  print_out("\n");
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
     const results::UserDescription& user = run.users[u];

@@ -86,6 +86,11 @@ constexpr Option<UserJob> options[] = {
     model.option<&Model::folder>(
         "folder", "FOLDER", "Hugging Face folder: config.json, model.safetensors or shards", {},
         {.flag = "model", .required = true, .determines_numbers = false, .is_of_rank = true}),
+    model.option<&Model::init_adapter>(
+        "init_adapter", "FOLDER",
+        "PEFT LoRA adapter (adapter_config.json, adapter_model.safetensors) that attention and every expert "
+        "begin as; routers begin as ever, so that experts then differ by routing and data alone",
+        {}, {.determines_numbers = false, .is_of_rank = true}),
 
     method.option<&Method::name>("name", "NAME", "row of the method table", {},
                                  {.flag = "method", .required = true}),

@@ -14,6 +14,22 @@ namespace comigs::job {
 
 namespace {
 
+// So that what is wrong with the adapter is told of before anything large is loaded.
+std::string checked_init_adapter(const Job& job) {
+  const std::string& folder = job.config.model.init_adapter;
+  if (folder.empty()) return {};
+  if (!std::ranges::all_of(job.users, &adapter::UserModel::trains_lora))
+    throw ConfigError(fmt::format(
+        "[model] init_adapter = {}: method '{}' trains no LoRA that could begin as it; the methods "
+        "that do can have rounds = 0 too",
+        folder, job.method->name));
+  const adapter::PeftAdapter found(folder, job.architecture);
+  for (std::size_t user = 0; user < job.users.size(); ++user)
+    found.check_fits(job.architecture, job.users[user],
+                     fmt::format("user {} ([user.{}] lora_rank)", job.manifest.users[user].name, user));
+  return found.digest();
+}
+
 Job settle(const config::Layered& settings, std::int64_t users) {
   Job job;
   job.config = config::resolve(settings, users);
@@ -31,6 +47,7 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   check_prompts(job.config, job.users, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
     check_shards(job.config.users[user], job.manifest.users[user]);
+  job.init_adapter_digest = checked_init_adapter(job);
   if (job.method->gate == adapter::Gate::none) job.config.run.rounds = 0;
   return job;
 }
@@ -50,6 +67,15 @@ Job read_job(const std::vector<std::string>& arguments, std::int64_t users) {
 Job read_job(const std::vector<std::string>& arguments) {
   const config::Layered settings = config::parse(arguments);
   return settle(settings, users_of(settings));
+}
+
+std::optional<adapter::PeftAdapter> open_init_adapter(const Job& job) {
+  if (job.init_adapter_digest.empty()) return std::nullopt;
+  const std::string& folder = job.config.model.init_adapter;
+  std::optional<adapter::PeftAdapter> found(std::in_place, folder, job.architecture);
+  if (found->digest() != job.init_adapter_digest)
+    throw DataError(fmt::format("the adapter in {} changed while it was read", folder));
+  return found;
 }
 
 config::Config with_micro_batches(const Job& job, std::span<const std::size_t> users,

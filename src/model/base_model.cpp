@@ -87,6 +87,14 @@ std::vector<WeightSpec> weight_specs(const Architecture& architecture) {
   return find_family(architecture.family, "architecture").weights(architecture);
 }
 
+std::vector<WeightSpec> weights_of(const Architecture& architecture, const Projection& projection) {
+  std::vector<WeightSpec> found;
+  const std::string ending = fmt::format(".{}.weight", projection.name);
+  for (const WeightSpec& spec : weight_specs(architecture))  // layer by layer
+    if (spec.name.ends_with(ending)) found.push_back(spec);
+  return found;
+}
+
 std::unique_ptr<BaseModel> load_base_model(const std::filesystem::path& folder, at::ScalarType dtype,
                                            const at::Device& device,
                                            std::optional<at::ScalarType> activations) {

@@ -1,4 +1,4 @@
-#include "config_file.hpp"
+#include "comigs/model/config_file.hpp"
 
 #include <fmt/ranges.h>
 

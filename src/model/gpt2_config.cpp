@@ -2,7 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "comigs/base/error.hpp"
-#include "config_file.hpp"
+#include "comigs/model/config_file.hpp"
 #include "families.hpp"
 
 namespace comigs::model {

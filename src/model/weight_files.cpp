@@ -36,7 +36,8 @@ constexpr const char* convert =
 constexpr Instead others[] = {
     {"", ".incomplete", "a download that has not ended; download the model again"},
     {"adapter_model", ".safetensors",
-     "an adapter of PEFT, not a model; merge it into its base with peft: "
+     "an adapter of PEFT, not a model; train from it beside its base (--init-adapter), or merge the two with "
+     "peft: "
      "AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)"},
     {"", ".safetensors",
      "not named as transformers does, with no index that says what it holds; write the model anew with "

@@ -149,6 +149,9 @@ void write_attributes(Group& root, const RunDescription& run) {
   for (const auto& [name, text] : texts) {
     root.set_attribute(name, text);
   }
+  if (!run.init_adapter_digest.empty()) {
+    root.set_attribute("init_adapter_digest", run.init_adapter_digest);
+  }
   std::vector<std::string> hosts, devices, libraries = run.library_versions;
   for (const UserDescription& user : run.users) {
     hosts.push_back(user.host);

@@ -19,6 +19,7 @@ RunIdentity identity(const RunDescription& run) {
   RunIdentity identity{.configuration = run.configuration,
                        .data_digest = run.data_digest,
                        .base_digest = run.base_digest,
+                       .init_adapter_digest = run.init_adapter_digest,
                        .base_architecture = run.base_architecture,
                        .activations = run.activations,
                        .sequences_at_a_time = run.sequences_at_a_time,

@@ -48,6 +48,7 @@ RunRecord read_run_record(const std::filesystem::path& path) {
     return {.identity = {.configuration = root.text_attribute("configuration"),
                          .data_digest = root.text_attribute("data_digest"),
                          .base_digest = root.text_attribute("base_digest"),
+                         .init_adapter_digest = text_since_0_2("init_adapter_digest"),
                          .base_architecture = text_since_0_2("base_architecture"),
                          .activations = text_since_0_2("activations"),
                          .sequences_at_a_time = text_since_0_2("sequences_at_a_time"),

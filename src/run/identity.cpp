@@ -33,6 +33,7 @@ results::RunIdentity all_first(const comm::Communicator& world, const results::R
   results::RunIdentity first{.configuration = world.all_broadcast(own.configuration),
                              .data_digest = world.all_broadcast(own.data_digest),
                              .base_digest = world.all_broadcast(own.base_digest),
+                             .init_adapter_digest = world.all_broadcast(own.init_adapter_digest),
                              .base_architecture = world.all_broadcast(own.base_architecture),
                              .activations = world.all_broadcast(own.activations),
                              .sequences_at_a_time = own.sequences_at_a_time,  // gathered, so alike
@@ -96,10 +97,14 @@ std::vector<std::string> differences(const results::RunIdentity& there, const re
       found.push_back(fmt::format("{}: {} there, {} here", what,
                                   old.empty() ? "not recorded" : printable(old, most), printable(now, most)));
   };
-  const auto digest = [](const std::string& text) { return "digest " + text.substr(0, 12); };
+  const auto digest = [](const std::string& text) {
+    return text.empty() ? "none" : "digest " + text.substr(0, 12);
+  };
   compare("manifest of the data set " + own.data.folder, digest(there.data_digest), digest(here.data_digest));
   compare("weights of the base model " + own.model.folder, digest(there.base_digest),
           digest(here.base_digest));
+  compare("adapter that LoRAs begin as (--init-adapter)", digest(there.init_adapter_digest),
+          digest(here.init_adapter_digest));
   for (const std::string& difference :
        architecture_differences(there.base_architecture, here.base_architecture, origin))
     found.push_back(fmt::format("{}/config.json: {}", own.model.folder, difference));
@@ -134,6 +139,7 @@ std::vector<std::string> moves(const results::RunIdentity& there, const results:
   };
   compare(old.data.folder, now.data.folder);
   compare(old.model.folder, now.model.folder);
+  compare(old.model.init_adapter, now.model.init_adapter);
   return found;
 }
 

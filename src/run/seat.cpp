@@ -17,6 +17,7 @@ namespace {
 adapter::Parameters drawn(const SeatSetup& setup) {
   adapter::Parameters parameters(setup.base.architecture(), setup.user_model, setup.device);
   adapter::initialise(parameters, setup.base, setup.config.run.seed, static_cast<std::int64_t>(setup.user));
+  if (setup.init_adapter) setup.init_adapter->put_into(parameters);
   return parameters;
 }
 
@@ -28,6 +29,8 @@ SeatSetup all_open_user(const comm::Communicator& world, const job::Job& job, co
       comm::all_agree(world, [&] { return job::open_user(job.config, job.manifest, user); });
   train::Texts texts =
       comm::all_agree(world, [&] { return job::texts(*job.method, job.config, job.manifest, user, data); });
+  std::optional<adapter::PeftAdapter> init_adapter =
+      comm::all_agree(world, [&] { return job::open_init_adapter(job); });
   return {.config = config,
           .method = *job.method,
           .user_model = job.users[user],
@@ -35,14 +38,17 @@ SeatSetup all_open_user(const comm::Communicator& world, const job::Job& job, co
           .device = device,
           .user = user,
           .data = std::move(data),
-          .texts = std::move(texts)};
+          .texts = std::move(texts),
+          .init_adapter = std::move(init_adapter)};
 }
 
 Seat::Seat(SeatSetup setup)
     : setup_(std::move(setup)),
       parameters_(drawn(setup_)),
       trainer_(setup_.base, parameters_, setup_.texts,
-               job::local_plan(setup_.method, setup_.config, setup_.user)) {}
+               job::local_plan(setup_.method, setup_.config, setup_.user)) {
+  setup_.init_adapter.reset();  // its memory is needed no more
+}
 
 UserState Seat::give() const {
   UserState state;
@@ -79,10 +85,10 @@ void Seat::evaluate(const std::function<bool()>& stop) {
   record.routing = with_single_expert(test.routing);
   record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
   if (std::isfinite(test.evaluation.loss())) return;
-  if (record.round == 0)
-    throw DataError(
-        fmt::format("the loss of the untrained base model {} is not finite; are its weights whole?",
-                    setup_.config.model.folder));
+  if (const config::Model& begun = setup_.config.model; record.round == 0)
+    throw DataError(fmt::format(
+        "the loss of the untrained base model {}{} is not finite; are its weights whole?", begun.folder,
+        begun.init_adapter.empty() ? "" : fmt::format(" with the adapter {}", begun.init_adapter)));
   throw NumericError(
       fmt::format("round {}: the test loss is not finite after the round's steps; a smaller learning rate "
                   "may help ([user] expert_learning_rate = {})",

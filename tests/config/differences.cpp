@@ -37,14 +37,14 @@ BOOST_AUTO_TEST_CASE(every_option_that_determines_numbers_makes_a_difference) {
   const Config here = from_words({}, 2);
   for (const Option<UserJob>& option : job_table().options) {
     const bool differs = !differences(here, with_another(option, 1), Between::ranks).empty();
-    const std::set<std::string> own = {"device", "threads", "folder"};
+    const std::set<std::string> own = {"device", "threads", "folder", "init_adapter"};
     BOOST_TEST(differs == !own.contains(std::string(option.info.name)), option.info.name);
   }
   // What lies in the folders is compared by its digests.
-  BOOST_TEST(
-      (without == std::set<std::string>{"run.output", "run.activations", "run.device", "run.threads",
-                                        "run.resume", "run.checkpoint_every", "run.on_user_failure",
-                                        "run.patience", "data.folder", "model.folder", "user.step_budget"}));
+  BOOST_TEST((without == std::set<std::string>{"run.output", "run.activations", "run.device", "run.threads",
+                                               "run.resume", "run.checkpoint_every", "run.on_user_failure",
+                                               "run.patience", "data.folder", "model.folder",
+                                               "model.init_adapter", "user.step_budget"}));
 }
 
 BOOST_AUTO_TEST_CASE(differences_are_named) {

@@ -238,16 +238,23 @@ def _json_file(place: Place, file: Path, source: random.Random, command: Callabl
 # Base models ------------------------------------------------------------------------------------------------
 
 
+def _base_or_adapter(place: Place, of_base: str, of_adapter: str, source: random.Random) -> Path:
+    """A file of the base or, less often, of the adapter that the run then begins as."""
+    if source.random() < 0.6:
+        return place.base / of_base
+    place.write_adapter_job()
+    return place.adapter / of_adapter
+
+
 def model_configuration(place: Place, source: random.Random) -> Broken:
-    return _json_file(
-        place, place.base / "config.json", source, lambda what: _train(place, what, (str(place.base),))
-    )
+    file = _base_or_adapter(place, "config.json", "adapter_config.json", source)
+    return _json_file(place, file, source, lambda what: _train(place, what, (str(file.parent),)))
 
 
 def safetensors(place: Place, source: random.Random) -> Broken:
-    file = place.base / "model.safetensors"
+    file = _base_or_adapter(place, "model.safetensors", "adapter_model.safetensors", source)
     what = damaged_safetensors(file, source)
-    return _train(place, what, (str(place.base),))
+    return _train(place, what, (str(file.parent),))
 
 
 def shard_index(place: Place, source: random.Random) -> Broken:
@@ -371,8 +378,8 @@ CLASSES = (
     InputClass("token files", tokens),
     InputClass("tokenisers", tokeniser),
     InputClass("probe texts", probes),
-    InputClass("config.json", model_configuration),
-    InputClass("safetensors", safetensors),
+    InputClass("config.json, of bases and adapters", model_configuration),
+    InputClass("safetensors, of bases and adapters", safetensors),
     InputClass("indices of shards", shard_index),
     InputClass("checkpoints", checkpoint),
     InputClass("results.h5, comigs route", results_routed),

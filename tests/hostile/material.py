@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tests.helpers import tiny
@@ -80,6 +81,11 @@ class Place:
         return self.folder / "base"
 
     @property
+    def adapter(self) -> Path:
+        """One of PEFT, for the base."""
+        return self.folder / "adapter"
+
+    @property
     def manifest(self) -> Path:
         return self.data / "manifest.json"
 
@@ -109,6 +115,11 @@ class Place:
         self.job.write_text(text, encoding="utf-8")
         (self.folder / "other.ini").write_text("[job]\ninherit = job.ini\n", encoding="utf-8")
         return text
+
+    def write_adapter_job(self) -> None:
+        """The job, begun as the adapter."""
+        text = JOB.format(place=self.folder).replace("[model]", f"[model]\ninit_adapter = {self.adapter}")
+        self.job.write_text(text, encoding="utf-8")
 
     def write_resuming_job(self) -> None:
         """The job that was stopped. Its data and base are where they were then: that is part of what must agree."""
@@ -157,11 +168,27 @@ class Place:
         return place
 
 
+def _write_adapter(folder: Path) -> None:
+    """Beside two projections of the first layer of the tiny GPT-2."""
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_dora": False, "modules_to_save": None}
+    config |= {"bias": "none", "rank_pattern": {"c_attn": 1}, "alpha_pattern": {r".*\.mlp\.c_[a-z]+": 3}}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    draw, width = np.random.default_rng(0), tiny.WIDTH
+    tensors = {}
+    for module, rank, out in (("attn.c_attn", 1, 3 * width), ("mlp.c_fc", 2, 4 * width)):
+        place = f"base_model.model.transformer.h.0.{module}"
+        tensors[f"{place}.lora_A.weight"] = draw.normal(size=(rank, width)).astype(np.float32)
+        tensors[f"{place}.lora_B.weight"] = draw.normal(size=(out, rank)).astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
 def make(folder: Path, executable: Path) -> Place:
     """Everything, with a run that the program itself has made."""
     place = Place(folder)
     folder.mkdir(parents=True)
     tiny.gpt2_folder(place.base)
+    _write_adapter(place.adapter)
     tiny.data_set(place.data, users=("German",))
     (folder / "secret").write_bytes((place.data / "user0/train.bin").read_bytes())
     for holder in (place.base, place.data):

@@ -22,6 +22,17 @@ struct Folders : test::JobFolders {
   [[nodiscard]] std::string refusal(const std::vector<std::string>& more) const {
     return message_of<ConfigError>([&] { (void)read(more); });
   }
+  // Of rank 4, beside one projection; `draw` tells it from others.
+  [[nodiscard]] std::string adapter(std::uint32_t draw) const {
+    const std::filesystem::path place = folder / "adapter";
+    std::filesystem::create_directories(place);
+    test::write_text(place / "adapter_config.json", R"({"peft_type": "LORA", "r": 4})");
+    test::write_weights_file(place / "adapter_model.safetensors",
+                             {{"h.0.mlp.c_fc.lora_A.weight", test::normal({4, 16}, draw)},
+                              {"h.0.mlp.c_fc.lora_B.weight", test::normal({64, 4}, draw + 1)}},
+                             "base_model.model.transformer.");
+    return place.string();
+  }
 };
 
 }  // namespace
@@ -67,6 +78,23 @@ BOOST_AUTO_TEST_CASE(automatic_experts_become_a_number) {
 
 BOOST_AUTO_TEST_CASE(options_without_effect_are_remarked_on) {
   check_contains(read({"--method", "local", "--router-every", "7"}).remark, {"router-every"});
+}
+
+BOOST_AUTO_TEST_CASE(the_adapter_that_users_begin_as_stays_the_one_that_the_job_was_read_with) {
+  BOOST_TEST(!open_init_adapter(read({"--method", "local"})).has_value());
+  const Job job = read({"--method", "local", "--init-adapter", adapter(1)});
+  BOOST_TEST_REQUIRE(open_init_adapter(job).has_value());
+  BOOST_TEST(open_init_adapter(job)->digest() == job.init_adapter_digest);
+  (void)adapter(3);
+  check_contains(message_of<DataError>([&] { (void)open_init_adapter(job); }), {"adapter", "changed"});
+}
+
+BOOST_AUTO_TEST_CASE(adapters_that_nobody_or_not_everybody_can_begin_as) {
+  check_contains(refusal({"--method", "pretrained", "--init-adapter", adapter(1)}),
+                 {"init_adapter", "'pretrained' trains nothing"});
+  check_contains(refusal({"--method", "local", "--lora-rank", "4,3", "--init-adapter", adapter(1)}),
+                 {"adapter_model.safetensors: 'transformer.h.0.mlp.c_fc' has rank 4",
+                  "user Dutch ([user.1] lora_rank) has rank 3"});
 }
 
 BOOST_AUTO_TEST_CASE(what_does_not_go_together_is_refused) {

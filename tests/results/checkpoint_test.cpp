@@ -52,6 +52,7 @@ struct Checkpoints : TemporaryFolder {
     CheckpointManifest manifest{.identity = {.configuration = "[run]\nseed = 3\n",
                                              .data_digest = "da7a",
                                              .base_digest = "ba5e",
+                                             .init_adapter_digest = "ada9",
                                              .base_architecture = R"({"n_head": 2})",
                                              .activations = "bf16",
                                              .sequences_at_a_time = "64, 8",
@@ -94,6 +95,7 @@ BOOST_AUTO_TEST_CASE(all_comes_back_bit_for_bit) {
   BOOST_TEST(manifest.identity.configuration == "[run]\nseed = 3\n");
   BOOST_TEST(manifest.identity.data_digest == "da7a");
   BOOST_TEST(manifest.identity.base_digest == "ba5e");
+  BOOST_TEST(manifest.identity.init_adapter_digest == "ada9");
   BOOST_TEST(manifest.identity.base_architecture == R"({"n_head": 2})");
   BOOST_TEST(manifest.identity.activations == "bf16");
   BOOST_TEST(manifest.identity.sequences_at_a_time == "64, 8");

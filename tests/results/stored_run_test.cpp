@@ -33,6 +33,7 @@ struct Finished : TemporaryFolder {
     run.configuration = "[run]\nseed = 3\n";
     run.data_digest = "da7a";
     run.base_digest = "ba5e";
+    run.init_adapter_digest = "ada9";
     run.layers = 2;
     for (const char* name : {"German", "日本語"}) {
       UserDescription user;
@@ -81,6 +82,7 @@ BOOST_AUTO_TEST_CASE(record_is_read_from_folder_and_file) {
     BOOST_TEST(run.record().identity.configuration == "[run]\nseed = 3\n");
     BOOST_TEST(run.record().identity.data_digest == "da7a");
     BOOST_TEST(run.record().identity.base_digest == "ba5e");
+    BOOST_TEST(run.record().identity.init_adapter_digest == "ada9");
     BOOST_TEST(run.record().identity.users == (std::vector<std::string>{"German", "日本語"}),
                boost::test_tools::per_element());
     BOOST_TEST(run.record().rounds == 1);

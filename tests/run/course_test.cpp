@@ -270,6 +270,9 @@ BOOST_AUTO_TEST_CASE(checkpoints_of_others_are_refused) {
   results::RunDescription other = description();
   other.base_digest = "07he5";
   BOOST_TEST(refused(other));
+  results::RunDescription begun_otherwise = description();
+  begun_otherwise.init_adapter_digest = "ada9";
+  BOOST_TEST(refused(begun_otherwise));
   config.run.resume = config::Resume::never;
   BOOST_TEST(refused(description()));
 }

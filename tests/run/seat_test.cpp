@@ -39,6 +39,24 @@ BOOST_AUTO_TEST_CASE(a_seat_begins_as_drawn_in_round_0) {
   BOOST_TEST(first.options().experts == config.users[own].experts);
 }
 
+BOOST_AUTO_TEST_CASE(or_as_an_adapter) {
+  const std::filesystem::path place = folder / "adapter";
+  std::filesystem::create_directories(place);
+  test::write_text(place / "adapter_config.json", R"({"peft_type": "LORA", "r": 1, "lora_alpha": 3})");
+  const at::Tensor A = test::normal({1, 16}, 1), B = test::normal({48, 1}, 2);
+  test::write_weights_file(place / "adapter_model.safetensors",
+                           {{"h.1.attn.c_attn.lora_A.weight", A}, {"h.1.attn.c_attn.lora_B.weight", B}},
+                           "base_model.model.transformer.");
+  run::SeatSetup setup = seat_setup();
+  setup.init_adapter.emplace(place, base->architecture());
+  const Seat seat(std::move(setup));
+  const adapter::Lora begun = seat.parameters().loras()[2], other = seat.parameters().loras()[3];
+  BOOST_TEST(test::close(users[own].scale() * begun.B.detach().mm(begun.A.detach()), 3 * B.mm(A), 1e-6));
+  BOOST_TEST(test::same_bits(begun.A.detach().narrow(0, 1, 1),
+                             first.parameters().loras()[2].A.detach().narrow(0, 1, 1)));
+  BOOST_TEST(test::same_bits(other.A.detach(), first.parameters().loras()[3].A.detach()));
+}
+
 BOOST_AUTO_TEST_CASE(who_moves_goes_on_to_the_same_bits) {
   begin(first, 1);
   BOOST_TEST(first.train());

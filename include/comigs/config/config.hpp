@@ -56,7 +56,8 @@ struct Data {
 };
 
 struct Model {
-  std::string folder;  ///< Hugging Face folder: config.json, model.safetensors
+  std::string folder;        ///< Hugging Face folder: config.json, model.safetensors
+  std::string init_adapter;  ///< PEFT folder that LoRAs begin as; empty: as drawn
 };
 
 struct Method {

@@ -5,11 +5,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/peft_adapter.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
@@ -23,7 +25,8 @@ struct Job {
   std::vector<adapter::UserModel> users;
   data::Manifest manifest;
   model::Architecture architecture;
-  std::string remark;  ///< on options that were given and have no effect; empty: there are none
+  std::string init_adapter_digest;  ///< of the adapter that users begin as; empty: none
+  std::string remark;               ///< on options that were given and have no effect; empty: there are none
 };
 
 /// Local. The job that the arguments describe for so many users, checked as far as can be without opening
@@ -32,6 +35,10 @@ struct Job {
 
 /// The same for as many users as its data set has.
 [[nodiscard]] Job read_job(const std::vector<std::string>& arguments);
+
+/// Local. The adapter that the job's users begin as; nothing where there is none. Throws DataError where it
+/// is no more the one that the job was read with.
+[[nodiscard]] std::optional<adapter::PeftAdapter> open_init_adapter(const Job& job);
 
 /// The job's configuration with the micro-batches of these users as they fit their memory on the device.
 /// Throws ConfigError where not even one sequence fits, for the first such user of all.

@@ -73,6 +73,10 @@ class BaseModel {
 /// The weights that a model of the architecture's family has, in the order of its files.
 [[nodiscard]] std::vector<WeightSpec> weight_specs(const Architecture& architecture);
 
+/// The matrix of one of the architecture's projections in each layer, as it is named in the family's files.
+[[nodiscard]] std::vector<WeightSpec> weights_of(const Architecture& architecture,
+                                                 const Projection& projection);
+
 /// The model of a Hugging Face folder (config.json, model.safetensors or its shards) in `dtype` on `device`;
 /// activations as in `make_base_model`. Throws DataError.
 [[nodiscard]] std::unique_ptr<BaseModel> load_base_model(

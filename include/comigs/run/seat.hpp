@@ -5,11 +5,13 @@
 
 #include <cstddef>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "comigs/adapter/parameters.hpp"
+#include "comigs/adapter/peft_adapter.hpp"
 #include "comigs/comm/communicator.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
@@ -39,6 +41,8 @@ struct SeatSetup {
   std::size_t user;
   data::UserData data;
   train::Texts texts;
+  /// What the user begins as; none: as drawn.
+  std::optional<adapter::PeftAdapter> init_adapter = std::nullopt;
 };
 
 /// Collective. What user `user` of a job is served with, its data open. Throws PeerError on every rank if any
@@ -47,8 +51,8 @@ struct SeatSetup {
                                       const config::Config& config, const model::BaseModel& base,
                                       const c10::Device& device, std::size_t user);
 
-/// Owns what one user trains, and where it stands in its run: at first as drawn, in round 0. All of it is
-/// local, unless the trainer exchanges gradients.
+/// Owns what one user trains, and where it stands in its run: at first as drawn, or as the adapter, in round
+/// 0. All of it is local, unless the trainer exchanges gradients.
 class Seat {
  public:
   explicit Seat(SeatSetup setup);

@@ -1,4 +1,4 @@
-// A model's config.json, with the messages of what is wrong in it.
+// A config.json, of a model or of what hangs on one, with the messages of what is wrong in it.
 #pragma once
 
 #include <cstdint>
