@@ -1,5 +1,7 @@
 #include "comigs/job/job.hpp"
 
+#include <algorithm>
+
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/config/parse.hpp"

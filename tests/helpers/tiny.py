@@ -279,6 +279,10 @@ ONE_STEP = (
 PLAIN = ("--weights-every", 1, "--weight-decay", 0)
 # Of the methods that leave these to the user.
 CHOICES = {"comigs-1gxs": ("--experts", 3), "comigs-mgxs": ("--experts", 3, "--generalists", "0+1")}
+# Of the base's 16 positions 12 are the text's.
+CHOICES |= dict.fromkeys(
+    ("prompt-local", "fedprompt", "prompt-centralized", "mop-equal"), ("--prompt-tokens", 2)
+)
 
 
 def run_options(*options: object) -> list[object]:
