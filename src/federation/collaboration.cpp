@@ -137,15 +137,16 @@ class Collaboration : public Aggregation {
   std::vector<double> row_;
 };
 
-std::string text(const config::Method& options) {
+std::string mixing_text(const config::Method& options) {
   return options.mixing == config::Mixing::every_round ? std::string() : "mixing = renewals";
 }
 
-std::string_view idle(const Rule& rule, const config::Method&, const config::User&) {
+std::string_view unmixed(const Rule& rule, const config::Method&, const config::User&) {
   return &rule == &rules::collaboration ? "" : "the method mixes nothing by weights of users' own";
 }
 
-constexpr RuleOptions when_mixed{.text = text, .lacking = "has no mixture of its own to time", .idle = idle};
+constexpr RuleOptions when_mixed{
+    .text = mixing_text, .lacking = "has no mixture of its own to time", .idle = unmixed};
 
 }  // namespace
 
