@@ -176,6 +176,10 @@ def _factors(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A and B of each projection of a user's expert."""
     place = f"{number}/user_{user}/layer_{layer}/expert_{expert}"
+    if f"{place}/prompt" in weights:
+        raise ResultsError(
+            f"{run.path}: method '{run.method}' trains soft prompts, which have no subspaces of LoRA"
+        )
     gated = any(f"{place}/{GATE}_{factor}" in weights for factor in "AB")
     for projection in (*NEEDED, GATE) if gated else NEEDED:
         try:

@@ -197,15 +197,17 @@ const PeftAdapter::StoredLora* PeftAdapter::beside(const Part& part) const {
 }
 
 void PeftAdapter::check_fits(const model::Architecture& architecture, const UserModel& user_model,
-                             const std::string& user) const {
+                             const std::string& user, const std::string& section) const {
   const Layout layout(architecture, user_model);
   for (const Part& part : layout.parts()) {
     const StoredLora* const lora = beside(part);
     if (lora == nullptr || part.tag != Part::Tag::A) continue;
     if (const std::int64_t rank = lora->A.size(0); rank > part.rows)
-      throw ConfigError(
-          fmt::format("{} has rank {}, but the LoRA of {} has rank {} there; expected {} or more",
-                      lora->place, rank, user, part.rows, rank));
+      throw ConfigError(fmt::format(
+          "{} has rank {}, but the LoRA of {} ({} {}) has rank {} there; expected {} or more", lora->place,
+          rank, user, section,
+          part.role == Role::attention && user_model.attention_rank ? "attention_rank" : "lora_rank",
+          part.rows, rank));
     const double largest = lora->B.abs().max().item<double>() * lora->scale / gamma_of(user_model, part);
     if (!(largest <= std::numeric_limits<float>::max()))
       throw DataError(fmt::format("{} has numbers in lora_B that are beyond float32 at the scale of {}",

@@ -74,16 +74,17 @@ std::regex expression_of(const std::string& text, const ConfigFile& config, cons
                           most_expression_bytes));
 }
 
-std::vector<PeftConfig::Pattern> read_patterns(const ConfigFile& config, const char* entry, double most) {
+std::vector<PeftConfig::Pattern> read_patterns(const ConfigFile& config, const char* entry, double most,
+                                               bool whole) {
   const nlohmann::json given = config.value(entry, nlohmann::json::object());
   if (!given.is_object()) config.fail(entry, given.dump(), "an object of modules and numbers");
   std::vector<PeftConfig::Pattern> patterns;
   std::size_t expressions = 0;
   for (const auto& [text, value] : given.items()) {
     const double number = value.is_number() ? value.get<double>() : 0.0;
-    if (!(number > 0.0) || number > most)
+    if (!(number > 0.0) || number > most || (whole && number != std::floor(number)))
       config.fail(entry, fmt::format("{} for {}", printable(value.dump()), printable(text)),
-                  fmt::format("numbers above 0, at most {}", most));
+                  fmt::format("{}numbers above 0, at most {}", whole ? "whole " : "", most));
     patterns.push_back({.text = text, .number = number, .is_plain = is_plain_name(text)});
     if (patterns.back().is_plain) continue;
     if (++expressions > most_expressions)
@@ -108,8 +109,8 @@ PeftConfig::PeftConfig(const nlohmann::json& values, std::filesystem::path file)
   rank_ = config.size_or("r", unsaid, most_rank);
   alpha_ = config.number_or("lora_alpha", unsaid, 0.0, most_alpha);
   by_root_ = config.flag("use_rslora", false);
-  ranks_ = read_patterns(config, "rank_pattern", static_cast<double>(most_rank));
-  alphas_ = read_patterns(config, "alpha_pattern", most_alpha);
+  ranks_ = read_patterns(config, "rank_pattern", static_cast<double>(most_rank), true);
+  alphas_ = read_patterns(config, "alpha_pattern", most_alpha, false);
 }
 
 std::int64_t PeftConfig::rank(const std::string& module) const {

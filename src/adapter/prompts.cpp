@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/parameters.hpp"
@@ -84,8 +85,8 @@ class PromptHooks : public AdapterHooks {
                                      .length = parameters_.user_model().prompt_tokens};
     const auto layers = static_cast<std::size_t>(base_.architecture().layers);
     model::Hooks bare;
-    at::Tensor x = at::cat(groups).to(type);
-    if (first_ == 0) x = base_.place(x, sequences);
+    at::Tensor x =
+        first_ == 0 ? base_.place(at::stack(groups).to(type), sequences) : at::cat(groups).to(type);
     prompts_.clear();
     for (std::size_t layer = first_; layer < layers; ++layer) {
       const model::Heads heads = base_.split(layer, base_.norm_1(layer, x), sequences, bare);
@@ -97,11 +98,11 @@ class PromptHooks : public AdapterHooks {
     }
   }
 
-  // [T, P + T]: all prompts, and of the text what is not later; undefined where a single query sees all.
-  [[nodiscard]] const at::Tensor& mask(const model::Heads& text, std::int64_t keys) {
+  // [T, P + T]: all prompts, and of the text what is not later; nothing where a single query sees all.
+  [[nodiscard]] std::optional<at::Tensor> mask(const model::Heads& text, std::int64_t keys) {
     const std::int64_t T = text.queries.size(2);
-    if (T > 1 && !mask_.defined())
-      mask_ = at::ones({T, keys}, text.queries.options().dtype(at::kBool)).tril(keys - T);
+    if (T == 1) return std::nullopt;
+    if (!mask_.defined()) mask_ = at::ones({T, keys}, text.queries.options().dtype(at::kBool)).tril(keys - T);
     return mask_;
   }
 
@@ -131,10 +132,10 @@ void begin(Parameters& parameters, const model::BaseModel& base, std::uint64_t s
     for (std::int64_t t = 0; t < m; ++t)
       tokens.push_back(static_cast<std::int64_t>(
           stream.below(static_cast<std::uint64_t>(base.architecture().vocabulary))));
-    at::Tensor x = base.embed(at::tensor(tokens, at::kLong).to(base.head().device()));
     const model::Sequences sequences{.count = 1, .length = m};
+    at::Tensor x = base.embed(at::tensor(tokens, at::kLong).view({1, m}).to(base.head().device()));
+    x = last > 0 ? base.place(x, sequences) : x.view({m, base.architecture().width});
     model::Hooks bare;
-    if (last > 0) x = base.place(x, sequences);
     for (std::int64_t layer = 0; layer < last; ++layer)
       x = through_layer(base, static_cast<std::size_t>(layer), x, sequences, bare);
     parameters.leaves()[i].detach().copy_(x);

@@ -56,9 +56,9 @@ data::Manifest open_data(const run::TrainedModels& models, const config::Evaluat
 config::Config settled(const run::TrainedModels& models, const config::Evaluate& options) {
   config::Config config = models.config();
   if (!options.data.empty()) config.data.folder = options.data;
-  const std::int64_t positions = models.architecture().positions;
+  const std::int64_t positions = models.positions();
   if (options.context_tokens > positions)
-    throw ConfigError(fmt::format("--context-tokens {}: the base model {} has {} positions",
+    throw ConfigError(fmt::format("--context-tokens {}: the base model {} has {} positions for them",
                                   options.context_tokens, config.model.folder, positions));
   for (config::User& user : config.users) {
     if (!models.is_of_run()) user.context_tokens = std::min(user.context_tokens, positions);

@@ -64,14 +64,15 @@ std::optional<data::Vocabulary> find_vocabulary(const run::TrainedModels& models
 
 void check_lengths(const run::TrainedModels& models, const std::vector<data::Probe>& prompts,
                    const config::Generate& options) {
-  const std::int64_t positions = models.architecture().positions;
+  const std::int64_t positions = models.positions();
   for (const data::Probe& prompt : prompts) {
     const auto length = static_cast<std::int64_t>(prompt.ids.size());
     if (length + options.tokens > positions)
-      throw DataError(fmt::format(
-          "{}: '{}' has {} tokens, to which --tokens {} are added, but the base model {} has {} positions",
-          options.prompts, printable(prompt.name), length, options.tokens, models.config().model.folder,
-          positions));
+      throw DataError(
+          fmt::format("{}: '{}' has {} tokens, to which --tokens {} are added, but the base model {} has {} "
+                      "positions for them",
+                      options.prompts, printable(prompt.name), length, options.tokens,
+                      models.config().model.folder, positions));
   }
 }
 

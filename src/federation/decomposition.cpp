@@ -128,7 +128,7 @@ namespace {
 class Decomposition : public Aggregation {
  public:
   explicit Decomposition(const AggregationSetup& setup)
-      : setup_(setup), reduction_(setup.memory, setup.sums) {
+      : setup_(setup), reduction_(setup.memory, comm::Sums::rank_order) {
     std::vector<std::int64_t> everyone(setup.users.size());
     std::iota(everyone.begin(), everyone.end(), 0);
     weights_ = shares_of_tokens(setup, everyone);
@@ -158,7 +158,7 @@ constinit const Rule rules::decomposition{
     .cost = [](const RuleUser& of) -> RuleCost {
       const adapter::UserModel& user = of.users[of.user];
       return {.bytes = bytes_sent(of.layout.loras(of_users_rank(user)), ranks_of(of.users), of.user) +
-                       bytes_of_attention(of.layout, user, sums(of.config.run)),
+                       bytes_of_attention(of.layout, user, comm::Sums::rank_order),
               .gathers = true};
     },
     .any_rank = true,

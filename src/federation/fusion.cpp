@@ -106,7 +106,6 @@ constinit const Rule rules::fusion{
                             2 * bytes_of_numbers(of.layout.size());
           return cost;
         },
-    .by_slices = true,
     .sums_alone = true};
 
 }  // namespace comigs::federation

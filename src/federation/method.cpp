@@ -113,6 +113,8 @@ void refuse_users(const std::vector<config::User>& users, const Complaint& compl
       throw ConfigError(fmt::format("[user.{}] {}", i, reason));
 }
 
+bool trains_prompts(const Method& method) { return &method.adapter == &prompts; }
+
 // Whether somebody chose the value; one that differs from the default was chosen by somebody, too.
 bool is_said(const config::User& user, std::string_view name, std::int64_t config::User::*option) {
   return user.said.contains(name) || user.*option != config::User().*option;
@@ -122,8 +124,9 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (method.experts.value_or(0) > 0 && user.experts != *method.experts &&
         is_said(user, "experts", &config::User::experts))
-      return fmt::format("experts = {}: method '{}' has {} for every user; 'comigs-1gxs' takes any number",
-                         user.experts, method.name, *method.experts);
+      return fmt::format("experts = {}: method '{}' has {} for every user; '{}' takes any number",
+                         user.experts, method.name, *method.experts,
+                         trains_prompts(method) ? "mop-equal" : "comigs-1gxs");
     const bool chooses = method.experts_shared == Sharing::chosen;
     if (!chooses && user.generalists != config::User().generalists)
       return fmt::format("generalists = {}: method '{}' leaves no choice of generalists; 'comigs-mgxs' does",
@@ -155,8 +158,6 @@ bool shares_anything(const Method& method) {
   return method.attention_shared || method.experts_shared != Sharing::none;
 }
 
-bool trains_prompts(const Method& method) { return &method.adapter == &prompts; }
-
 // What is averaged factor by factor must have one shape and mean the same update.
 void check_ranks(const Method& method, const std::vector<config::User>& users) {
   if (trains_prompts(method) || !shares_anything(method) || method.rule.any_rank) return;
@@ -185,8 +186,13 @@ void check_prompts(const Method& method, const std::vector<config::User>& users)
 
 // Attention is averaged factor by factor where it has a rank of its own, by every rule.
 void check_attention_ranks(const Method& method, const std::vector<config::User>& users) {
-  if (!shares_anything(method)) return;
+  if (trains_prompts(method) || !shares_anything(method)) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
+    if (user.attention_rank > 0 && user.lora_alpha != users[0].lora_alpha)
+      return fmt::format(
+          "lora_alpha = {}, but user 0 has {}: with an attention_rank, method '{}' averages the "
+          "LoRA beside attention factor by factor",
+          user.lora_alpha, users[0].lora_alpha, method.name);
     if (user.attention_rank == users[0].attention_rank) return {};
     return fmt::format(
         "attention_rank = {}, but user 0 has {}: method '{}' averages the LoRA beside attention",
@@ -195,7 +201,7 @@ void check_attention_ranks(const Method& method, const std::vector<config::User>
 }
 
 void check_own_attention(const Method& method, const std::vector<config::User>& users) {
-  if (method.rule.by_slices) return;
+  if (trains_prompts(method) || method.rule.by_slices) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.attention_sharing == config::AttentionSharing::method) return {};
     return fmt::format("attention_sharing = own: method '{}' takes every LoRA of all users together",

@@ -98,6 +98,11 @@ std::string_view load_balancing_weight(const Situation& s) {
                                                                        : unbalanced(s);
 }
 
+std::string_view load_balancing_strength(const Situation& s) {
+  if (const std::string_view reason = load_balancing_weight(s); !reason.empty()) return reason;
+  return s.config.method.load_balancing_weight == 0.0 ? "load_balancing_weight is 0" : "";
+}
+
 std::string_view generalist_importance(const Situation& s) {
   if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
   return favours_a_generalist(s) ? load_balancing(s) : "no single generalist is favoured";
@@ -127,7 +132,7 @@ std::string_view in_any_order(const Situation& s) {
   return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
 }
 
-std::string_view rank_regulariser(const Situation& s) {
+std::string_view pruning(const Situation& s) {
   const std::string_view reason = of_lora(s);
   return reason.empty() ? federation::rules::padding.options->idle(s.method.rule, s.config.method, s.user)
                         : reason;
@@ -174,12 +179,12 @@ constexpr Row rows[] = {
     {"method", "load_balancing", load_balancing},
     {"method", "load_balancing_weight", load_balancing_weight},
     {"method", "generalist_importance", generalist_importance},
-    {"method", "load_balancing_strength", load_balancing_weight},
+    {"method", "load_balancing_strength", load_balancing_strength},
     {"method", "train_on", untrained},
     {"method", "carry_phase_gradients", carried},
     {"method", "averaging", averaging},
-    {"method", "rank_regulariser", rank_regulariser},
-    {"method", "pruning_strength", of_rule<federation::rules::padding>},
+    {"method", "rank_regulariser", pruning},
+    {"method", "pruning_strength", pruning},
     {"method", "mixing", of_rule<federation::rules::collaboration>},
     {"optimiser", "final_fraction", untrained},
     {"optimiser", "warmup_fraction", untrained},

@@ -27,8 +27,8 @@ std::string checked_init_adapter(const Job& job) {
         folder, job.method->name));
   const adapter::PeftAdapter found(folder, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
-    found.check_fits(job.architecture, job.users[user],
-                     fmt::format("user {} ([user.{}] lora_rank)", job.manifest.users[user].name, user));
+    found.check_fits(job.architecture, job.users[user], fmt::format("user {}", job.manifest.users[user].name),
+                     fmt::format("[user.{}]", user));
   return found.digest();
 }
 

@@ -54,11 +54,11 @@ class Gpt2 : public BaseModel {
   [[nodiscard]] const at::Tensor& head() const override { return head_; }
 
   [[nodiscard]] at::Tensor embed(const at::Tensor& tokens) const override {
-    return at::embedding(embedding_, tokens).to(activations_).view({tokens.numel(), architecture_.width});
+    return at::embedding(embedding_, tokens).to(activations_);
   }
   [[nodiscard]] at::Tensor place(const at::Tensor& x, const Sequences& sequences) const override {
-    const at::Tensor positions = positions_.narrow(0, sequences.first, sequences.length).to(activations_);
-    return (x.view({sequences.count, sequences.length, architecture_.width}) + positions).view(x.sizes());
+    const at::Tensor positions = positions_.narrow(0, sequences.first, sequences.length);
+    return (x + positions.to(activations_)).view({sequences.count * sequences.length, architecture_.width});
   }
   [[nodiscard]] at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const override {
     return norm(x, layers_[layer].norm_1);

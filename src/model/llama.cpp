@@ -112,10 +112,11 @@ class Llama : public BaseModel {
   [[nodiscard]] const at::Tensor& head() const override { return head_; }
 
   [[nodiscard]] at::Tensor embed(const at::Tensor& tokens) const override {
-    return at::embedding(embedding_, tokens).to(activations_).view({tokens.numel(), architecture_.width});
+    return at::embedding(embedding_, tokens).to(activations_);
   }
-  [[nodiscard]] at::Tensor place(const at::Tensor& x, const Sequences& /*sequences*/) const override {
-    return x;  // queries and keys are turned
+  [[nodiscard]] at::Tensor place(const at::Tensor& x, const Sequences& sequences) const override {
+    // Queries and keys are turned.
+    return x.view({sequences.count * sequences.length, architecture_.width});
   }
   [[nodiscard]] at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const override {
     return norm(x, layers_[layer].norm_1);

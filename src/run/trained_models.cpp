@@ -82,6 +82,7 @@ TrainedModels::TrainedModels(const results::StoredRun& run, const Places& places
   users_ = federation::user_models(*method_, config_.users);
   check_finished();
   architecture_ = read_base(run, config_.model.folder);
+  job::check_prompts(config_, users_, architecture_);
   check_size();
 }
 
@@ -91,6 +92,12 @@ TrainedModels::TrainedModels(const std::string& base_folder, config::Precision p
       users_(federation::user_models(*method_, config_.users)),
       names_(1),
       architecture_(model::read_architecture(base_folder)) {}
+
+std::int64_t TrainedModels::positions() const {
+  std::int64_t in_front = 0;
+  for (const adapter::UserModel& user : users_) in_front = std::max(in_front, user.positions_in_front());
+  return architecture_.positions - in_front;
+}
 
 void TrainedModels::check_finished() const {
   const results::RunRecord& record = run_->record();

@@ -265,12 +265,14 @@ BOOST_AUTO_TEST_CASE(folders_that_hold_no_adapter) {
 
 BOOST_AUTO_TEST_CASE(ranks_and_scales_that_a_user_cannot_take) {
   const PeftAdapter adapter = read();
-  BOOST_CHECK_NO_THROW(adapter.check_fits(architecture, {.lora_rank = 3}, "user 0"));
-  check_contains(
-      message_of<ConfigError>([&] { adapter.check_fits(architecture, {.lora_rank = 2}, "user 1"); }),
-      {"'transformer.h.0.attn.c_attn' has rank 3", "user 1 has rank 2", "expected 3 or more"});
+  BOOST_CHECK_NO_THROW(adapter.check_fits(architecture, {.lora_rank = 3}, "user 0", "[user.0]"));
+  check_contains(message_of<ConfigError>(
+                     [&] { adapter.check_fits(architecture, {.lora_rank = 2}, "user 1", "[user.1]"); }),
+                 {"'transformer.h.0.attn.c_attn' has rank 3", "user 1 ([user.1] lora_rank) has rank 2",
+                  "expected 3 or more"});
   check_contains(message_of<DataError>([&] {
-                   adapter.check_fits(architecture, {.lora_rank = 4, .lora_alpha = 1e-40}, "user 1");
+                   adapter.check_fits(architecture, {.lora_rank = 4, .lora_alpha = 1e-40}, "user 1",
+                                      "[user.1]");
                  }),
                  {"beyond float32"});
 }

@@ -222,8 +222,28 @@ BOOST_AUTO_TEST_CASE(attention_of_a_rank_of_its_own_is_alike_where_it_is_average
   for (config::User& user : users) user.attention_rank = 4;
   for (const char* method : {"hetlora", "flexlora", "pcl", "fedavg", "comigs-1g1s"})
     BOOST_TEST(refusal(method, users).empty(), method);
+  users[2].lora_alpha = 8;
+  check_contains(refusal("flexlora", users), {"[user.2] lora_alpha = 8", "attention_rank"});
   BOOST_TEST(user_models(find_method("fedavg"), users)[0].rank_of_attention() == 4);
   BOOST_TEST(user_models(find_method("fedavg"), users_with({2}))[0].rank_of_attention() == 8);
+}
+
+BOOST_AUTO_TEST_CASE(prompts_that_are_averaged_are_alike) {
+  std::vector<config::User> users = users_with({2, 2});
+  users[1].prompt_tokens = 4;
+  check_contains(refusal("mop-equal", users),
+                 {"[user.1] prompt_tokens = 4", "user 0 has prompt_tokens = 10"});
+  BOOST_TEST(refusal("prompt-local", users_with({1, 1})).empty());
+  users[1].prompt_tokens = 10;
+  users[1].prompt_layer = 1;
+  check_contains(refusal("mop-equal", users), {"prompt_layer = 1", "prompt_layer = auto"});
+  // Ranks and attention are nothing to them.
+  users[1] = users[0];
+  users[1].lora_rank = 4;
+  users[1].attention_rank = 2;
+  BOOST_TEST(refusal("mop-equal", users).empty());
+  users[1].experts = 3;
+  check_contains(refusal("fedprompt", users_with({3, 3})), {"'fedprompt' has 1", "'mop-equal' takes any"});
 }
 
 BOOST_AUTO_TEST_CASE(attention_of_a_user_s_own_needs_a_rule_by_slices) {

@@ -37,16 +37,17 @@ comigs::results::RunDescription description(const std::vector<std::int64_t>& exp
   run.layers = layers;
   for (std::size_t i = 0; i < experts.size(); ++i) {
     const auto number = static_cast<std::int64_t>(i);
-    run.users.push_back({names[i],
-                         "host-" + std::to_string(i),
-                         "cpu",
-                         experts[i],
-                         {0},
-                         rank,
-                         std::min<std::int64_t>(2, experts[i]),
-                         1000 + number,
-                         100 + number,
-                         200 + number});
+    run.users.push_back({.name = names[i],
+                         .host = "host-" + std::to_string(i),
+                         .device = "cpu",
+                         .experts = experts[i],
+                         .generalists = {0},
+                         .lora_rank = rank,
+                         .attention_rank = rank,
+                         .top_k = std::min<std::int64_t>(2, experts[i]),
+                         .train_tokens = 1000 + number,
+                         .validation_tokens = 100 + number,
+                         .test_tokens = 200 + number});
   }
   return run;
 }

@@ -43,6 +43,24 @@ BOOST_AUTO_TEST_CASE(the_likeliest_token_follows_whatever_was_kept) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(prompts_stand_in_front_of_what_was_kept) {
+  // Positions 0 to 2 are the prompts'; at the first layer and above it, where learnt positions do not move.
+  for (const std::int64_t layer : {0, 1}) {
+    const adapter::UserModel user{.experts = 2,
+                                  .prompt_tokens = 3,
+                                  .prompt_layer = layer,
+                                  .gate = adapter::Gate::equal,
+                                  .kind = &adapter::kinds::prompts};
+    parameters = test::random_parameters(test::tiny_architecture(), user, 2);
+    Tokens text{5};
+    for (const std::int64_t token :
+         generate(*base, parameters, text, {.sampling = {}, .tokens = 5, .stops = {}})) {
+      BOOST_TEST(token == next_logits(text).argmax().item<std::int64_t>());
+      text.push_back(token);
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_stop_is_the_last_token) {
   const Tokens prompt{5, 2, 9};
   const Tokens whole = generate(*base, parameters, prompt, {.sampling = {}, .tokens = 5, .stops = {}});

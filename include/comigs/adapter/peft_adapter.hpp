@@ -27,9 +27,10 @@ class PeftAdapter {
   [[nodiscard]] const std::string& digest() const noexcept { return digest_; }
 
   /// Throws ConfigError where one of its LoRAs has a larger rank than the user's there, and DataError where
-  /// its numbers are beyond float32 at the user's scale. `user`: whom messages are about.
+  /// its numbers are beyond float32 at the user's scale. `user`: whom messages are about; `section`: of its
+  /// options.
   void check_fits(const model::Architecture& architecture, const UserModel& user_model,
-                  const std::string& user) const;
+                  const std::string& user, const std::string& section) const;
 
   /// Attention and every expert become the same function as the adapter's LoRAs, of what has just been drawn
   /// (Parameters::initialise): A's first rows are the adapter's, the others as drawn; B's first columns are

@@ -53,6 +53,10 @@ struct UserModel {
   [[nodiscard]] Load load(const model::Architecture& architecture) const;
   /// Its experts are LoRA, and attention has some too.
   [[nodiscard]] bool trains_lora() const { return experts > 0 && kind == &kinds::lora; }
+  /// Positions that prompts take in front of a text.
+  [[nodiscard]] std::int64_t positions_in_front() const {
+    return experts > 0 && kind == &kinds::prompts ? prompt_tokens : 0;
+  }
   [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }
   /// Not where a token has one expert of several: that one's weight is its probability.
   [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }

@@ -31,9 +31,9 @@ class BaseModel {
   /// [V, C], as it is stored.
   [[nodiscard]] virtual const at::Tensor& head() const = 0;
 
-  /// tokens int64 on the model's device -> [n, C], without positions.
+  /// tokens [B, T] int64 on the model's device -> [B, T, C], without positions.
   [[nodiscard]] virtual at::Tensor embed(const at::Tensor& tokens) const = 0;
-  /// Tells x the positions of its tokens, where the family adds them to the stream.
+  /// [B, T, C] -> x, which is told the positions of its tokens, where the family adds them to the stream.
   [[nodiscard]] virtual at::Tensor place(const at::Tensor& x, const Sequences& sequences) const = 0;
   /// The norms in front of attention and in front of the MLP block.
   [[nodiscard]] virtual at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const = 0;

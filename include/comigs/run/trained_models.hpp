@@ -36,6 +36,8 @@ class TrainedModels {
   [[nodiscard]] const config::Config& config() const noexcept { return config_; }
   [[nodiscard]] const federation::Method& method() const noexcept { return *method_; }
   [[nodiscard]] const model::Architecture& architecture() const noexcept { return architecture_; }
+  /// The longest text that all models take: the base's positions, less those of prompts in front of it.
+  [[nodiscard]] std::int64_t positions() const;
   /// One a model.
   [[nodiscard]] const std::vector<adapter::UserModel>& users() const noexcept { return users_; }
   /// Of the users; of a base it is empty.

@@ -62,7 +62,12 @@ def test_own_texts_give_what_the_run_recorded(place):
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("centralized", ()), ("hetlora", ("--lora-rank", "4,2,3,4")), ("flexlora", ("--precision", "bf16"))],
+    [
+        ("centralized", ()),
+        ("hetlora", ("--lora-rank", "4,2,3,4")),
+        ("flexlora", ("--precision", "bf16")),
+        ("mop-equal", ("--prompt-tokens", 2)),
+    ],
 )
 def test_every_kind_of_run_gives_what_it_recorded(run_of, method, options):
     results = run_of(method, *options)

@@ -219,7 +219,7 @@ BAD: dict[str, tuple[Mapping[str, object], Callable[[Path], object], list[object
         {},
         Path,
         ["--method", "pretrained"],
-        ["init_adapter", "'pretrained' trains nothing"],
+        ["init_adapter", "'pretrained' trains no LoRA"],
     ),
 }
 

@@ -26,6 +26,7 @@ KINDS = {
     "hetlora": ("--method", "hetlora", "--lora-rank", "4,2,2,3", "--pruning-strength", 0.5),
     "flexlora": ("--method", "flexlora", "--lora-rank", "4,2,2,3"),
     "fdlora": ("--method", "fdlora"),
+    "fedprompt": ("--method", "fedprompt", "--prompt-tokens", 2),
     "centralized": ("--method", "centralized"),
 }
 
