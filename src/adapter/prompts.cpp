@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/parameters.hpp"
@@ -47,6 +48,20 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
           .tokens_in_front = static_cast<double>(user_model.experts * user_model.prompt_tokens)};
 }
 
+// Attention as ever, and what it was of.
+class Keeper : public model::Hooks {
+ public:
+  explicit Keeper(std::vector<model::Heads>& kept) : kept_(kept) {}
+
+  [[nodiscard]] at::Tensor attend(std::size_t layer, const model::Heads& heads) override {
+    kept_.push_back(heads);
+    return Hooks::attend(layer, heads);
+  }
+
+ private:
+  std::vector<model::Heads>& kept_;
+};
+
 class PromptHooks : public AdapterHooks {
  public:
   PromptHooks(const Parameters& parameters, const model::BaseModel& base)
@@ -84,18 +99,13 @@ class PromptHooks : public AdapterHooks {
     const model::Sequences sequences{.count = static_cast<std::int64_t>(groups.size()),
                                      .length = parameters_.user_model().prompt_tokens};
     const auto layers = static_cast<std::size_t>(base_.architecture().layers);
-    model::Hooks bare;
+    Keeper keeper(prompts_);
     at::Tensor x =
         first_ == 0 ? base_.place(at::stack(groups).to(type), sequences) : at::cat(groups).to(type);
     prompts_.clear();
-    for (std::size_t layer = first_; layer < layers; ++layer) {
-      const model::Heads heads = base_.split(layer, base_.norm_1(layer, x), sequences, bare);
-      prompts_.push_back({.queries = {}, .keys = heads.keys, .values = heads.values});
-      if (layer + 1 == layers) break;
-      const at::Tensor joined = bare.attend(layer, heads).transpose(1, 2).reshape({x.size(0), -1});
-      x = x + base_.rejoin(layer, joined, bare);
-      x = x + bare.mlp(layer, base_.norm_2(layer, x), base_.mlp(layer));
-    }
+    for (std::size_t layer = first_; layer + 1 < layers; ++layer)
+      x = through_layer(base_, layer, std::move(x), sequences, keeper);
+    prompts_.push_back(base_.split(layers - 1, base_.norm_1(layers - 1, x), sequences, keeper));
   }
 
   // [T, P + T]: all prompts, and of the text what is not later; nothing where a single query sees all.

@@ -8,13 +8,13 @@
 
 namespace comigs::federation {
 
-namespace {
-
 void all_weighted_mean(const comm::Communicator& group, comm::Reduction& reduction, const at::Tensor& values,
                        double weight) {
   values.mul_(weight);
   reduction.all_sum(group, settled(values));
 }
+
+namespace {
 
 std::vector<double> weights_asked_for(const AggregationSetup& setup, std::span<const std::int64_t> holders) {
   return setup.options.averaging == config::Averaging::uniform ? equal_weights(setup, holders)

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comigs/federation/shared_slices.hpp"
 #include "comigs/federation/traffic.hpp"
 
 namespace comigs::federation {
@@ -16,10 +17,9 @@ adapter::Select of_users_rank(const adapter::UserModel& user) {
 std::int64_t all_average_attention(const AggregationSetup& setup, comm::Reduction& reduction) {
   if (!setup.parameters.user_model().attention_rank) return 0;
   const adapter::Slice slice = setup.parameters.layout().slice(adapter::select::attention());
-  const at::Tensor values = adapter::view(setup.parameters.values(), slice);
-  values.mul_(1.0 / static_cast<double>(setup.users.size()));
-  reduction.all_sum(setup.world, settled(values));
-  return bytes_of_reduction(slice.count, setup.sums);
+  all_weighted_mean(setup.world, reduction, adapter::view(setup.parameters.values(), slice),
+                    1.0 / static_cast<double>(setup.users.size()));
+  return bytes_of_attention(setup.parameters.layout(), setup.parameters.user_model(), setup.sums);
 }
 
 std::int64_t bytes_of_attention(const adapter::Layout& layout, const adapter::UserModel& user,

@@ -132,16 +132,15 @@ std::string_view in_any_order(const Situation& s) {
   return s.method.rule.in_users_order ? "the method adds up in users' order anyway" : sums(s);
 }
 
-std::string_view pruning(const Situation& s) {
-  const std::string_view reason = of_lora(s);
-  return reason.empty() ? federation::rules::padding.options->idle(s.method.rule, s.config.method, s.user)
-                        : reason;
-}
-
 // Of an option that one rule alone reads.
 template <const federation::Rule& reader>
 std::string_view of_rule(const Situation& s) {
   return reader.options->idle(s.method.rule, s.config.method, s.user);
+}
+
+std::string_view pruning(const Situation& s) {
+  const std::string_view reason = of_lora(s);
+  return reason.empty() ? of_rule<federation::rules::padding>(s) : reason;
 }
 
 std::string_view top_k(const Situation& s) {

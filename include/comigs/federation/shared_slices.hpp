@@ -33,6 +33,10 @@ struct SliceRule {
                       double weight);
 };
 
+/// Collective over the group: `all_combine` of the mean, the sum of the members' values times their weights.
+void all_weighted_mean(const comm::Communicator& group, comm::Reduction& reduction, const at::Tensor& values,
+                       double weight);
+
 /// Alike.
 [[nodiscard]] std::vector<double> equal_weights(const AggregationSetup& setup,
                                                 std::span<const std::int64_t> holders);
