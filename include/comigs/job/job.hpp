@@ -16,6 +16,7 @@
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
 #include "comigs/model/architecture.hpp"
+#include "comigs/model/pruning_record.hpp"
 
 namespace comigs::job {
 
@@ -25,8 +26,9 @@ struct Job {
   std::vector<adapter::UserModel> users;
   data::Manifest manifest;
   model::Architecture architecture;
-  std::string init_adapter_digest;  ///< of the adapter that users begin as; empty: none
-  std::string remark;               ///< on options that were given and have no effect; empty: there are none
+  std::optional<model::PruningRecord> base_pruning;  ///< none: nothing says that the base is pruned
+  std::string init_adapter_digest;                   ///< of the adapter that users begin as; empty: none
+  std::string remark;  ///< on options that were given and have no effect; empty: there are none
 };
 
 /// Local. The job that the arguments describe for so many users, checked as far as can be without opening
