@@ -103,10 +103,8 @@ std::string pretrain_help() {
 }
 
 std::string prune_help() {
-  return "Usage: comigs prune --model FOLDER --data FOLDER --output FOLDER --sparsity SHARE [--OPTION VALUE "
-         "...]\n"
-         "       comigs prune --model FOLDER --data FOLDER --output FOLDER --pattern zeros=2,of=4 "
-         "[--OPTION VALUE ...]\n"
+  return "Usage: comigs prune --model FOLDER --data FOLDER --output FOLDER --sparsity SHARE [...]\n"
+         "       comigs prune --model FOLDER --data FOLDER --output FOLDER --pattern zeros=N,of=M [...]\n"
          "\n"
          "Sets weights of the linear maps in a base model's blocks to zero and writes the model as a "
          "Hugging\n"

@@ -158,8 +158,9 @@ BOOST_AUTO_TEST_CASE(sparsegpt_on_unrelated_inputs_is_magnitude) {
       BOOST_TEST(test::same_bits(pruned(W, sparsegpt, sparsity, unrelated), pruned(W, magnitude, sparsity)));
 }
 
-// Check 20: for its own zeros nothing is better than least squares, row by row; and it is better than
-// magnitude's.
+// Check 20: for its own zeros nothing is better than least squares, row by row. With runs it is better than
+// magnitude; with shares of random matrices that is not so for the algorithm itself, whose marks are set
+// before a block's weights make up for each other.
 BOOST_AUTO_TEST_CASE(sparsegpt_lies_between_least_squares_and_magnitude) {
   for (const Sparsity& sparsity : all_sparsities) {
     double sum = 0.0, sum_of_magnitude = 0.0;
@@ -184,6 +185,7 @@ BOOST_AUTO_TEST_CASE(sparsegpt_lies_between_least_squares_and_magnitude) {
       sum_of_magnitude += other;
       better += error < other ? 1 : 0;
     }
+    if (sparsity.of == 0) continue;
     BOOST_TEST(sum < sum_of_magnitude);
     BOOST_TEST(better >= 9);
   }
