@@ -58,10 +58,7 @@ std::string words(const model::Sparsity& sparsity) {
 void check_pattern(const model::Sparsity& sparsity, const std::string& folder,
                    const model::Architecture& architecture) {
   if (sparsity.of == 0) return;
-  std::vector<model::Projection> maps = architecture.attention;
-  maps.insert(maps.end(), architecture.up.begin(), architecture.up.end());
-  maps.push_back(architecture.down);
-  for (const model::Projection& map : maps)
+  for (const model::Projection& map : model::linear_maps(architecture))
     if (map.in % sparsity.of != 0)
       throw ConfigError(
           fmt::format("--pattern: found runs of {}, but {} of the base model {} has {} inputs; "

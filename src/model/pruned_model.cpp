@@ -38,7 +38,8 @@ class RunningSums {
   std::int64_t count_ = 0;
 };
 
-// One layer's maps, dense, and what comes into them; in the order of `prunable_weights`.
+// What comes into one layer's maps while they are dense; in the order of `prunable_weights`. Nothing comes
+// out.
 class InputsOfLayer : public Hooks {
  public:
   explicit InputsOfLayer(const Architecture& architecture, PruningMethod method)
@@ -59,7 +60,7 @@ class InputsOfLayer : public Hooks {
     }
     const at::Tensor inner = activate(mlp.activation, hidden);
     see(sites_ + ups_, inner, false);
-    return model::project(inner, mlp.down);
+    return x;  // what leaves the layer is made again, by what stays of its matrices
   }
 
   // One a map; those of maps with the same inputs are one tensor.
@@ -151,12 +152,16 @@ class CalibrationStream {
 
 }  // namespace
 
-std::vector<std::vector<WeightSpec>> prunable_weights(const Architecture& architecture) {
+std::vector<Projection> linear_maps(const Architecture& architecture) {
   std::vector<Projection> maps = architecture.attention;
   maps.insert(maps.end(), architecture.up.begin(), architecture.up.end());
   maps.push_back(architecture.down);
+  return maps;
+}
+
+std::vector<std::vector<WeightSpec>> prunable_weights(const Architecture& architecture) {
   std::vector<std::vector<WeightSpec>> layers(static_cast<std::size_t>(architecture.layers));
-  for (const Projection& map : maps) {
+  for (const Projection& map : linear_maps(architecture)) {
     const std::vector<WeightSpec> specs = weights_of(architecture, map);
     for (std::size_t layer = 0; layer < layers.size(); ++layer) layers[layer].push_back(specs[layer]);
   }

@@ -7,14 +7,18 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/pruning.hpp"
 
 namespace comigs::model {
 
-/// The matrices of the linear maps inside blocks (attention's projections, the MLP's), layer by layer, in the
-/// order in which a layer uses them. Embeddings, head, norms and biases are none of these.
+/// The linear maps inside a block, attention's projections and the MLP's, in the order in which it uses them.
+/// Embeddings, head, norms and biases are none of these.
+[[nodiscard]] std::vector<Projection> linear_maps(const Architecture& architecture);
+
+/// Their matrices, layer by layer.
 [[nodiscard]] std::vector<std::vector<WeightSpec>> prunable_weights(const Architecture& architecture);
 
 struct Pruning {
