@@ -59,7 +59,7 @@ struct Users {
 
   // A user's weight among the holders, before it is divided by their sum.
   static double share_of(std::int64_t user, config::Averaging averaging) {
-    return averaging == config::Averaging::tokens ? static_cast<double>(tokens_of(user)) : 1.0;
+    return averaging == config::Averaging::uniform ? 1.0 : static_cast<double>(tokens_of(user));
   }
 
   /// The mean of a slice over users, added in their order.
@@ -103,6 +103,36 @@ at::Tensor part(const at::Tensor& block, const adapter::Slice& slice) {
 }  // namespace
 
 BOOST_FIXTURE_TEST_SUITE(aggregation, Users)
+
+// mop.md check 11: what is shared becomes the weighted mean, the rest keeps its bits.
+BOOST_AUTO_TEST_CASE(groups_and_gates_become_the_mean_by_examples) {
+  constexpr auto by_examples = config::Averaging::examples;
+  struct Shared {
+    const char* method;
+    std::int64_t groups;  // of three
+    bool gate;
+  };
+  for (const Shared& shared : {Shared{"mop", 3, true}, Shared{"mop-own-gate", 3, false},
+                               Shared{"mop-1gxs", 1, false}, Shared{"mop-mgxs", 1, false}}) {
+    const auto users = make(shared.method, {3, 3, 3, 3});
+    adapter::Parameters parameters = parameters_of(users, own);
+    const adapter::Layout layout = parameters.layout();
+    const at::Tensor before = test::copy_of(parameters.values());
+    (void)all_aggregate(shared.method, users, parameters, comm::Sums::rank_order, by_examples);
+    const auto check = [&](const adapter::Slice& slice, bool is_shared) {
+      if (is_shared) {
+        BOOST_TEST(
+            test::close(part(parameters.values(), slice), mean(users, everyone(), slice, by_examples), 1e-6));
+        BOOST_TEST(all_same_bits(parameters, slice, world.size()));
+      } else {
+        BOOST_TEST(same_bits(part(parameters.values(), slice), part(before, slice)));
+      }
+    };
+    for (std::int64_t group = 0; group < 3; ++group)
+      check(layout.slice(adapter::select::expert(group)), group < shared.groups);
+    check(layout.slice(adapter::select::routers()), shared.gate);
+  }
+}
 
 BOOST_AUTO_TEST_CASE(generalist_of_unequal_users_is_the_mean_over_all) {
   const auto users = make("comigs-1gxs", {4, 2, 1, 1});
