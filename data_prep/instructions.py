@@ -1,13 +1,16 @@
-"""instructions: records of an instruction, perhaps its context, and a response; a user is a category."""
+"""instructions: records of an instruction, perhaps its context, and a response; a user is a category, or a client that
+holds all of them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import option_groups, option_values, readers, templates, tokenisers
+from .clients import Deal, dealt
 from .documents import Corpus, Example
 from .errors import DataError
 from .names import checked_name, shown
@@ -19,6 +22,8 @@ from .templates import Template
 INSTRUCTION = ("instruction", "definition")
 CONTEXT = ("context", "input")
 RESPONSE = ("response", "output")
+# Without --clients nobody is dealt anything.
+DEALING = {"samples": 5000, "heavy": 15, "validation": "own"}
 
 
 def _field(record: dict[str, Any], names: tuple[str, ...], path: Path, line: int) -> str | None:
@@ -114,6 +119,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help="only these categories (default: all)",
     )
+    _add_dealing(parser)
     parser.add_argument(
         "--context",
         type=option_values.count,
@@ -137,8 +143,58 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option_groups.add_licence(parser)
 
 
+def _add_dealing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("clients, instead of a user a category")
+    add = group.add_argument
+    add(
+        "--clients",
+        type=option_values.count,
+        metavar="N",
+        help=(
+            "users are client_0 to client_(N-1): samples of every category are dealt to them in N partitions, one of"
+            " which is heavy, each client getting one; all are tested on the same 10 %% of every category"
+        ),
+    )
+    add(
+        "--samples",
+        type=option_values.count,
+        metavar="TOTAL",
+        help=f"to deal, of all categories in proportion to their sizes (default: {DEALING['samples']:,}, or all)",
+    )
+    add(
+        "--heavy",
+        type=option_values.at_least_one,
+        metavar="TIMES",
+        help=f"how many times any other partition the heavy one is (default: {DEALING['heavy']})",
+    )
+    add(
+        "--validation",
+        choices=("own", "common"),
+        help=(
+            "10 %% of each client's own part of every category, or the same 10 %% of every category for all, taken"
+            f" before samples are (default: {DEALING['validation']})"
+        ),
+    )
+
+
+def _deal(options: argparse.Namespace) -> Deal | None:
+    """What is to be dealt, if clients are asked for; the defaults become the options' values."""
+    if options.clients is None:
+        for name in DEALING:
+            if getattr(options, name) is not None:
+                raise DataError(f"--{name}: is for --clients only")
+        return None
+    if options.users is not None:
+        raise DataError("--clients and --users cannot be used together")
+    for name, value in DEALING.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return Deal(options.clients, options.samples, options.heavy, options.validation)
+
+
 def recipe(options: argparse.Namespace) -> Recipe:
-    """From .jsonl files; examples of a category are one user's."""
+    """From .jsonl files; examples of a category are one user's, or are dealt to clients."""
+    deal = _deal(options)
     files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
     for path in files:
         if readers.kind_of(path) not in (".jsonl", ".ndjson"):
@@ -156,7 +212,7 @@ def recipe(options: argparse.Namespace) -> Recipe:
             files,
             identity,
             lambda: _read(files, options, reader),
-            by_category,
+            by_category if deal is None else partial(dealt, deal=deal),
             Examples(options.context, template, reader.dropped),
         ),
     )
