@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import option_groups, option_values, readers, templates, tokenisers
+from . import option_groups, option_values, readers, sample_tasks, templates, tokenisers
 from .clients import Deal, dealt
 from .documents import Corpus, Example
 from .errors import DataError
@@ -73,17 +73,24 @@ class _Reader:
             raise DataError(f"{self.template.origin}: the template gives no text for {path}:{line}")
         return Example(rendered + response, _key(instruction, context), category, rendered, response)
 
-    def examples(self, path: Path, field: str) -> Iterator[Example | None]:
-        for record, line in readers.jsonl(path, field):
+    def examples(self, path: Path, options: argparse.Namespace) -> Iterator[Example | None]:
+        field = options.category
+        rows = sample_tasks.records(path) if _is_sample(options) else readers.jsonl(path, field)
+        for record, line in rows:
             yield self.example(record, path, line, checked_name(record[field], f"{path}:{line}: category"))
+
+
+def _is_sample(options: argparse.Namespace) -> bool:
+    return options.source == ["sample"]
 
 
 def _read(files: list[Path], options: argparse.Namespace, reader: _Reader) -> Corpus:
     by_name: dict[str, list[Example]] = {}
     corpus = Corpus({})
+    licence = sample_tasks.LICENCE if _is_sample(options) else options.licence
     for path in files:
-        found = list(reader.examples(path, options.category))
-        corpus.sources.append(file_source(path, f"file {shown(path)}", options.licence, len(found)))
+        found = list(reader.examples(path, options))
+        corpus.sources.append(file_source(path, f"file {shown(path)}", licence, len(found)))
         for example in found:
             if example is not None:
                 by_name.setdefault(example.category, []).append(example)
@@ -104,8 +111,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--source",
         nargs="+",
         required=True,
-        metavar="{FOLDER,FILE}",
-        help="JSONL files, a folder of them",
+        metavar="{sample,FOLDER,FILE}",
+        help="JSONL files, a folder of them, or 'sample': small tasks made of the shipped sample",
     )
     parser.add_argument(
         "--category",
@@ -195,7 +202,11 @@ def _deal(options: argparse.Namespace) -> Deal | None:
 def recipe(options: argparse.Namespace) -> Recipe:
     """From .jsonl files; examples of a category are one user's, or are dealt to clients."""
     deal = _deal(options)
-    files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
+    if _is_sample(options):
+        options.category = "category"
+        files = sample_tasks.FILES
+    else:
+        files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
     for path in files:
         if readers.kind_of(path) not in (".jsonl", ".ndjson"):
             raise DataError(f"--source {path}: a .jsonl file (also .xz, .gz, .bz2, .zst) is expected")

@@ -233,3 +233,33 @@ def test_the_manifest_is_json_that_programs_of_version_2_read(source, tmp_path):
     told = json.loads((data.folder / "manifest.json").read_text())
     assert told["format_version"] == 2 and told["splits"]["clients"]["validation"] == "common"
     assert data.files["client_0", "validation"]["sha256"] == data.files["client_1", "validation"]["sha256"]
+
+
+def test_the_sample_has_eight_tasks_of_paragraphs_of_their_own(tmp_path):
+    made(
+        "instructions",
+        "--source",
+        "sample",
+        "--vocabulary",
+        512,
+        "--base-share",
+        0,
+        "--output",
+        tmp_path / "d",
+    )
+    data = DataSet(tmp_path / "d")
+    assert data.users == ["dutch", "french", "gap", "german", "heading", "italian", "language", "last_word"]
+    assert {source["licence"] for source in data.manifest["sources"]} == {"MPL-2.0"}
+    texts = {user: [text for split in SPLITS for text in data.documents(user, split)] for user in data.users}
+    assert all(400 <= len(found) <= 500 for found in texts.values())
+    passages = {user: {text.split("\n")[2] for text in found} for user, found in texts.items()}
+    assert sum(map(len, passages.values())) - len(set.union(*passages.values())) <= 3
+    languages = Counter(text.split("\n")[3] for text in texts["language"])
+    assert set(languages) == {"German", "Dutch", "French", "Italian", "English"}
+    assert min(languages.values()) > 60
+    for text in texts["last_word"]:
+        _, _, passage, answer = text.split("\n")
+        assert passage.split()[-1] == answer
+    for text in texts["gap"]:
+        passage, answer = text.split("\n")[2:]
+        assert passage.split().count("___") == 1 and answer
