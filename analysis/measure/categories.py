@@ -9,8 +9,6 @@ import xarray as xr
 
 from analysis.read.run import Run
 
-WARM_UP = "method.gate_warmup_rounds"
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -28,7 +26,7 @@ def gate_weights(run: Run) -> xr.DataArray | None:
 
 def warm_up_rounds(run: Run) -> int:
     """How many rounds train the gate alone; 0 where the run does not say."""
-    text = run.settings.get(WARM_UP, "").strip()
+    text = run.attribute("gate_warmup_rounds").strip()
     return int(text) if text.isdecimal() else 0
 
 

@@ -111,8 +111,6 @@ def _unequal(cell: Cell, mixture: Group | None, plain: Group | None) -> list[str
 
 
 def prompts(run: Run) -> float:
-    """How many a user has in all its groups, at most; NaN where the run does not say."""
-    groups, tokens = run.array("users", "experts"), run.attribute("prompt_tokens").split()
-    if groups is None or not tokens or not all(word.isdecimal() for word in tokens):
-        return math.nan
-    return float(groups.max()) * max(map(int, tokens))
+    """How many a user has in all its groups, at most; NaN where the run has none."""
+    groups, tokens = run.array("users", "experts"), run.array("users", "prompt_tokens")
+    return math.nan if groups is None or tokens is None else float((groups * tokens).max())

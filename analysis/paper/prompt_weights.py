@@ -171,11 +171,10 @@ def caption(run: Run) -> str:
 
 
 def _gate(run: Run) -> str:
-    layer, targets = run.attribute("prompt_layer"), run.attribute("gate_targets")
-    if not layer or not targets:
-        return ""
-    pretrained = "not pretrained" if targets == "none" else f"pretrained on {targets}"
-    return f", prompts enter block {layer}, gate {pretrained}"
+    layer, rounds = run.array("users", "prompt_layer"), categories.warm_up_rounds(run)
+    into = "" if layer is None else f", prompts enter block {int(layer.max())}"
+    pretrained = f"pretrained on categories for {rounds} rounds" if rounds else "not pretrained"
+    return f"{into}, gate {pretrained}"
 
 
 def pruning(text: str) -> str:

@@ -21,7 +21,6 @@ from tests.helpers.results_fixture import Sweep, write_results
 USERS = ("client_0", "client_1")
 CATEGORIES = ("open_qa", "closed_qa", "summary", "poem")
 ROUNDS, WARM_UP = 7, 2  # rounds 0 to 6; pretrained after 2, half-way after 4
-CONFIGURATION = "[run]\nseed = 0\nrounds = 6\n[method]\nname = mop\ngate_warmup_rounds = 2\n"
 
 
 def gate(sharpness: float) -> np.ndarray:
@@ -53,11 +52,8 @@ def results(
     folder: Path, weight: np.ndarray | None, method: str = "mop", pruned: str = PRUNED, **more
 ) -> Path:
     attributes = {
-        "prompt_layer": 4,
-        "prompt_tokens": 10,
-        "gate_targets": "categories",
+        "gate_warmup_rounds": WARM_UP,
         "base_pruning": pruned,
-        "configuration": CONFIGURATION,
     }
     arguments = {
         "users": USERS,
@@ -66,6 +62,7 @@ def results(
         "generalists": [4, 4],
         "router": False,
         "categories": CATEGORIES,
+        "users_extra": {"prompt_tokens": [10, 10], "prompt_layer": [4, 4]},
         "arrays": instruction_arrays(weight),
     }
     attributes |= more.pop("attributes", {})
@@ -170,9 +167,9 @@ def add(made: Sweep, base: str, method: str, seed: int, section: str, value: flo
     )  # fmt: skip
     weight = weights(method == "mop-own-gate") if is_gated else None
     experts = [4, 4] if is_gated else [1, 1]
-    attributes = {"data_set": base, "prompt_tokens": 10 if is_gated else 40}
+    extra = {"prompt_tokens": [10 if is_gated else 40] * 2, "prompt_layer": [4, 4]}
     results(
-        folder, weight, method, seed=seed, experts=experts, attributes=attributes,
+        folder, weight, method, seed=seed, experts=experts, attributes={"data_set": base}, users_extra=extra,
         perplexity={"test": test, "validation": test, "train": test}, generalists=experts,
     )  # fmt: skip
 
@@ -245,7 +242,7 @@ def test_unequal_numbers_of_prompts_are_told(tmp_path):
     add(made, "instructions", "mop", 0, "Federated", 40.0)
     add(made, "instructions", "fedprompt", 0, "Federated", 50.0)
     folder = tmp_path / made.runs[1]["folder"]
-    results(folder, None, "fedprompt", experts=[1, 1], attributes={"prompt_tokens": 10})
+    results(folder, None, "fedprompt", experts=[1, 1])
     text = drawn(tmp_path, "mop-table")["mop-table.md"].read_text(encoding="utf-8")
     assert "MOP on dense: 40 prompts a user, compared with 10." in text
 

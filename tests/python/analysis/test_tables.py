@@ -335,7 +335,7 @@ def test_every_method_has_its_place_and_its_own_colour():
     from analysis.draw import style
 
     assert METHODS == [*methods(executable())]
-    assert len(set(style.method_colours(METHODS))) == 25
+    assert len(set(style.method_colours(METHODS))) == 32
 
 
 def test_items_are_those_of_the_paper():
