@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import option_groups, option_values, readers, sample_tasks, templates, tokenisers
+from . import hub, option_groups, option_values, readers, sample_tasks, templates, tokenisers
 from .clients import Deal, dealt
-from .documents import Corpus, Example
+from .documents import Corpus, Document, Example, Source
 from .errors import DataError
 from .names import checked_name, shown
-from .recipe import Examples, Recipe, file_source, files_of, with_base_text
+from .recipe import Examples, Recipe, file_source, files_of, hub_source, with_base_text
 from .splits import by_category
 from .templates import Template
 
@@ -22,6 +22,8 @@ from .templates import Template
 INSTRUCTION = ("instruction", "definition")
 CONTEXT = ("context", "input")
 RESPONSE = ("response", "output")
+HUB_REPOSITORY, HUB_LICENCE = "databricks/databricks-dolly-15k", "CC BY-SA 3.0"
+HUB_COLUMNS = {"category": str, "instruction": str, "context": str, "response": str}
 # Without --clients nobody is dealt anything.
 DEALING = {"samples": 5000, "heavy": 15, "validation": "own"}
 
@@ -74,28 +76,45 @@ class _Reader:
         return Example(rendered + response, _key(instruction, context), category, rendered, response)
 
     def examples(self, path: Path, options: argparse.Namespace) -> Iterator[Example | None]:
-        field = options.category
-        rows = sample_tasks.records(path) if _is_sample(options) else readers.jsonl(path, field)
-        for record, line in rows:
-            yield self.example(record, path, line, checked_name(record[field], f"{path}:{line}: category"))
+        for record, line in _records(path, options):
+            category = checked_name(record[options.category], f"{path}:{line}: category")
+            yield self.example(record, path, line, category)
 
 
-def _is_sample(options: argparse.Namespace) -> bool:
-    return options.source == ["sample"]
+def _is(place: str, options: argparse.Namespace) -> bool:
+    return options.source == [place]
+
+
+def _records(path: Path, options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each with the number of its line, or row."""
+    if _is("sample", options):
+        yield from sample_tasks.records(path)
+    elif _is("hub", options):
+        rows = hub.rows(HUB_REPOSITORY, None, "train", "databricks-dolly-15k.jsonl", HUB_COLUMNS)
+        yield from ((row, number) for number, row in enumerate(rows, start=1))
+    else:
+        yield from readers.jsonl(path, options.category)
+
+
+def _source(path: Path, options: argparse.Namespace, found: list[Example | None]) -> Source:
+    if _is("hub", options):
+        examples: list[Document] = [example for example in found if example is not None]
+        return hub_source("train", HUB_REPOSITORY, HUB_LICENCE, examples)
+    licence = sample_tasks.LICENCE if _is("sample", options) else options.licence
+    return file_source(path, f"file {shown(path)}", licence, len(found))
 
 
 def _read(files: list[Path], options: argparse.Namespace, reader: _Reader) -> Corpus:
     by_name: dict[str, list[Example]] = {}
     corpus = Corpus({})
-    licence = sample_tasks.LICENCE if _is_sample(options) else options.licence
-    for path in files:
+    for path in files or [Path(HUB_REPOSITORY)]:
         found = list(reader.examples(path, options))
-        corpus.sources.append(file_source(path, f"file {shown(path)}", licence, len(found)))
+        corpus.sources.append(_source(path, options, found))
         for example in found:
             if example is not None:
                 by_name.setdefault(example.category, []).append(example)
     if not by_name:
-        raise DataError(f"--source {files[0]}: no example with a response in it")
+        raise DataError(f"--source {options.source[0]}: no example with a response in it")
     unknown = [name for name in options.users or [] if name not in by_name]
     if unknown:
         raise DataError(
@@ -111,8 +130,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--source",
         nargs="+",
         required=True,
-        metavar="{sample,FOLDER,FILE}",
-        help="JSONL files, a folder of them, or 'sample': small tasks made of the shipped sample",
+        metavar="{hub,sample,FOLDER,FILE}",
+        help=(
+            "JSONL files, a folder of them, 'hub': Dolly from the Hugging Face hub, or 'sample': small tasks made of the"
+            " shipped sample"
+        ),
     )
     parser.add_argument(
         "--category",
@@ -199,17 +221,23 @@ def _deal(options: argparse.Namespace) -> Deal | None:
     return Deal(options.clients, options.samples, options.heavy, options.validation)
 
 
-def recipe(options: argparse.Namespace) -> Recipe:
-    """From .jsonl files; examples of a category are one user's, or are dealt to clients."""
-    deal = _deal(options)
-    if _is_sample(options):
-        options.category = "category"
-        files = sample_tasks.FILES
-    else:
-        files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
+def _files(options: argparse.Namespace) -> list[Path]:
+    """None where the hub is asked."""
+    if _is("hub", options):
+        return []
+    if _is("sample", options):
+        return sample_tasks.FILES
+    files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
     for path in files:
         if readers.kind_of(path) not in (".jsonl", ".ndjson"):
             raise DataError(f"--source {path}: a .jsonl file (also .xz, .gz, .bz2, .zst) is expected")
+    return files
+
+
+def recipe(options: argparse.Namespace) -> Recipe:
+    """From .jsonl files; examples of a category are one user's, or are dealt to clients."""
+    deal = _deal(options)
+    files = _files(options)
     is_file = options.tokeniser not in ("train", "gpt2")
     tokeniser = Path(options.tokeniser) if is_file else None
     template = templates.chosen(options.template, tokeniser)

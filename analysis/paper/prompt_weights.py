@@ -58,16 +58,16 @@ def figure(request: Request, title: str, number: int) -> list[Path]:
     ]
     if not cells:
         raise MissingRuns(f"{request.index.path}: no run of {METHODS[setting]} on {base}")
-    return [path for cell in cells for path in _of_cell(request, title, cell, request.item)]
+    return [path for cell in cells for path in _of_cell(request, title, cell, request.item, UNKNOWN)]
 
 
-def every_gate(request: Request, title: str) -> list[Path]:
-    """All rows of the table that have gates, on all bases."""
+def every_gate(request: Request, _title: str) -> list[Path]:
+    """All rows of the table that have gates, on all bases: also of what is not among the published figures."""
     files: list[Path] = []
     for cell in request.cells(request.item, TABLE):
         runs = _runs(request, cell)
         if runs and categories.gate_weights(runs[0]) is not None:
-            heading = f"{title}, {cell.row}, {data_set_name(cell.dataset)}"
+            heading = f"Gate weights by task category, {cell.row}, {data_set_name(cell.dataset)}"
             files += _of_cell(request, heading, cell, f"{request.item}_{cell.dataset}_{cell.method}")
     if not files:
         raise MissingRuns(f"{request.index.path}: no finished run of {TABLE} has gate weights")
@@ -81,14 +81,14 @@ def _runs(request: Request, cell: Cell) -> list[Run]:
     return choice.group.runs if choice.group else []
 
 
-def _of_cell(request: Request, title: str, cell: Cell, name: str) -> list[Path]:
+def _of_cell(request: Request, title: str, cell: Cell, name: str, published: str = "") -> list[Path]:
     """The first seed's figure, since groups of different seeds need not mean the same; all seeds' numbers."""
     shown = [found for run in _runs(request, cell) if (found := _shown(run)) is not None]
     if not shown:
         raise MissingRuns(f"{request.index.path}: no finished run of {cell.row} has gate weights")
     draw = gates.bars if request.bars else gates.heat_maps
     first = shown[0]
-    words = caption(first.run)
+    words = f"{caption(first.run)} {published}".strip()
     pictures = {name: draw(first.panels(), first.axis, words)}
     if first.is_own:
         pictures[f"{name}_users"] = draw(first.panels_by_user(), first.axis, f"After training. {words}")
@@ -155,7 +155,7 @@ def _shown(run: Run) -> _Shown | None:
 
 
 def caption(run: Run) -> str:
-    """Base, pruning in both readings, setting, and what is not known of the published figure."""
+    """Setting, gate, base, its pruning in both readings, and how to read the figure."""
     setting = CENTRALISED if run.method == METHODS[CENTRALISED] else FEDERATED
     own = (
         ""
@@ -164,9 +164,9 @@ def caption(run: Run) -> str:
     )
     return (
         f"{setting.capitalize()}{own}, {len(run.users)} users, seed {run.attribute('seed')}{_gate(run)}; base"
-        f" {run.attribute('base_model')}, {pruning(run.attribute('base_pruning'))}. Rows: categories (test examples);"
-        " columns: groups, G shared, S a user's own. MI: mutual information of category and group, 0 where the gate"
-        f" ignores the task. {UNKNOWN}"
+        f" {Path(run.attribute('base_model')).name}, {pruning(run.attribute('base_pruning'))}. Rows: categories (test"
+        " examples); columns: groups, G shared, S a user's own. MI: mutual information of category and group, 0 where the"
+        " gate ignores the task."
     )
 
 
