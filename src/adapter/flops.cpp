@@ -24,7 +24,7 @@ double flops(const model::Architecture& architecture, const UserModel& user_mode
              std::int64_t tokens, std::int64_t context) {
   const Load load = user_model.load(architecture);
   // How often each product is made: forward, to activations, to factors.
-  const bool backward = pass != Pass::evaluation;
+  const bool backward = pass == Pass::experts || pass == Pass::routers;
   const double activations = backward ? 2.0 : 1.0,
                factors = activations + (pass == Pass::experts ? 1.0 : 0.0),
                router = activations + (pass == Pass::routers ? 1.0 : 0.0), attention = backward ? 3.0 : 1.0;
@@ -33,10 +33,13 @@ double flops(const model::Architecture& architecture, const UserModel& user_mode
              heads = static_cast<double>(architecture.heads * architecture.head_size),
              T = static_cast<double>(context),
              head = static_cast<double>(architecture.vocabulary) * static_cast<double>(architecture.width);
-  // Of a layer, for each token: the frozen products and what it sees of the text, half of it on average.
-  const double products = of_layer(architecture), seen = T * heads;
-  return 2.0 * (n * (below * (products + seen) +
-                     above * (activations * products + attention * (seen + 2.0 * P * heads)) +
+  // Of a layer, for each token: the frozen products and what it sees of the text, half of it on average. A
+  // gate has all its products in every step that it is trained in.
+  const double products = of_layer(architecture), seen = T * heads, frozen = n * below * (products + seen),
+               gate = n / T * (pass == Pass::evaluation ? 1.0 : 3.0) * load.gate;
+  if (pass == Pass::warmup) return 2.0 * (frozen + gate);
+  return 2.0 * (frozen + gate +
+                n * (above * (activations * products + attention * (seen + 2.0 * P * heads)) +
                      activations * head + factors * load.factors + router * load.routers) +
                 above * activations * P * products);
 }

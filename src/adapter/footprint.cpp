@@ -49,11 +49,11 @@ constexpr double gaps = 1.2;
 }  // namespace
 
 Footprint footprint(const model::Architecture& architecture, const UserModel& user_model,
-                    const model::Computation& computation, std::int64_t tokens) {
+                    const model::Computation& computation, std::int64_t tokens, std::int64_t sequences) {
   const Shape shape(architecture);
   const auto [C, F, S, L, V, Q, K] = shape;
   const Load load = user_model.load(architecture);
-  const auto n = static_cast<double>(tokens);
+  const auto n = static_cast<double>(tokens), B = static_cast<double>(sequences);
   double weights = 0.0;
   for (const model::WeightSpec& spec : model::weight_specs(architecture))
     weights += static_cast<double>(spec.count());
@@ -62,7 +62,7 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
   // beside that in one layer's backward pass: gradients of what is between the projections, of some outer and
   // of the adapter's activations.
   const double above = L - load.first_layer, P = load.tokens_in_front,
-               kept = (n + P) * above * (4 * C + shape.attention() + S * F) + n * (load.kept + 2 * C) +
+               kept = (n + P) * above * (4 * C + shape.attention() + S * F) + n * (load.kept + 2 * C) + B * load.kept_in_front +
                       L * load.side_by_side,
                passing = n * ((2 * S + 1) * F + 4 * C + shape.attention() + load.passing) +
                          widened_projection(shape, computation);
@@ -72,20 +72,27 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
       .activations = bytes(gaps * (kept + std::max(passing, of_cross_entropy(shape, computation, tokens))),
                            computation.computed),
       .evaluation =
-          computation.on_gpu ? evaluation_activations(architecture, user_model, computation, tokens) : 0};
+          computation.on_gpu
+              ? evaluation_activations(architecture, user_model, computation, tokens, sequences)
+              : 0};
 }
 
 std::int64_t evaluation_activations(const model::Architecture& architecture, const UserModel& user_model,
-                                    const model::Computation& computation, std::int64_t tokens) {
+                                    const model::Computation& computation, std::int64_t tokens,
+                                    std::int64_t sequences) {
   const Shape shape(architecture);
   const auto [C, F, S, L, V, Q, K] = shape;
   const Load load = user_model.load(architecture);
-  const auto n = static_cast<double>(tokens);
+  const auto n = static_cast<double>(tokens), B = static_cast<double>(sequences);
   // In a layer what comes in, its norm, and either queries, keys, values and what attention makes of them, or
   // the MLP's inner activations and what it gives; of all layers the routing. Then the logits beside the last
   // norm: larger than any gap that the layers leave, so that they come on top of what these took.
-  const double layer = n * std::max(4 * C + shape.attention(), 4 * C + (S + 1) * F + load.passing) +
-                       load.side_by_side + widened_projection(shape, computation),
+  // Prompts' keys and values in all layers that they enter, and in one of them those that stand in front of
+  // each sequence's.
+  const double above = L - load.first_layer, P = load.tokens_in_front,
+               in_front = P > 0 ? 2 * K * above * P + (n * load.kept + B * load.kept_in_front) / above : 0.0,
+               layer = n * std::max(4 * C + shape.attention(), 4 * C + (S + 1) * F + load.passing) +
+                       load.side_by_side + widened_projection(shape, computation) + in_front,
                head = n * C + of_cross_entropy(shape, computation, tokens);
   return bytes(gaps * (n * load.routing + layer + head), computation.computed);
 }

@@ -23,12 +23,7 @@ const char* name_of(Role role) {
   return "";
 }
 
-ParameterView named(const model::Architecture& architecture, const UserModel& user_model, const Part& part) {
-  const bool apart = part.role == Role::attention && user_model.attention_rank;
-  const char* const rank = apart ? "attention_rank" : "lora_rank";
-  const auto dimension = [&](std::int64_t length) {
-    return length == architecture.width ? "width" : length == architecture.inner ? "inner_width" : "";
-  };
+ParameterView named(const Part& part) {
   ParameterView view;
   view.role = name_of(part.role);
   view.layer = part.layer;
@@ -36,12 +31,8 @@ ParameterView named(const model::Architecture& architecture, const UserModel& us
   view.name = part.name + (part.tag == Tag::A ? "_A" : part.tag == Tag::B ? "_B" : "");
   view.rows = part.rows;
   view.columns = part.columns;
-  const bool prompt = part.role == Role::expert && part.tag == Tag::whole;
-  view.row_dimension = part.role == Role::router ? "expert"
-                       : prompt                  ? "prompt_token"
-                       : part.tag == Tag::A      ? rank
-                                                 : dimension(part.rows);
-  view.column_dimension = part.tag == Tag::B ? rank : dimension(part.columns);
+  view.row_dimension = part.rows_are;
+  view.column_dimension = part.columns_are;
   return view;
 }
 
@@ -104,7 +95,7 @@ std::vector<ParameterView> stored_parameters(const model::Architecture& architec
   std::vector<ParameterView> views;
   const Layout layout(architecture, user_model);
   for (const Part& part : layout.parts()) {
-    views.push_back(named(architecture, user_model, part));
+    views.push_back(named(part));
     views.back().data = block + part.offset;
   }
   return views;

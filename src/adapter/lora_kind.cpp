@@ -28,8 +28,12 @@ std::vector<std::string> projections(const model::Architecture& architecture) {
              : std::vector<std::string>{"up", "down"};
 }
 
+const char* width_is(const model::Architecture& architecture, std::int64_t width) {
+  return width == architecture.width ? "width" : width == architecture.inner ? "inner_width" : "";
+}
+
 // A [R, in] or B [out, R] of each of the projections, layer by layer. A is drawn (Kaiming with a = sqrt 5), B
-// begins as zero. `names`: what the projections are called here.
+// begins as zero. `names`: what the projections are called here; `part` says what the rank is called.
 void add_factor(std::vector<Part>& parts, const model::Architecture& architecture,
                 const std::vector<model::Projection>& beside, const std::vector<std::string>& names,
                 std::int64_t rank, Part part) {
@@ -41,6 +45,8 @@ void add_factor(std::vector<Part>& parts, const model::Architecture& architectur
       part.name = names[site];
       part.rows = is_A ? rank : beside[site].out;
       part.columns = is_A ? beside[site].in : rank;
+      (is_A ? part.columns_are : part.rows_are) =
+          width_is(architecture, is_A ? beside[site].in : beside[site].out);
       part.bound = is_A ? bound(beside[site].in) : 0.0;
       part.draw = first_draw + static_cast<std::uint32_t>(site);
       parts.push_back(part);
@@ -53,16 +59,18 @@ void add_factor(std::vector<Part>& parts, const model::Architecture& architectur
 // different numbers of experts.
 std::vector<Part> parts(const model::Architecture& architecture, const UserModel& user_model) {
   std::vector<Part> parts;
+  const char* const of_attention = user_model.attention_rank ? "attention_rank" : "lora_rank";
   std::vector<std::string> sites;
   for (const model::Projection& projection : architecture.attention) sites.push_back(projection.name);
   for (const Tag tag : {Tag::A, Tag::B})
     add_factor(parts, architecture, architecture.attention, sites, user_model.rank_of_attention(),
-               {.role = Role::attention, .tag = tag});
+               {.role = Role::attention, .tag = tag, .rows_are = of_attention, .columns_are = of_attention});
   for (std::int64_t expert = 0; expert < user_model.experts; ++expert)
     for (const Tag tag : {Tag::A, Tag::B})
       add_factor(
           parts, architecture, mlp_of(architecture), projections(architecture), user_model.lora_rank,
-          {.role = Role::expert, .tag = tag, .expert = expert, .draw = draw_of_expert(user_model, expert)});
+          {.role = Role::expert, .tag = tag, .expert = expert, .rows_are = "lora_rank", .columns_are = "lora_rank",
+           .draw = draw_of_expert(user_model, expert)});
   if (!user_model.routed()) return parts;
   for (std::int64_t layer = 0; layer < architecture.layers; ++layer)
     parts.push_back({.role = Role::router,
@@ -71,6 +79,8 @@ std::vector<Part> parts(const model::Architecture& architecture, const UserModel
                      .name = "weight",
                      .rows = user_model.experts,
                      .columns = architecture.width,
+                     .rows_are = "expert",
+                     .columns_are = "width",
                      .bound = bound(architecture.width)});
   return parts;
 }
@@ -124,12 +134,13 @@ class LoraHooks : public AdapterHooks {
   std::vector<LayerParameters> layers_;
 };
 
-std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& /*base*/) {
+std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& /*base*/,
+                                    const at::Tensor& /*instruction*/) {
   return std::make_unique<LoraHooks>(parameters);
 }
 
 }  // namespace
 
-constinit const AdapterKind kinds::lora = {"lora", parts, projections, load, hooks};
+constinit const AdapterKind kinds::lora = {.name = "lora", .parts = parts, .projections = projections, .load = load, .hooks = hooks, .weight_decay = 0.01};
 
 }  // namespace comigs::adapter

@@ -21,11 +21,18 @@ void draw(const at::Tensor& leaf, double bound, const StreamKey& key) {
 }  // namespace
 
 std::uint32_t drawn_by(const Part& part, const UserModel& user_model, std::uint32_t user) {
-  const bool shared = part.role == Role::attention
-                          ? user_model.shared_attention
-                          : part.role == Role::expert &&
-                                part.expert < static_cast<std::int64_t>(user_model.generalists.size());
-  return shared ? shared_user : user;
+  const auto is_shared = [&] {
+    switch (part.role) {
+      case Role::attention:
+        return user_model.shared_attention;
+      case Role::expert:
+        return part.expert < static_cast<std::int64_t>(user_model.generalists.size());
+      case Role::router:
+        return user_model.shared_routers;
+    }
+    return false;
+  };
+  return is_shared() ? shared_user : user;
 }
 
 at::Tensor view(const at::Tensor& block, const Slice& slice) {

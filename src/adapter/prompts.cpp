@@ -1,19 +1,25 @@
 // Groups of soft prompts as a kind of adapter (mixture of prompts): in front of the text from layer l* on,
-// each group seen by all of the text and by itself alone.
+// each group seen by all of the text and by itself alone; a gate weighs, for each sequence, the attention that
+// is paid to each group.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
 #include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/base/random.hpp"
+#include "sequence_gate.hpp"
 
 namespace comigs::adapter {
 
 namespace {
+
+// By which heads are widened: fused attention wants a multiple of 8.
+constexpr std::int64_t bias_features = 8;
 
 // A third of the way up, as the paper's 10th of 32.
 std::int64_t first_layer(const model::Architecture& architecture, const UserModel& user_model) {
@@ -23,7 +29,7 @@ std::int64_t first_layer(const model::Architecture& architecture, const UserMode
 
 std::vector<std::string> projections(const model::Architecture& /*architecture*/) { return {"prompt"}; }
 
-// [group 0 | group 1 | ...]; shared groups come first.
+// [group 0 | group 1 | ... | gate]; shared groups come first.
 std::vector<Part> parts(const model::Architecture& architecture, const UserModel& user_model) {
   std::vector<Part> parts;
   for (std::int64_t expert = 0; expert < user_model.experts; ++expert)
@@ -34,18 +40,39 @@ std::vector<Part> parts(const model::Architecture& architecture, const UserModel
                      .name = "prompt",
                      .rows = user_model.prompt_tokens,
                      .columns = architecture.width,
+                     .rows_are = "prompt_token",
+                     .columns_are = "width",
                      .draw = draw_of_expert(user_model, expert)});
+  if (user_model.gated_by_sequence())
+    for (const Part& part : sequence_gate_parts(first_layer(architecture, user_model), architecture.width,
+                                                user_model.gate_width, user_model.experts))
+      parts.push_back(part);
   return parts;
 }
 
 // Trained numbers are in no product of their own; prompts go the way of tokens, once a pass.
 Load load(const model::Architecture& architecture, const UserModel& user_model) {
   const auto first = static_cast<double>(first_layer(architecture, user_model)),
-             key_values = static_cast<double>(architecture.key_value_heads * architecture.head_size);
-  // Keys and values once more, beside those of the prompts.
-  return {.kept = (static_cast<double>(architecture.layers) - first) * 2 * key_values,
+             above = static_cast<double>(architecture.layers) - first,
+             E = static_cast<double>(user_model.experts), H = static_cast<double>(user_model.gate_width),
+             P = E * static_cast<double>(user_model.prompt_tokens),
+             heads = static_cast<double>(architecture.heads),
+             key_value_heads = static_cast<double>(architecture.key_value_heads);
+  const bool gated = user_model.gated_by_sequence();
+  const double wider = gated ? bias_features : 0, head = static_cast<double>(architecture.head_size) + wider;
+  // Keys and values once more, beside those of the prompts; queries too, where they are widened.
+  return {.gate = gated ? H * (static_cast<double>(architecture.width) + E) : 0.0,
+          .kept = above * ((2 * key_value_heads + (gated ? heads : 0.0)) * head + heads * wider),
+          .kept_in_front = above * 2 * key_value_heads * head * P,
           .first_layer = first,
-          .tokens_in_front = static_cast<double>(user_model.experts * user_model.prompt_tokens)};
+          .tokens_in_front = P};
+}
+
+std::vector<at::Tensor> groups_of(const Parameters& parameters) {
+  std::vector<at::Tensor> groups;
+  for (std::size_t i = 0; i < parameters.leaves().size(); ++i)
+    if (parameters.layout().parts()[i].role == Role::expert) groups.push_back(parameters.leaves()[i]);
+  return groups;
 }
 
 // Attention as ever, and what it was of.
@@ -64,9 +91,10 @@ class Keeper : public model::Hooks {
 
 class PromptHooks : public AdapterHooks {
  public:
-  PromptHooks(const Parameters& parameters, const model::BaseModel& base)
+  PromptHooks(const Parameters& parameters, const model::BaseModel& base, at::Tensor instruction)
       : parameters_(parameters),
         base_(base),
+        instruction_(std::move(instruction)),
         first_(static_cast<std::size_t>(first_layer(base.architecture(), parameters.user_model()))) {}
 
   // Prompts stand in front of the text; below them positions are as ever.
@@ -74,57 +102,119 @@ class PromptHooks : public AdapterHooks {
     return layer >= first_ ? parameters_.user_model().prompt_tokens : 0;
   }
 
-  void enter(std::size_t layer, const at::Tensor& x, const model::Sequences& /*sequences*/) override {
-    if (layer == first_) run_prompts(x.scalar_type());
+  // What is read on later is of the same sequences: their gate and the prompts are known.
+  void enter(std::size_t layer, const at::Tensor& x, const model::Sequences& sequences) override {
+    if (layer != first_ || !prompts_.empty()) return;
+    if (parameters_.user_model().gated_by_sequence()) weigh(x, sequences);
+    run_prompts(x.scalar_type());
   }
 
   [[nodiscard]] at::Tensor attend(std::size_t layer, const model::Heads& text) override {
     if (layer < first_) return Hooks::attend(layer, text);
     const model::Heads& prompts = prompts_[layer - first_];
-    const auto in_front = [&](const at::Tensor& prompt, const at::Tensor& own) {
-      const std::int64_t groups = prompt.size(0) * prompt.size(2);
-      const at::Tensor all = prompt.transpose(0, 1).reshape({1, own.size(1), groups, own.size(3)});
-      return at::cat({all.expand({own.size(0), -1, -1, -1}), own}, 2);
+    const bool grouped = text.keys.size(1) != text.queries.size(1);
+    const std::int64_t head = text.queries.size(3);
+    const auto attention = [&](const model::Heads& of) {
+      return at::scaled_dot_product_attention(of.queries, of.keys, of.values, mask(of), 0.0, false,
+                                              1.0 / std::sqrt(static_cast<double>(head)), grouped);
     };
-    const at::Tensor keys = in_front(prompts.keys, text.keys), values = in_front(prompts.values, text.values);
-    const bool grouped = keys.size(1) != text.queries.size(1);
-    return at::scaled_dot_product_attention(text.queries, keys, values, mask(text, keys.size(2)), 0.0, false,
-                                            std::nullopt, grouped);
+    const auto in_front = [&](const at::Tensor& prompt, const at::Tensor& own) {
+      return at::cat({across_groups(prompt).expand({own.size(0), -1, -1, -1}), own}, 2);
+    };
+    if (!bias_.defined())
+      return attention({.queries = text.queries,
+                        .keys = in_front(prompts.keys, text.keys),
+                        .values = in_front(prompts.values, text.values)});
+    return attention({.queries = with_features(text.queries, at::ones({}, text.queries.options())),
+                      .keys = at::cat({with_bias(across_groups(prompts.keys), head), widened(text.keys)}, 2),
+                      .values = widened(in_front(prompts.values, text.values))})
+        .narrow(3, 0, head);
   }
 
  private:
+  // log g + log E: a uniform gate adds nothing, and what attention pays to a group goes with its weight.
+  void weigh(const at::Tensor& x, const model::Sequences& sequences) {
+    const at::Tensor logits =
+        sequence_gate(parameters_, instruction_feature(x, sequences, instruction_));
+    const at::Tensor log_gate = logits.log_softmax(-1);
+    bias_ = log_gate + std::log(static_cast<double>(logits.size(1)));
+    routing_.resize(static_cast<std::size_t>(base_.architecture().layers));
+    routing_[first_] = sequence_routing(logits, log_gate);
+  }
+
+  // [E, heads, m, head size] -> [1, heads, E m, head size].
+  static at::Tensor across_groups(const at::Tensor& prompt) {
+    return prompt.transpose(0, 1).reshape({1, prompt.size(1), -1, prompt.size(3)});
+  }
+
+  static at::Tensor widened(const at::Tensor& heads) {
+    return at::constant_pad_nd(heads, {0, bias_features});
+  }
+
+  // Two more features of the same value, and others that are 0.
+  static at::Tensor with_features(const at::Tensor& heads, const at::Tensor& value) {
+    const at::Tensor two = value.expand({heads.size(0), heads.size(1), heads.size(2), 2});
+    return at::cat({heads, at::constant_pad_nd(two, {0, bias_features - 2})}, 3);
+  }
+
+  // Keys [1, heads, E m, d] -> [B, heads, E m, d + 8]: a query whose first two additional features are 1 has
+  // its logit raised by the sequence's bias of the group. In two parts, so that bfloat16 keeps it.
+  [[nodiscard]] at::Tensor with_bias(const at::Tensor& keys, std::int64_t head) const {
+    const at::Tensor whole = bias_ * std::sqrt(static_cast<double>(head)),
+                     high = whole.detach().to(keys.scalar_type()),
+                     low = (whole - high.to(at::kFloat)).to(keys.scalar_type());
+    const at::Tensor features = at::stack({high, low}, -1)
+                                    .repeat_interleave(keys.size(2) / bias_.size(1), 1)
+                                    .unsqueeze(1)
+                                    .expand({-1, keys.size(1), -1, -1});
+    return at::cat({keys.expand({bias_.size(0), -1, -1, -1}),
+                    at::constant_pad_nd(features, {0, bias_features - 2})},
+                   3);
+  }
+
   // The groups as sequences of their own, through all layers from the first on; their keys and values there.
   void run_prompts(at::ScalarType type) {
-    const std::vector<at::Tensor>& groups = parameters_.leaves();
+    const std::vector<at::Tensor> groups = groups_of(parameters_);
     const model::Sequences sequences{.count = static_cast<std::int64_t>(groups.size()),
                                      .length = parameters_.user_model().prompt_tokens};
     const auto layers = static_cast<std::size_t>(base_.architecture().layers);
     Keeper keeper(prompts_);
     at::Tensor x =
         first_ == 0 ? base_.place(at::stack(groups).to(type), sequences) : at::cat(groups).to(type);
-    prompts_.clear();
     for (std::size_t layer = first_; layer + 1 < layers; ++layer)
       x = through_layer(base_, layer, std::move(x), sequences, keeper);
     prompts_.push_back(base_.split(layers - 1, base_.norm_1(layers - 1, x), sequences, keeper));
   }
 
   // [T, P + T]: all prompts, and of the text what is not later; nothing where a single query sees all.
-  [[nodiscard]] std::optional<at::Tensor> mask(const model::Heads& text, std::int64_t keys) {
-    const std::int64_t T = text.queries.size(2);
+  [[nodiscard]] std::optional<at::Tensor> mask(const model::Heads& of) {
+    const std::int64_t T = of.queries.size(2), keys = of.keys.size(2);
     if (T == 1) return std::nullopt;
-    if (!mask_.defined()) mask_ = at::ones({T, keys}, text.queries.options().dtype(at::kBool)).tril(keys - T);
+    if (!mask_.defined()) mask_ = at::ones({T, keys}, of.queries.options().dtype(at::kBool)).tril(keys - T);
     return mask_;
   }
 
   const Parameters& parameters_;
   const model::BaseModel& base_;
+  at::Tensor instruction_;
   std::size_t first_;
+  at::Tensor bias_;                    // [B, E] float32, where a gate decides
   std::vector<model::Heads> prompts_;  // by layer from the first on; [E, key/value heads, m, head size]
   at::Tensor mask_;
 };
 
-std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& base) {
-  return std::make_unique<PromptHooks>(parameters, base);
+std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& base,
+                                    const at::Tensor& instruction) {
+  return std::make_unique<PromptHooks>(parameters, base, instruction);
+}
+
+at::Tensor gate_logits(const Parameters& parameters, const model::BaseModel& base, const at::Tensor& tokens,
+                       const at::Tensor& instruction) {
+  model::Hooks bare;
+  const auto first = static_cast<std::size_t>(first_layer(base.architecture(), parameters.user_model()));
+  const at::Tensor x = model::stream_into(base, tokens, first, bare);
+  const model::Sequences sequences{.count = tokens.size(0), .length = tokens.size(1)};
+  return sequence_gate(parameters, instruction_feature(x, sequences, instruction));
 }
 
 // As m tokens of the vocabulary, drawn by chance for each group, enter the first layer.
@@ -134,6 +224,7 @@ void begin(Parameters& parameters, const model::BaseModel& base, std::uint64_t s
   const std::int64_t m = user_model.prompt_tokens, last = first_layer(base.architecture(), user_model);
   for (std::size_t i = 0; i < parameters.leaves().size(); ++i) {
     const Part& part = parameters.layout().parts()[i];
+    if (part.role != Role::expert) continue;
     RandomStream stream({.seed = seed,
                          .user = drawn_by(part, user_model, user),
                          .stream = Stream::prompt_init,
@@ -159,6 +250,8 @@ constinit const AdapterKind kinds::prompts = {.name = "prompts",
                                               .projections = projections,
                                               .load = load,
                                               .hooks = hooks,
-                                              .begin = begin};
+                                              .weight_decay = 0.0,  // would pull them off the stream's scale
+                                              .begin = begin,
+                                              .sequence_gate = gate_logits};
 
 }  // namespace comigs::adapter

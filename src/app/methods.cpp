@@ -28,6 +28,8 @@ const char* gate(const federation::Method& method) {
       return "equal";
     case adapter::Gate::top_k:
       return "top-k";
+    case adapter::Gate::sequence:
+      return "sequence";
   }
   return "";
 }
@@ -100,6 +102,7 @@ Json as_json(const federation::Method& method) {
           {"adapter", unless(untrained, method.adapter.name)},
           {"gate", unless(untrained, gate(method))},
           {"experts_shared", unless(untrained, shared_experts(method))},
+          {"routers_shared", unless(unrouted, method.routers_shared)},
           {"attention_shared", unless(untrained, method.attention_shared)},
           {"factors_trained", unless(untrained, factors(method.trained))},
           {"factors_shared", unless(!shares(method), factors(method.shared))},
@@ -124,7 +127,7 @@ int methods(int&, char**&, const std::vector<std::string>& arguments) {
     print_out(json_text({{"methods", rows}}));
     return 0;
   }
-  constexpr const char* row = "{:<18} {:<8} {:<6} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
+  constexpr const char* row = "{:<18} {:<8} {:<8} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
   print_out(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
             "CoMiGS paper", "what it is");
   print_out(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
@@ -133,8 +136,9 @@ int methods(int&, char**&, const std::vector<std::string>& arguments) {
               rule(method), router(method), router_data(method), method.paper, method.summary);
   print_out(
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "
-      "uniform or by\ntokens ([method] averaging); 'gradients': at every step; 'by user': each user has "
-      "weights of its own;\n'padded', 'SVD': LoRA ranks may differ. Routers are never averaged.\n");
+      "uniform, by tokens\nor by examples ([method] averaging); 'gradients': at every step; 'by user': each "
+      "user has weights of its own;\n'padded', 'SVD': LoRA ranks may differ. gate 'sequence': of groups of soft "
+      "prompts, for each sequence.\nRouters are the user's own, but in mop and mop-centralized.\n");
   return 0;
 }
 

@@ -37,6 +37,7 @@ std::vector<data::Probe> read_probes(const run::TrainedModels& models, const con
 struct Routed {
   results::TokenRouting tokens;
   std::vector<std::int64_t> begins;            // of its parts
+  std::vector<std::int64_t> instruction;       // of each, where they are examples
   std::vector<std::string> generalist_shares;  // mean gate weight of generalists, by user
 
   Routed(data::Probe probe, const results::RoundShape& shape)
@@ -45,7 +46,8 @@ struct Routed {
                .ids = std::move(probe.ids),
                .texts = std::move(probe.texts),
                .score = {}},
-        begins(std::move(probe.begins)) {
+        begins(std::move(probe.begins)),
+        instruction(std::move(probe.instruction)) {
     const std::int64_t by_token = shape.users * shape.layers * shape.experts;
     tokens.score.assign(tokens.ids.size() * static_cast<std::size_t>(by_token),
                         std::numeric_limits<float>::quiet_NaN());
@@ -70,7 +72,7 @@ std::vector<Routed> route_all(const run::TrainedModels& models, std::vector<data
     const adapter::Parameters parameters = models.parameters(user, base.head().device());
     const auto generalists = static_cast<std::int64_t>(models.users()[user].generalists.size());
     for (Routed& text : texts) {
-      text.add(train::gates(base, parameters, text.tokens.ids, text.begins,
+      text.add(train::gates(base, parameters, text.tokens.ids, text.begins, text.instruction,
                             models.config().users[user].context_tokens),
                static_cast<std::int64_t>(user), generalists, shape);
       bar.advance(1, fmt::format("model of {}", printable(models.names()[user])));

@@ -122,6 +122,11 @@ constexpr Option<UserJob> options[] = {
                                              {.low = 0, .high = 1, .low_excluded = true}),
     method.option<&Method::mixing>(
         "mixing", "WHEN", "PCL mixes after every round, or after those only in which it renews its weights"),
+    method.option<&Method::gate_warmup_rounds>(
+        "gate_warmup_rounds", "ROUNDS",
+        "first rounds, in which a gate by sequence that is trained with its prompts learns alone, to tell the "
+        "categories of examples apart; one group a category",
+        between(0, most)),
 
     optimiser.option<&Optimiser::final_fraction>(
         "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),
@@ -133,7 +138,9 @@ constexpr Option<UserJob> options[] = {
                                         from_to_below(0, 1)),
     optimiser.option<&Optimiser::epsilon>("epsilon", "NUMBER", "added to the root of the second moment",
                                           above(0)),
-    optimiser.option<&Optimiser::weight_decay>("weight_decay", "NUMBER", "decoupled, times the learning rate",
+    optimiser.option<&Optimiser::weight_decay>("weight_decay", "NUMBER",
+                                               "decoupled, times the learning rate; auto: 0.01 for LoRA, 0 for "
+                                               "prompts",
                                                at_least(0)),
 
     experts_option(
@@ -158,6 +165,9 @@ constexpr Option<UserJob> options[] = {
                                      "layer (from 0) that prompts enter; auto: a third of the way up, as in "
                                      "the paper; 0: prompt tuning",
                                      between(0, 4096)),
+    user.option<&User::gate_width>("gate_width", "N",
+                                   "hidden layer of the gate that weighs groups of prompts by sequence",
+                                   between(1, 65536)),
     user.option<&User::top_k>("top_k", "N",
                               "experts active for a token, weighted by a softmax over their logits; 1 of "
                               "several: by its probability among all. At most the user's experts",
@@ -177,7 +187,7 @@ constexpr Option<UserJob> options[] = {
     user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
     user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
                                     between(1, most)),
-    user.option<&User::expert_learning_rate>("expert_learning_rate", "RATE", "peak rate of the LoRA factors",
+    user.option<&User::expert_learning_rate>("expert_learning_rate", "RATE", "peak rate of the LoRA factors, or of the prompts",
                                              above(0)),
     user.option<&User::router_learning_rate>("router_learning_rate", "RATE", "constant rate of the routers",
                                              above(0)),

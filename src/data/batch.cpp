@@ -14,7 +14,9 @@ Batch empty_batch(std::int64_t sequences, std::int64_t context) {
           .context = context,
           .tokens = std::vector<std::int64_t>(positions, 0),
           .targets = std::vector<std::int64_t>(positions, no_target),
-          .predicted = 0};
+          .predicted = 0,
+          .instruction = std::vector<std::int64_t>(static_cast<std::size_t>(sequences), context),
+          .category = std::vector<std::int64_t>(static_cast<std::size_t>(sequences), no_category)};
 }
 
 // Row `row` of the batch: `count` positions from the shard's token `begin` on, and the tokens that follow
@@ -36,6 +38,8 @@ void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, const Exa
       example.begin + example.instruction,
       std::span(batch.targets).subspan(offset + instruction - 1, static_cast<std::size_t>(example.response)));
   batch.predicted += example.response;
+  batch.instruction[static_cast<std::size_t>(row)] = example.instruction;
+  batch.category[static_cast<std::size_t>(row)] = example.category;
 }
 
 // Where a sequence may come from: starts of windows, or examples.
@@ -132,6 +136,8 @@ Batch slice(const Batch& batch, std::int64_t begin, std::int64_t sequences) {
   const auto offset = begin * batch.context, count = sequences * batch.context;
   std::copy_n(batch.tokens.begin() + offset, count, part.tokens.begin());
   std::copy_n(batch.targets.begin() + offset, count, part.targets.begin());
+  std::copy_n(batch.instruction.begin() + begin, sequences, part.instruction.begin());
+  std::copy_n(batch.category.begin() + begin, sequences, part.category.begin());
   part.predicted =
       std::count_if(part.targets.begin(), part.targets.end(), [](std::int64_t t) { return t != no_target; });
   return part;

@@ -91,8 +91,10 @@ std::vector<Probe> test_probes(const Manifest& manifest, std::int64_t tokens) {
                 .ids = std::vector<std::int64_t>(static_cast<std::size_t>(split.size())),
                 .texts = {}};
     split.read(0, probe.ids);
-    for (const Example& example : split.examples())
+    for (const Example& example : split.examples()) {
       if (example.begin > 0) probe.begins.push_back(example.begin);
+      probe.instruction.push_back(example.instruction);
+    }
     for (const std::int64_t id : probe.ids) probe.texts.push_back(vocabulary.text(id));
     probes.push_back(std::move(probe));
   }

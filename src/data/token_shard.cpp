@@ -75,6 +75,19 @@ void check_examples(const ExamplesDescription& description, std::span<const Exam
 
 }  // namespace
 
+std::vector<Example> read_examples(const ShardDescription& split) {
+  const io::MappedFile index(split.examples->file);
+  const std::span<const Example> examples = view_of_index(*split.examples, index);
+  check_examples(*split.examples, examples, split.tokens);
+  return {examples.begin(), examples.end()};
+}
+
+std::size_t leading_examples(std::span<const Example> examples, std::int64_t tokens) {
+  const auto fits = [&](const Example& example) { return example.begin + example.tokens() <= tokens; };
+  const auto end = std::partition_point(examples.begin(), examples.end(), fits);
+  return std::max<std::size_t>(static_cast<std::size_t>(end - examples.begin()), 1);
+}
+
 TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabulary)
     : file_(std::make_shared<io::MappedFile>(description.file)),
       type_(description.type),
@@ -100,10 +113,7 @@ TokenShard TokenShard::leading(std::int64_t tokens) const {
   TokenShard part = *this;
   part.size_ = std::min(size_, tokens);
   if (!has_examples()) return part;
-  const auto fits = [&](const Example& example) { return example.begin + example.tokens() <= tokens; };
-  const auto end = std::partition_point(examples_.begin(), examples_.end(), fits);
-  const std::ptrdiff_t count = std::max<std::ptrdiff_t>(end - examples_.begin(), 1);
-  part.examples_ = examples_.first(static_cast<std::size_t>(count));
+  part.examples_ = examples_.first(leading_examples(examples_, tokens));
   part.size_ = part.examples_.back().begin + part.examples_.back().tokens();
   return part;
 }

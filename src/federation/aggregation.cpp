@@ -18,11 +18,11 @@ std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup)
   return setup.method.rule.all_make(setup);
 }
 
-std::vector<double> shares_of_tokens(const AggregationSetup& setup, std::span<const std::int64_t> users) {
+std::vector<double> shares_of_amounts(const AggregationSetup& setup, std::span<const std::int64_t> users) {
   std::vector<double> shares;
   double sum = 0.0;
   for (const std::int64_t user : users)
-    sum += shares.emplace_back(static_cast<double>(setup.tokens[static_cast<std::size_t>(user)]));
+    sum += shares.emplace_back(static_cast<double>(setup.amounts[static_cast<std::size_t>(user)]));
   for (double& share : shares) share /= sum;
   return shares;
 }

@@ -131,7 +131,7 @@ class Decomposition : public Aggregation {
       : setup_(setup), reduction_(setup.memory, comm::Sums::rank_order) {
     std::vector<std::int64_t> everyone(setup.users.size());
     std::iota(everyone.begin(), everyone.end(), 0);
-    weights_ = shares_of_tokens(setup, everyone);
+    weights_ = shares_of_amounts(setup, everyone);
   }
 
   Aggregated all_aggregate(std::int64_t) override {

@@ -18,7 +18,7 @@ namespace {
 
 std::vector<double> weights_asked_for(const AggregationSetup& setup, std::span<const std::int64_t> holders) {
   return setup.options.averaging == config::Averaging::uniform ? equal_weights(setup, holders)
-                                                               : shares_of_tokens(setup, holders);
+                                                               : shares_of_amounts(setup, holders);
 }
 
 // One model for all (`centralized`): the users' gradients are averaged at every step, so that nothing is
@@ -68,8 +68,17 @@ constinit const Rule rules::gradients{
       return std::make_unique<GradientMeans>(setup);
     },
     .cost = [](const RuleUser& of) -> RuleCost {
-      const std::int64_t count = of.layout.slice(adapter::select::lora()).count;
-      return {.bytes = of.config.users[of.user].local_steps * bytes_of_reduction(count, sums(of.config.run))};
+      const std::int64_t steps = of.config.users[of.user].local_steps;
+      const auto bytes = [&](const adapter::Select& select) {
+        return steps * bytes_of_reduction(of.layout.slice(select).count, sums(of.config.run));
+      };
+      // Of a gate by sequence in every round, of experts not where it is warmed up.
+      const std::int64_t experts = bytes(adapter::select::lora()), routers = bytes(adapter::select::routers());
+      if (routers == 0) return {.bytes = experts};
+      return {.bytes = routers,
+              .extra = {.in_round =
+                            [W = of.config.method.gate_warmup_rounds](std::int64_t round) { return round > W; },
+                        .bytes = experts}};
     },
     .every_step = true,
     .one_shape = true,

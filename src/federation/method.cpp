@@ -27,6 +27,8 @@ constexpr auto joint = RouterTraining::joint;
 constexpr auto in_turn = RouterTraining::alternating;
 constexpr auto equal = adapter::Gate::equal;
 constexpr auto top_k = adapter::Gate::top_k;
+constexpr auto sequence = adapter::Gate::sequence;
+constexpr bool with_routers = true;
 constexpr const adapter::AdapterKind& prompts = adapter::kinds::prompts;
 constexpr auto A = adapter::Factors::A;
 constexpr auto B = adapter::Factors::B;
@@ -83,8 +85,22 @@ constexpr Method table[] = {
      "a group of soft prompts, averaged (Zhao et al. 2023)", prompts},
     {"prompt-centralized", 1, equal, Sharing::all, true, AB, AB, gradients, unrouted, validation, "-",
      "a group of soft prompts on the union of all users' data (Xu et al. 2023)", prompts},
+    {"mop-centralized", by_user, sequence, Sharing::all, true, AB, AB, gradients, joint, training, "-",
+     "groups of soft prompts and a gate by sequence on the union of all users' data", prompts, with_routers},
+    {"mop", by_user, sequence, Sharing::all, true, AB, AB, mean, joint, training, "-",
+     "groups of soft prompts and a gate by sequence, averaged (Dun et al. 2023)", prompts, with_routers},
+    {"mop-local", by_user, sequence, Sharing::none, false, AB, AB, mean, joint, training, "-",
+     "groups of soft prompts and a gate by sequence, every user alone", prompts},
     {"mop-equal", by_user, equal, Sharing::all, true, AB, AB, mean, unrouted, validation, "-",
      "groups of soft prompts without a gate, averaged", prompts},
+    {"mop-own-gate", by_user, sequence, Sharing::all, true, AB, AB, mean, joint, training, "-",
+     "groups of soft prompts, averaged, and every user's own gate", prompts},
+    {"mop-1g1s", 2, sequence, Sharing::first, true, AB, AB, mean, in_turn, validation, "-",
+     "a generalist and a specialist group of soft prompts, every user's own gate in turn", prompts},
+    {"mop-1gxs", by_user, sequence, Sharing::first, true, AB, AB, mean, in_turn, validation, "-",
+     "a generalist group of soft prompts and as many of a user's own as it likes, own gates in turn", prompts},
+    {"mop-mgxs", by_user, sequence, Sharing::chosen, true, AB, AB, mean, in_turn, validation, "-",
+     "several generalist groups ([user] generalists) and own ones, own gates in turn", prompts},
 };
 // clang-format on
 
@@ -126,11 +142,14 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
         is_said(user, "experts", &config::User::experts))
       return fmt::format("experts = {}: method '{}' has {} for every user; '{}' takes any number",
                          user.experts, method.name, *method.experts,
-                         trains_prompts(method) ? "mop-equal" : "comigs-1gxs");
+                         !trains_prompts(method)                ? "comigs-1gxs"
+                         : method.gate == adapter::Gate::equal ? "mop-equal"
+                                                               : "mop-1gxs");
     const bool chooses = method.experts_shared == Sharing::chosen;
     if (!chooses && user.generalists != config::User().generalists)
-      return fmt::format("generalists = {}: method '{}' leaves no choice of generalists; 'comigs-mgxs' does",
-                         fmt::join(user.generalists, "+"), method.name);
+      return fmt::format("generalists = {}: method '{}' leaves no choice of generalists; '{}' does",
+                         fmt::join(user.generalists, "+"), method.name,
+                         trains_prompts(method) ? "mop-mgxs" : "comigs-mgxs");
     if (chooses && user.experts < static_cast<std::int64_t>(user.generalists.size()))
       return fmt::format("generalists = {}: {} generalists, but experts = {}",
                          fmt::join(user.generalists, "+"), user.generalists.size(), user.experts);
@@ -181,6 +200,18 @@ void check_prompts(const Method& method, const std::vector<config::User>& users)
     if (shape(user) == shape(users[0])) return {};
     return fmt::format("{}, but user 0 has {}: method '{}' averages prompts, so all users need the same",
                        shape(user), shape(users[0]), method.name);
+  });
+}
+
+// A gate that is averaged has one shape and weighs the same groups for all.
+void check_shared_gate(const Method& method, const std::vector<config::User>& users) {
+  if (!method.routers_shared) return;
+  refuse_users(users, [&](const config::User& user) -> std::string {
+    if (user.experts == users[0].experts && user.gate_width == users[0].gate_width) return {};
+    return fmt::format(
+        "experts = {}, gate_width = {}, but user 0 has {}, {}: method '{}' shares the gate, so all users need "
+        "the same",
+        user.experts, user.gate_width, users[0].experts, users[0].gate_width, method.name);
   });
 }
 
@@ -253,8 +284,10 @@ void check_options(const Method& method, const config::Method& options) {
         fmt::format("[method] carry_phase_gradients = true: method '{}' has no router phase of its own, so "
                     "there is nothing to carry",
                     method.name));
-  if (options.averaging == config::Averaging::tokens && (method.rule.own_weights || !shares_anything(method)))
-    throw ConfigError(fmt::format("[method] averaging = tokens: method '{}' {}", method.name,
+  if (options.averaging != config::Averaging::uniform &&
+      (method.rule.own_weights || !shares_anything(method)))
+    throw ConfigError(fmt::format("[method] averaging = {}: method '{}' {}", config::print(options.averaging),
+                                  method.name,
                                   method.rule.own_weights ? "has weights of its own" : "averages nothing"));
   for (const Method& other : table) {
     const RuleOptions* own = other.rule.options;
@@ -267,6 +300,11 @@ void check_options(const Method& method, const config::Method& options) {
 }  // namespace
 
 std::span<const Method> methods() { return table; }
+
+bool warms_up(const Method& method, const config::Method& options) {
+  return method.gate == sequence && method.router_training == RouterTraining::joint &&
+         options.gate_warmup_rounds > 0;
+}
 
 const Method& find_method(const std::string& name) {
   std::vector<std::string_view> names;
@@ -292,10 +330,12 @@ std::vector<adapter::UserModel> user_models(const Method& method, const std::vec
          .lora_alpha = user.lora_alpha,
          .prompt_tokens = user.prompt_tokens,
          .prompt_layer = user.prompt_layer,
+         .gate_width = user.gate_width,
          .top_k = method.gate == adapter::Gate::top_k ? std::min(user.top_k, experts) : experts,
          .gate = method.gate,
          .shared_attention =
              method.attention_shared && user.attention_sharing == config::AttentionSharing::method,
+         .shared_routers = method.routers_shared,
          .trained = method.trained,
          .shared = method.shared,
          .kind = &method.adapter});
@@ -317,6 +357,7 @@ void check_method(const Method& method, const config::Config& config) {
   check_top_k(method, config.users);
   check_ranks(method, config.users);
   check_prompts(method, config.users);
+  check_shared_gate(method, config.users);
   check_attention_ranks(method, config.users);
   check_own_attention(method, config.users);
   check_one_model(method, config.users);

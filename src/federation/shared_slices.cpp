@@ -1,6 +1,7 @@
 #include "comigs/federation/shared_slices.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -12,10 +13,10 @@ namespace {
 
 using Holders = std::vector<std::int64_t>;
 
-Holders holders_of_attention(const std::vector<adapter::UserModel>& users) {
+Holders holders_of(bool adapter::UserModel::*shared, const std::vector<adapter::UserModel>& users) {
   Holders holders;
   for (std::size_t u = 0; u < users.size(); ++u)
-    if (users[u].shared_attention) holders.push_back(static_cast<std::int64_t>(u));
+    if (users[u].*shared) holders.push_back(static_cast<std::int64_t>(u));
   return holders;
 }
 
@@ -29,7 +30,8 @@ Holders holders_of_generalist(const std::vector<adapter::UserModel>& users, std:
 
 // Every set of two or more users that holds something in common, in an order that all ranks agree on.
 std::set<Holders> all_groups(const std::vector<adapter::UserModel>& users) {
-  std::set<Holders> groups = {holders_of_attention(users)};
+  std::set<Holders> groups = {holders_of(&adapter::UserModel::shared_attention, users),
+                              holders_of(&adapter::UserModel::shared_routers, users)};
   for (const adapter::UserModel& user : users)
     for (const std::int64_t generalist : user.generalists)
       groups.insert(holders_of_generalist(users, generalist));
@@ -63,11 +65,14 @@ std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& us
     }
   };
   const adapter::UserModel& own = users[static_cast<std::size_t>(user)];
-  add(-1, layout.slice(adapter::select::attention(own.shared)), holders_of_attention(users));
+  add(-1, layout.slice(adapter::select::attention(own.shared)), holders_of(&adapter::UserModel::shared_attention, users));
   for (std::size_t slot = 0; slot < own.generalists.size(); ++slot)
     add(own.generalists[slot],
         layout.slice(adapter::select::expert(static_cast<std::int64_t>(slot), own.shared)),
         holders_of_generalist(users, own.generalists[slot]));
+  constexpr std::int64_t after_all_others = std::numeric_limits<std::int64_t>::max();
+  add(after_all_others, layout.slice(adapter::select::routers()),
+      holders_of(&adapter::UserModel::shared_routers, users));
   return slices;
 }
 

@@ -1,5 +1,8 @@
 #include "comigs/job/checks.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 #include "comigs/base/error.hpp"
 #include "comigs/data/vocabulary.hpp"
 #include "comigs/job/local_work.hpp"
@@ -100,6 +103,42 @@ void check_prompts(const config::Config& config, const std::vector<adapter::User
           "[user.{}] prompt_tokens = {}, context_tokens = {}: {} positions, but the base model {} has {}", i,
           m, T, m + T, config.model.folder, architecture.positions));
   }
+}
+
+namespace {
+
+// A group is to become a category's.
+void check_warmup(const config::Config& config, const data::Manifest& manifest,
+                  const std::vector<adapter::UserModel>& models) {
+  const std::int64_t W = config.method.gate_warmup_rounds;
+  for (std::size_t i = 0; i < models.size(); ++i)
+    if (models[i].gated_by_sequence() && models[i].experts != std::ssize(manifest.categories))
+      throw ConfigError(
+          fmt::format("[user.{}] experts = {}: the gate's warm-up tells the {} categories of data set '{}' apart, "
+                      "so that as many groups are expected; with [method] gate_warmup_rounds = 0 any number",
+                      i, models[i].experts, manifest.categories.size(), manifest.name));
+  if (config.run.rounds > 0 && W >= config.run.rounds)
+    throw ConfigError(fmt::format(
+        "[method] gate_warmup_rounds = {}, but [run] rounds = {}: no round would be left to train prompts", W,
+        config.run.rounds));
+}
+
+}  // namespace
+
+void check_gates(const federation::Method& method, const config::Config& config,
+                 const data::Manifest& manifest, const std::vector<adapter::UserModel>& models) {
+  const bool has_examples = !manifest.categories.empty(),
+             gated = std::ranges::any_of(models, &adapter::UserModel::gated_by_sequence);
+  if (gated && !has_examples)
+    throw ConfigError(fmt::format(
+        "method '{}' has a gate that reads instructions, but data set '{}' is plain text; `python -m data_prep "
+        "instructions` makes one of examples",
+        method.name, manifest.name));
+  if (config.method.averaging == config::Averaging::examples && !has_examples)
+    throw ConfigError(fmt::format(
+        "[method] averaging = examples, but data set '{}' is plain text; expected uniform or tokens",
+        manifest.name));
+  if (gated && federation::warms_up(method, config.method)) check_warmup(config, manifest, models);
 }
 
 // Its last token is only predicted.

@@ -64,13 +64,17 @@ class CostOfUser {
   }
 
   [[nodiscard]] double training() const {
-    const std::int64_t steps = setup_.config.run.rounds * own_.local_steps;
+    const std::int64_t warmup =
+        std::min(local_plan(setup_.method, setup_.config, user_).gate_warmup_rounds, setup_.config.run.rounds) *
+        own_.local_steps;
+    const std::int64_t steps = setup_.config.run.rounds * own_.local_steps - warmup;
     const bool in_turn =
         setup_.method.router_training == train::RouterTraining::alternating && model_.routed();
     const std::int64_t router_steps =
         in_turn ? steps / setup_.config.method.router_every * setup_.config.method.router_steps : 0;
     const std::int64_t batch = own_.batch_sequences * own_.context_tokens;
-    return static_cast<double>(steps) * flops(adapter::Pass::experts, batch) +
+    return static_cast<double>(warmup) * flops(adapter::Pass::warmup, batch) +
+           static_cast<double>(steps) * flops(adapter::Pass::experts, batch) +
            static_cast<double>(router_steps) * flops(adapter::Pass::routers, batch) +
            static_cast<double>(extra_rounds() * rule_.extra.batches) *
                flops(adapter::Pass::evaluation, batch);
@@ -120,7 +124,8 @@ class CostOfUser {
 
   [[nodiscard]] PeakMemory memory() const {
     const adapter::Footprint step = adapter::footprint(setup_.architecture, model_, setup_.computation,
-                                                       own_.micro_batch_sequences * own_.context_tokens);
+                                                       own_.micro_batch_sequences * own_.context_tokens,
+                                                       own_.micro_batch_sequences);
     PeakMemory memory{.base = step.base,
                       .training = step.parameters + rule_.kept_bytes,
                       .activations = alive(model_.gate == adapter::Gate::none ? 0 : step.activations),
@@ -146,7 +151,8 @@ class CostOfUser {
         std::max({evaluated_in_training(), evaluated(shards_.validation), evaluated(shards_.test)});
     std::int64_t tokens = std::min(evaluation_sequences(own_) * own_.context_tokens, split);
     if (rule_.extra.batches > 0) tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
-    return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens);
+    return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens,
+                                           tokens / own_.context_tokens);
   }
 
   // All users' parameters, in host memory where they meet.

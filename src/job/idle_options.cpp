@@ -47,8 +47,22 @@ std::string_view of_prompts(const Situation& s) {
 }
 
 std::string_view unrouted(const Situation& s) {
-  if (s.method.gate != adapter::Gate::top_k) return "the method has no routers";
+  if (s.method.router_training == RouterTraining::none) return "the method has no routers";
   return s.model.routed() ? "" : "a single expert needs no router";
+}
+
+std::string_view by_token(const Situation& s) {
+  return s.method.gate == adapter::Gate::sequence ? "a gate by sequence is not balanced" : unrouted(s);
+}
+
+std::string_view of_sequence_gate(const Situation& s) {
+  if (const std::string_view reason = of_prompts(s); !reason.empty()) return reason;
+  return s.method.gate == adapter::Gate::sequence ? unrouted(s) : "the method has no gate by sequence";
+}
+
+std::string_view gate_warmup(const Situation& s) {
+  if (const std::string_view reason = of_sequence_gate(s); !reason.empty()) return reason;
+  return s.method.router_training == RouterTraining::joint ? "" : "the gate is trained in turn";
 }
 
 std::string_view without_router_phase(const Situation& s) {
@@ -75,7 +89,7 @@ bool favours_a_generalist(const Situation& s) {
 // Where expert 0 is to have as many tokens as any other and every expert is in use, the loss is the sum of
 // the gate's probabilities, which is 1.
 std::string_view unbalanced(const Situation& s) {
-  if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
+  if (const std::string_view reason = by_token(s); !reason.empty()) return reason;
   const bool alike = !favours_a_generalist(s) ||
                      s.config.method.generalist_importance * static_cast<double>(s.model.experts) == 1.0;
   return s.model.top_k == s.model.experts && alike
@@ -104,7 +118,7 @@ std::string_view load_balancing_strength(const Situation& s) {
 }
 
 std::string_view generalist_importance(const Situation& s) {
-  if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
+  if (const std::string_view reason = by_token(s); !reason.empty()) return reason;
   return favours_a_generalist(s) ? load_balancing(s) : "no single generalist is favoured";
 }
 
@@ -144,6 +158,7 @@ std::string_view pruning(const Situation& s) {
 }
 
 std::string_view top_k(const Situation& s) {
+  if (s.method.gate == adapter::Gate::sequence) return "a gate by sequence weighs all groups";
   if (s.method.gate == adapter::Gate::equal) return "every expert is active for every token";
   return s.method.gate == adapter::Gate::none ? untrained(s) : unrouted(s);
 }
@@ -184,6 +199,7 @@ constexpr Row rows[] = {
     {"method", "averaging", averaging},
     {"method", "rank_regulariser", pruning},
     {"method", "pruning_strength", pruning},
+    {"method", "gate_warmup_rounds", gate_warmup},
     {"method", "mixing", of_rule<federation::rules::collaboration>},
     {"optimiser", "final_fraction", untrained},
     {"optimiser", "warmup_fraction", untrained},
@@ -198,6 +214,7 @@ constexpr Row rows[] = {
     {"user", "lora_alpha", of_lora},
     {"user", "prompt_tokens", of_prompts},
     {"user", "prompt_layer", of_prompts},
+    {"user", "gate_width", of_sequence_gate},
     {"user", "top_k", top_k},
     {"user", "batch_sequences", untrained},
     {"user", "step_budget", step_budget},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/config/parse.hpp"
@@ -9,6 +10,7 @@
 #include "comigs/job/budgets.hpp"
 #include "comigs/job/checks.hpp"
 #include "comigs/job/idle_options.hpp"
+#include "comigs/job/local_work.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/base_model.hpp"
 
@@ -39,6 +41,8 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   job.manifest = data::read_manifest(job.config.data.folder);
   check_users(job.manifest, users);
   job.architecture = model::read_architecture(job.config.model.folder);
+  if (!job.config.optimiser.weight_decay)
+    job.config.optimiser.weight_decay = job.method->adapter.weight_decay;
   settle_experts(*job.method, job.config, job.architecture);
   federation::check_method(*job.method, job.config);
   if (const std::string limits = federation::limits_of_top_k(*job.method, job.config.users); !limits.empty())
@@ -49,6 +53,10 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   check_prompts(job.config, job.users, job.architecture);
   for (std::size_t user = 0; user < job.users.size(); ++user)
     check_shards(job.config.users[user], job.manifest.users[user]);
+  if (!job.manifest.categories.empty())
+    for (std::size_t user = 0; user < job.users.size(); ++user)
+      job.examples.push_back(examples_of(job.config, job.manifest, user));
+  check_gates(*job.method, job.config, job.manifest, job.users);
   job.init_adapter_digest = checked_init_adapter(job);
   if (job.method->gate == adapter::Gate::none) job.config.run.rounds = 0;
   return job;

@@ -30,7 +30,7 @@ std::int64_t sequences_within_memory(const config::User& own, std::size_t user,
   if (own.memory == 0.0) return most;
   const auto needed = [&](std::int64_t sequences) {
     const adapter::Footprint taken =
-        adapter::footprint(architecture, user_model, computation, sequences * own.context_tokens);
+        adapter::footprint(architecture, user_model, computation, sequences * own.context_tokens, sequences);
     return static_cast<double>(taken.total()) / gib;
   };
   // Parts of one size but for the last, as few as possible.

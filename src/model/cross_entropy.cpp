@@ -37,7 +37,7 @@ void rows(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor&
   });
 }
 
-// Sum of the loss over tokens with a target, float64; fills the gradients of that sum which are defined.
+// The loss of each token, 0 without a target; fills the gradients of their sum which are defined.
 at::Tensor run(const at::Tensor& hidden, const at::Tensor& stored_head, const at::Tensor& targets,
                const Gradients& gradients) {
   const std::int64_t tokens = hidden.size(0), vocabulary = stored_head.size(0),
@@ -58,7 +58,7 @@ at::Tensor run(const at::Tensor& hidden, const at::Tensor& stored_head, const at
     }
     if (gradients.head.defined()) gradients.head.addmm_(logits.t(), part);
   }
-  return losses.sum(at::kDouble);
+  return losses;
 }
 
 class CrossEntropyFunction : public torch::autograd::Function<CrossEntropyFunction> {
@@ -68,7 +68,7 @@ class CrossEntropyFunction : public torch::autograd::Function<CrossEntropyFuncti
     const Gradients gradients{.hidden = hidden.requires_grad() ? at::empty_like(hidden) : at::Tensor(),
                               .head = head.requires_grad() ? at::zeros_like(head) : at::Tensor()};
     const at::Tensor count = targets.ge(0).sum(at::kDouble).clamp_min(1);
-    const at::Tensor sum = run(hidden, head, targets, gradients);
+    const at::Tensor sum = run(hidden, head, targets, gradients).sum(at::kDouble);
     context->save_for_backward({gradients.hidden, gradients.head, count});
     return (sum / count).to(at::kFloat);
   }
@@ -93,7 +93,8 @@ at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const
   return CrossEntropyFunction::apply(hidden, head, targets);
 }
 
-at::Tensor cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets) {
+at::Tensor cross_entropy_of_tokens(const at::Tensor& hidden, const at::Tensor& head,
+                                   const at::Tensor& targets) {
   const at::NoGradGuard no_gradients;
   return run(hidden, head, targets, {});
 }

@@ -17,22 +17,35 @@ at::Tensor through_layer(const BaseModel& base, std::size_t layer, at::Tensor x,
   return x + hooks.mlp(layer, base.norm_2(layer, x), base.mlp(layer));
 }
 
+namespace {
+
+Sequences in_layer(const at::Tensor& tokens, std::size_t layer, const Hooks& hooks,
+                   const KeyValueCache* cache) {
+  const std::int64_t first = cache == nullptr ? 0 : cache->length();
+  return {.count = tokens.size(0), .length = tokens.size(1), .first = first + hooks.shift(layer)};
+}
+
+}  // namespace
+
+at::Tensor stream_into(const BaseModel& base, const at::Tensor& tokens, std::size_t layer, Hooks& hooks,
+                       KeyValueCache* cache) {
+  at::Tensor x = base.place(base.embed(tokens), in_layer(tokens, 0, hooks, cache));
+  for (std::size_t below = 0; below < layer; ++below) {
+    const Sequences sequences = in_layer(tokens, below, hooks, cache);
+    hooks.enter(below, x, sequences);
+    x = through_layer(base, below, std::move(x), sequences, hooks, cache);
+  }
+  return x;
+}
+
 at::Tensor forward(const BaseModel& base, const at::Tensor& tokens, Hooks& hooks, KeyValueCache* cache) {
   const Architecture& architecture = base.architecture();
-  const std::int64_t first = cache == nullptr ? 0 : cache->length();
-  const auto in_layer = [&](std::size_t layer) {
-    return Sequences{.count = tokens.size(0), .length = tokens.size(1), .first = first + hooks.shift(layer)};
-  };
   const auto layers = static_cast<std::size_t>(architecture.layers);
-  if (const std::int64_t context = in_layer(layers - 1).first + tokens.size(1);
+  if (const std::int64_t context = in_layer(tokens, layers - 1, hooks, cache).first + tokens.size(1);
       context > architecture.positions)
     throw DataError(fmt::format("a context of {} tokens, but the base model has {} positions", context,
                                 architecture.positions));
-  at::Tensor x = base.place(base.embed(tokens), in_layer(0));
-  for (std::size_t layer = 0; layer < layers; ++layer) {
-    hooks.enter(layer, x, in_layer(layer));
-    x = through_layer(base, layer, std::move(x), in_layer(layer), hooks, cache);
-  }
+  const at::Tensor x = stream_into(base, tokens, layers, hooks, cache);
   if (cache != nullptr) cache->advance(tokens.size(1));
   return base.finish(x);
 }

@@ -1,6 +1,8 @@
 #include "columns.hpp"
 
+#include <algorithm>
 #include <functional>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -55,18 +57,23 @@ Column seconds(const string& phase, const string& words) {
 
 }  // namespace
 
-std::vector<Column> columns(const string& train_tokens_evaluated) {
-  using Splits = SplitEvaluations;
-  using Routing = RoutingStatistics;
-  using Seconds = PhaseSeconds;
-  const string validation = "the whole validation split", test = "the whole test split";
-  return {
-      after<&Splits::train>("train", train_tokens_evaluated),
-      after<&Splits::validation>("validation", validation),
-      before<&Splits::validation>("validation", validation),
-      after<&Splits::test>("test", test),
-      before<&Splits::test>("test", test),
+namespace {
 
+using Columns = std::vector<Column>;
+
+Columns evaluations(const string& train_tokens_evaluated) {
+  using Splits = SplitEvaluations;
+  const string validation = "the whole validation split", test = "the whole test split";
+  return {after<&Splits::train>("train", train_tokens_evaluated),
+          after<&Splits::validation>("validation", validation),
+          before<&Splits::validation>("validation", validation),
+          after<&Splits::test>("test", test),
+          before<&Splits::test>("test", test)};
+}
+
+Columns experts() {
+  using Routing = RoutingStatistics;
+  return {
       list(at<&UserRound::routing, &Routing::score>, {"layer", "expert"},
            {"routing/score", Type::float32, "1", "mean gate weight over the tokens of the test split"}),
       list(at<&UserRound::routing, &Routing::load>, {"layer", "expert"},
@@ -78,13 +85,51 @@ std::vector<Column> columns(const string& train_tokens_evaluated) {
             "the softmax over all of them"}),
       list(at<&UserRound::update_norm>, {"layer", "expert", "projection"},
            {"expert/update_norm", Type::float32, "1", "Frobenius norm of the expert's update, gamma B A"}),
-      list(at<&UserRound::aggregation_weight>, {"source_user"},
-           {"aggregation/weight", Type::float32, "1",
-            "weight of source_user's shared parameters in user's new ones"}),
-      number(at<&UserRound::lora_rank>,
-             {"aggregation/lora_rank", Type::int64, "1",
-              "ranks of the LoRA factors in use after the round (HetLoRA prunes)"}),
+  };
+}
 
+Columns categories() {
+  return {list(at<&UserRound::category_loss>, {"category"},
+               {"category/loss_test", Type::float64, "nat",
+                "mean cross entropy a response token on the category's examples of the test split"}),
+          list(at<&UserRound::category_perplexity>, {"category"},
+               {"category/perplexity_test", Type::float64, "1",
+                "perplexity on the responses of the category's examples of the test split"})};
+}
+
+Columns prompts() {
+  return {list(at<&UserRound::prompt_norm>, {"expert"},
+               {"prompt/norm", Type::float32, "1", "Frobenius norm of the group of prompts"}),
+          list(at<&UserRound::prompt_shift>, {"expert"},
+               {"prompt/shift", Type::float32, "1",
+                "Frobenius norm of the difference of the group of prompts from its beginning"})};
+}
+
+Columns sequence_gate() {
+  return {list(at<&UserRound::prompt_weight>, {"category", "expert"},
+               {"prompt/weight", Type::float32, "1",
+                "mean gate weight over the category's examples of the test split"}),
+          list(at<&UserRound::prompt_entropy>, {"category"},
+               {"prompt/entropy", Type::float32, "nat",
+                "mean entropy of the gate over the category's examples of the test split"}),
+          number(at<&UserRound::warmup_accuracy>,
+                 {"prompt/warmup_accuracy", Type::float64, "1",
+                  "share of the validation examples whose own category has the largest gate weight, where the "
+                  "gate is warmed up"})};
+}
+
+Columns aggregation() {
+  return {list(at<&UserRound::aggregation_weight>, {"source_user"},
+               {"aggregation/weight", Type::float32, "1",
+                "weight of source_user's shared parameters in user's new ones"}),
+          number(at<&UserRound::lora_rank>,
+                 {"aggregation/lora_rank", Type::int64, "1",
+                  "ranks of the LoRA factors in use after the round (HetLoRA prunes)"})};
+}
+
+Columns times() {
+  using Seconds = PhaseSeconds;
+  return {
       seconds<&Seconds::experts>("experts", "training the experts"),
       seconds<&Seconds::routers>("routers", "training the routers"),
       seconds<&Seconds::aggregation>("aggregation", "the aggregation"),
@@ -92,7 +137,11 @@ std::vector<Column> columns(const string& train_tokens_evaluated) {
       seconds<&Seconds::checkpoint>("checkpoint", "writing the checkpoint"),
       seconds<&Seconds::writing>("writing", "writing results, since the row before was whole"),
       seconds<&Seconds::total>("total", "the whole round"),
+  };
+}
 
+Columns resources() {
+  return {
       number(at<&UserRound::participation>,
              {"aggregation/participation", Type::int64, "1",
               "1: the user took part in the round; 0: its training had failed and it had dropped out"}),
@@ -104,9 +153,26 @@ std::vector<Column> columns(const string& train_tokens_evaluated) {
   };
 }
 
+}  // namespace
+
+std::vector<Column> columns(const RoundShape& shape, const string& train_tokens_evaluated) {
+  Columns all;
+  const auto add = [&](Columns some) { std::ranges::move(some, std::back_inserter(all)); };
+  add(evaluations(train_tokens_evaluated));
+  add(experts());
+  if (shape.categories > 0) add(categories());
+  if (shape.prompts) add(prompts());
+  if (shape.gated) add(sequence_gate());
+  add(aggregation());
+  add(times());
+  add(resources());
+  return all;
+}
+
 std::uint64_t length_of(const string& dimension, const RoundShape& shape) {
   if (dimension == "layer") return static_cast<std::uint64_t>(shape.layers);
   if (dimension == "expert") return static_cast<std::uint64_t>(shape.experts);
+  if (dimension == "category") return static_cast<std::uint64_t>(shape.categories);
   return static_cast<std::uint64_t>(dimension == "projection" ? shape.projections : shape.users);
 }
 

@@ -33,9 +33,10 @@ struct Column {
   bool each_round = true;                    ///< false: arrays keep the last value that there was
 };
 
-/// All of them, in the order in which the file shows its arrays. `train_tokens_evaluated`: see
-/// RunDescription.
-[[nodiscard]] std::vector<Column> columns(const std::string& train_tokens_evaluated = {});
+/// Those of a run of this shape, in the order in which the file shows its arrays. `train_tokens_evaluated`:
+/// see RunDescription.
+[[nodiscard]] std::vector<Column> columns(const RoundShape& shape,
+                                          const std::string& train_tokens_evaluated = {});
 
 /// How long a dimension is, but for the round's.
 [[nodiscard]] std::uint64_t length_of(const std::string& dimension, const RoundShape& shape);

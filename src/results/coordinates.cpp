@@ -28,7 +28,7 @@ void create_texts(Group& place, const std::string& dimension, const std::string&
 }  // namespace
 
 Coordinates::Coordinates(Group root, const RunDescription& run, const RoundShape& shape)
-    : root_(std::move(root)), shape_(shape), projections_(run.projections) {
+    : root_(std::move(root)), shape_(shape), projections_(run.projections), categories_(run.categories) {
   for (const UserDescription& user : run.users) {
     user_names_.push_back(user.name);
   }
@@ -57,6 +57,8 @@ void Coordinates::create(Group place, const std::string& dimension) {
     create_numbers(place, dimension, "transformer layer");
   } else if (dimension == "expert") {
     create_numbers(place, dimension, "expert of a user; generalists come first");
+  } else if (dimension == "category") {
+    create_texts(place, dimension, "category of examples", categories_);
   } else if (dimension == "projection") {
     create_texts(place, dimension, "projection of the MLP block", projections_);
   } else {

@@ -15,7 +15,7 @@ namespace comigs::results {
 class Coordinates {
  public:
   /// Makes the labels of round, user and layer in the root; the others live in the first group that uses
-  /// them, because the root has a group named "expert".
+  /// them, because the root has groups named "expert" and "category".
   Coordinates(io::hdf5::Group root, const RunDescription& run, const RoundShape& shape);
 
   /// The labels of `dimension` for arrays of `group`.
@@ -28,7 +28,7 @@ class Coordinates {
   io::hdf5::Group root_;
   std::vector<std::string> user_names_;
   RoundShape shape_;
-  std::vector<std::string> projections_;
+  std::vector<std::string> projections_, categories_;
   std::map<std::string, std::string> homes_;  // absolute paths
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,9 +31,9 @@ std::string name_of(const std::string& path) { return path.substr(path.rfind('/'
 
 using Counts = std::vector<std::int64_t>;
 
-// What every user was given: an array of integers in users/, and a user's part of it.
+// What every user was given: an array of integers, and a user's part of it.
 struct UserArray {
-  std::string name;
+  std::string path;
   std::string long_name;
   std::function<Counts(const UserDescription&)> of;
   std::vector<std::string> dimensions = {"user"};
@@ -53,28 +54,41 @@ std::vector<UserArray> user_arrays(const RoundShape& shape) {
     of_experts.resize(experts, -1);
     return of_experts;
   };
-  return {
-      {"experts", "experts in every MLP block", one(&User::experts)},
-      {"generalists", "experts, from expert 0 on, that are shared with other users", shared},
-      {"generalist",
+  std::vector<UserArray> arrays{
+      {"users/experts", "experts in every MLP block", one(&User::experts)},
+      {"users/generalists", "experts, from expert 0 on, that are shared with other users", shared},
+      {"users/generalist",
        "number of the generalist that the expert is; -1: the user's own, or none",
        numbers,
        {"user", "expert"}},
-      {"top_k", "experts that a token is sent to", one(&User::top_k)},
-      {"lora_rank", "rank of the LoRA factors", one(&User::lora_rank)},
-      {"attention_rank", "rank of the LoRA factors beside attention", one(&User::attention_rank)},
-      {"train_tokens", "tokens of the train split", one(&User::train_tokens)},
-      {"validation_tokens", "tokens of the validation split", one(&User::validation_tokens)},
-      {"test_tokens", "tokens of the test split", one(&User::test_tokens)},
+      {"users/top_k", "experts that a token is sent to", one(&User::top_k)},
+      {"users/lora_rank", "rank of the LoRA factors", one(&User::lora_rank)},
+      {"users/attention_rank", "rank of the LoRA factors beside attention", one(&User::attention_rank)},
+      {"users/train_tokens", "tokens of the train split", one(&User::train_tokens)},
+      {"users/validation_tokens", "tokens of the validation split", one(&User::validation_tokens)},
+      {"users/test_tokens", "tokens of the test split", one(&User::test_tokens)},
   };
+  const auto add = [&](bool given, std::vector<UserArray> some) {
+    if (given) std::ranges::move(some, std::back_inserter(arrays));
+  };
+  const std::vector<std::string> by_category{"user", "category"};
+  add(shape.categories > 0,
+      {{"users/train_examples", "examples of the train split", std::mem_fn(&User::train_examples), by_category},
+       {"users/test_examples", "examples of the test split", std::mem_fn(&User::test_examples), by_category},
+       {"category/tokens_test", "response tokens of the test split", std::mem_fn(&User::test_response_tokens),
+        by_category}});
+  add(shape.prompts, {{"users/prompt_tokens", "prompts in each group", one(&User::prompt_tokens)},
+                      {"users/prompt_layer", "layer that prompts enter", one(&User::prompt_layer)}});
+  add(shape.gated, {{"users/gate_width", "hidden layer of the gate by sequence", one(&User::gate_width)}});
+  return arrays;
 }
 
 // Every array but the coordinates, in the order in which the file shows them.
 std::vector<ArrayDescription> arrays_of(const RunDescription& run, const RoundShape& shape) {
   std::vector<ArrayDescription> arrays;
   for (const UserArray& array : user_arrays(shape))
-    arrays.push_back({"users/" + array.name, Type::int64, array.dimensions, "1", array.long_name});
-  for (const Column& column : columns(run.train_tokens_evaluated)) {
+    arrays.push_back({array.path, Type::int64, array.dimensions, "1", array.long_name});
+  for (const Column& column : columns(shape, run.train_tokens_evaluated)) {
     std::vector<std::string> dimensions = column.dimensions;
     dimensions.insert(dimensions.begin(), "user");
     if (column.each_round) dimensions.insert(dimensions.begin(), "round");
@@ -158,6 +172,8 @@ void write_attributes(Group& root, const RunDescription& run) {
     devices.push_back(user.device);
   }
   libraries.push_back(io::hdf5::library_version());
+  root.set_attribute("kind", run.kind);
+  if (run.gate_warmup_rounds) root.set_attribute("gate_warmup_rounds", *run.gate_warmup_rounds);
   root.set_attribute("schema_version", schema_version);
   root.set_attribute("seed", run.seed);
   root.set_attribute("N", static_cast<std::int64_t>(run.users.size()));
@@ -174,7 +190,7 @@ void write_users(const Group& root, const RunDescription& run, const RoundShape&
       const Counts own = array.of(user);
       values.insert(values.end(), own.begin(), own.end());
     }
-    root.open_dataset("users/" + array.name).write(values);
+    root.open_dataset(array.path).write(values);
   }
 }
 

@@ -34,7 +34,10 @@ RoundShape round_shape(const RunDescription& run) {
   RoundShape shape{.layers = run.layers,
                    .experts = 1,
                    .users = static_cast<std::int64_t>(run.users.size()),
-                   .projections = static_cast<std::int64_t>(run.projections.size())};
+                   .projections = static_cast<std::int64_t>(run.projections.size()),
+                   .categories = static_cast<std::int64_t>(run.categories.size()),
+                   .prompts = run.kind == "prompts",
+                   .gated = run.gate_warmup_rounds.has_value()};
   for (const UserDescription& user : run.users) {
     shape.experts = std::max(shape.experts, user.experts);
   }
@@ -54,7 +57,7 @@ std::optional<std::size_t> length_of_list(const Number& /*number*/) {
 
 // Lists that a user need not have are empty; any other length is a mistake of the caller.
 void check_row(UserRound row, std::size_t user, const UserDescription& described, const RoundShape& shape) {
-  for (const Column& column : columns()) {
+  for (const Column& column : columns(shape)) {
     const std::optional<std::size_t> found =
         std::visit([](const auto* value) { return length_of_list(*value); }, column.place(row));
     const std::uint64_t expected = product(user_extent(column, described, shape));

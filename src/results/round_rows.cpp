@@ -85,8 +85,8 @@ bool is_measured(const Column& column, UserRound round) {
 }
 
 // Arrays that keep the last value there was.
-void replace_lasting(const Group& root, const std::vector<UserRound>& rounds) {
-  std::vector<Column> lasting = columns();
+void replace_lasting(const Group& root, const RoundShape& shape, const std::vector<UserRound>& rounds) {
+  std::vector<Column> lasting = columns(shape);
   std::erase_if(lasting, [](const Column& column) { return column.each_round; });
   const bool is_there = std::ranges::any_of(lasting, [&](const Column& column) {
     return std::ranges::any_of(rounds, [&](const UserRound& round) { return is_measured(column, round); });
@@ -108,9 +108,9 @@ void append_row(const Group& root, const RunDescription& run, const RoundShape& 
                 const std::vector<UserRound>& rounds) {
   const Row row(row_parts(run, shape));
   row.at("round")[0] = static_cast<double>(rounds.front().round);
-  for (const Column& column : columns())
+  for (const Column& column : columns(shape))
     if (column.each_round) fill(row, column, run, shape, rounds);
-  replace_lasting(root, rounds);
+  replace_lasting(root, shape, rounds);
   root.open_dataset(rows_path).append_row(row.values());
 }
 

@@ -80,7 +80,7 @@ void through(Archive& archive, Number& value, std::size_t /*most*/) {
 template <class Archive>
 void record(Archive& archive, UserRound& round, const RoundShape& shape) {
   archive.number(round.round);
-  for (const Column& column : columns()) {
+  for (const Column& column : columns(shape)) {
     const std::uint64_t most = product(extent_of(column.dimensions, shape));
     std::visit([&](auto* value) { through(archive, *value, most); }, column.place(round));
   }

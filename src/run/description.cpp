@@ -39,6 +39,26 @@ results::UserDescription describe_user(const job::Job& job, std::size_t user) {
           .test_tokens = shards.test.tokens};
 }
 
+// What only some runs have: examples, prompts, a gate by sequence.
+void describe_further(results::RunDescription& run, const job::Job& job) {
+  run.kind = job.method->adapter.name;
+  run.categories = job.manifest.categories;
+  for (std::size_t user = 0; user < job.examples.size(); ++user) {
+    run.users[user].train_examples = job.examples[user].train;
+    run.users[user].test_examples = job.examples[user].test;
+    run.users[user].test_response_tokens = job.examples[user].test_tokens;
+  }
+  for (std::size_t user = 0; user < job.users.size(); ++user) {
+    const adapter::UserModel& model = job.users[user];
+    if (model.kind != &adapter::kinds::prompts) continue;
+    run.users[user].prompt_tokens = model.prompt_tokens;
+    run.users[user].prompt_layer = static_cast<std::int64_t>(model.load(job.architecture).first_layer);
+    if (!model.gated_by_sequence()) continue;
+    run.users[user].gate_width = model.gate_width;
+    run.gate_warmup_rounds = job::local_plan(*job.method, job.config, user).gate_warmup_rounds;
+  }
+}
+
 std::string now() {
   const auto seconds = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds));
@@ -73,6 +93,7 @@ results::RunDescription describe(const job::Job& job, const Surroundings& here) 
       .projections = job.users.front().kind->projections(job.architecture),
       .rounds = job.config.run.rounds};
   for (std::size_t user = 0; user < job.users.size(); ++user) run.users.push_back(describe_user(job, user));
+  describe_further(run, job);
   return run;
 }
 

@@ -23,16 +23,18 @@ std::vector<std::size_t> everyone(std::size_t count) {
 federation::AggregationSetup aggregation_setup(const comm::Communicator& world, const job::Job& job,
                                                const config::Config& config, const model::BaseModel& base,
                                                Seat& seat) {
-  std::vector<std::int64_t> tokens;
+  const bool by_examples = job.config.method.averaging == config::Averaging::examples;
+  std::vector<std::int64_t> amounts;
   for (std::size_t user = 0; user < job.users.size(); ++user)
-    tokens.push_back(job::expert_tokens(job.config, job.manifest, user));
+    amounts.push_back(by_examples ? job.examples[user].trained_on
+                                  : job::expert_tokens(job.config, job.manifest, user));
   adapter::Parameters& parameters = seat.parameters();
   const bool on_device = parameters.values().is_cuda();
   return {.world = world,
           .method = *job.method,
           .options = job.config.method,
           .users = job.users,
-          .tokens = std::move(tokens),
+          .amounts = std::move(amounts),
           .rounds = job.config.run.rounds,
           .parameters = parameters,
           .memory = on_device ? comm::Memory::device : comm::Memory::host,
@@ -50,10 +52,10 @@ PresentAggregation::PresentAggregation(const federation::AggregationSetup& setup
 void PresentAggregation::all_restrict(std::vector<std::size_t> present) {
   present_ = std::move(present);
   models_.clear();
-  std::vector<std::int64_t> tokens;
+  std::vector<std::int64_t> amounts;
   for (const std::size_t user : present_) {
     models_.push_back(all_.users[user]);
-    if (!all_.tokens.empty()) tokens.push_back(all_.tokens[user]);
+    if (!all_.amounts.empty()) amounts.push_back(all_.amounts[user]);
   }
   ranks_left_ = ranks_left();
   rule_.reset();
@@ -63,7 +65,7 @@ void PresentAggregation::all_restrict(std::vector<std::size_t> present) {
                                      .method = all_.method,
                                      .options = all_.options,
                                      .users = models_,
-                                     .tokens = std::move(tokens),
+                                     .amounts = std::move(amounts),
                                      .rounds = all_.rounds,
                                      .parameters = all_.parameters,
                                      .memory = all_.memory,

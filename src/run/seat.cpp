@@ -21,6 +21,19 @@ adapter::Parameters drawn(const SeatSetup& setup) {
   return parameters;
 }
 
+// A view [E, m C]; empty where the user has none.
+at::Tensor prompts_of(const adapter::Parameters& parameters) {
+  const adapter::UserModel& user = parameters.user_model();
+  if (user.kind != &adapter::kinds::prompts) return parameters.values().narrow(0, 0, 0);
+  return adapter::view(parameters.values(), parameters.layout().slice(adapter::select::lora()))
+      .view({user.experts, -1});
+}
+
+std::vector<float> to_floats(const at::Tensor& numbers) {
+  const at::Tensor host = numbers.to(at::kCPU, at::kFloat).contiguous();
+  return {host.const_data_ptr<float>(), host.const_data_ptr<float>() + host.numel()};
+}
+
 }  // namespace
 
 SeatSetup all_open_user(const comm::Communicator& world, const job::Job& job, const config::Config& config,
@@ -39,12 +52,14 @@ SeatSetup all_open_user(const comm::Communicator& world, const job::Job& job, co
           .user = user,
           .data = std::move(data),
           .texts = std::move(texts),
+          .categories = std::ssize(job.manifest.categories),
           .init_adapter = std::move(init_adapter)};
 }
 
 Seat::Seat(SeatSetup setup)
     : setup_(std::move(setup)),
       parameters_(drawn(setup_)),
+      drawn_prompts_(prompts_of(parameters_).clone()),
       trainer_(setup_.base, parameters_, setup_.texts,
                job::local_plan(setup_.method, setup_.config, setup_.user)) {
   setup_.init_adapter.reset();  // its memory is needed no more
@@ -79,9 +94,11 @@ void Seat::evaluate(const std::function<bool()>& stop) {
   const SecondsInto evaluation(record.seconds.evaluation);
   const data::UserData& splits = setup_.data;
   record.after.train = evaluated(splits.train, stop, setup_.config.run.train_evaluation_tokens).evaluation;
-  record.after.validation = evaluated(splits.validation, stop).evaluation;
-  const train::SplitReport test = evaluated(splits.test, stop);
+  const train::SplitReport validation = evaluated(splits.validation, stop), test = evaluated(splits.test, stop);
+  record.after.validation = validation.evaluation;
   record.after.test = test.evaluation;
+  record_categories(test, validation);
+  record_prompts();
   record.routing = with_single_expert(test.routing);
   record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
   if (std::isfinite(test.evaluation.loss())) return;
@@ -93,6 +110,27 @@ void Seat::evaluate(const std::function<bool()>& stop) {
       fmt::format("round {}: the test loss is not finite after the round's steps; a smaller learning rate "
                   "may help ([user] expert_learning_rate = {})",
                   record.round, options().expert_learning_rate));
+}
+
+void Seat::record_categories(const train::SplitReport& test, const train::SplitReport& validation) {
+  results::UserRound& record = progress_.record;
+  record.category_loss.clear();
+  record.category_perplexity.clear();
+  for (const Evaluation& category : test.by_category.evaluation) {
+    record.category_loss.push_back(category.loss());
+    record.category_perplexity.push_back(category.perplexity());
+  }
+  record.prompt_weight = test.by_category.gate;
+  record.prompt_entropy = test.by_category.gate_entropy;
+  if (record.round <= trainer_.plan().gate_warmup_rounds && trainer_.plan().gate_warmup_rounds > 0)
+    record.warmup_accuracy = validation.by_category.gate_accuracy;
+}
+
+void Seat::record_prompts() {
+  const at::Tensor prompts = prompts_of(parameters_);
+  if (prompts.numel() == 0) return;
+  progress_.record.prompt_norm = to_floats(prompts.norm(2, 1));
+  progress_.record.prompt_shift = to_floats((prompts - drawn_prompts_).norm(2, 1));
 }
 
 results::SplitEvaluations Seat::perplexities(const std::function<bool()>& stop) const {
@@ -107,6 +145,7 @@ train::SplitReport Seat::evaluated(const data::TokenShard& shard, const std::fun
                          {.context = options().context_tokens,
                           .sequences = job::evaluation_sequences(options()),
                           .tokens = tokens,
+                          .categories = setup_.categories,
                           .stop = stop});
 }
 

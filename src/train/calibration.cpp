@@ -51,8 +51,8 @@ class Trial {
     const Stopwatch watch;
     if (pass == adapter::Pass::evaluation) {
       const at::NoGradGuard no_gradients;
-      (void)model::cross_entropy_sum(adapter::forward(base_, tokens, parameters_).hidden, base_.head(),
-                                     tokens.view(-1));
+      (void)model::cross_entropy_of_tokens(adapter::forward(base_, tokens, parameters_).hidden, base_.head(),
+                                           tokens.view(-1));
     } else {
       model::cross_entropy(adapter::forward(base_, tokens, parameters_).hidden, base_.head(), tokens.view(-1))
           .backward();

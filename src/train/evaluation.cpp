@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <span>
 
 #include "comigs/base/error.hpp"
@@ -17,40 +18,106 @@ namespace comigs::train {
 
 namespace {
 
-// Sums over tokens of what was routed, on the model's device in float64; one transfer at the end.
+// Sums of what was routed, on the model's device in float64; one transfer at the end.
 class RoutingSums {
  public:
-  // mask [n]: 1 where a token counts.
+  // mask [n]: 1 where a token counts; by sequence all do.
   void add(const std::vector<adapter::LayerRouting>& routing, const at::Tensor& mask) {
     if (routing.empty()) return;
     std::vector<at::Tensor> rows;
     for (const adapter::LayerRouting& layer : routing) {
+      if (!layer.gate.defined()) continue;
       const at::Tensor entropy = -at::xlogy(layer.distribution, layer.distribution).sum(-1, true);
       const at::Tensor columns =
           at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
       rows.push_back((columns * mask.unsqueeze(1)).sum(0, false, at::kDouble));
     }
-    const at::Tensor stacked = at::stack(rows);  // [L, 2 E + 1]
+    routed_.clear();
+    for (const adapter::LayerRouting& layer : routing) routed_.push_back(layer.gate.defined());
+    const at::Tensor stacked = at::stack(rows);  // [routed layers, 2 E + 1]
     sums_ = sums_.defined() ? sums_.add_(stacked) : stacked;
   }
 
-  [[nodiscard]] RoutingStatistics means(std::int64_t tokens) const {
+  [[nodiscard]] RoutingStatistics means(std::int64_t count) const {
     RoutingStatistics statistics;
     if (!sums_.defined()) return statistics;
-    const at::Tensor means = (sums_ / static_cast<double>(tokens)).to(at::kCPU, at::kFloat);
-    const auto rows = means.accessor<float, 2>();
+    const at::Tensor means = (sums_ / static_cast<double>(count)).to(at::kCPU, at::kFloat);
     const std::int64_t experts = (means.size(1) - 1) / 2;
-    for (std::int64_t layer = 0; layer < means.size(0); ++layer) {
-      for (std::int64_t e = 0; e < experts; ++e) statistics.score.push_back(rows[layer][e]);
-      for (std::int64_t e = 0; e < experts; ++e) statistics.load.push_back(rows[layer][experts + e]);
-      statistics.entropy.push_back(rows[layer][2 * experts]);
+    const std::vector<float> nothing(static_cast<std::size_t>(means.size(1)),
+                                     std::numeric_limits<float>::quiet_NaN());
+    const float* row = means.const_data_ptr<float>();
+    for (const bool routed : routed_) {
+      const float* of_layer = routed ? row : nothing.data();
+      statistics.score.insert(statistics.score.end(), of_layer, of_layer + experts);
+      statistics.load.insert(statistics.load.end(), of_layer + experts, of_layer + 2 * experts);
+      statistics.entropy.push_back(of_layer[2 * experts]);
+      if (routed) row += means.size(1);
     }
     return statistics;
   }
 
  private:
   at::Tensor sums_;
+  std::vector<bool> routed_;  // by layer
 };
+
+// Sums by category, as above.
+class CategorySums {
+ public:
+  explicit CategorySums(std::int64_t categories) : categories_(categories) {}
+
+  // losses [B T].
+  void add(const data::Batch& batch, const BatchTensors& tensors, const at::Tensor& losses,
+           const adapter::LayerRouting* gate) {
+    if (categories_ == 0) return;
+    const auto by_sequence = [&](const at::Tensor& of_tokens) {
+      return of_tokens.view({batch.sequences, batch.context}).sum(1, false, at::kDouble);
+    };
+    std::vector<at::Tensor> columns{by_sequence(losses), by_sequence(tensors.targets.ge(0)),
+                                    at::ones({batch.sequences}, losses.options().dtype(at::kDouble))};
+    if (gate != nullptr) {
+      const at::Tensor& weights = gate->gate;
+      columns.push_back(weights.argmax(-1).eq(tensors.category).to(at::kDouble));
+      columns.push_back(-at::xlogy(weights, weights).sum(-1, false, at::kDouble));
+      for (const at::Tensor& of_group : weights.to(at::kDouble).unbind(1)) columns.push_back(of_group);
+    }
+    const at::Tensor rows = at::stack(columns, 1);  // [B, 3 or 5 + E]
+    if (!sums_.defined()) sums_ = at::zeros({categories_, rows.size(1)}, rows.options());
+    sums_.index_add_(0, tensors.category, rows);
+  }
+
+  [[nodiscard]] CategoryReport report() const {
+    CategoryReport report;
+    if (!sums_.defined()) return report;
+    const at::Tensor sums = sums_.to(at::kCPU);
+    const auto rows = sums.accessor<double, 2>();
+    const std::int64_t columns = sums.size(1);
+    double right = 0.0, examples = 0.0;
+    for (std::int64_t category = 0; category < categories_; ++category) {
+      const auto row = rows[category];
+      report.evaluation.push_back({.loss_sum = row[0], .tokens = static_cast<std::int64_t>(row[1])});
+      if (columns == 3) continue;
+      right += row[3];
+      examples += row[2];
+      report.gate_entropy.push_back(static_cast<float>(row[4] / row[2]));
+      for (std::int64_t group = 5; group < columns; ++group)
+        report.gate.push_back(static_cast<float>(row[group] / row[2]));
+    }
+    if (columns > 3) report.gate_accuracy = right / examples;
+    return report;
+  }
+
+ private:
+  std::int64_t categories_;
+  at::Tensor sums_;  // [category, sum]
+};
+
+// What a gate by sequence decided, in the one layer that has it.
+const adapter::LayerRouting* sequence_gate(const adapter::Parameters& parameters,
+                                           const adapter::Forward& forward) {
+  if (!parameters.user_model().gated_by_sequence()) return nullptr;
+  return &*std::ranges::find_if(forward.routing, [](const auto& layer) { return layer.gate.defined(); });
+}
 
 struct Window {
   std::int64_t begin = 0, tokens = 0;
@@ -88,19 +155,27 @@ SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& pa
   const std::int64_t all = data::evaluation_sequences(part, options.context);
   SplitReport report;
   RoutingSums routed;
+  CategorySums by_category(options.categories);
   at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
   for (std::int64_t first = 0; first < all; first += options.sequences) {
     if (options.stop && options.stop()) throw Interrupted();
     const std::int64_t sequences = std::min(options.sequences, all - first);
     data::Batch batch = data::evaluation_batch(part, part.size(), options.context, first, sequences);
     const BatchTensors tensors = to_tensors(batch, base.head().device());
-    const adapter::Forward forward = adapter::forward(base, tensors.tokens, parameters);
-    loss_sum.add_(model::cross_entropy_sum(forward.hidden, base.head(), tensors.targets));
-    routed.add(forward.routing, tensors.targets.ge(0).to(at::kFloat));
+    const adapter::Forward forward =
+        adapter::forward(base, tensors.tokens, parameters, tensors.instruction);
+    const at::Tensor losses = model::cross_entropy_of_tokens(forward.hidden, base.head(), tensors.targets);
+    loss_sum.add_(losses.sum(at::kDouble));
+    const adapter::LayerRouting* gate = sequence_gate(parameters, forward);
+    routed.add(forward.routing, gate == nullptr ? tensors.targets.ge(0).to(at::kFloat)
+                                                : at::ones({sequences}, losses.options()));
+    by_category.add(batch, tensors, losses, gate);
     report.evaluation.tokens += batch.predicted;
   }
   report.evaluation.loss_sum = loss_sum.item<double>();
-  report.routing = routed.means(report.evaluation.tokens);
+  const bool by_sequence = parameters.user_model().gated_by_sequence();
+  report.routing = routed.means(by_sequence ? all : report.evaluation.tokens);
+  report.by_category = by_category.report();
   return report;
 }
 
@@ -117,25 +192,23 @@ double sampled_loss(const model::BaseModel& base, const adapter::Parameters& par
     for (std::int64_t begin = 0; begin < batch.sequences; begin += size) {
       data::Batch part = data::slice(batch, begin, std::min(size, batch.sequences - begin));
       const BatchTensors tensors = to_tensors(part, base.head().device());
-      loss_sum.add_(model::cross_entropy_sum(adapter::forward(base, tensors.tokens, parameters).hidden,
-                                             base.head(), tensors.targets));
+      const at::Tensor hidden =
+          adapter::forward(base, tensors.tokens, parameters, tensors.instruction).hidden;
+      loss_sum.add_(model::cross_entropy_of_tokens(hidden, base.head(), tensors.targets).sum(at::kDouble));
     }
     tokens += batch.predicted;
   }
   return loss_sum.item<double>() / static_cast<double>(tokens);
 }
 
-at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
-                 const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& begins,
-                 std::int64_t context) {
-  constexpr std::int64_t tokens_at_once = 4096;
-  const at::NoGradGuard no_gradients;
-  const adapter::UserModel& user = parameters.user_model();
-  const std::int64_t layers = base.architecture().layers;
-  // What no router decides is weighted alike.
-  const at::Tensor found =
-      at::full({std::ssize(ids), layers, user.experts}, 1.0 / static_cast<double>(user.experts), at::kFloat);
-  if (!user.routed()) return found;
+namespace {
+
+constexpr std::int64_t tokens_at_once = 4096;
+
+// Puts into `found` [n, L, E] what was decided of each token.
+void add_gates_of_tokens(const at::Tensor& found, const model::BaseModel& base,
+                         const adapter::Parameters& parameters, const std::vector<std::int64_t>& ids,
+                         const std::vector<std::int64_t>& begins, std::int64_t context) {
   const std::vector<Window> windows = cut(std::ssize(ids), begins, context);
   const std::int64_t T = std::ranges::max(windows, {}, &Window::tokens).tokens;
   const auto step = static_cast<std::size_t>(std::max<std::int64_t>(tokens_at_once / T, 1));
@@ -143,13 +216,47 @@ at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parame
     const auto rows = std::span(windows).subspan(first, std::min(step, windows.size() - first));
     const adapter::Forward forward =
         adapter::forward(base, padded(ids, rows, T).to(base.head().device()), parameters);
-    for (std::int64_t layer = 0; layer < layers; ++layer) {
+    for (std::int64_t layer = 0; layer < found.size(1); ++layer) {
       const at::Tensor gate = forward.routing[static_cast<std::size_t>(layer)].gate.to(at::kCPU);
       for (std::size_t row = 0; row < rows.size(); ++row)
         found.narrow(0, rows[row].begin, rows[row].tokens)
             .select(1, layer)
             .copy_(gate.narrow(0, static_cast<std::int64_t>(row) * T, rows[row].tokens));
     }
+  }
+}
+
+// The same of each part, from the layer on that has the gate.
+void add_gates_of_parts(const at::Tensor& found, const model::BaseModel& base,
+                        const adapter::Parameters& parameters, const std::vector<std::int64_t>& ids,
+                        const std::vector<std::int64_t>& begins, const std::vector<std::int64_t>& instruction,
+                        std::int64_t context) {
+  const std::int64_t layer = parameters.layout().parts().back().layer;
+  for (std::size_t part = 0; part < begins.size(); ++part) {
+    const std::int64_t end = part + 1 < begins.size() ? begins[part + 1] : std::ssize(ids),
+                       length = end - begins[part];
+    const Window read{.begin = begins[part],
+                      .tokens = std::min(instruction.empty() ? length : instruction[part], context)};
+    const at::Tensor tokens = padded(ids, std::span(&read, 1), read.tokens).to(base.head().device());
+    const at::Tensor gate = adapter::sequence_gate_logits(base, tokens, parameters, {}).softmax(-1).to(at::kCPU);
+    found.narrow(0, begins[part], length).slice(1, layer).copy_(gate.unsqueeze(1));
+  }
+}
+
+}  // namespace
+
+at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
+                 const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& begins,
+                 const std::vector<std::int64_t>& instruction, std::int64_t context) {
+  const at::NoGradGuard no_gradients;
+  const adapter::UserModel& user = parameters.user_model();
+  // What no router decides is weighted alike.
+  const at::Tensor found = at::full({std::ssize(ids), base.architecture().layers, user.experts},
+                                    1.0 / static_cast<double>(user.experts), at::kFloat);
+  if (user.gated_by_sequence()) {
+    add_gates_of_parts(found, base, parameters, ids, begins, instruction, context);
+  } else if (user.routed()) {
+    add_gates_of_tokens(found, base, parameters, ids, begins, context);
   }
   return found;
 }

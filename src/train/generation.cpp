@@ -8,7 +8,6 @@
 #include "comigs/adapter/forward.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/random.hpp"
-#include "comigs/model/key_value_cache.hpp"
 
 namespace comigs::train {
 
@@ -38,13 +37,12 @@ std::int64_t chosen(const at::Tensor& logits, const Sampling& sampling, std::int
 }
 
 // Logits [V], float32, of what follows the last of the tokens.
-at::Tensor next_logits(const model::BaseModel& base, const adapter::Parameters& parameters,
-                       std::span<const std::int64_t> tokens, model::KeyValueCache& cache) {
+at::Tensor next_logits(const model::BaseModel& base, adapter::Continuation& text,
+                       std::span<const std::int64_t> tokens) {
   const auto count = static_cast<std::int64_t>(tokens.size());
   const at::Tensor input = at::empty({1, count}, at::kLong);
   std::ranges::copy(tokens, input.data_ptr<std::int64_t>());
-  const at::Tensor hidden =
-      adapter::forward(base, input.to(base.head().device()), parameters, &cache).hidden.select(0, count - 1);
+  const at::Tensor hidden = text.hidden(input.to(base.head().device())).select(0, count - 1);
   return base.head().to(hidden.scalar_type()).mv(hidden).to(at::kFloat);
 }
 
@@ -69,11 +67,11 @@ at::Tensor sampling_probabilities(const at::Tensor& logits, const Sampling& samp
 std::vector<std::int64_t> generate(const model::BaseModel& base, const adapter::Parameters& parameters,
                                    std::span<const std::int64_t> prompt, const GenerationOptions& options) {
   const at::NoGradGuard no_gradients;
-  model::KeyValueCache cache(static_cast<std::int64_t>(prompt.size()) + options.tokens);
+  adapter::Continuation text(base, parameters, static_cast<std::int64_t>(prompt.size()) + options.tokens);
   std::vector<std::int64_t> added;
   std::span<const std::int64_t> next = prompt;
   for (std::int64_t place = 0; place < options.tokens; ++place) {
-    const at::Tensor logits = next_logits(base, parameters, next, cache);
+    const at::Tensor logits = next_logits(base, text, next);
     added.push_back(chosen(logits, options.sampling, place));
     if (std::ranges::find(options.stops, added.back()) != options.stops.end()) break;
     next = std::span(added).last(1);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/losses.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
@@ -18,11 +19,11 @@ namespace comigs::train {
 
 namespace {
 
-AdamwConstants constants(const config::Optimiser& optimiser) {
+AdamwConstants constants(const config::Optimiser& optimiser, const adapter::AdapterKind& kind) {
   return {.beta1 = optimiser.beta1,
           .beta2 = optimiser.beta2,
           .epsilon = optimiser.epsilon,
-          .weight_decay = optimiser.weight_decay};
+          .weight_decay = optimiser.weight_decay.value_or(kind.weight_decay)};
 }
 
 // Eq. 6 is about one generalist among specialists: a user without one, or with several, has no expert to
@@ -52,14 +53,13 @@ LocalTrainer::LocalTrainer(const model::BaseModel& base, adapter::Parameters& pa
       parameters_(parameters),
       texts_(std::move(texts)),
       plan_(std::move(plan)),
-      lora_(parameters.layout().slice(adapter::select::lora())),
       routers_(parameters.layout().slice(adapter::select::routers())),
       trained_(parameters.layout().trained()),
       schedule_{.peak = plan_.user.expert_learning_rate,
                 .warmup_fraction = plan_.optimiser.warmup_fraction,
                 .final_fraction = plan_.optimiser.final_fraction,
-                .steps = plan_.rounds * plan_.user.local_steps},
-      optimiser_(parameters.values(), parameters.gradients(), constants(plan_.optimiser)),
+                .steps = (plan_.rounds - plan_.gate_warmup_rounds) * plan_.user.local_steps},
+      optimiser_(parameters.values(), parameters.gradients(), constants(plan_.optimiser, *parameters.user_model().kind)),
       recording_memory_(parameters.values().device()) {}
 
 LocalTrainer::~LocalTrainer() = default;
@@ -76,7 +76,12 @@ LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step
   for (; done.steps < plan_.user.local_steps && !(stop_ && stop_()); ++done.steps) {
     const std::int64_t iteration = (round - 1) * plan_.user.local_steps + done.steps;
     Stopwatch watch;
-    expert_step(round, done.steps, iteration);
+    const bool warmup = round <= plan_.gate_warmup_rounds;
+    if (warmup) {
+      warmup_step(round, done.steps, iteration);
+    } else {
+      expert_step(round, done.steps, iteration);
+    }
     // Waiting for the device at the end of a phase only, so that the clock reads right.
     if (routers_due(iteration)) {
       model::synchronize(device);
@@ -86,7 +91,7 @@ LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step
       done.routers_seconds += watch.lap();
     } else {
       if (done.steps + 1 == plan_.user.local_steps) model::synchronize(device);
-      done.experts_seconds += watch.lap();
+      (warmup ? done.routers_seconds : done.experts_seconds) += watch.lap();
     }
     // Ranks that exchange gradients fail together, after the last step; a GPU is not waited for.
     if (!exchange_ && device.is_cpu() && !std::isfinite(loss_sum_.item<float>())) fail(round);
@@ -116,23 +121,44 @@ bool LocalTrainer::routers_due(std::int64_t iteration) const {
          (iteration + 1) % plan_.method.router_every == 0;
 }
 
+StreamKey LocalTrainer::key_of(std::int64_t round, std::int64_t step) const {
+  return {plan_.seed, plan_.user_index, Stream::train_batch, static_cast<std::uint32_t>(round),
+          static_cast<std::uint32_t>(step)};
+}
+
+data::Batch LocalTrainer::batch_of(const StreamKey& key) const {
+  const std::int64_t B = plan_.user.batch_sequences;
+  return data::sample_batch(texts_.experts, B, plan_.user.context_tokens, key, plan_.batch.index * B);
+}
+
+void LocalTrainer::warmup_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
+  const data::Batch batch = batch_of(key_of(round, step));
+  parameters_.track(false, true);
+  clear({routers_});
+  const StepLosses losses = accumulate_gradients(Phase::warmup, batch, batch.predicted);
+  if (exchange_) exchange_(adapter::view(parameters_.gradients(), routers_));
+  if (observer_) observer_(Phase::warmup, batch, losses);
+  optimiser_.step(routers_, plan_.user.router_learning_rate, iteration + 1);
+}
+
 void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
   const bool joint = plan_.router_training == RouterTraining::joint && routers_.count > 0;
   const bool carries = plan_.method.carry_phase_gradients;
-  const StreamKey key{plan_.seed, plan_.user_index, Stream::train_batch, static_cast<std::uint32_t>(round),
-                      static_cast<std::uint32_t>(step)};
-  const std::int64_t B = plan_.user.batch_sequences, T = plan_.user.context_tokens, parts = plan_.batch.of;
-  const data::Batch batch = data::sample_batch(texts_.experts, B, T, key, plan_.batch.index * B);
+  const StreamKey key = key_of(round, step);
+  const std::int64_t B = plan_.user.batch_sequences, T = plan_.user.context_tokens, parts = plan_.batch.of,
+                     of_experts = iteration - plan_.gate_warmup_rounds * plan_.user.local_steps;
+  const data::Batch batch = batch_of(key);
   std::vector<adapter::Slice> own = trained_;
   if (joint) own.push_back(routers_);
   parameters_.track(true, joint || carries);
   if (!carries) clear(own);
   const StepLosses losses = accumulate_gradients(
       Phase::experts, batch, data::predicted_tokens(texts_.experts, parts * B, T, key), parts);
-  if (exchange_) exchange_(adapter::view(parameters_.gradients(), lora_));
+  if (exchange_)
+    for (const adapter::Slice& slice : own) exchange_(adapter::view(parameters_.gradients(), slice));
   if (observer_) observer_(Phase::experts, batch, losses);
   for (const adapter::Slice& slice : trained_)
-    optimiser_.step(slice, schedule_.rate(iteration), iteration + 1);
+    optimiser_.step(slice, schedule_.rate(of_experts), of_experts + 1);
   if (joint) optimiser_.step(routers_, plan_.user.router_learning_rate, iteration + 1);
   if (carries) clear(own);
   if (regulariser_.after_step) regulariser_.after_step();
@@ -175,7 +201,9 @@ StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& ba
     fill(part.inputs, rows);
     // The mean over the parts is what processes make of their gradients.
     part.share.fill_(static_cast<double>(rows.predicted * parts) / static_cast<double>(predicted));
-    part.passes.run([&] { part.losses = backward(part, share); });
+    part.passes.run([&] {
+      part.losses = phase == Phase::warmup ? warmup_backward(part, share) : backward(part, share);
+    });
     add(sums.language_model, part.losses.language_model);
     add(sums.load_balancing, part.losses.load_balancing);
   }
@@ -193,10 +221,12 @@ LocalTrainer::MicroBatch& LocalTrainer::micro_batch(Phase phase, std::int64_t se
 }
 
 StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
-  const adapter::Forward forward = adapter::forward(base_, part.inputs.tokens, parameters_);
+  const adapter::Forward forward =
+      adapter::forward(base_, part.inputs.tokens, parameters_, part.inputs.instruction);
   at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets) * part.share;
   StepLosses losses{.language_model = loss.detach(), .load_balancing = {}};
-  if (plan_.method.load_balancing != config::LoadBalancing::none && !forward.routing.empty()) {
+  const bool of_tokens = !forward.routing.empty() && !parameters_.user_model().gated_by_sequence();
+  if (plan_.method.load_balancing != config::LoadBalancing::none && of_tokens) {
     // Windows are full; examples have tokens that only lead to the response, and padding.
     const bool all_count = !texts_.experts.front().has_examples();
     const at::Tensor counted = all_count ? at::Tensor() : part.inputs.targets.ge(0).to(at::kFloat);
@@ -211,6 +241,14 @@ StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
   if (term.value.defined()) loss = loss + share * term.weight * term.value;
   loss.backward();
   return losses;
+}
+
+StepLosses LocalTrainer::warmup_backward(const MicroBatch& part, double share) {
+  const at::Tensor logits = adapter::sequence_gate_logits(base_, part.inputs.tokens, parameters_,
+                                                          part.inputs.instruction),
+                   loss = at::cross_entropy_loss(logits, part.inputs.category) * share;
+  loss.backward();
+  return {.language_model = loss.detach(), .load_balancing = {}};
 }
 
 void LocalTrainer::check_finite(std::int64_t round) {

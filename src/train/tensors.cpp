@@ -7,7 +7,9 @@ namespace comigs::train {
 BatchTensors empty_batch(std::int64_t sequences, std::int64_t context, const at::Device& device) {
   const auto options = at::TensorOptions().dtype(at::kLong).device(device);
   return {.tokens = at::empty({sequences, context}, options),
-          .targets = at::empty({sequences * context}, options)};
+          .targets = at::empty({sequences * context}, options),
+          .instruction = at::empty({sequences}, options),
+          .category = at::empty({sequences}, options)};
 }
 
 void fill(const BatchTensors& tensors, data::Batch& batch) {
@@ -18,6 +20,8 @@ void fill(const BatchTensors& tensors, data::Batch& batch) {
   };
   copy(tensors.tokens, batch.tokens);
   copy(tensors.targets, batch.targets);
+  copy(tensors.instruction, batch.instruction);
+  copy(tensors.category, batch.category);
 }
 
 BatchTensors to_tensors(data::Batch& batch, const at::Device& device) {

@@ -9,7 +9,9 @@ namespace comigs::train {
 
 struct BatchTensors {
   at::Tensor tokens;   ///< [B, T] int64
-  at::Tensor targets;  ///< [B T] int64
+  at::Tensor targets;      ///< [B T] int64
+  at::Tensor instruction;  ///< [B] int64, as data::Batch has it
+  at::Tensor category;     ///< [B] int64
 };
 
 [[nodiscard]] BatchTensors empty_batch(std::int64_t sequences, std::int64_t context,

@@ -106,7 +106,7 @@ void touch(const test::Job& job, const adapter::Parameters& parameters) {
   const at::NoGradGuard no_gradients;
   const at::Tensor one = at::zeros({1, 1}, at::kLong).to(job.base->head().device());
   const at::Tensor hidden = adapter::forward(*job.base, one, parameters).hidden;
-  model::cross_entropy_sum(hidden, job.base->head(), one.view(-1)).item<double>();
+  model::cross_entropy_of_tokens(hidden, job.base->head(), one.view(-1)).sum(at::kDouble).item<double>();
 }
 
 // Collective: every rank's `memory_now`, when all ranks are set up and none has begun.
@@ -174,7 +174,7 @@ json setting(const Request& request, const test::Job& job) {
           {"learning_rate", experts ? user.expert_learning_rate : user.router_learning_rate},
           {"betas", {optimiser.beta1, optimiser.beta2}},
           {"epsilon", optimiser.epsilon},
-          {"weight_decay", optimiser.weight_decay},
+          {"weight_decay", optimiser.weight_decay.value_or(0.01)},
           {"warm_up", request.warm_up},
           {"threads", job.config.run.threads}};
 }

@@ -42,7 +42,7 @@ struct Users {
                                  .method = find_method(method),
                                  .options = {.averaging = averaging},
                                  .users = users,
-                                 .tokens = tokens,
+                                 .amounts = tokens,
                                  .parameters = parameters,
                                  .sums = sums,
                                  .validation_loss = {}})

@@ -71,7 +71,7 @@ struct Costs {
                               .method = method,
                               .options = config.method,
                               .users = users,
-                              .tokens = std::vector<std::int64_t>(users.size(), 100),
+                              .amounts = std::vector<std::int64_t>(users.size(), 100),
                               .rounds = config.run.rounds,
                               .parameters = parameters,
                               .sums = sums(config.run),

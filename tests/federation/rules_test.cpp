@@ -61,7 +61,7 @@ struct WholeModels : Rules {
     return all_make_aggregation({.world = world,
                                  .method = find_method(method),
                                  .users = models,
-                                 .tokens = std::move(tokens),
+                                 .amounts = std::move(tokens),
                                  .parameters = parameters,
                                  .validation_loss = {}});
   }
@@ -239,7 +239,7 @@ BOOST_FIXTURE_TEST_CASE(a_penalty_of_the_tail_beside_a_rule_that_prunes_nothing,
                          .method = find_method("flexlora"),
                          .options = {.rank_regulariser = weight, .pruning_strength = 0.5},
                          .users = models,
-                         .tokens = {},
+                         .amounts = {},
                          .parameters = parameters,
                          .validation_loss = {}});
   };
@@ -281,7 +281,7 @@ BOOST_FIXTURE_TEST_CASE(hetlora_penalises_the_norm_of_the_ranks_that_may_go_next
                                           .method = find_method("hetlora"),
                                           .options = {.rank_regulariser = 0.25, .pruning_strength = 0.5},
                                           .users = models,
-                                          .tokens = {},
+                                          .amounts = {},
                                           .parameters = parameters,
                                           .validation_loss = {}});
   const train::Regulariser::Term term = rule->regulariser().term();

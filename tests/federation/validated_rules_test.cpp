@@ -66,7 +66,7 @@ BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_se
   const std::unique_ptr<Aggregation> rule = all_make_aggregation({.world = world,
                                                                   .method = find_method("pcl"),
                                                                   .users = models,
-                                                                  .tokens = {},
+                                                                  .amounts = {},
                                                                   .parameters = parameters,
                                                                   .validation_loss = loss});
   const double sum = 1.0 + (users - 1) * std::exp(-1.0);
@@ -94,7 +94,7 @@ BOOST_AUTO_TEST_CASE(collaboration_by_renewals_leaves_other_rounds_alone) {
                             .method = find_method("pcl"),
                             .options = {.mixing = config::Mixing::renewals},
                             .users = models,
-                            .tokens = {},
+                            .amounts = {},
                             .parameters = parameters,
                             .validation_loss = [](const at::Tensor&, std::int64_t) { return 1.0; }});
   for (std::int64_t round = 1; round <= 8; ++round) {
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(fdlora_is_fedavg_but_for_the_last_round) {
     return all_make_aggregation({.world = world,
                                  .method = find_method(method),
                                  .users = models,
-                                 .tokens = {},
+                                 .amounts = {},
                                  .rounds = 2,
                                  .parameters = of,
                                  .validation_loss = loss});

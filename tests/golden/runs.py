@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from tests.helpers.broken_runs import MEASURED, Running, arguments
-from tests.helpers.tiny import data_set, gpt2_folder
+from tests.helpers.tiny import GATED, cut_into_examples, data_set, gpt2_folder
 
 USERS = 4
 # The checkpoint is that of the second round; the third is there so that somebody can take it.
@@ -28,6 +28,7 @@ COMMON += ("--router-every", 2, "--router-steps", 2, "--context-tokens", 12, "--
 UNEQUAL = ("--local-steps", "5,4,3,4", "--batch-sequences", "4,3,2,4")
 EQUAL = ("--local-steps", 4, "--batch-sequences", 4)
 RANK_4, RANKS = ("--lora-rank", 4), ("--lora-rank", "6,4,4,2")
+GATE = ("--prompt-tokens", 2, "--gate-width", 6, "--gate-warmup-rounds", 1)
 ROUTED = (*UNEQUAL, *RANK_4, "--load-balancing-weight", 0.1)
 
 # Name of the run: its options. Users have unequal resources wherever the method takes them.
@@ -57,6 +58,13 @@ RUNS: dict[str, Sequence[object]] = {
     "fedprompt": (*UNEQUAL, "--prompt-tokens", 3),
     "prompt-centralized": (*EQUAL, "--prompt-tokens", 3, "--prompt-layer", 0),
     "mop-equal": (*UNEQUAL, "--prompt-tokens", 3, "--experts", "4,3,2,1"),
+    "mop-centralized": (*EQUAL, *GATE, "--experts", 4),
+    "mop": (*UNEQUAL, *GATE, "--experts", 4, "--averaging", "examples"),
+    "mop-local": (*UNEQUAL, *GATE, "--experts", 4),
+    "mop-own-gate": (*UNEQUAL, *GATE, "--experts", 4),
+    "mop-1g1s": (*UNEQUAL, *GATE),
+    "mop-1gxs": (*UNEQUAL, *GATE, "--experts", "4,3,2,1"),
+    "mop-mgxs": (*UNEQUAL, *GATE, "--experts", "4,3,2,2", "--generalists", "0+1"),
     # Other paths through the same code.
     "comigs-1gxs, top-1": (*ROUTED, "--experts", "4,3,2,1", "--top-k", 1),
     "comigs-1g1s, bf16": (*ROUTED, "--precision", "bf16"),
@@ -115,12 +123,15 @@ class Material:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._given = ("--data", data_set(folder / "data"), "--model", gpt2_folder(folder / "base"))
+        self._base = gpt2_folder(folder / "base")
+        self._texts = data_set(folder / "data")
+        self._examples = cut_into_examples(data_set(folder / "examples"), 13, mixed=True)
 
     def digests(self, name: str) -> dict[str, str]:
         output = self._folder / name.replace(" ", "-")
         options = ("--method", method_of(name), *COMMON, *RUNS[name])
-        command = arguments(*self._given, "--output", output, *options)
+        data = self._examples if method_of(name) in GATED else self._texts
+        command = arguments("--data", data, "--model", self._base, "--output", output, *options)
         kept = self._folder / f"{output.name}-checkpoint"
         with Running(*command, ranks=USERS) as run:
             while not run.is_over():

@@ -124,6 +124,9 @@ class PlainModel:
             x = x + self._mlp(self._norm(x, f"h.{layer}.ln_2"), layer, routings)
         return self._norm(x, "ln_f") @ self.frozen["wte.weight"].T, routings
 
+    def reads(self, instruction: Tensor) -> None:
+        """Told how many tokens of each sequence of the next batch are its instruction [B]."""
+
     def balancing_loss(self, routings: list[Routing], counted: Tensor) -> Tensor:
         """Eqs. 6 and 7, over the tokens that are `counted` [B, T]."""
         n = self.setting.experts

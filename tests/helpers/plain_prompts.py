@@ -1,5 +1,6 @@
-"""Soft prompts in plain PyTorch: from a layer on they stand in front of every sequence's own text, and one mask says who
-sees whom. Nothing is shared between sequences, and every product is written out."""
+"""Soft prompts in plain PyTorch: from a layer on they stand in front of every sequence's own text, one mask says who
+sees whom, and a bias to it how much the gate has a sequence see of each group. Nothing is shared between sequences, and
+every product is written out."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from tests.helpers.llamas import PlainLlama
 from tests.helpers.plain_model import PlainModel, Routing, Setting, gelu, wide
+
+
+GATE = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
 
 
 def mask_of(groups: int, m: int, text: int) -> Tensor:
@@ -27,7 +31,37 @@ def mask_of(groups: int, m: int, text: int) -> Tensor:
 
 
 class WithPrompts(PlainModel):
-    """`parameters`: "<l*>.expert.<e>.prompt" [m, C]."""
+    """`parameters`: "<l*>.expert.<e>.prompt" [m, C], "<l*>.router.hidden_weight" and the gate's three others."""
+
+    bias: Tensor | None = None  # of the batch under way
+
+    def reads(self, instruction: Tensor) -> None:
+        self.instruction = instruction
+
+    def _gate_logits(self, x: Tensor, layer: int) -> Tensor:
+        """[B, E] from the stream x [B, T, C] that enters the layer."""
+        means = torch.stack([row[:count].mean(0) for row, count in zip(x, self.instruction.tolist())])
+        centred = means - means.mean(-1, keepdim=True)
+        h = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5)
+        gate = {name: self.parameters[f"{layer}.router.{name}"] for name in GATE}
+        hidden = gelu(h @ gate["hidden_weight"].T + gate["hidden_bias"])
+        return hidden @ gate["output_weight"].T + gate["output_bias"]
+
+    def _bias(self, x: Tensor, layer: int, m: int, size: int) -> Tensor:
+        """[B, 1, 1, P + T] of what a query of the text has added to its logits."""
+        log_gate = self._gate_logits(x, layer).log_softmax(-1)
+        of_prompts = (log_gate + math.log(log_gate.shape[-1])).repeat_interleave(m, dim=1)
+        return torch.cat([of_prompts, of_prompts.new_zeros(len(x), size)], dim=1)[:, None, None]
+
+    def warmup_loss(self, tokens: Tensor, category: Tensor) -> Tensor:
+        """How badly the gate tells the categories apart."""
+        layer, _ = self._prompts()
+        log_gate = self._gate_logits(self._below(tokens, layer), layer).log_softmax(-1)
+        return -log_gate.gather(-1, category.unsqueeze(-1)).mean()
+
+    def _below(self, tokens: Tensor, layer: int) -> Tensor:
+        """The stream that enters the layer, of text alone."""
+        raise NotImplementedError
 
     def _prompts(self) -> tuple[int, Tensor]:
         """The layer that they enter, and all groups [E, m, C]."""
@@ -48,17 +82,31 @@ class WithPrompts(PlainModel):
                 x = torch.cat([own.reshape(1, E * m, width).expand(len(x), -1, -1), x], dim=1)
                 positions = torch.cat([torch.arange(m).repeat(E), text])
                 mask = mask_of(E, m, len(text))
+                if f"{layer}.router.hidden_weight" in self.parameters:
+                    bias = torch.zeros(len(x), 1, len(mask), len(mask), dtype=x.dtype)
+                    bias[:, :, E * m :] = self._bias(x[:, E * m :], layer, m, len(text))
+                    self.bias = bias
             x = self._block(x, layer, mask, positions)
         return x[:, -len(text) :]
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """[B, heads, S, d] each -> [B, S, heads d]."""
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        if self.bias is not None and scores.shape[-1] == self.bias.shape[-1]:
+            scores = scores + self.bias
         weights = wide(scores).masked_fill(~mask, -math.inf).softmax(-1).to(v.dtype)
         return (weights @ v).transpose(1, 2).flatten(2)
 
 
 class PromptedGpt2(WithPrompts):
+    def _below(self, tokens: Tensor, layer: int) -> Tensor:
+        text = torch.arange(tokens.shape[1])
+        mask = torch.ones(len(text), len(text), dtype=torch.bool).tril()
+        x = self.frozen["wte.weight"][tokens] + self.frozen["wpe.weight"][text]
+        for below in range(layer):
+            x = self._block(x, below, mask, text)
+        return x
+
     def _plain(self, x: Tensor, name: str) -> Tensor:
         return x @ self.frozen[f"{name}.weight"] + self.frozen[f"{name}.bias"]
 
@@ -86,6 +134,14 @@ class PromptedLlama(WithPrompts, PlainLlama):
         self, folder: Path, frozen: dict[str, Tensor], parameters: dict[str, Tensor], setting: Setting
     ) -> None:
         PlainLlama.__init__(self, folder, frozen, parameters, setting)
+
+    def _below(self, tokens: Tensor, layer: int) -> Tensor:
+        text = torch.arange(tokens.shape[1])
+        mask = torch.ones(len(text), len(text), dtype=torch.bool).tril()
+        x = self.frozen["embed_tokens.weight"][tokens]
+        for below in range(layer):
+            x = self._block(x, below, mask, text)
+        return x
 
     def _plain(self, x: Tensor, name: str) -> Tensor:
         y = x @ self.frozen[f"{name}.weight"].T

@@ -33,14 +33,15 @@ class Case:
     options: tuple[object, ...] = ()
     carries: bool = False
     frozen_A: bool = False
+    decay: float = DECAY
     tail: float = 0.0  # weight of HetLoRA's norm of the ranks that may go next
     splits: dict[str, tuple[str, ...]] = field(
         default_factory=lambda: {"e": ("train",), "r": ("validation",)}
     )
 
     def trains(self, phase: str, name: str) -> bool:
-        if name.endswith("router"):
-            return phase == "r" or self.joint
+        if ".router" in name:
+            return phase in "rw" or self.joint
         return phase == "e" and not (self.frozen_A and name.endswith(".A"))
 
     def __str__(self) -> str:
@@ -84,11 +85,9 @@ def replay(
     start = trace.unpack(trace.tensors["values"][0])
     parameters = {name: value.double().clone().requires_grad_() for name, value in start.items()}
     model = plain(parameters, case.setting)
-    routers = [leaf for name, leaf in parameters.items() if name.endswith("router")]
-    lora = [
-        leaf for name, leaf in parameters.items() if not name.endswith("router") and case.trains("e", name)
-    ]
-    settings = {"betas": BETAS, "eps": 1e-8, "weight_decay": DECAY}
+    routers = [leaf for name, leaf in parameters.items() if ".router" in name]
+    lora = [leaf for name, leaf in parameters.items() if ".router" not in name and case.trains("e", name)]
+    settings = {"betas": BETAS, "eps": 1e-8, "weight_decay": case.decay}
     expert_optimiser = torch.optim.AdamW(lora, lr=RATE, **settings)
     router_optimiser = torch.optim.AdamW(routers, lr=ROUTER_RATE, **settings) if routers else None
     result, expert_steps = Replay([], [], parameters), case.phases.count("e")
@@ -97,18 +96,25 @@ def replay(
         tokens, targets = trace.tensors["tokens"][step], trace.tensors["targets"][step]
         if not case.carries:
             clear(parameters.values())
-        language_model, balancing = losses_in_parts(model, tokens, targets, case.at_a_time)
+        model.reads(trace.tensors["instruction"][step])
+        if phase == "w":
+            loss = model.warmup_loss(tokens, trace.tensors["category"][step])
+            language_model, balancing = loss, None
+        else:
+            language_model, balancing = losses_in_parts(model, tokens, targets, case.at_a_time)
         total = model.total(language_model, balancing)
         (total + case.tail * tail_norm(parameters) if case.tail else total).backward()
         result.losses.append((language_model.item(), None if balancing is None else balancing.item()))
-        result.gradients.append({name: leaf.grad.clone() for name, leaf in parameters.items()})
+        result.gradients.append(
+            {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone() for name, leaf in parameters.items()}
+        )
         if phase == "e":
             expert_optimiser.param_groups[0]["lr"] = learning_rate(done, expert_steps, warm)
             expert_optimiser.step()
             done += 1
             if case.carries:
                 clear(lora)
-        if phase == "r" or case.joint:
+        if phase in "rw" or case.joint:
             router_optimiser.step()
             if case.carries:
                 clear(routers)

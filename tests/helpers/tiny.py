@@ -162,8 +162,9 @@ def signed(checkpoint_manifest: Mapping[str, object]) -> str:
     return text()
 
 
-def cut_into_examples(folder: Path, longest: int) -> Path:
-    """The texts of a data set's users as examples of 2 to `longest` tokens; a user's category is its number."""
+def cut_into_examples(folder: Path, longest: int, mixed: bool = False) -> Path:
+    """The texts of a data set's users as examples of 2 to `longest` tokens; a user's category is its number, or,
+    where they are mixed, any user has examples of all."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     random = np.random.default_rng(longest)
     for number, user in enumerate(manifest["users"]):
@@ -173,7 +174,8 @@ def cut_into_examples(folder: Path, longest: int) -> Path:
                 left = entry["tokens"] - begin
                 length = left if left <= longest else int(random.integers(2, min(longest, left - 2) + 1))
                 instruction = int(random.integers(1, length))
-                rows.append((begin, instruction, length - instruction, number))
+                category = len(rows) % len(manifest["users"]) if mixed else number
+                rows.append((begin, instruction, length - instruction, category))
                 begin += length
             index = np.array(rows, dtype="<i8")
             file = f"user{number}/{split}.examples.bin"
@@ -283,6 +285,14 @@ CHOICES = {"comigs-1gxs": ("--experts", 3), "comigs-mgxs": ("--experts", 3, "--g
 CHOICES |= dict.fromkeys(
     ("prompt-local", "fedprompt", "prompt-centralized", "mop-equal"), ("--prompt-tokens", 2)
 )
+# Those with a gate need examples, of four categories.
+GATED = ("mop-centralized", "mop", "mop-local", "mop-own-gate", "mop-1g1s", "mop-1gxs", "mop-mgxs")
+CHOICES |= dict.fromkeys(
+    GATED, ("--prompt-tokens", 2, "--gate-width", 8, "--experts", 4, "--gate-warmup-rounds", 1)
+)
+CHOICES["mop-1g1s"] = ("--prompt-tokens", 2, "--gate-width", 8)
+CHOICES["mop-1gxs"] = (*CHOICES["mop-1g1s"], "--experts", 3)
+CHOICES["mop-mgxs"] = (*CHOICES["mop-1gxs"], "--generalists", "0+1")
 
 
 def run_options(*options: object) -> list[object]:

@@ -36,14 +36,23 @@ def tiny_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_of(tiny_base, tiny_data, tmp_path_factory) -> Callable[..., Path]:
+def tiny_examples(tmp_path_factory) -> Path:
+    """The same texts cut into examples of four categories, of which every user has some."""
+    from tests.helpers.tiny import cut_into_examples, data_set
+
+    return cut_into_examples(data_set(tmp_path_factory.mktemp("tiny") / "examples"), 13, mixed=True)
+
+
+@pytest.fixture(scope="session")
+def run_of(tiny_base, tiny_data, tiny_examples, tmp_path_factory) -> Callable[..., Path]:
     """run_of(method, *options): the results file of a run of four users, made once; not to be written to."""
-    from tests.helpers.tiny import run_options, train
+    from tests.helpers.tiny import GATED, run_options, train
 
     @cache
     def made(method: str, *options: object, again: bool = False) -> Path:
         output = tmp_path_factory.mktemp(method) / "new" / "folder"
-        given = ["--data", tiny_data, "--model", tiny_base, "--output", output, "--method", method]
+        data = tiny_examples if method in GATED else tiny_data
+        given = ["--data", data, "--model", tiny_base, "--output", output, "--method", method]
         done = train(*given, *run_options(*options))
         assert "\x1b" not in done.output + done.errors  # no progress bar where nobody watches
         assert done.output.rstrip().splitlines()[-1].startswith(f"results: {output}/results.h5")

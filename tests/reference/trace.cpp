@@ -9,8 +9,9 @@
 //     parameters to which N(0, DEVIATION^2) is added, with activations in float32 or bf16. Writes, for S
 //     steps of B x T tokens and P parameters:
 //       values [S + 1, P] before each step and after the last, gradients [S, P], losses [S, 2] (language
-//       model, load balancing or NaN), phases [S] (0: experts, 1: routers), tokens and targets [S, B, T]; in
-//       the metadata each parameter's "offset rows columns" in the block
+//       model, load balancing or NaN), phases [S] (0: experts, 1: routers, 2: warm-up), tokens and targets
+//       [S, B, T], instruction and category [S, B]; in the metadata each parameter's "offset rows columns" in
+//       the block
 //   reference_trace pretraining OUT [options of `comigs pretrain`]
 //     tokens and targets [S, B, T] of its S steps
 #include <ATen/ATen.h>
@@ -64,7 +65,7 @@ void write_sampling(const Arguments& arguments) {
 
 // Everything that an observer of the trainer sees.
 struct Recording {
-  std::vector<at::Tensor> values, gradients, losses, tokens, targets;
+  std::vector<at::Tensor> values, gradients, losses, tokens, targets, instruction, category;
   std::vector<std::int64_t> phases;
 
   void add(const adapter::Parameters& parameters, train::Phase phase, const data::Batch& batch,
@@ -74,7 +75,9 @@ struct Recording {
     losses.push_back(at::tensor({value_or_nan(step.language_model), value_or_nan(step.load_balancing)}));
     tokens.push_back(as_tensor(batch.tokens, batch));
     targets.push_back(as_tensor(batch.targets, batch));
-    phases.push_back(phase == train::Phase::experts ? 0 : 1);
+    instruction.push_back(at::tensor(batch.instruction, at::kLong));
+    category.push_back(at::tensor(batch.category, at::kLong));
+    phases.push_back(phase == train::Phase::experts ? 0 : phase == train::Phase::routers ? 1 : 2);
   }
 };
 
@@ -95,7 +98,7 @@ void write_steps(const Arguments& arguments) {
                                         .method = federation::find_method(job.config.method.name),
                                         .options = job.config.method,
                                         .users = users,
-                                        .tokens = {1},
+                                        .amounts = {1},
                                         .parameters = parameters,
                                         .validation_loss = {}});
   trainer.regularise(rule->regulariser());
@@ -111,6 +114,8 @@ void write_steps(const Arguments& arguments) {
                  {"losses", at::stack(recording.losses)},
                  {"tokens", at::stack(recording.tokens)},
                  {"targets", at::stack(recording.targets)},
+                 {"instruction", at::stack(recording.instruction)},
+                 {"category", at::stack(recording.category)},
                  {"phases", at::tensor(recording.phases, at::kLong)}},
                 layout(parameters));
 }

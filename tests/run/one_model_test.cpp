@@ -1,4 +1,4 @@
-// `centralized`: N ranks with batches of B train the model that one process trains with batches of N B.
+// `centralized` and `mop-centralized`: N ranks with batches of B train the model that one process trains with batches of N B.
 #include <ATen/ATen.h>
 
 #include <boost/test/unit_test.hpp>
@@ -18,10 +18,14 @@ config::Config small_config(int users, std::int64_t batch) {
   config::Config config;
   config.run.rounds = rounds;
   config.run.seed = 4;
+  config.method.gate_warmup_rounds = 1;
   config.optimiser.epsilon = 1e-6;  // the default lets AdamW take whole steps by the rounding of a gradient
   for (int user = 0; user < users; ++user)
     config.users.push_back({.experts = 2,
                             .lora_rank = 2,
+                            .prompt_tokens = 2,
+                            .prompt_layer = 1,
+                            .gate_width = 4,
                             .batch_sequences = batch,
                             .context_tokens = 6,
                             .local_steps = 2,
@@ -31,7 +35,6 @@ config::Config small_config(int users, std::int64_t batch) {
 
 struct Union : TemporaryFolder {
   comm::Communicator world = comm::Communicator::world();
-  const federation::Method& method = federation::find_method("centralized");
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
 
   // Shards of different lengths; every rank has files of its own with the same content.
@@ -59,7 +62,7 @@ struct Union : TemporaryFolder {
   }
 
   void check_together(const std::vector<data::TokenShard>& shards, std::int64_t at_a_time,
-                      double tolerance) const;
+                      double tolerance, const char* name = "centralized") const;
 
   [[nodiscard]] adapter::Parameters drawn(const std::vector<adapter::UserModel>& users) const {
     adapter::Parameters parameters(test::tiny_architecture(), users[0], at::kCPU);
@@ -76,7 +79,8 @@ void first_gradients(train::LocalTrainer& trainer, const adapter::Parameters& pa
 }
 
 void Union::check_together(const std::vector<data::TokenShard>& shards, std::int64_t at_a_time,
-                           double tolerance) const {
+                           double tolerance, const char* name) const {
+  const federation::Method& method = federation::find_method(name);
   config::Config config = small_config(world.size(), B);
   for (config::User& user : config.users) user.micro_batch_sequences = at_a_time;
   const auto users = federation::user_models(method, config.users);
@@ -87,7 +91,7 @@ void Union::check_together(const std::vector<data::TokenShard>& shards, std::int
   const auto rule = federation::all_make_aggregation({.world = world,
                                                       .method = method,
                                                       .users = users,
-                                                      .tokens = {},
+                                                      .amounts = {},
                                                       .parameters = parameters,
                                                       .validation_loss = {}});
   trainer.exchange_gradients(rule->exchange());
@@ -106,7 +110,10 @@ void Union::check_together(const std::vector<data::TokenShard>& shards, std::int
     (void)trainer.train_round(round);
     (void)single.train_round(round);
     const federation::Aggregated done = rule->all_aggregate(round);
-    BOOST_TEST(done.bytes == 2 * 4 * parameters.layout().slice(adapter::select::lora()).count);
+    const adapter::Layout& layout = parameters.layout();
+    const bool warmup = method.routers_shared && round <= config.method.gate_warmup_rounds;
+    BOOST_TEST(done.bytes == 2 * 4 * ((warmup ? 0 : layout.slice(adapter::select::lora()).count) +
+                                      layout.slice(adapter::select::routers()).count));
     BOOST_TEST(done.weights[0] == 1.0 / world.size());
     BOOST_TEST(test::close(parameters.values(), whole.values(), tolerance));
   }
@@ -130,6 +137,12 @@ BOOST_AUTO_TEST_CASE(so_they_are_where_their_examples_have_responses_of_unlike_l
   // Few tokens are predicted: AdamW makes more of a gradient's rounding.
   check_together(all_examples(), 0, 1e-4);
   check_together(all_examples(), 2, 1e-4);
+}
+
+// mop.md check 12; the warm-up of the gate among its rounds.
+BOOST_AUTO_TEST_CASE(so_they_are_where_prompts_and_their_gate_are_trained) {
+  check_together(all_examples(), 0, 1e-4, "mop-centralized");
+  check_together(all_examples(), 2, 1e-4, "mop-centralized");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

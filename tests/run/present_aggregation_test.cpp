@@ -50,7 +50,7 @@ struct Left {
          .method = federation::find_method(method),
          .options = {.averaging = averaging},
          .users = all,
-         .tokens = tokens,
+         .amounts = tokens,
          .parameters = parameters,
          .validation_loss = [&](const at::Tensor&,
                                 std::int64_t) { return std::log(judged++ == 0 ? 1.0 : 2.0); }},

@@ -118,7 +118,7 @@ struct Served {
         aggregation({.world = material.world,
                      .method = material.method,
                      .users = material.users,
-                     .tokens = {},
+                     .amounts = {},
                      .parameters = seat.parameters(),
                      .validation_loss = {}},
                     seat.user()),

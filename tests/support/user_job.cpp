@@ -45,7 +45,8 @@ float value_or_nan(const at::Tensor& loss) {
 Metadata layout(const adapter::Parameters& parameters) {
   Metadata places;
   for (const adapter::Part& part : parameters.layout().parts()) {
-    std::string name = part.role == adapter::Role::router ? "router" : part.name;
+    const bool alone = part.role == adapter::Role::router && part.name == "weight";
+    std::string name = alone ? "router" : part.role == adapter::Role::router ? "router." + part.name : part.name;
     if (part.role == adapter::Role::expert) name = fmt::format("expert.{}.{}", part.expert, name);
     if (part.tag != adapter::Part::Tag::whole) name += part.tag == adapter::Part::Tag::A ? ".A" : ".B";
     places[fmt::format("{}.{}", part.layer, name)] =

@@ -9,7 +9,8 @@
 namespace comigs::adapter {
 
 /// What is done with tokens: a forward pass alone, or with the gradients of one phase's parameters.
-enum class Pass { evaluation, experts, routers };
+/// Warm-up: of a gate by sequence alone, which needs no layer above the one that it reads.
+enum class Pass { evaluation, experts, routers, warmup };
 
 /// Floating-point operations in products (multiplications and additions) for `tokens` tokens in sequences of
 /// `context`: of a forward pass 2 for each frozen weight in products and token, 2 T C a token and layer for

@@ -20,13 +20,15 @@ struct Footprint {
   [[nodiscard]] std::int64_t total() const { return base + parameters + activations + evaluation; }
 };
 
-/// Of a training step over `tokens` tokens at a time. The program itself is not in it.
+/// Of a training step over `tokens` tokens at a time, in so many sequences. The program itself is not in it.
 [[nodiscard]] Footprint footprint(const model::Architecture& architecture, const UserModel& user_model,
-                                  const model::Computation& computation, std::int64_t tokens);
+                                  const model::Computation& computation, std::int64_t tokens,
+                                  std::int64_t sequences = 1);
 
 /// Bytes of activations where `tokens` tokens at a time run forward only, as in evaluation.
 [[nodiscard]] std::int64_t evaluation_activations(const model::Architecture& architecture,
                                                   const UserModel& user_model,
-                                                  const model::Computation& computation, std::int64_t tokens);
+                                                  const model::Computation& computation, std::int64_t tokens,
+                                                  std::int64_t sequences = 1);
 
 }  // namespace comigs::adapter

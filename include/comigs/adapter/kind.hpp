@@ -18,7 +18,7 @@ class Parameters;
 /// they are tracked.
 class AdapterHooks : public model::Hooks {
  public:
-  /// One for each layer that the pass has gone through, or empty where nothing is routed.
+  /// Of each layer that the pass has gone through, or empty where nothing is routed.
   [[nodiscard]] const std::vector<LayerRouting>& routing() const noexcept { return routing_; }
 
  protected:
@@ -29,7 +29,9 @@ class AdapterHooks : public model::Hooks {
 struct Load {
   double factors = 0.0;     ///< trained numbers that the token is multiplied with, the routers' aside
   double routers = 0.0;     ///< those of the routers
+  double gate = 0.0;        ///< those of a gate that reads a sequence once
   double kept = 0.0;        ///< for the token's backward pass, in all layers
+  double kept_in_front = 0.0;  ///< the same of each sequence
   double passing = 0.0;     ///< alive at a time in one layer's backward pass
   double routing = 0.0;     ///< of the token's routing, in all layers of an evaluation
   double side_by_side = 0;  ///< of one layer's parameters, laid out for its products: for all tokens together
@@ -45,9 +47,15 @@ struct AdapterKind {
   /// What an expert of a layer consists of, by the names of its parts.
   std::vector<std::string> (*projections)(const model::Architecture&);
   Load (*load)(const model::Architecture&, const UserModel&);
-  std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&, const model::BaseModel&);
+  /// `instruction`: as `forward` has it.
+  std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&, const model::BaseModel&,
+                                         const at::Tensor& instruction);
+  double weight_decay;  ///< where nobody asks for another
   /// How parts begin that are not drawn as `Part` has it; null: all are.
   void (*begin)(Parameters&, const model::BaseModel&, std::uint64_t seed, std::uint32_t user) = nullptr;
+  /// See `sequence_gate_logits`; null: no gate of the kind is by sequence.
+  at::Tensor (*sequence_gate)(const Parameters&, const model::BaseModel&, const at::Tensor& tokens,
+                              const at::Tensor& instruction) = nullptr;
 };
 
 namespace kinds {

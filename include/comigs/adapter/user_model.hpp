@@ -9,11 +9,12 @@
 
 namespace comigs::adapter {
 
-/// How a token's experts are weighted.
+/// How experts are weighted.
 enum class Gate {
-  none,   ///< no experts: the base model as it is
-  equal,  ///< 1/n for each
-  top_k,  ///< softmax over the k largest logits of the router; for k = 1 see LayerRouting::gate
+  none,      ///< no experts: the base model as it is
+  equal,     ///< 1/n for each
+  top_k,     ///< of a token: softmax over the k largest logits of the router; k = 1: see LayerRouting::gate
+  sequence,  ///< of a sequence: softmax over all, from its instruction
 };
 
 /// Both factors of every LoRA, or one of them.
@@ -37,9 +38,11 @@ struct UserModel {
   std::int64_t prompt_tokens = 10;  ///< m, of each group; an expert is a group, where prompts are trained
   /// l*, the layer that prompts enter; nothing: a third of the way up.
   std::optional<std::int64_t> prompt_layer = std::nullopt;
+  std::int64_t gate_width = 128;  ///< H, of the hidden layer of a gate by sequence
   std::int64_t top_k = 2;
   Gate gate = Gate::top_k;
   bool shared_attention = true;
+  bool shared_routers = false;
   Factors trained = Factors::both;  ///< the rest stays as drawn
   Factors shared = Factors::both;   ///< of what is shared; the rest is the user's own
   const AdapterKind* kind = &kinds::lora;
@@ -57,7 +60,10 @@ struct UserModel {
   [[nodiscard]] std::int64_t positions_in_front() const {
     return experts > 0 && kind == &kinds::prompts ? prompt_tokens : 0;
   }
-  [[nodiscard]] bool routed() const { return gate == Gate::top_k && experts > 1; }
+  [[nodiscard]] bool routed() const {
+    return (gate == Gate::top_k || gate == Gate::sequence) && experts > 1;
+  }
+  [[nodiscard]] bool gated_by_sequence() const { return gate == Gate::sequence && experts > 1; }
   /// Not where a token has one expert of several: that one's weight is its probability.
   [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }
 };

@@ -23,7 +23,7 @@ enum class Mixing { every_round, renewals };
 /// The splits that expert steps draw their batches from.
 enum class TrainOn { train, train_and_validation };
 /// With which weights users' shared parameters are averaged.
-enum class Averaging { uniform, tokens };
+enum class Averaging { uniform, tokens, examples };
 
 /// What is done about an interrupted run in the output folder.
 enum class Resume { never, automatic };
@@ -75,12 +75,15 @@ struct Method {
   std::optional<double> rank_regulariser = std::nullopt;
   double pruning_strength = 0.99;  ///< HetLoRA: the share of a user's rank that is never pruned
   Mixing mixing = Mixing::every_round;
+  std::int64_t gate_warmup_rounds = 2;  ///< W: first rounds, in which a gate by sequence alone is trained
 };
 
 struct Optimiser {
   double final_fraction = 0.1;   ///< the cosine ends at this fraction of the peak
   double warmup_fraction = 0.0;  ///< share of the run's iterations in which the rate rises (half cosine)
-  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.01;
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
+  /// Nothing: 0.01 for LoRA, 0 for prompts, which it would pull off the scale of what the network reads.
+  std::optional<double> weight_decay = std::nullopt;
 };
 
 /// Stands for `experts = auto` until the user's budgets have settled the number.
@@ -95,7 +98,8 @@ struct User {
   double lora_alpha = 16.0;                                 ///< gamma = alpha / sqrt(rank)
   std::int64_t prompt_tokens = 10;                          ///< of each group of prompts
   std::optional<std::int64_t> prompt_layer = std::nullopt;  ///< which prompts enter; nothing: a third of them
-  std::int64_t top_k = 2;                                   ///< experts active for a token
+  std::int64_t gate_width = 128;  ///< H, of the hidden layer of a gate by sequence
+  std::int64_t top_k = 2;         ///< experts active for a token
   std::int64_t batch_sequences = 64;
   /// Most sequences that are run at a time; 0: the whole batch.
   std::int64_t micro_batch_sequences = 0;

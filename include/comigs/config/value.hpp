@@ -108,7 +108,7 @@ inline constexpr auto words<TrainOn> = std::to_array<std::pair<std::string_view,
     {{"train", TrainOn::train}, {"train+validation", TrainOn::train_and_validation}});
 template <>
 inline constexpr auto words<Averaging> = std::to_array<std::pair<std::string_view, Averaging>>(
-    {{"uniform", Averaging::uniform}, {"tokens", Averaging::tokens}});
+    {{"uniform", Averaging::uniform}, {"tokens", Averaging::tokens}, {"examples", Averaging::examples}});
 
 template <>
 inline constexpr auto words<Split> = std::to_array<std::pair<std::string_view, Split>>(

@@ -17,6 +17,8 @@ struct Probe {
   std::vector<std::string> texts;  ///< decoded, one a token; without NUL
   /// Where its parts begin, none of which sees what is before it: examples; any other text is one part.
   std::vector<std::int64_t> begins = {0};
+  /// Of each example, the tokens of its instruction; empty: no examples.
+  std::vector<std::int64_t> instruction = {};
 };
 
 /// What was read from a file, and how many tokens its tokeniser knows.

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace comigs::io {
 class MappedFile;
@@ -44,6 +45,13 @@ struct ShardDescription {
   std::string sha256 = {};  ///< of the file, hexadecimal; empty: not promised
   std::optional<ExamplesDescription> examples = {};
 };
+
+/// The index of a split with examples, which is checked against its tokens; these are not read. Throws
+/// DataError.
+[[nodiscard]] std::vector<Example> read_examples(const ShardDescription& split);
+
+/// How many of the examples lie within the split's first `tokens`, at least one.
+[[nodiscard]] std::size_t leading_examples(std::span<const Example> examples, std::int64_t tokens);
 
 /// One split of one user. Cheap to copy: copies share the mapping.
 class TokenShard {

@@ -65,7 +65,8 @@ struct AggregationSetup {
   const Method& method;
   config::Method options = {};  ///< [method]
   const std::vector<adapter::UserModel>& users;
-  std::vector<std::int64_t> tokens;  ///< that each user's experts train on
+  /// What each user's experts train on: tokens, or examples where averages go by these.
+  std::vector<std::int64_t> amounts;
   std::int64_t rounds = 0;           ///< of the run
   adapter::Parameters& parameters;   ///< this user's
   comm::Memory memory = comm::Memory::host;
@@ -77,9 +78,9 @@ struct AggregationSetup {
 /// Collective over the world.
 [[nodiscard]] std::unique_ptr<Aggregation> all_make_aggregation(const AggregationSetup& setup);
 
-/// Of users [user]: the shares of these in the sum of their training tokens.
-[[nodiscard]] std::vector<double> shares_of_tokens(const AggregationSetup& setup,
-                                                   std::span<const std::int64_t> users);
+/// Of users [user]: the shares of these in the sum of what they train on.
+[[nodiscard]] std::vector<double> shares_of_amounts(const AggregationSetup& setup,
+                                                    std::span<const std::int64_t> users);
 
 /// The numbers of a tensor (float32, contiguous) for others to reduce, once all work queued on them is done.
 [[nodiscard]] std::span<float> settled(const at::Tensor& values);

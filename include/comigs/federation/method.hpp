@@ -39,7 +39,11 @@ struct Method {
   const char* paper;  ///< where the CoMiGS paper has it
   const char* summary;
   const adapter::AdapterKind& adapter = adapter::kinds::lora;
+  bool routers_shared = false;  ///< by all users
 };
+
+/// Whether a gate by sequence learns first to tell the categories of examples apart.
+[[nodiscard]] bool warms_up(const Method& method, const config::Method& options);
 
 /// All methods, in the paper's order.
 [[nodiscard]] std::span<const Method> methods();

@@ -6,6 +6,7 @@
 #include "comigs/adapter/user_model.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
+#include "comigs/federation/method.hpp"
 #include "comigs/model/architecture.hpp"
 
 namespace comigs::job {
@@ -30,6 +31,11 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
 /// its context than the base model has.
 void check_prompts(const config::Config& config, const std::vector<adapter::UserModel>& models,
                    const model::Architecture& architecture);
+
+/// Throws ConfigError where a gate by sequence has no instructions to read, as in plain text, or cannot be
+/// warmed up; and where averages go by examples that there are none of.
+void check_gates(const federation::Method& method, const config::Config& config,
+                 const data::Manifest& manifest, const std::vector<adapter::UserModel>& models);
 
 /// Of a split of examples, each a sequence of its own: throws DataError if there is none, ConfigError if one
 /// is longer than the context: nothing of a response is cut unsaid. `user`: whose it is. Of plain text

@@ -15,6 +15,7 @@
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
+#include "comigs/job/examples.hpp"
 #include "comigs/model/architecture.hpp"
 
 namespace comigs::job {
@@ -25,6 +26,7 @@ struct Job {
   std::vector<adapter::UserModel> users;
   data::Manifest manifest;
   model::Architecture architecture;
+  std::vector<UserExamples> examples;  ///< [user]; empty: the data set has none
   std::string init_adapter_digest;  ///< of the adapter that users begin as; empty: none
   std::string remark;               ///< on options that were given and have no effect; empty: there are none
 };

@@ -53,6 +53,11 @@ class BaseModel {
                                        const Sequences& sequences, Hooks& hooks,
                                        KeyValueCache* cache = nullptr);
 
+/// The stream [B T, C] as it enters `layer`: tokens [B, T] int64 on the model's device through all layers
+/// below it.
+[[nodiscard]] at::Tensor stream_into(const BaseModel& base, const at::Tensor& tokens, std::size_t layer,
+                                     Hooks& hooks, KeyValueCache* cache = nullptr);
+
 /// tokens [B, T] int64 on the model's device, T <= positions -> [B T, C], after the last norm. Differentiable
 /// in what the hooks bring in. With a `cache` the tokens follow those that it holds, and it holds them too
 /// afterwards; without gradients, and T = 1 once it holds any. Throws DataError where a context is too long.

@@ -13,8 +13,8 @@ namespace comigs::model {
 [[nodiscard]] at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head,
                                        const at::Tensor& targets);
 
-/// The same summed instead of averaged, float64, without gradients: for evaluation.
-[[nodiscard]] at::Tensor cross_entropy_sum(const at::Tensor& hidden, const at::Tensor& head,
-                                           const at::Tensor& targets);
+/// The loss of each token [n], float32, 0 where there is no target; without gradients: for evaluation.
+[[nodiscard]] at::Tensor cross_entropy_of_tokens(const at::Tensor& hidden, const at::Tensor& head,
+                                                 const at::Tensor& targets);
 
 }  // namespace comigs::model

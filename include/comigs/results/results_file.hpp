@@ -37,6 +37,9 @@ struct RunDescription {
   std::string train_tokens_evaluated =
       "the whole training split";  ///< on which tokens train perplexity is measured
   std::vector<UserDescription> users;
+  std::vector<std::string> categories = {};  ///< of the data set's examples; empty: plain text
+  std::string kind = "lora";                 ///< of adapter: what is trained
+  std::optional<std::int64_t> gate_warmup_rounds = std::nullopt;  ///< of a gate by sequence; nothing: none
   std::int64_t layers = 0;
   std::vector<std::string> projections = {"up", "down"};  ///< that an expert has in a layer
   std::int64_t rounds = 0;  ///< that it will have; there is room for their rows from the first one on

@@ -34,6 +34,14 @@ struct UserRound {
   RoutingStatistics routing = {};       ///< over the tokens of the test split, after the aggregation
   std::vector<float> update_norm = {};  ///< [layer, expert, projection] Frobenius norm of gamma B
                                         ///< A; empty: not evaluated
+  /// [category] on the examples of the test split; empty: the data set has none.
+  std::vector<double> category_loss = {}, category_perplexity = {};
+  /// Of a gate by sequence over the same: [category, expert] its mean weight, [category] its mean entropy.
+  std::vector<float> prompt_weight = {}, prompt_entropy = {};
+  /// [expert] of groups of prompts: Frobenius norm, and the distance from where it began.
+  std::vector<float> prompt_norm = {}, prompt_shift = {};
+  /// Share of the validation examples whose category has the largest weight; NaN after the gate's warm-up.
+  double warmup_accuracy = std::numeric_limits<double>::quiet_NaN();
   std::vector<double> aggregation_weight =
       {};  ///< [user] this user's row of the mixing matrix of shared parameters
   PhaseSeconds seconds = {};
@@ -70,6 +78,10 @@ struct UserDescription {
   std::int64_t lora_rank = 0, attention_rank = 0;
   std::int64_t top_k = 0;
   std::int64_t train_tokens = 0, validation_tokens = 0, test_tokens = 0;
+  /// [category] of instruction data: examples, and tokens of their responses.
+  std::vector<std::int64_t> train_examples = {}, test_examples = {}, test_response_tokens = {};
+  /// Of prompts: tokens of a group, the layer that they enter, and the width of their gate (0: none).
+  std::int64_t prompt_tokens = 0, prompt_layer = 0, gate_width = 0;
 };
 
 /// What decides how many numbers a round takes; the same on every rank.
@@ -78,6 +90,9 @@ struct RoundShape {
   std::int64_t experts = 0;  ///< the most that any user has
   std::int64_t users = 0;
   std::int64_t projections = 2;  ///< that an expert has in a layer
+  std::int64_t categories = 0;   ///< of examples; 0: plain text
+  bool prompts = false;          ///< experts are groups of prompts
+  bool gated = false;            ///< which a gate weighs by sequence
 };
 
 /// How many numbers `encode` gives.

@@ -41,6 +41,7 @@ struct SeatSetup {
   std::size_t user;
   data::UserData data;
   train::Texts texts;
+  std::int64_t categories = 0;  ///< of the data set's examples; 0: plain text
   /// What the user begins as; none: as drawn.
   std::optional<adapter::PeftAdapter> init_adapter = std::nullopt;
 };
@@ -95,9 +96,12 @@ class Seat {
   [[nodiscard]] train::SplitReport evaluated(const data::TokenShard& shard, const std::function<bool()>& stop,
                                              std::int64_t tokens = 0) const;
   [[nodiscard]] RoutingStatistics with_single_expert(RoutingStatistics routed) const;
+  void record_categories(const train::SplitReport& test, const train::SplitReport& validation);
+  void record_prompts();
 
   SeatSetup setup_;
   adapter::Parameters parameters_;
+  at::Tensor drawn_prompts_;  // [E, m C], as they began; undefined: the user has none
   train::LocalTrainer trainer_;
   results::RoundProgress progress_;
   results::UserRound start_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "comigs/adapter/parameters.hpp"
@@ -18,13 +19,26 @@ struct EvaluationOptions {
   std::int64_t context = 128;   ///< T
   std::int64_t sequences = 32;  ///< run at a time
   std::int64_t tokens = 0;      ///< leading tokens of the split (data::TokenShard::leading); 0: all
+  std::int64_t categories = 0;  ///< of the data set; 0: its splits are plain text
   /// Asked before each batch; where it says so, `evaluate` throws Interrupted.
   std::function<bool()> stop = {};
 };
 
+/// Of the examples of each category: what was measured on their responses, and of a gate by sequence the means
+/// over examples, NaN where there is none.
+struct CategoryReport {
+  std::vector<Evaluation> evaluation;  ///< [category]
+  std::vector<float> gate;             ///< [category, E] weight; empty without such a gate
+  std::vector<float> gate_entropy;     ///< [category] nats
+  double gate_accuracy = std::numeric_limits<double>::quiet_NaN();  ///< share with the largest weight there
+};
+
 struct SplitReport {
   Evaluation evaluation;
-  RoutingStatistics routing;  ///< [L, E] over the same tokens; empty where nothing is routed
+  /// [L, E] over the same tokens, by sequence over the examples; empty where nothing is routed, NaN in layers
+  /// where nothing is.
+  RoutingStatistics routing;
+  CategoryReport by_category;
 };
 
 /// Local. Predicts every token of the split but its first exactly once, from at most T tokens before it in
@@ -41,9 +55,10 @@ struct SplitReport {
 
 /// Local. The gate weights [n, L, E] of n tokens, float32 in host memory, in windows of at most T = `context`
 /// tokens that do not overlap, nor reach from one part of the text into the next; parts begin at `begins`,
-/// the first at 0. 1 / E where no router decides.
+/// the first at 0. 1 / E where no router decides. A gate by sequence reads the first of `instruction` [part]
+/// tokens of each part (empty: its first window) and weighs it as a whole, from the layer that prompts enter.
 [[nodiscard]] at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
                                const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& begins,
-                               std::int64_t context);
+                               const std::vector<std::int64_t>& instruction, std::int64_t context);
 
 }  // namespace comigs::train

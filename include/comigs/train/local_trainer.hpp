@@ -42,6 +42,7 @@ struct LocalPlan {
   config::User user;
   std::uint64_t seed = 0;
   std::int64_t rounds = 0;
+  std::int64_t gate_warmup_rounds = 0;  ///< first rounds, in which a gate by sequence alone is trained
   std::uint32_t user_index = 0;
 };
 
@@ -51,8 +52,9 @@ struct StepLosses {
   at::Tensor language_model, load_balancing;  ///< the latter undefined where nothing is routed
 };
 
-/// Which phase a step belonged to, for observers.
-enum class Phase { experts, routers };
+/// Which phase a step belonged to, for observers. Warm-up: of a gate by sequence, to tell the categories of
+/// examples apart.
+enum class Phase { experts, routers, warmup };
 
 /// What an aggregation rule has local training do beside its own loss; both may be empty.
 struct Regulariser {
@@ -93,8 +95,8 @@ class LocalTrainer {
   using Observer = std::function<void(Phase, const data::Batch&, const StepLosses&)>;
   void observe(Observer observer) { observer_ = std::move(observer); }
 
-  /// Called on the LoRA's gradients between the backward pass and the optimiser's step of each expert step,
-  /// to replace them by those of a larger batch (`centralized`).
+  /// Called on the gradients of each slice that an expert step trains, between the backward pass and the
+  /// optimiser's step, to replace them by those of a larger batch (`centralized`).
   using Exchange = std::function<void(const at::Tensor& gradients)>;
   void exchange_gradients(Exchange exchange) { exchange_ = std::move(exchange); }
   /// Whether `train_round` communicates.
@@ -123,6 +125,10 @@ class LocalTrainer {
 
  private:
   void expert_step(std::int64_t round, std::int64_t step, std::int64_t iteration);
+  void warmup_step(std::int64_t round, std::int64_t step, std::int64_t iteration);
+  /// Of an expert step; ranks that make one together draw it together.
+  [[nodiscard]] data::Batch batch_of(const StreamKey& key) const;
+  [[nodiscard]] StreamKey key_of(std::int64_t round, std::int64_t step) const;
   void router_steps(std::int64_t round, std::int64_t iteration);
   /// `batch` is one of `parts` that processes make of a batch in which `predicted` tokens are targets.
   StepLosses accumulate_gradients(Phase phase, const data::Batch& batch, std::int64_t predicted,
@@ -131,6 +137,7 @@ class LocalTrainer {
   MicroBatch& micro_batch(Phase phase, std::int64_t sequences);
   /// Adds the gradients of a micro-batch, `share` of the batch's sequences, to the block.
   StepLosses backward(const MicroBatch& part, double share);
+  StepLosses warmup_backward(const MicroBatch& part, double share);
   /// The gradients of these parts become zero.
   void clear(const std::vector<adapter::Slice>& parts);
   [[nodiscard]] bool routers_due(std::int64_t iteration) const;
@@ -141,7 +148,7 @@ class LocalTrainer {
   adapter::Parameters& parameters_;
   Texts texts_;
   LocalPlan plan_;
-  adapter::Slice lora_, routers_;
+  adapter::Slice routers_;
   std::vector<adapter::Slice> trained_;  // by expert steps
   CosineSchedule schedule_;
   Adamw optimiser_;

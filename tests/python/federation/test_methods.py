@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.helpers.tiny import CHOICES, PLAIN, RUN, alone, data_set, train
+from tests.helpers.tiny import CHOICES, GATED, PLAIN, RUN, alone, data_set, train
 
 USERS = range(4)
 ROUNDS = RUN["--rounds"]
@@ -154,7 +154,8 @@ def test_the_table_lists_every_row_that_is_tested_here():
     done = alone("methods")
     assert done.code == 0
     names = [line.split()[0] for line in done.output.split("\n\n")[0].splitlines()[2:]]
-    assert names[0] == "pretrained" and set(names[1:]) == {row.method for row in ROWS} | {"fdlora", *PROMPTS}
+    assert names[0] == "pretrained"
+    assert set(names[1:]) == {row.method for row in ROWS} | {"fdlora", *PROMPTS, *GATED}
 
 
 # Of these, which groups are alike for all users; nobody has attention or routers.
