@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
@@ -93,8 +95,8 @@ def bars(panels: Sequence[Panel], axis: Axis, caption: str) -> Figure:
 
 def _group_colours(count: int) -> list[str]:
     """Groups of a mixture are many and alike: along one scale, so that none stands out by its hue."""
-    scale = canvas.matplotlib.colormaps["turbo"]
-    return [canvas.matplotlib.colors.to_hex(scale(place)) for place in np.linspace(0.06, 0.94, count)]
+    scale = matplotlib.colormaps["turbo"]
+    return [to_hex(scale(place)) for place in np.linspace(0.06, 0.94, count)]
 
 
 def _clusters(axes: Axes, panel: Panel, axis: Axis, colours: Sequence[str]) -> None:
@@ -121,6 +123,3 @@ def _captioned(figure: Figure, caption: str) -> Figure:
     figure.set_size_inches(width, height + 0.15 * (text.count("\n") + 1))
     label.set_linespacing(1.25)
     return figure
-
-
-Draw = Callable[[Sequence[Panel], Axis, str], Figure]
