@@ -13,6 +13,7 @@ namespace comigs::app {
 int train(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int plan(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int pretrain(int& argc, char**& argv, const std::vector<std::string>& arguments);
+int prune(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int route(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int evaluate(int& argc, char**& argv, const std::vector<std::string>& arguments);
 int generate(int& argc, char**& argv, const std::vector<std::string>& arguments);

@@ -14,6 +14,7 @@
 #include "comigs/io/safetensors.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/end_of_text.hpp"
+#include "comigs/model/pruning_record.hpp"
 #include "comigs/results/checkpoint.hpp"
 #include "comigs/results/stored_run.hpp"
 #include "comigs/run/identity.hpp"
@@ -48,6 +49,22 @@ Json stored_types(const fs::path& folder) {
   return types;
 }
 
+// What was taken away, and of what; null: nothing says so.
+Json pruning_of(const fs::path& folder, const model::Architecture& architecture) {
+  const std::optional<model::PruningRecord> record = model::read_pruning(folder, architecture);
+  if (!record) return {};
+  model::check_pruning(folder, architecture, *record);
+  const model::Sparsity& sparsity = record->sparsity;
+  const bool in_runs = sparsity.of > 0;
+  return {{"method", record->method},
+          {"share", in_runs ? Json() : Json(sparsity.share)},
+          {"zeros", in_runs ? Json(sparsity.zeros) : Json()},
+          {"of", in_runs ? Json(sparsity.of) : Json()},
+          {"share_of_zeros", record->share_of_zeros(architecture)},
+          {"calibration_sha256", record->calibration ? Json(record->calibration->digest) : Json()},
+          {"base_sha256", record->base_digest}};
+}
+
 Json of_base(const fs::path& folder) {
   const model::Architecture architecture = model::read_architecture(folder);
   std::int64_t parameters = 0;
@@ -67,7 +84,8 @@ Json of_base(const fs::path& folder) {
           {"stored_as", stored_types(folder)},
           {"tokeniser", has(folder, "tokenizer.json")},
           {"end_of_text", model::end_of_text(folder)},
-          {"sha256", model::weights_digest(folder)}};
+          {"sha256", model::weights_digest(folder)},
+          {"pruning", pruning_of(folder, architecture)}};
 }
 
 // Data sets ---------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ constexpr Command commands[] = {
      comigs::app::plan},
     {"pretrain", "make a small base model from scratch, data-parallel over ranks", comigs::app::pretrain,
      true},
+    {"prune", "set weights of a base model to zero: magnitude, Wanda, SparseGPT", comigs::app::prune},
     {"route", "run texts through a finished run's users and store every token's gate weights",
      comigs::app::route},
     {"evaluate", "perplexity of a finished run's models, or of a base model, on every user's texts",

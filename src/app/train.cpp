@@ -196,6 +196,10 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
   });
   // 3. The frozen base, the same for all ranks.
   const run::WeightsFound found = run::all_find_weights(world, job.config.model.folder);
+  comm::all_agree(world, [&] {
+    if (world.is_first() && job.base_pruning)
+      model::check_pruning(job.config.model.folder, job.architecture, *job.base_pruning);
+  });
   const results::RunDescription description =
       run::all_describe(world, roster, job, {config, placement, device, found.digest});
   run::all_insist_on_one_run(world, results::identity(description));

@@ -102,6 +102,18 @@ std::string pretrain_help() {
          options_help(pretrain_table());
 }
 
+std::string prune_help() {
+  return "Usage: comigs prune --model FOLDER --data FOLDER --output FOLDER --sparsity SHARE [...]\n"
+         "       comigs prune --model FOLDER --data FOLDER --output FOLDER --pattern zeros=N,of=M [...]\n"
+         "\n"
+         "Sets weights of the linear maps in a base model's blocks to zero and writes the model as a "
+         "Hugging\n"
+         "Face folder in its own precision: by magnitude, by magnitude times the norm of the weight's input\n"
+         "(wanda), or so that the others make up for it (sparsegpt). Needs no mpirun. Defaults stand in\n"
+         "[brackets].\n" +
+         options_help(prune_table());
+}
+
 std::string route_help() {
   return "Usage: comigs route RUN [--OPTION VALUE ...]\n"
          "\n"

@@ -206,6 +206,29 @@ Pretrain parse_pretrain(const std::vector<std::string>& arguments) {
   return pretrain;
 }
 
+Prune parse_prune(const std::vector<std::string>& arguments) {
+  const Table<Prune> table = prune_table();
+  const Layered layered = parse_command_line(Schema(table), arguments);
+  const Prune prune = applied(table, layered, 0);
+  Problems problems = layered.problems;
+  if (!layered.job_file.empty())
+    problems.push_back(fmt::format("found '{}', expected options alone", printable(layered.job_file)));
+  for (const auto& [flag, value] : {std::pair("--model", &prune.model), std::pair("--output", &prune.output)})
+    if (value->empty()) problems.push_back(fmt::format("{}: not given, it is required", flag));
+  if (prune.method != PruningMethod::magnitude && prune.data.empty())
+    problems.push_back(fmt::format("--data: not given, expected a data set to calibrate on for --method {}",
+                                   print(prune.method)));
+  const bool share = is_said(layered, "--sparsity"), pattern = is_said(layered, "--pattern");
+  if (share && pattern) problems.emplace_back("--sparsity: found beside --pattern, expected one of them");
+  // What cannot be read is told of, not missed.
+  if (!share && !pattern && layered.problems.empty())
+    problems.emplace_back("--sparsity: not given, and no --pattern either, expected one of them");
+  if (prune.context_tokens == 1)
+    problems.emplace_back("--context-tokens: found '1', expected 0 or at least 2");
+  throw_if_any(problems);
+  return prune;
+}
+
 Evaluate parse_evaluate(const std::vector<std::string>& arguments) {
   const Table<Evaluate> table = evaluate_table();
   const Layered layered = parse_command_line(Schema(table), arguments);

@@ -89,6 +89,26 @@ bool read(std::string_view text, std::vector<std::int64_t>& value) {
   return true;
 }
 
+bool read(std::string_view text, ZeroShare& value) {
+  double share = 0.0;
+  if (!read(text, share) || !from_to_below(0, 1).contains(share)) return false;
+  value.share = share;
+  return true;
+}
+
+bool read(std::string_view text, ZeroPattern& value) {
+  constexpr std::string_view zeros = "zeros=", of = ",of=";
+  const std::size_t comma = text.find(of);
+  ZeroPattern found;
+  if (!text.starts_with(zeros) || comma == text.npos ||
+      !read(text.substr(zeros.size(), comma - zeros.size()), found.zeros) ||
+      !read(text.substr(comma + of.size()), found.of))
+    return false;
+  if (found.zeros < 1 || found.zeros >= found.of || found.of > ZeroPattern::longest) return false;
+  value = found;
+  return true;
+}
+
 std::string print(std::int64_t value) { return print_number(value); }
 
 std::string print(std::uint64_t value) { return print_number(value); }
@@ -98,6 +118,12 @@ std::string print(double value) { return print_number(value); }
 std::string print(bool value) { return value ? "true" : "false"; }
 
 std::string print(const std::string& value) { return value; }
+
+std::string print(const ZeroShare& value) { return value.share ? print(*value.share) : ""; }
+
+std::string print(const ZeroPattern& value) {
+  return value.is_said() ? fmt::format("zeros={},of={}", value.zeros, value.of) : "";
+}
 
 std::string print(const std::vector<std::int64_t>& value) { return fmt::format("{}", fmt::join(value, "+")); }
 

@@ -43,6 +43,7 @@ Job settle(const config::Layered& settings, std::int64_t users) {
   job.architecture = model::read_architecture(job.config.model.folder);
   if (!job.config.optimiser.weight_decay)
     job.config.optimiser.weight_decay = job.method->adapter.weight_decay;
+  job.base_pruning = model::read_pruning(job.config.model.folder, job.architecture);
   settle_experts(*job.method, job.config, job.architecture);
   federation::check_method(*job.method, job.config);
   if (const std::string limits = federation::limits_of_top_k(*job.method, job.config.users); !limits.empty())

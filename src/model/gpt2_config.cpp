@@ -73,7 +73,11 @@ std::vector<WeightSpec> gpt2_weights(const Architecture& architecture) {
                                      {"wpe.weight", {architecture.positions, C}, Kind::embedding}};
   for (std::int64_t layer = 0; layer < architecture.layers; ++layer) {
     const auto add = [&](const char* name, std::vector<std::int64_t> shape, Kind kind) {
-      weights.push_back({fmt::format("h.{}.{}", layer, name), std::move(shape), kind});
+      const bool is_map = kind == Kind::matrix || kind == Kind::residual_matrix;
+      weights.push_back({.name = fmt::format("h.{}.{}", layer, name),
+                         .shape = std::move(shape),
+                         .kind = kind,
+                         .is_in_out = is_map});
     };
     add("ln_1.weight", {C}, Kind::scale);
     add("ln_1.bias", {C}, Kind::bias);

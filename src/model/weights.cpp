@@ -21,7 +21,9 @@ namespace comigs::model {
 namespace {
 
 io::Dtype stored_type(at::ScalarType dtype) {
-  return dtype == at::kBFloat16 ? io::Dtype::bfloat16 : io::Dtype::float32;
+  return dtype == at::kBFloat16 ? io::Dtype::bfloat16
+         : dtype == at::kHalf   ? io::Dtype::float16
+                                : io::Dtype::float32;
 }
 
 }  // namespace
@@ -30,6 +32,11 @@ WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dt
                           const at::Device& device) {
   const auto weights = std::make_shared<StoredWeights>(folder);
   return [weights, dtype, device](const WeightSpec& spec) { return weights->get(spec).to(device, dtype); };
+}
+
+WeightSource open_weights_as_stored(const std::filesystem::path& folder) {
+  const auto weights = std::make_shared<StoredWeights>(folder);
+  return [weights](const WeightSpec& spec) { return weights->get(spec); };
 }
 
 bool can_be_mapped(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,

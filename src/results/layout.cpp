@@ -163,8 +163,12 @@ void write_attributes(Group& root, const RunDescription& run) {
   for (const auto& [name, text] : texts) {
     root.set_attribute(name, text);
   }
-  if (!run.init_adapter_digest.empty()) {
-    root.set_attribute("init_adapter_digest", run.init_adapter_digest);
+  // What a run need not have.
+  for (const auto& [name, text] : {std::pair("base_pruning", &run.base_pruning),
+                                   std::pair("init_adapter_digest", &run.init_adapter_digest)}) {
+    if (!text->empty()) {
+      root.set_attribute(name, *text);
+    }
   }
   std::vector<std::string> hosts, devices, libraries = run.library_versions;
   for (const UserDescription& user : run.users) {

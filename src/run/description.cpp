@@ -78,6 +78,7 @@ results::RunDescription describe(const job::Job& job, const Surroundings& here) 
       .data_digest = job.manifest.digest,
       .base_model = job.config.model.folder,
       .base_digest = here.base_digest,
+      .base_pruning = job.base_pruning ? job.base_pruning->text : std::string(),
       .init_adapter_digest = job.init_adapter_digest,
       .base_architecture = model::config_json(job.architecture),
       .activations = model::name_of(job::computation(job.config.run, here.device).computed),

@@ -12,6 +12,7 @@
 #include "comigs/job/local_work.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/precision.hpp"
+#include "comigs/model/pruning_record.hpp"
 #include "comigs/run/identity.hpp"
 
 namespace comigs::run {
@@ -71,6 +72,12 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
   return architecture;
 }
 
+// Throws DataError where the folder says what does not hold.
+void check_base_pruning(const fs::path& folder, const model::Architecture& architecture) {
+  if (const auto record = model::read_pruning(folder, architecture))
+    model::check_pruning(folder, architecture, *record);
+}
+
 }  // namespace
 
 TrainedModels::TrainedModels(const results::StoredRun& run, const Places& places)
@@ -82,6 +89,7 @@ TrainedModels::TrainedModels(const results::StoredRun& run, const Places& places
   users_ = federation::user_models(*method_, config_.users);
   check_finished();
   architecture_ = read_base(run, config_.model.folder);
+  check_base_pruning(config_.model.folder, architecture_);
   job::check_prompts(config_, users_, architecture_);
   check_size();
 }
@@ -91,7 +99,9 @@ TrainedModels::TrainedModels(const std::string& base_folder, config::Precision p
       method_(&federation::find_method(config_.method.name)),
       users_(federation::user_models(*method_, config_.users)),
       names_(1),
-      architecture_(model::read_architecture(base_folder)) {}
+      architecture_(model::read_architecture(base_folder)) {
+  check_base_pruning(base_folder, architecture_);
+}
 
 std::int64_t TrainedModels::positions() const {
   std::int64_t in_front = 0;

@@ -36,6 +36,7 @@ BOOST_AUTO_TEST_SUITE(help_text)
 BOOST_AUTO_TEST_CASE(mentions_each_option_once_in_100_columns) {
   check_help(help(), job_table());
   check_help(pretrain_help(), pretrain_table());
+  check_help(prune_help(), prune_table());
   check_help(route_help(), route_table());
 }
 

@@ -56,6 +56,11 @@ def _pretrain(place: Place, output: Path) -> list[object]:
     return ["pretrain", "--data", data, *SHAPE, *steps, *ON_ONE_CORE, "--output", output]
 
 
+def _prune(place: Place, output: Path) -> list[object]:
+    given = ("--pattern", "zeros=2,of=4", "--calibration-sequences", 4, "--context-tokens", 12)
+    return ["prune", "--model", place.base, "--data", place.data, *given, *ON_ONE_CORE, "--output", output]
+
+
 def _route(place: Place, output: Path) -> list[object]:
     """Writes into a run: a copy of the finished one, unless there is one."""
     if not output.exists():
@@ -90,6 +95,7 @@ OF_ONE_PROCESS = (
     Command("train alone", _train),
     PRETRAIN,
     Command("plan", lambda place, output: ["plan", place.job, "--output", output], makes=False),
+    Command("prune", _prune),
     ROUTE,
     Command("evaluate", _evaluate, makes=False),
     Command("inspect", lambda place, _: ["inspect", place.results], makes=False),

@@ -14,6 +14,8 @@
 //       the block
 //   reference_trace pretraining OUT [options of `comigs pretrain`]
 //     tokens and targets [S, B, T] of its S steps
+//   reference_trace calibration OUT [options of `comigs prune`]
+//     tokens [sequences, context] that it calibrates on; --context-tokens is given
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -21,6 +23,7 @@
 #include "comigs/adapter/forward.hpp"
 #include "comigs/comm/session.hpp"
 #include "comigs/config/pretrain.hpp"
+#include "comigs/config/prune.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/aggregation.hpp"
@@ -138,6 +141,17 @@ void write_pretraining(const Arguments& arguments) {
   write_outputs(arguments.at(0), {{"tokens", at::stack(tokens)}, {"targets", at::stack(targets)}}, {});
 }
 
+// All sequences from one key.
+void write_calibration(const Arguments& arguments) {
+  const config::Prune plan = config::parse_prune(Arguments(arguments.begin() + 1, arguments.end()));
+  const data::Manifest manifest = data::read_manifest(plan.data);
+  const data::TokenShard text(manifest.base.value().train, manifest.vocabulary);
+  const data::Batch batch =
+      data::sample_batch({&text, 1}, plan.calibration_sequences, plan.context_tokens,
+                         {.seed = plan.seed, .user = shared_user, .stream = Stream::calibration_batch});
+  write_outputs(arguments.at(0), {{"tokens", as_tensor(batch.tokens, batch)}}, {});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -153,8 +167,10 @@ int main(int argc, char** argv) {
       write_steps(arguments);
     } else if (what == "pretraining") {
       write_pretraining(arguments);
+    } else if (what == "calibration") {
+      write_calibration(arguments);
     } else {
-      fmt::print(stderr, "error: expected 'logits', 'sampling', 'steps' or 'pretraining'\n");
+      fmt::print(stderr, "error: expected 'logits', 'sampling', 'steps', 'pretraining' or 'calibration'\n");
       return 2;
     }
   } catch (const std::exception& error) {

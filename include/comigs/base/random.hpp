@@ -18,7 +18,8 @@ enum class Stream : std::uint32_t {
   pretrain_batch = 6,
   collaboration_batch = 7,
   generation = 8,
-  prompt_init = 9
+  prompt_init = 9,
+  calibration_batch = 10
 };
 
 /// Names a stream. `user` may be `shared_user` for numbers that all users draw alike.

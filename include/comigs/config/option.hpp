@@ -5,6 +5,7 @@
 #include "comigs/config/evaluate.hpp"
 #include "comigs/config/generate.hpp"
 #include "comigs/config/pretrain.hpp"
+#include "comigs/config/prune.hpp"
 #include "comigs/config/route.hpp"
 #include "comigs/config/value.hpp"
 
@@ -72,6 +73,7 @@ struct UserJob {
 
 [[nodiscard]] Table<UserJob> job_table();
 [[nodiscard]] Table<Pretrain> pretrain_table();
+[[nodiscard]] Table<Prune> prune_table();
 [[nodiscard]] Table<Route> route_table();
 [[nodiscard]] Table<Evaluate> evaluate_table();
 [[nodiscard]] Table<Generate> generate_table();

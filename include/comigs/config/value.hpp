@@ -4,6 +4,7 @@
 #include "comigs/base/printable.hpp"
 #include "comigs/config/config.hpp"
 #include "comigs/config/evaluate.hpp"
+#include "comigs/config/prune.hpp"
 
 #include <array>
 #include <cstdint>
@@ -56,6 +57,10 @@ template <class Number>
 [[nodiscard]] bool read(std::string_view text, std::string& value);
 /// Different integers from 0 to 63 joined by '+', kept in rising order; at least one.
 [[nodiscard]] bool read(std::string_view text, std::vector<std::int64_t>& value);
+/// A number from 0 to below 1.
+[[nodiscard]] bool read(std::string_view text, ZeroShare& value);
+/// "zeros=3,of=4", with at least one zero and fewer than all.
+[[nodiscard]] bool read(std::string_view text, ZeroPattern& value);
 
 /// The shortest text that `read` turns into the same value.
 [[nodiscard]] std::string print(std::int64_t value);
@@ -68,6 +73,9 @@ template <class Number>
 [[nodiscard]] std::string print(bool value);
 [[nodiscard]] std::string print(const std::string& value);
 [[nodiscard]] std::string print(const std::vector<std::int64_t>& value);
+/// Of these two nothing, where nothing is said.
+[[nodiscard]] std::string print(const ZeroShare& value);
+[[nodiscard]] std::string print(const ZeroPattern& value);
 
 /// The words that stand for the values of an enumeration.
 template <class Enum>
@@ -113,6 +121,11 @@ inline constexpr auto words<Averaging> = std::to_array<std::pair<std::string_vie
 template <>
 inline constexpr auto words<Split> = std::to_array<std::pair<std::string_view, Split>>(
     {{"train", Split::train}, {"validation", Split::validation}, {"test", Split::test}});
+template <>
+inline constexpr auto words<PruningMethod> =
+    std::to_array<std::pair<std::string_view, PruningMethod>>({{"magnitude", PruningMethod::magnitude},
+                                                               {"wanda", PruningMethod::wanda},
+                                                               {"sparsegpt", PruningMethod::sparsegpt}});
 
 template <class Enum>
 requires std::is_enum_v<Enum>
@@ -155,6 +168,10 @@ template <class Value>
     return "auto or an integer";
   } else if constexpr (std::is_same_v<Value, std::vector<std::int64_t>>) {
     return "different integers from 0 to 63 joined by '+'";
+  } else if constexpr (std::is_same_v<Value, ZeroShare>) {
+    return "a number from 0 to below 1";
+  } else if constexpr (std::is_same_v<Value, ZeroPattern>) {
+    return "zeros=N,of=M with N from 1 to below M, M at most 4096";
   } else {
     return std::is_floating_point_v<Value> ? "a number"
            : std::is_unsigned_v<Value>     ? "an integer from 0 to 2^63 - 1"

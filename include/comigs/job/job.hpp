@@ -17,6 +17,7 @@
 #include "comigs/federation/method.hpp"
 #include "comigs/job/examples.hpp"
 #include "comigs/model/architecture.hpp"
+#include "comigs/model/pruning_record.hpp"
 
 namespace comigs::job {
 
@@ -26,9 +27,10 @@ struct Job {
   std::vector<adapter::UserModel> users;
   data::Manifest manifest;
   model::Architecture architecture;
-  std::vector<UserExamples> examples;  ///< [user]; empty: the data set has none
-  std::string init_adapter_digest;  ///< of the adapter that users begin as; empty: none
-  std::string remark;               ///< on options that were given and have no effect; empty: there are none
+  std::vector<UserExamples> examples;                ///< [user]; empty: the data set has none
+  std::optional<model::PruningRecord> base_pruning;  ///< none: nothing says that the base is pruned
+  std::string init_adapter_digest;                   ///< of the adapter that users begin as; empty: none
+  std::string remark;  ///< on options that were given and have no effect; empty: there are none
 };
 
 /// Local. The job that the arguments describe for so many users, checked as far as can be without opening

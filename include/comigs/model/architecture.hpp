@@ -59,6 +59,7 @@ struct WeightSpec {
   Kind kind = Kind::matrix;      ///< how it is initialised in pretraining, and whether it is decayed
   std::string alternative = {};  ///< another name that it may have there
   std::string prefix = {};       ///< in front of the name, which a file may have or not
+  bool is_in_out = false;        ///< a linear map's matrix lies as [in, out], not as [out, in]
 
   [[nodiscard]] std::int64_t count() const;
 };

@@ -23,6 +23,9 @@ using WeightSource = std::function<at::Tensor(const WeightSpec&)>;
 [[nodiscard]] WeightSource open_weights(const std::filesystem::path& folder, at::ScalarType dtype,
                                         const at::Device& device);
 
+/// The same on the CPU, each weight in the precision that it is stored in.
+[[nodiscard]] WeightSource open_weights_as_stored(const std::filesystem::path& folder);
+
 /// Whether the folder's weights lie in the precision `dtype` and at multiples of their element size, so that
 /// they can be used as they are mapped. Throws DataError.
 [[nodiscard]] bool can_be_mapped(const std::filesystem::path& folder, const std::vector<WeightSpec>& specs,

@@ -28,8 +28,9 @@ struct RunDescription {
   std::string method, data_set;
   std::string data_digest;  ///< SHA-256 of the data set's manifest
   std::string base_model;
-  std::string base_digest;                                          ///< SHA-256 of the base model's weights
-  std::string init_adapter_digest;                                  ///< see RunIdentity
+  std::string base_digest;          ///< SHA-256 of the base model's weights
+  std::string base_pruning;         ///< the text of its comigs-pruning.json; empty: it has none
+  std::string init_adapter_digest;  ///< see RunIdentity
   std::string base_architecture, activations, sequences_at_a_time;  ///< see RunIdentity
   std::int64_t seed = 0;
   std::vector<std::string> library_versions;  ///< "Open MPI 4.1.4", ...; HDF5's own is added

@@ -118,6 +118,7 @@ PRINTING = {
     "help of train": ["train", "--help"],
     "help of plan": ["plan", "--help"],
     "help of pretrain": ["pretrain", "--help"],
+    "help of prune": ["prune", "--help"],
     "help of route": ["route", "--help"],
     "help of evaluate": ["evaluate", "--help"],
     "help of generate": ["generate", "--help"],

@@ -1,0 +1,54 @@
+// comigs-pruning.json: what a pruned base model's folder says of its zeros.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "comigs/model/architecture.hpp"
+#include "comigs/model/pruning.hpp"
+
+namespace comigs::model {
+
+inline constexpr const char* pruning_file = "comigs-pruning.json";
+
+/// The text that inputs were taken from: windows of it, drawn by a seed.
+struct Calibration {
+  std::int64_t sequences = 0, context_tokens = 0;
+  std::uint64_t seed = 0;
+  std::string digest;  ///< SHA-256 of its tokens, [sequences, context_tokens] int64, little-endian
+};
+
+struct PruningRecord {
+  std::string method;  ///< "magnitude", "wanda" or "sparsegpt"
+  Sparsity sparsity;
+  std::optional<Calibration> calibration;     ///< magnitude has none
+  std::string base_digest, weights_digest;    ///< of the dense and of the pruned weights (`weights_digest`)
+  std::map<std::string, std::int64_t> zeros;  ///< exact, by matrix, named as in the family's files
+  std::string text = {};                      ///< of the file that it was read from
+
+  /// Of all its matrices together, from 0 to 1.
+  [[nodiscard]] double share_of_zeros(const Architecture& architecture) const;
+};
+
+/// The record as JSON, with a line end.
+[[nodiscard]] std::string as_json(const PruningRecord& record);
+
+/// The folder's record; nothing where it has none. Throws DataError naming the file, what was found and what
+/// was expected where it is no JSON, an entry is missing or cannot be, or its matrices are not the model's.
+[[nodiscard]] std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
+                                                        const Architecture& architecture);
+
+/// How many numbers of a matrix are 0.
+[[nodiscard]] std::int64_t count_zeros(const at::Tensor& matrix);
+
+/// Reads all weights. Throws DataError where they are not those that the folder's record speaks of, or have
+/// other zeros.
+void check_pruning(const std::filesystem::path& folder, const Architecture& architecture,
+                   const PruningRecord& record);
+
+}  // namespace comigs::model
