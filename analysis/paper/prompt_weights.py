@@ -89,7 +89,8 @@ def _of_cell(request: Request, title: str, cell: Cell, name: str, published: str
     draw = gates.bars if request.bars else gates.heat_maps
     first = shown[0]
     words = f"{caption(first.run)} {published}".strip()
-    pictures = {name: draw(first.panels(), first.axis, words)}
+    over_users = "Mean over users. " if first.is_own else ""
+    pictures = {name: draw(first.panels(), first.axis, over_users + words)}
     if first.is_own:
         pictures[f"{name}_users"] = draw(first.panels_by_user(), first.axis, f"After training. {words}")
     files: list[Path] = []
