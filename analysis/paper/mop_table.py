@@ -89,7 +89,7 @@ def _changes(
             figures.append({**place, **_change(mixture, plain), "is_ours": cell.method in OURS})
             remarks += _unequal(cell, mixture, plain)
     nothing = {"section": "", "row": "", "column": columns[0], **NO_RUN}
-    heading = f"{title}: change against as many prompts without a gate, in %"
+    heading = f"{title}: change against as many prompts without a gate, in % (below 0: the mixture is better)"
     return Table(heading, request.source, columns, frame(figures or [nothing]), remarks)
 
 
