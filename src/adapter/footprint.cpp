@@ -62,8 +62,8 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
   // beside that in one layer's backward pass: gradients of what is between the projections, of some outer and
   // of the adapter's activations.
   const double above = L - load.first_layer, P = load.tokens_in_front,
-               kept = (n + P) * above * (4 * C + shape.attention() + S * F) + n * (load.kept + 2 * C) + B * load.kept_in_front +
-                      L * load.side_by_side,
+               kept = (n + P) * above * (4 * C + shape.attention() + S * F) + n * (load.kept + 2 * C) +
+                      B * load.kept_in_front + L * load.side_by_side,
                passing = n * ((2 * S + 1) * F + 4 * C + shape.attention() + load.passing) +
                          widened_projection(shape, computation);
   return {
@@ -71,10 +71,9 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
       .parameters = bytes(4.0 * static_cast<double>(Layout(architecture, user_model).size()), at::kFloat),
       .activations = bytes(gaps * (kept + std::max(passing, of_cross_entropy(shape, computation, tokens))),
                            computation.computed),
-      .evaluation =
-          computation.on_gpu
-              ? evaluation_activations(architecture, user_model, computation, tokens, sequences)
-              : 0};
+      .evaluation = computation.on_gpu
+                        ? evaluation_activations(architecture, user_model, computation, tokens, sequences)
+                        : 0};
 }
 
 std::int64_t evaluation_activations(const model::Architecture& architecture, const UserModel& user_model,

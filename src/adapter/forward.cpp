@@ -9,7 +9,8 @@ namespace comigs::adapter {
 
 Forward forward(const model::BaseModel& base, const at::Tensor& tokens, const Parameters& parameters,
                 const at::Tensor& instruction) {
-  const std::unique_ptr<AdapterHooks> hooks = parameters.user_model().kind->hooks(parameters, base, instruction);
+  const std::unique_ptr<AdapterHooks> hooks =
+      parameters.user_model().kind->hooks(parameters, base, instruction);
   const at::Tensor hidden = model::forward(base, tokens, *hooks);
   return {.hidden = hidden, .routing = hooks->routing()};
 }

@@ -67,10 +67,13 @@ std::vector<Part> parts(const model::Architecture& architecture, const UserModel
                {.role = Role::attention, .tag = tag, .rows_are = of_attention, .columns_are = of_attention});
   for (std::int64_t expert = 0; expert < user_model.experts; ++expert)
     for (const Tag tag : {Tag::A, Tag::B})
-      add_factor(
-          parts, architecture, mlp_of(architecture), projections(architecture), user_model.lora_rank,
-          {.role = Role::expert, .tag = tag, .expert = expert, .rows_are = "lora_rank", .columns_are = "lora_rank",
-           .draw = draw_of_expert(user_model, expert)});
+      add_factor(parts, architecture, mlp_of(architecture), projections(architecture), user_model.lora_rank,
+                 {.role = Role::expert,
+                  .tag = tag,
+                  .expert = expert,
+                  .rows_are = "lora_rank",
+                  .columns_are = "lora_rank",
+                  .draw = draw_of_expert(user_model, expert)});
   if (!user_model.routed()) return parts;
   for (std::int64_t layer = 0; layer < architecture.layers; ++layer)
     parts.push_back({.role = Role::router,
@@ -141,6 +144,11 @@ std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::B
 
 }  // namespace
 
-constinit const AdapterKind kinds::lora = {.name = "lora", .parts = parts, .projections = projections, .load = load, .hooks = hooks, .weight_decay = 0.01};
+constinit const AdapterKind kinds::lora = {.name = "lora",
+                                           .parts = parts,
+                                           .projections = projections,
+                                           .load = load,
+                                           .hooks = hooks,
+                                           .weight_decay = 0.01};
 
 }  // namespace comigs::adapter

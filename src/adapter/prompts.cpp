@@ -1,6 +1,6 @@
 // Groups of soft prompts as a kind of adapter (mixture of prompts): in front of the text from layer l* on,
-// each group seen by all of the text and by itself alone; a gate weighs, for each sequence, the attention that
-// is paid to each group.
+// each group seen by all of the text and by itself alone; a gate weighs, for each sequence, the attention
+// that is paid to each group.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -134,8 +134,7 @@ class PromptHooks : public AdapterHooks {
  private:
   // log g + log E: a uniform gate adds nothing, and what attention pays to a group goes with its weight.
   void weigh(const at::Tensor& x, const model::Sequences& sequences) {
-    const at::Tensor logits =
-        sequence_gate(parameters_, instruction_feature(x, sequences, instruction_));
+    const at::Tensor logits = sequence_gate(parameters_, instruction_feature(x, sequences, instruction_));
     const at::Tensor log_gate = logits.log_softmax(-1);
     bias_ = log_gate + std::log(static_cast<double>(logits.size(1)));
     routing_.resize(static_cast<std::size_t>(base_.architecture().layers));
@@ -167,9 +166,8 @@ class PromptHooks : public AdapterHooks {
                                     .repeat_interleave(keys.size(2) / bias_.size(1), 1)
                                     .unsqueeze(1)
                                     .expand({-1, keys.size(1), -1, -1});
-    return at::cat({keys.expand({bias_.size(0), -1, -1, -1}),
-                    at::constant_pad_nd(features, {0, bias_features - 2})},
-                   3);
+    return at::cat(
+        {keys.expand({bias_.size(0), -1, -1, -1}), at::constant_pad_nd(features, {0, bias_features - 2})}, 3);
   }
 
   // The groups as sequences of their own, through all layers from the first on; their keys and values there.

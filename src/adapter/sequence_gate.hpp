@@ -17,8 +17,8 @@ namespace comigs::adapter {
 [[nodiscard]] std::vector<Part> sequence_gate_parts(std::int64_t layer, std::int64_t width,
                                                     std::int64_t gate_width, std::int64_t experts);
 
-/// [B, C] float32: the mean of the stream x [B T, C] over the instruction of each sequence, normalised to mean
-/// 0 and variance 1. instruction [B] int64; undefined: all T tokens.
+/// [B, C] float32: the mean of the stream x [B T, C] over the instruction of each sequence, normalised to
+/// mean 0 and variance 1. instruction [B] int64; undefined: all T tokens.
 [[nodiscard]] at::Tensor instruction_feature(const at::Tensor& x, const model::Sequences& sequences,
                                              const at::Tensor& instruction);
 

@@ -137,7 +137,8 @@ int methods(int&, char**&, const std::vector<std::string>& arguments) {
   print_out(
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "
       "uniform, by tokens\nor by examples ([method] averaging); 'gradients': at every step; 'by user': each "
-      "user has weights of its own;\n'padded', 'SVD': LoRA ranks may differ. gate 'sequence': of groups of soft "
+      "user has weights of its own;\n'padded', 'SVD': LoRA ranks may differ. gate 'sequence': of groups of "
+      "soft "
       "prompts, for each sequence.\nRouters are the user's own, but in mop and mop-centralized.\n");
   return 0;
 }

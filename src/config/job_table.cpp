@@ -122,11 +122,11 @@ constexpr Option<UserJob> options[] = {
                                              {.low = 0, .high = 1, .low_excluded = true}),
     method.option<&Method::mixing>(
         "mixing", "WHEN", "PCL mixes after every round, or after those only in which it renews its weights"),
-    method.option<&Method::gate_warmup_rounds>(
-        "gate_warmup_rounds", "ROUNDS",
-        "first rounds, in which a gate by sequence that is trained with its prompts learns alone, to tell the "
-        "categories of examples apart; one group a category",
-        between(0, most)),
+    method.option<&Method::gate_warmup_rounds>("gate_warmup_rounds", "ROUNDS",
+                                               "first rounds, in which a gate by sequence that is trained "
+                                               "with its prompts learns alone, to tell the "
+                                               "categories of examples apart; one group a category",
+                                               between(0, most)),
 
     optimiser.option<&Optimiser::final_fraction>(
         "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),
@@ -138,10 +138,11 @@ constexpr Option<UserJob> options[] = {
                                         from_to_below(0, 1)),
     optimiser.option<&Optimiser::epsilon>("epsilon", "NUMBER", "added to the root of the second moment",
                                           above(0)),
-    optimiser.option<&Optimiser::weight_decay>("weight_decay", "NUMBER",
-                                               "decoupled, times the learning rate; auto: 0.01 for LoRA, 0 for "
-                                               "prompts",
-                                               at_least(0)),
+    optimiser.option<&Optimiser::weight_decay>(
+        "weight_decay", "NUMBER",
+        "decoupled, times the learning rate; auto: 0.01 for LoRA, 0 for "
+        "prompts",
+        at_least(0)),
 
     experts_option(
         user.option<&User::experts>("experts", "N",
@@ -187,8 +188,8 @@ constexpr Option<UserJob> options[] = {
     user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
     user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
                                     between(1, most)),
-    user.option<&User::expert_learning_rate>("expert_learning_rate", "RATE", "peak rate of the LoRA factors, or of the prompts",
-                                             above(0)),
+    user.option<&User::expert_learning_rate>("expert_learning_rate", "RATE",
+                                             "peak rate of the LoRA factors, or of the prompts", above(0)),
     user.option<&User::router_learning_rate>("router_learning_rate", "RATE", "constant rate of the routers",
                                              above(0)),
     user.option<&User::train_tokens>(

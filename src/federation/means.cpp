@@ -73,11 +73,12 @@ constinit const Rule rules::gradients{
         return steps * bytes_of_reduction(of.layout.slice(select).count, sums(of.config.run));
       };
       // Of a gate by sequence in every round, of experts not where it is warmed up.
-      const std::int64_t experts = bytes(adapter::select::lora()), routers = bytes(adapter::select::routers());
+      const std::int64_t experts = bytes(adapter::select::lora()),
+                         routers = bytes(adapter::select::routers());
       if (routers == 0) return {.bytes = experts};
       return {.bytes = routers,
-              .extra = {.in_round =
-                            [W = of.config.method.gate_warmup_rounds](std::int64_t round) { return round > W; },
+              .extra = {.in_round = [W = of.config.method.gate_warmup_rounds](
+                                        std::int64_t round) { return round > W; },
                         .bytes = experts}};
     },
     .every_step = true,

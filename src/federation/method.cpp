@@ -142,7 +142,7 @@ void check_experts(const Method& method, const std::vector<config::User>& users)
         is_said(user, "experts", &config::User::experts))
       return fmt::format("experts = {}: method '{}' has {} for every user; '{}' takes any number",
                          user.experts, method.name, *method.experts,
-                         !trains_prompts(method)                ? "comigs-1gxs"
+                         !trains_prompts(method)               ? "comigs-1gxs"
                          : method.gate == adapter::Gate::equal ? "mop-equal"
                                                                : "mop-1gxs");
     const bool chooses = method.experts_shared == Sharing::chosen;
@@ -209,7 +209,8 @@ void check_shared_gate(const Method& method, const std::vector<config::User>& us
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.experts == users[0].experts && user.gate_width == users[0].gate_width) return {};
     return fmt::format(
-        "experts = {}, gate_width = {}, but user 0 has {}, {}: method '{}' shares the gate, so all users need "
+        "experts = {}, gate_width = {}, but user 0 has {}, {}: method '{}' shares the gate, so all users "
+        "need "
         "the same",
         user.experts, user.gate_width, users[0].experts, users[0].gate_width, method.name);
   });

@@ -65,7 +65,8 @@ std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& us
     }
   };
   const adapter::UserModel& own = users[static_cast<std::size_t>(user)];
-  add(-1, layout.slice(adapter::select::attention(own.shared)), holders_of(&adapter::UserModel::shared_attention, users));
+  add(-1, layout.slice(adapter::select::attention(own.shared)),
+      holders_of(&adapter::UserModel::shared_attention, users));
   for (std::size_t slot = 0; slot < own.generalists.size(); ++slot)
     add(own.generalists[slot],
         layout.slice(adapter::select::expert(static_cast<std::int64_t>(slot), own.shared)),

@@ -54,9 +54,8 @@ class Search {
 
   [[nodiscard]] bool fits_memory(std::int64_t experts, std::int64_t sequences) const {
     if (own_.memory == 0.0) return true;
-    const adapter::Footprint taken =
-        adapter::footprint(architecture_, with(experts), most_demanding_, sequences * own_.context_tokens,
-                           sequences);
+    const adapter::Footprint taken = adapter::footprint(architecture_, with(experts), most_demanding_,
+                                                        sequences * own_.context_tokens, sequences);
     return static_cast<double>(taken.total()) <= own_.memory * gib;
   }
 

@@ -113,10 +113,10 @@ void check_warmup(const config::Config& config, const data::Manifest& manifest,
   const std::int64_t W = config.method.gate_warmup_rounds;
   for (std::size_t i = 0; i < models.size(); ++i)
     if (models[i].gated_by_sequence() && models[i].experts != std::ssize(manifest.categories))
-      throw ConfigError(
-          fmt::format("[user.{}] experts = {}: the gate's warm-up tells the {} categories of data set '{}' apart, "
-                      "so that as many groups are expected; with [method] gate_warmup_rounds = 0 any number",
-                      i, models[i].experts, manifest.categories.size(), manifest.name));
+      throw ConfigError(fmt::format(
+          "[user.{}] experts = {}: the gate's warm-up tells the {} categories of data set '{}' apart, "
+          "so that as many groups are expected; with [method] gate_warmup_rounds = 0 any number",
+          i, models[i].experts, manifest.categories.size(), manifest.name));
   if (config.run.rounds > 0 && W >= config.run.rounds)
     throw ConfigError(fmt::format(
         "[method] gate_warmup_rounds = {}, but [run] rounds = {}: no round would be left to train prompts", W,
@@ -130,10 +130,11 @@ void check_gates(const federation::Method& method, const config::Config& config,
   const bool has_examples = !manifest.categories.empty(),
              gated = std::ranges::any_of(models, &adapter::UserModel::gated_by_sequence);
   if (gated && !has_examples)
-    throw ConfigError(fmt::format(
-        "method '{}' has a gate that reads instructions, but data set '{}' is plain text; `python -m data_prep "
-        "instructions` makes one of examples",
-        method.name, manifest.name));
+    throw ConfigError(
+        fmt::format("method '{}' has a gate that reads instructions, but data set '{}' is plain text; "
+                    "`python -m data_prep "
+                    "instructions` makes one of examples",
+                    method.name, manifest.name));
   if (config.method.averaging == config::Averaging::examples && !has_examples)
     throw ConfigError(fmt::format(
         "[method] averaging = examples, but data set '{}' is plain text; expected uniform or tokens",

@@ -64,9 +64,9 @@ class CostOfUser {
   }
 
   [[nodiscard]] double training() const {
-    const std::int64_t warmup =
-        std::min(local_plan(setup_.method, setup_.config, user_).gate_warmup_rounds, setup_.config.run.rounds) *
-        own_.local_steps;
+    const std::int64_t warmup = std::min(local_plan(setup_.method, setup_.config, user_).gate_warmup_rounds,
+                                         setup_.config.run.rounds) *
+                                own_.local_steps;
     const std::int64_t steps = setup_.config.run.rounds * own_.local_steps - warmup;
     const bool in_turn =
         setup_.method.router_training == train::RouterTraining::alternating && model_.routed();
@@ -123,9 +123,9 @@ class CostOfUser {
   // Memory -----------------------------------------------------------------------------------------------
 
   [[nodiscard]] PeakMemory memory() const {
-    const adapter::Footprint step = adapter::footprint(setup_.architecture, model_, setup_.computation,
-                                                       own_.micro_batch_sequences * own_.context_tokens,
-                                                       own_.micro_batch_sequences);
+    const adapter::Footprint step =
+        adapter::footprint(setup_.architecture, model_, setup_.computation,
+                           own_.micro_batch_sequences * own_.context_tokens, own_.micro_batch_sequences);
     PeakMemory memory{.base = step.base,
                       .training = step.parameters + rule_.kept_bytes,
                       .activations = alive(model_.gate == adapter::Gate::none ? 0 : step.activations),

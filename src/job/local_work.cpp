@@ -66,10 +66,10 @@ train::LocalPlan local_plan(const federation::Method& method, const config::Conf
           .user = config.users.at(user),
           .seed = config.run.seed,
           .rounds = config.run.rounds,
-          .gate_warmup_rounds =
-              federation::warms_up(method, config.method) && method.experts.value_or(config.users.at(user).experts) > 1
-                  ? config.method.gate_warmup_rounds
-                  : 0,
+          .gate_warmup_rounds = federation::warms_up(method, config.method) &&
+                                        method.experts.value_or(config.users.at(user).experts) > 1
+                                    ? config.method.gate_warmup_rounds
+                                    : 0,
           .user_index = one_model ? shared_user : static_cast<std::uint32_t>(user)};
 }
 

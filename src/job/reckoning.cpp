@@ -122,10 +122,10 @@ double Reckoning::bytes(const Demand& demand, const config::Config& config) cons
   // What train holds a budget to.
   const adapter::UserModel user = federation::user_models(*job_.method, config.users)[*demand.user];
   const std::int64_t tokens = cost.micro_batch_sequences * config.users[*demand.user].context_tokens;
-  return static_cast<double>(
-      adapter::footprint(job_.architecture, user, computation(config.run, place_.device), tokens,
-                         cost.micro_batch_sequences)
-          .total());
+  return static_cast<double>(adapter::footprint(job_.architecture, user,
+                                                computation(config.run, place_.device), tokens,
+                                                cost.micro_batch_sequences)
+                                 .total());
 }
 
 // With another value of a user option for those who are asked, written as the command line takes it.

@@ -66,8 +66,7 @@ Columns evaluations(const string& train_tokens_evaluated) {
   const string validation = "the whole validation split", test = "the whole test split";
   return {after<&Splits::train>("train", train_tokens_evaluated),
           after<&Splits::validation>("validation", validation),
-          before<&Splits::validation>("validation", validation),
-          after<&Splits::test>("test", test),
+          before<&Splits::validation>("validation", validation), after<&Splits::test>("test", test),
           before<&Splits::test>("test", test)};
 }
 
@@ -106,16 +105,17 @@ Columns prompts() {
 }
 
 Columns sequence_gate() {
-  return {list(at<&UserRound::prompt_weight>, {"category", "expert"},
-               {"prompt/weight", Type::float32, "1",
-                "mean gate weight over the category's examples of the test split"}),
-          list(at<&UserRound::prompt_entropy>, {"category"},
-               {"prompt/entropy", Type::float32, "nat",
-                "mean entropy of the gate over the category's examples of the test split"}),
-          number(at<&UserRound::warmup_accuracy>,
-                 {"prompt/warmup_accuracy", Type::float64, "1",
-                  "share of the validation examples whose own category has the largest gate weight, where the "
-                  "gate is warmed up"})};
+  return {
+      list(at<&UserRound::prompt_weight>, {"category", "expert"},
+           {"prompt/weight", Type::float32, "1",
+            "mean gate weight over the category's examples of the test split"}),
+      list(at<&UserRound::prompt_entropy>, {"category"},
+           {"prompt/entropy", Type::float32, "nat",
+            "mean entropy of the gate over the category's examples of the test split"}),
+      number(at<&UserRound::warmup_accuracy>,
+             {"prompt/warmup_accuracy", Type::float64, "1",
+              "share of the validation examples whose own category has the largest gate weight, where the "
+              "gate is warmed up"})};
 }
 
 Columns aggregation() {

@@ -73,7 +73,8 @@ std::vector<UserArray> user_arrays(const RoundShape& shape) {
   };
   const std::vector<std::string> by_category{"user", "category"};
   add(shape.categories > 0,
-      {{"users/train_examples", "examples of the train split", std::mem_fn(&User::train_examples), by_category},
+      {{"users/train_examples", "examples of the train split", std::mem_fn(&User::train_examples),
+        by_category},
        {"users/test_examples", "examples of the test split", std::mem_fn(&User::test_examples), by_category},
        {"category/tokens_test", "response tokens of the test split", std::mem_fn(&User::test_response_tokens),
         by_category}});

@@ -94,7 +94,8 @@ void Seat::evaluate(const std::function<bool()>& stop) {
   const SecondsInto evaluation(record.seconds.evaluation);
   const data::UserData& splits = setup_.data;
   record.after.train = evaluated(splits.train, stop, setup_.config.run.train_evaluation_tokens).evaluation;
-  const train::SplitReport validation = evaluated(splits.validation, stop), test = evaluated(splits.test, stop);
+  const train::SplitReport validation = evaluated(splits.validation, stop),
+                           test = evaluated(splits.test, stop);
   record.after.validation = validation.evaluation;
   record.after.test = test.evaluation;
   record_categories(test, validation);

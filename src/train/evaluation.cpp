@@ -162,8 +162,7 @@ SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& pa
     const std::int64_t sequences = std::min(options.sequences, all - first);
     data::Batch batch = data::evaluation_batch(part, part.size(), options.context, first, sequences);
     const BatchTensors tensors = to_tensors(batch, base.head().device());
-    const adapter::Forward forward =
-        adapter::forward(base, tensors.tokens, parameters, tensors.instruction);
+    const adapter::Forward forward = adapter::forward(base, tensors.tokens, parameters, tensors.instruction);
     const at::Tensor losses = model::cross_entropy_of_tokens(forward.hidden, base.head(), tensors.targets);
     loss_sum.add_(losses.sum(at::kDouble));
     const adapter::LayerRouting* gate = sequence_gate(parameters, forward);
@@ -238,7 +237,8 @@ void add_gates_of_parts(const at::Tensor& found, const model::BaseModel& base,
     const Window read{.begin = begins[part],
                       .tokens = std::min(instruction.empty() ? length : instruction[part], context)};
     const at::Tensor tokens = padded(ids, std::span(&read, 1), read.tokens).to(base.head().device());
-    const at::Tensor gate = adapter::sequence_gate_logits(base, tokens, parameters, {}).softmax(-1).to(at::kCPU);
+    const at::Tensor gate =
+        adapter::sequence_gate_logits(base, tokens, parameters, {}).softmax(-1).to(at::kCPU);
     found.narrow(0, begins[part], length).slice(1, layer).copy_(gate.unsqueeze(1));
   }
 }

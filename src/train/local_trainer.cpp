@@ -59,7 +59,8 @@ LocalTrainer::LocalTrainer(const model::BaseModel& base, adapter::Parameters& pa
                 .warmup_fraction = plan_.optimiser.warmup_fraction,
                 .final_fraction = plan_.optimiser.final_fraction,
                 .steps = (plan_.rounds - plan_.gate_warmup_rounds) * plan_.user.local_steps},
-      optimiser_(parameters.values(), parameters.gradients(), constants(plan_.optimiser, *parameters.user_model().kind)),
+      optimiser_(parameters.values(), parameters.gradients(),
+                 constants(plan_.optimiser, *parameters.user_model().kind)),
       recording_memory_(parameters.values().device()) {}
 
 LocalTrainer::~LocalTrainer() = default;
@@ -201,9 +202,8 @@ StepLosses LocalTrainer::accumulate_gradients(Phase phase, const data::Batch& ba
     fill(part.inputs, rows);
     // The mean over the parts is what processes make of their gradients.
     part.share.fill_(static_cast<double>(rows.predicted * parts) / static_cast<double>(predicted));
-    part.passes.run([&] {
-      part.losses = phase == Phase::warmup ? warmup_backward(part, share) : backward(part, share);
-    });
+    part.passes.run(
+        [&] { part.losses = phase == Phase::warmup ? warmup_backward(part, share) : backward(part, share); });
     add(sums.language_model, part.losses.language_model);
     add(sums.load_balancing, part.losses.load_balancing);
   }

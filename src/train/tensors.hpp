@@ -8,7 +8,7 @@
 namespace comigs::train {
 
 struct BatchTensors {
-  at::Tensor tokens;   ///< [B, T] int64
+  at::Tensor tokens;       ///< [B, T] int64
   at::Tensor targets;      ///< [B T] int64
   at::Tensor instruction;  ///< [B] int64, as data::Batch has it
   at::Tensor category;     ///< [B] int64

@@ -1,5 +1,5 @@
-// What must hold of groups of soft prompts and of their gate, whatever the network: who reads what, that groups
-// have no order, and that a gate is neither more nor less than a weight on attention.
+// What must hold of groups of soft prompts and of their gate, whatever the network: who reads what, that
+// groups have no order, and that a gate is neither more nor less than a weight on attention.
 #include <ATen/ATen.h>
 
 #include <boost/test/data/test_case.hpp>
@@ -62,7 +62,9 @@ struct Prompted {
 class MaskedAttention : public model::Hooks {
  public:
   MaskedAttention(const Parameters& parameters, const model::BaseModel& base, at::Tensor log_gate)
-      : parameters_(parameters), base_(base), bias_(log_gate + std::log(static_cast<double>(log_gate.size(1)))) {}
+      : parameters_(parameters),
+        base_(base),
+        bias_(log_gate + std::log(static_cast<double>(log_gate.size(1)))) {}
 
   [[nodiscard]] std::int64_t shift(std::size_t in) const override { return in >= layer ? m : 0; }
 
@@ -83,8 +85,10 @@ class MaskedAttention : public model::Hooks {
     at::Tensor mask = at::zeros({text.keys.size(0), 1, length, P + length});
     mask.narrow(3, 0, P).copy_(bias_.repeat_interleave(m, 1).view({-1, 1, 1, P}).expand({-1, 1, length, P}));
     mask.narrow(3, P, length)
-        .masked_fill_(at::ones({length, length}, at::kBool).triu(1), -std::numeric_limits<double>::infinity());
-    const at::Tensor joined_keys = at::cat(keys, 2).to(at::kFloat), joined_values = at::cat(values, 2).to(at::kFloat);
+        .masked_fill_(at::ones({length, length}, at::kBool).triu(1),
+                      -std::numeric_limits<double>::infinity());
+    const at::Tensor joined_keys = at::cat(keys, 2).to(at::kFloat),
+                     joined_values = at::cat(values, 2).to(at::kFloat);
     return at::scaled_dot_product_attention(text.queries.to(at::kFloat), joined_keys, joined_values, mask)
         .to(text.queries.scalar_type());
   }
@@ -143,7 +147,8 @@ BOOST_AUTO_TEST_CASE(padding_changes_no_loss) {
   padded.slice(1, T - 3).fill_(0);
   const at::Tensor lengths = instruction.clamp_max(T - 4);
   const auto loss = [&](const at::Tensor& of) {
-    return model::cross_entropy(forward(*base, of, parameters, lengths).hidden, base->head(), targets.view(-1));
+    return model::cross_entropy(forward(*base, of, parameters, lengths).hidden, base->head(),
+                                targets.view(-1));
   };
   BOOST_TEST(same_bits(loss(padded), loss(tokens)));
 }
@@ -172,8 +177,8 @@ BOOST_AUTO_TEST_CASE(the_warm_up_s_logits_are_those_of_the_gate) {
 }
 
 // mop.md check 10.
-BOOST_DATA_TEST_CASE(keys_carry_the_gate_as_a_mask_would, boost::unit_test::data::make({at::kFloat, at::kBFloat16}),
-                     type) {
+BOOST_DATA_TEST_CASE(keys_carry_the_gate_as_a_mask_would,
+                     boost::unit_test::data::make({at::kFloat, at::kBFloat16}), type) {
   const model::Architecture architecture = test::tiny_architecture();
   const test::Weights weights = test::random_weights(architecture);
   const auto network = model::make_base_model(

@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors import safe_open
 from .plain import PlainModel, Sizes, trained_name
 from .plain_gpt2 import PlainGpt2
 from .plain_llama import PlainLlama
+from .plain_prompts import PlainPrompts
 
 FAMILIES = {"gpt2": PlainGpt2, "llama": PlainLlama}  # by config.json's model_type
 
@@ -49,6 +51,22 @@ def plain_model(folder: Path, sizes: Sizes, dtype: torch.dtype) -> PlainModel:
     return FAMILIES[config["model_type"]](folder, sizes, dtype)
 
 
+def prompts_of(record: Record) -> PlainPrompts:
+    """The mixture of prompts with the recorded initial values."""
+    layer = int(next(iter(record.places)).split(".")[0])
+    shapes = {name.split(".", 1)[1]: (rows, columns) for name, (_, rows, columns) in record.places.items()}
+    model = PlainPrompts(
+        Path(record.setting["model"]),
+        record.setting["heads"],
+        layer,
+        (record.setting["experts"], shapes["expert.0.prompt"][0]),
+        shapes["router.hidden_weight"][0],
+    )
+    for name, (offset, rows, columns) in record.places.items():
+        model.place(name, record.values[offset : offset + rows * columns].view(rows, columns))
+    return model
+
+
 def model_of(record: Record) -> PlainModel:
     """The plain model with the recorded initial values."""
     setting = record.setting
@@ -70,9 +88,9 @@ def model_of(record: Record) -> PlainModel:
     return model.to(setting["device"])
 
 
-def optimiser_of(model: PlainModel, setting: dict[str, Any]) -> torch.optim.AdamW:
+def optimiser_of(parameters: Iterable[torch.nn.Parameter], setting: dict[str, Any]) -> torch.optim.AdamW:
     return torch.optim.AdamW(
-        model.trained(setting["phase"]).values(),
+        parameters,
         lr=setting["learning_rate"],
         betas=tuple(setting["betas"]),
         eps=setting["epsilon"],
@@ -84,8 +102,14 @@ def optimiser_of(model: PlainModel, setting: dict[str, Any]) -> torch.optim.Adam
 def run(record: Record) -> dict[str, Any]:
     """All steps; seconds of those after the warm-up."""
     setting = record.setting
-    model = model_of(record)
-    optimiser = optimiser_of(model, setting)
+    if setting["adapter"] == "prompts":
+        model = prompts_of(record)
+        trained, frozen = list(model.parameters()), model.frozen_numbers
+    else:
+        model = model_of(record)
+        trained = list(model.trained(setting["phase"]).values())
+        frozen = sum(p.numel() for n, p in model.named_parameters() if not is_trained(n))
+    optimiser = optimiser_of(trained, setting)
     half = setting["precision"] == "bf16"
     seconds, losses = [], []
     device = setting["device"]
@@ -107,8 +131,8 @@ def run(record: Record) -> dict[str, Any]:
         "setting": setting,
         "seconds": seconds[setting["warm_up"] :],
         "losses": losses,
-        "frozen_parameters": sum(p.numel() for n, p in model.named_parameters() if not is_trained(n)),
-        "trained_parameters": sum(p.numel() for p in model.trained(setting["phase"]).values()),
+        "frozen_parameters": frozen,
+        "trained_parameters": sum(p.numel() for p in trained),
         "peak_memory": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),
     }
 

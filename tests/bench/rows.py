@@ -103,6 +103,7 @@ def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
     return [((node[1] - node[0]) / 3 - own) / 1e6]
 
 
+PROMPTS = Case(base=Llama(), experts=8, prompts=10)
 STEP, SMOLLM2 = Case(), Case(base=Llama())
 ROWS = [
     _gpt2_against_plain(2, "float32", 1.6),
@@ -189,5 +190,37 @@ ROWS = [
         Bound(at_most=1.3),
         replace(SMOLLM2, experts=8),
         replace(SMOLLM2, experts=1),
+    ),
+    _ratio(
+        "prompts-step-float32",
+        "expert step of mop, SmolLM2-135M, 8 x 128, 8 groups of 10 prompts, float32: plain PyTorch / comigs",
+        "times as fast",
+        Bound(at_least=1.5),
+        PROMPTS.of("plain"),
+        PROMPTS,
+    ),
+    Row(
+        "prompts-peak-memory",
+        "peak memory of the same step: comigs / plain PyTorch",
+        "of the memory",
+        Bound(at_most=0.5),
+        _peak_memory_of_steps(PROMPTS),
+        (PROMPTS, PROMPTS.of("plain")),
+    ),
+    _ratio(
+        "prompts-against-lora",
+        "comigs' expert step, SmolLM2-135M: of mop as above / of LoRA with 2 experts",
+        "of the time",
+        Bound(at_most=1.0),
+        PROMPTS,
+        SMOLLM2,
+    ),
+    _ratio(
+        "eight-groups-against-one",
+        "comigs' expert step of prompts, SmolLM2-135M: 8 groups of 10 with a gate / 1 group of 10",
+        "of the time",
+        Bound(at_most=1.1),
+        PROMPTS,
+        replace(PROMPTS, experts=1),
     ),
 ]

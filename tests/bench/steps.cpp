@@ -18,6 +18,7 @@
 #include <sstream>
 
 #include "comigs/adapter/forward.hpp"
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/comm/communicator.hpp"
@@ -167,6 +168,7 @@ json setting(const Request& request, const test::Job& job) {
           {"device", job.base->head().is_cuda() ? "cuda" : "cpu"},
           {"precision", job.config.run.precision == config::Precision::bf16 ? "bf16" : "float32"},
           {"heads", job.base->architecture().heads},
+          {"adapter", job.user_model.kind->name},
           {"experts", job.user_model.experts},
           {"top_k", user.top_k},
           {"scale", job.user_model.scale()},
@@ -174,7 +176,7 @@ json setting(const Request& request, const test::Job& job) {
           {"learning_rate", experts ? user.expert_learning_rate : user.router_learning_rate},
           {"betas", {optimiser.beta1, optimiser.beta2}},
           {"epsilon", optimiser.epsilon},
-          {"weight_decay", optimiser.weight_decay.value_or(0.01)},
+          {"weight_decay", optimiser.weight_decay.value_or(job.user_model.kind->weight_decay)},
           {"warm_up", request.warm_up},
           {"threads", job.config.run.threads}};
 }
@@ -196,6 +198,13 @@ std::int64_t frozen_parameters(const model::Architecture& architecture) {
   return count;
 }
 
+std::int64_t trained_parameters(const Request& request, const test::Job& job, const adapter::Layout& layout) {
+  const bool experts = request.phase == train::Phase::experts,
+             both = experts && job.plan.router_training == train::RouterTraining::joint;
+  return (experts ? layout.slice(adapter::select::lora()).count : 0) +
+         (!experts || both ? layout.slice(adapter::select::routers()).count : 0);
+}
+
 void all_run(const comm::Communicator& world, const Request& request) {
   const auto user = static_cast<std::size_t>(world.rank());
   const Arguments options = options_of(request);
@@ -206,7 +215,7 @@ void all_run(const comm::Communicator& world, const Request& request) {
                                  : c10::Device(c10::DeviceType::CPU);
   const test::Job job = test::read_job(world.size(), user, options, device);
   adapter::Parameters parameters(job.base->architecture(), job.user_model, device);
-  parameters.initialise(job.config.run.seed, world.rank());
+  adapter::initialise(parameters, *job.base, job.config.run.seed, world.rank());
   test::perturb(parameters.values(), request.deviation);
   train::LocalTrainer trainer(*job.base, parameters, job.texts, job.plan);
   touch(job, parameters);
@@ -218,17 +227,14 @@ void all_run(const comm::Communicator& world, const Request& request) {
   const std::int64_t peak =
       device.is_cuda() ? model::peak_memory_bytes(device) : kernel_account("/proc/self/status", "VmHWM:");
   if (request.record != "-") write_record(request, job, parameters, recording);
-  const bool experts = request.phase == train::Phase::experts;
-  const json report = {
-      {"setting", setting(request, job)},
-      {"seconds", measured_seconds(request, recording)},
-      {"losses", losses_of(recording)},
-      {"frozen_parameters", frozen_parameters(job.base->architecture())},
-      {"trained_parameters", experts ? parameters.layout().slice(adapter::select::lora()).count
-                                     : parameters.layout().slice(adapter::select::routers()).count},
-      {"block_bytes", parameters.values().nbytes()},
-      {"set_up_memory", set_up},
-      {"peak_memory", peak}};
+  const json report = {{"setting", setting(request, job)},
+                       {"seconds", measured_seconds(request, recording)},
+                       {"losses", losses_of(recording)},
+                       {"frozen_parameters", frozen_parameters(job.base->architecture())},
+                       {"trained_parameters", trained_parameters(request, job, parameters.layout())},
+                       {"block_bytes", parameters.values().nbytes()},
+                       {"set_up_memory", set_up},
+                       {"peak_memory", peak}};
   fmt::print("{}\n", report.dump(1));
 }
 

@@ -31,6 +31,7 @@ class Case:
     warm_up: int = 1
     measured: int = 3
     base: Base = Gpt2()
+    prompts: int = 0  # in each group, where experts are groups of prompts
 
     @property
     def tokens(self) -> int:
@@ -39,7 +40,7 @@ class Case:
     @property
     def label(self) -> str:
         return (
-            f"{self.base.name}-{self.phase}-{self.experts}-{self.precision}-{self.batch}x{self.context}"
+            f"{self.base.name}-{self.phase}-{self.experts}{f'x{self.prompts}' * bool(self.prompts)}-{self.precision}-{self.batch}x{self.context}"
             f"-{self.warm_up}+{self.measured}"
         )
 
@@ -76,7 +77,11 @@ def options(case: Case, threads: int, device: str = "cpu") -> list[object]:
     base = random_base(CACHE, case.base)
     data = random_data(CACHE, case.base.vocabulary)
     method = "comigs-1g1s" if case.experts == 2 else "comigs-1gxs"
-    chosen: list[object] = ["--data", data, "--model", base, "--method", method, "--experts", case.experts]
+    chosen: list[object] = ["--data", data, "--model", base, "--experts", case.experts]
+    if case.prompts:
+        method = "mop" if case.experts > 1 else "fedprompt"
+        chosen += ["--prompt-tokens", case.prompts, "--gate-warmup-rounds", 0, "--weight-decay", 0.01]
+    chosen += ["--method", method]
     chosen += ["--precision", case.precision, "--threads", threads, "--device", device]
     chosen += ["--batch-sequences", case.batch, "--micro-batch-sequences", case.batch]
     return [*chosen, "--context-tokens", case.context]

@@ -13,7 +13,6 @@ from torch import Tensor
 from tests.helpers.llamas import PlainLlama
 from tests.helpers.plain_model import PlainModel, Routing, Setting, gelu, wide
 
-
 GATE = ("hidden_weight", "hidden_bias", "output_weight", "output_bias")
 
 

@@ -57,7 +57,9 @@ def examples(folder: Path, users: int = 4) -> Path:
             columns = (MARKER + category, *(QUESTION + question).T, *answers(category, question[:, 0]))
             tokens = np.stack((*columns, np.zeros(count, int)), 1).astype("<u2")
             begins = LENGTH * np.arange(count)
-            index = np.stack((begins, np.full(count, 4), np.full(count, LENGTH - 4), category), 1).astype("<i8")
+            index = np.stack((begins, np.full(count, 4), np.full(count, LENGTH - 4), category), 1).astype(
+                "<i8"
+            )
             entry = {"file": f"user{number}/{split}.examples.bin", "count": count, "longest": LENGTH}
             user["splits"][split] |= {
                 "tokens": tokens.size,

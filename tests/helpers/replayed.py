@@ -106,7 +106,10 @@ def replay(
         (total + case.tail * tail_norm(parameters) if case.tail else total).backward()
         result.losses.append((language_model.item(), None if balancing is None else balancing.item()))
         result.gradients.append(
-            {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone() for name, leaf in parameters.items()}
+            {
+                name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone()
+                for name, leaf in parameters.items()
+            }
         )
         if phase == "e":
             expert_optimiser.param_groups[0]["lr"] = learning_rate(done, expert_steps, warm)

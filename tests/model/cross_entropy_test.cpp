@@ -79,8 +79,9 @@ BOOST_AUTO_TEST_CASE(closed_form_for_equal_logits) {
   const at::Tensor targets = at::arange(4, at::kLong);
   BOOST_TEST(cross_entropy(hidden, head, targets).item<double>() == std::log(50.0),
              boost::test_tools::tolerance(1e-6));
-  BOOST_TEST(cross_entropy_of_tokens(hidden, head, targets).sum(at::kDouble).item<double>() == 4 * std::log(50.0),
-             boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(
+      cross_entropy_of_tokens(hidden, head, targets).sum(at::kDouble).item<double>() == 4 * std::log(50.0),
+      boost::test_tools::tolerance(1e-6));
 }
 
 BOOST_AUTO_TEST_CASE(only_what_is_tracked_gets_a_gradient) {
@@ -109,7 +110,7 @@ BOOST_AUTO_TEST_CASE(large_logits_do_not_overflow) {
 BOOST_AUTO_TEST_CASE(of_tokens_sums_to_the_mean_s_multiple) {
   const Problem problem(1031, large_vocabulary, true);
   const at::NoGradGuard no_gradients;
-  const at::Tensor sum = 
+  const at::Tensor sum =
       cross_entropy_of_tokens(problem.hidden, problem.head, problem.targets).sum(at::kDouble);
   BOOST_TEST((sum.scalar_type() == at::kDouble));
   const double count = problem.targets.ge(0).sum().item<double>();

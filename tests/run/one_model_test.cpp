@@ -1,4 +1,5 @@
-// `centralized` and `mop-centralized`: N ranks with batches of B train the model that one process trains with batches of N B.
+// `centralized` and `mop-centralized`: N ranks with batches of B train the model that one process trains with
+// batches of N B.
 #include <ATen/ATen.h>
 
 #include <boost/test/unit_test.hpp>
@@ -61,8 +62,8 @@ struct Union : TemporaryFolder {
     return texts;
   }
 
-  void check_together(const std::vector<data::TokenShard>& shards, std::int64_t at_a_time,
-                      double tolerance, const char* name = "centralized") const;
+  void check_together(const std::vector<data::TokenShard>& shards, std::int64_t at_a_time, double tolerance,
+                      const char* name = "centralized") const;
 
   [[nodiscard]] adapter::Parameters drawn(const std::vector<adapter::UserModel>& users) const {
     adapter::Parameters parameters(test::tiny_architecture(), users[0], at::kCPU);
@@ -112,8 +113,9 @@ void Union::check_together(const std::vector<data::TokenShard>& shards, std::int
     const federation::Aggregated done = rule->all_aggregate(round);
     const adapter::Layout& layout = parameters.layout();
     const bool warmup = method.routers_shared && round <= config.method.gate_warmup_rounds;
-    BOOST_TEST(done.bytes == 2 * 4 * ((warmup ? 0 : layout.slice(adapter::select::lora()).count) +
-                                      layout.slice(adapter::select::routers()).count));
+    BOOST_TEST(done.bytes == 2 * 4 *
+                                 ((warmup ? 0 : layout.slice(adapter::select::lora()).count) +
+                                  layout.slice(adapter::select::routers()).count));
     BOOST_TEST(done.weights[0] == 1.0 / world.size());
     BOOST_TEST(test::close(parameters.values(), whole.values(), tolerance));
   }

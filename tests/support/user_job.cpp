@@ -46,7 +46,9 @@ Metadata layout(const adapter::Parameters& parameters) {
   Metadata places;
   for (const adapter::Part& part : parameters.layout().parts()) {
     const bool alone = part.role == adapter::Role::router && part.name == "weight";
-    std::string name = alone ? "router" : part.role == adapter::Role::router ? "router." + part.name : part.name;
+    std::string name = alone                                ? "router"
+                       : part.role == adapter::Role::router ? "router." + part.name
+                                                            : part.name;
     if (part.role == adapter::Role::expert) name = fmt::format("expert.{}.{}", part.expert, name);
     if (part.tag != adapter::Part::Tag::whole) name += part.tag == adapter::Part::Tag::A ? ".A" : ".B";
     places[fmt::format("{}.{}", part.layer, name)] =

@@ -27,13 +27,13 @@ class AdapterHooks : public model::Hooks {
 
 /// What a kind adds to the work of one token and to the memory that it takes, counted in numbers.
 struct Load {
-  double factors = 0.0;     ///< trained numbers that the token is multiplied with, the routers' aside
-  double routers = 0.0;     ///< those of the routers
-  double gate = 0.0;        ///< those of a gate that reads a sequence once
-  double kept = 0.0;        ///< for the token's backward pass, in all layers
+  double factors = 0.0;        ///< trained numbers that the token is multiplied with, the routers' aside
+  double routers = 0.0;        ///< those of the routers
+  double gate = 0.0;           ///< those of a gate that reads a sequence once
+  double kept = 0.0;           ///< for the token's backward pass, in all layers
   double kept_in_front = 0.0;  ///< the same of each sequence
-  double passing = 0.0;     ///< alive at a time in one layer's backward pass
-  double routing = 0.0;     ///< of the token's routing, in all layers of an evaluation
+  double passing = 0.0;        ///< alive at a time in one layer's backward pass
+  double routing = 0.0;        ///< of the token's routing, in all layers of an evaluation
   double side_by_side = 0;  ///< of one layer's parameters, laid out for its products: for all tokens together
   double first_layer = 0;   ///< below it nothing is kept and nothing goes backward
   /// Prompts, which go from that layer on as tokens do, once a pass, and are seen by every token there.

@@ -32,9 +32,9 @@ struct Part {
   std::string name = {};    ///< of the site
   std::int64_t rows = 0, columns = 0;
   std::string rows_are = {}, columns_are = {};  ///< names of these dimensions in storage; empty: of its own
-  double bound = 0.0;       ///< drawn uniform in +- so much; 0: begins as zero
-  std::uint32_t draw = 0;   ///< tells apart what is drawn for a layer
-  std::int64_t offset = 0;  ///< in the block, row-major from there
+  double bound = 0.0;                           ///< drawn uniform in +- so much; 0: begins as zero
+  std::uint32_t draw = 0;                       ///< tells apart what is drawn for a layer
+  std::int64_t offset = 0;                      ///< in the block, row-major from there
 
   [[nodiscard]] std::int64_t count() const { return rows * columns; }
 };

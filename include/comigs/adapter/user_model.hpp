@@ -60,9 +60,7 @@ struct UserModel {
   [[nodiscard]] std::int64_t positions_in_front() const {
     return experts > 0 && kind == &kinds::prompts ? prompt_tokens : 0;
   }
-  [[nodiscard]] bool routed() const {
-    return (gate == Gate::top_k || gate == Gate::sequence) && experts > 1;
-  }
+  [[nodiscard]] bool routed() const { return (gate == Gate::top_k || gate == Gate::sequence) && experts > 1; }
   [[nodiscard]] bool gated_by_sequence() const { return gate == Gate::sequence && experts > 1; }
   /// Not where a token has one expert of several: that one's weight is its probability.
   [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }

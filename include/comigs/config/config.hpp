@@ -98,8 +98,8 @@ struct User {
   double lora_alpha = 16.0;                                 ///< gamma = alpha / sqrt(rank)
   std::int64_t prompt_tokens = 10;                          ///< of each group of prompts
   std::optional<std::int64_t> prompt_layer = std::nullopt;  ///< which prompts enter; nothing: a third of them
-  std::int64_t gate_width = 128;  ///< H, of the hidden layer of a gate by sequence
-  std::int64_t top_k = 2;         ///< experts active for a token
+  std::int64_t gate_width = 128;                            ///< H, of the hidden layer of a gate by sequence
+  std::int64_t top_k = 2;                                   ///< experts active for a token
   std::int64_t batch_sequences = 64;
   /// Most sequences that are run at a time; 0: the whole batch.
   std::int64_t micro_batch_sequences = 0;

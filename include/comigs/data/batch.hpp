@@ -18,8 +18,9 @@ struct Batch {
   std::vector<std::int64_t> tokens;   ///< [B, T]
   std::vector<std::int64_t> targets;  ///< [B, T]; `no_target` where nothing is to be predicted
   std::int64_t predicted = 0;         ///< positions with a target
-  std::vector<std::int64_t> instruction;  ///< [B] leading tokens that ask for the rest; of a window: all of it
-  std::vector<std::int64_t> category;     ///< [B] of the example; of a window: `no_category`
+  std::vector<std::int64_t>
+      instruction;                     ///< [B] leading tokens that ask for the rest; of a window: all of it
+  std::vector<std::int64_t> category;  ///< [B] of the example; of a window: `no_category`
 };
 
 inline constexpr std::int64_t no_target = -1;

@@ -67,8 +67,8 @@ struct AggregationSetup {
   const std::vector<adapter::UserModel>& users;
   /// What each user's experts train on: tokens, or examples where averages go by these.
   std::vector<std::int64_t> amounts;
-  std::int64_t rounds = 0;           ///< of the run
-  adapter::Parameters& parameters;   ///< this user's
+  std::int64_t rounds = 0;          ///< of the run
+  adapter::Parameters& parameters;  ///< this user's
   comm::Memory memory = comm::Memory::host;
   comm::Sums sums = comm::Sums::any_order;
   /// Local: the loss (nats a token) on this user's validation data of a model with these values [P].

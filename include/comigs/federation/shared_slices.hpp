@@ -18,8 +18,8 @@ struct SharedSlice {
 };
 
 /// What user `user` shares with whom: attention LoRA and routers with all (if the method shares them), a
-/// generalist with all who hold it; of each the factors that are shared. Neighbouring parts of the block with the same
-/// holders are one slice; what nobody else holds is left out.
+/// generalist with all who hold it; of each the factors that are shared. Neighbouring parts of the block with
+/// the same holders are one slice; what nobody else holds is left out.
 [[nodiscard]] std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& users,
                                                      std::int64_t user, const adapter::Layout& layout);
 

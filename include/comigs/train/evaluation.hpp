@@ -24,8 +24,8 @@ struct EvaluationOptions {
   std::function<bool()> stop = {};
 };
 
-/// Of the examples of each category: what was measured on their responses, and of a gate by sequence the means
-/// over examples, NaN where there is none.
+/// Of the examples of each category: what was measured on their responses, and of a gate by sequence the
+/// means over examples, NaN where there is none.
 struct CategoryReport {
   std::vector<Evaluation> evaluation;  ///< [category]
   std::vector<float> gate;             ///< [category, E] weight; empty without such a gate

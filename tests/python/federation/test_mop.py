@@ -138,7 +138,9 @@ def test_weights_by_category(finished, tiny_examples):
         expected = gate_weights(path, tiny_examples, user, kept, groups)
         np.testing.assert_allclose(weight[ROUNDS, user], expected, rtol=2e-6, atol=2e-6)
         for group in range(groups):
-            assert norm[ROUNDS, user, group] == pytest.approx(np.linalg.norm(kept[f"expert_{group}"]), rel=1e-6)
+            assert norm[ROUNDS, user, group] == pytest.approx(
+                np.linalg.norm(kept[f"expert_{group}"]), rel=1e-6
+            )
 
 
 @torch.no_grad()
@@ -165,7 +167,9 @@ def test_averages_by_examples(run_of, tiny_examples):
     with h5py.File(path) as file:
         np.testing.assert_allclose(file["users/train_examples"][()].sum(1), counts)
         weight = file["aggregation/weight"][1:]
-    np.testing.assert_allclose(weight, np.broadcast_to(np.array(counts) / sum(counts), weight.shape), rtol=1e-6)
+    np.testing.assert_allclose(
+        weight, np.broadcast_to(np.array(counts) / sum(counts), weight.shape), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,10 @@ def refused(*options: object, ranks: int = 1) -> str:
     ("options", "expected"),
     [
         (("mop", "--experts", 3), "[user.0] experts = 3: the gate's warm-up tells the 4 categories"),
-        (("mop", "--experts", "4,4,3,4", "--gate-warmup-rounds", 0), "[user.2] experts = 3, gate_width = 128, but"),
+        (
+            ("mop", "--experts", "4,4,3,4", "--gate-warmup-rounds", 0),
+            "[user.2] experts = 3, gate_width = 128, but",
+        ),
         (("mop", "--experts", 4, "--gate-width", "8,8,8,9"), "shares the gate"),
         (("mop", "--experts", 4, "--rounds", 2), "gate_warmup_rounds = 2, but [run] rounds = 2"),
         (("mop-1g1s", "--experts", 3), "'mop-1gxs' takes any number"),

@@ -60,7 +60,14 @@ def case_of(method: str, experts: int, phases: str, at_a_time: int = BATCH, deca
     joint = "r" not in phases
     options = ("--gate-warmup-rounds", rounds) if joint else ()
     return Case(
-        method, experts, routed=False, phases=phases, joint=joint, at_a_time=at_a_time, options=options, decay=decay
+        method,
+        experts,
+        routed=False,
+        phases=phases,
+        joint=joint,
+        at_a_time=at_a_time,
+        options=options,
+        decay=decay,
     )
 
 
