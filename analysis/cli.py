@@ -18,7 +18,7 @@ from analysis.insight.page import write_insight
 from analysis.page.drawings import FigureFolder
 from analysis.page.report import write_report
 from analysis.paper.choice import Request
-from analysis.paper.items import ITEMS
+from analysis.paper.items import ITEMS, Item
 from analysis.read.index import read_index
 from analysis.read.results import ResultsError, open_run, results_file
 from analysis.read.run import Run
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_export(commands)
     for name, item in ITEMS.items():
-        _add_item(commands, name, item.title, item.dataset)
+        _add_item(commands, name, item)
     return parser
 
 
@@ -119,12 +119,14 @@ def _add_export(commands) -> None:
     command.set_defaults(command=_export)
 
 
-def _add_item(commands, name: str, title: str, dataset: str | None) -> None:
+def _add_item(commands, name: str, item: Item) -> None:
     description = (
-        f"{title}: from the finished runs of a sweep (python -m jobs.sweep). A row with several values of an "
+        f"{item.title}: from the finished runs of a sweep (python -m jobs.sweep). A row with several values of an "
         "option counts with the one that has the best mean validation perplexity."
     )
-    command = commands.add_parser(name, help=title, description=description)
+    # argparse takes a % in help texts for a format.
+    words = {"help": item.title, "description": description}
+    command = commands.add_parser(name, **{key: text.replace("%", "%%") for key, text in words.items()})
     command.add_argument(
         "--scale", help="the sweep's scale: its index is runs/SCALE/index.json (default: paper)"
     )
@@ -133,9 +135,11 @@ def _add_item(commands, name: str, title: str, dataset: str | None) -> None:
         "--output", type=Path, metavar="FOLDER", help="where the files go (default: paper/ beside the index)"
     )
     command.add_argument(
-        "--dataset", default=dataset, help=f"this data set only ({dataset or 'default: all'})"
+        "--dataset", default=item.dataset, help=f"this data set only ({item.dataset or 'default: all'})"
     )
-    command.set_defaults(command=lambda options: _item(name, title, options))
+    command.set_defaults(bars=False, command=lambda options: _item(name, item.title, options))
+    if item.has_bars:
+        command.add_argument("--bars", action="store_true", help="bars instead of heat maps")
 
 
 def _page(
@@ -170,6 +174,7 @@ def _item(name: str, title: str, options: argparse.Namespace) -> int:
         raise ResultsError(f"--output {output}: is a file (expected a folder)")
     numbered = re.fullmatch(r"(table|figure)(\d+)", name)
     heading = f"{numbered[1].capitalize()} {numbered[2]}: {title}" if numbered else title
-    for path in ITEMS[name].make(Request(name, index, output, options.dataset), heading):
+    request = Request(name, index, output, options.dataset, options.bars)
+    for path in ITEMS[name].make(request, heading):
         print(path)
     return 0

@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def chosen_users(options: argparse.Namespace, assigned: Assigned) -> Assigned:
     names = getattr(options, "users", None)
     if not names:
         return assigned
-    return Assigned({name: assigned.users[name] for name in names}, assigned.base, assigned.rule)
+    return replace(assigned, users={name: assigned.users[name] for name in names})
 
 
 def writer_for(
@@ -120,7 +121,7 @@ def writer_for(
     dtype = dtype_for(tokeniser.vocabulary, options.dtype)
     if recipe.examples is None:
         return Writer(folder, tokeniser, dtype, budgets(options)), {}
-    categories = list(assigned.users)
+    categories = assigned.categories or list(assigned.users)
     reading = {
         "format_version": EXAMPLES_VERSION,
         "reading": "examples",
@@ -164,6 +165,8 @@ def make(
         manifest |= reading
         if recipe.examples is not None:
             manifest["splits"]["dropped"] = recipe.examples.dropped
+        if assigned.clients is not None:
+            manifest["splits"]["clients"] = assigned.clients
         write_manifest(folder, manifest)
     return manifest
 

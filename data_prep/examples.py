@@ -99,15 +99,30 @@ class ExamplesWriter(Writer):
 
 def told(manifest: dict[str, Any]) -> str:
     """The template, what was cut and what was left out, for the terminal."""
-    parts = [split["examples"] for user in manifest["users"] for split in user["splits"].values()]
+    splits = (split for user in manifest["users"] for split in user["splits"].values())
+    parts = {split["sha256"]: split["examples"] for split in splits}.values()  # clients have splits in common
     total = {
         name: sum(part[name] for part in parts) for name in ("count", "instructions_cut", "responses_cut")
     }
     dropped = manifest["splits"]
-    return (
+    return _dealt(dropped.get("clients")) + (
         f"template: {manifest['template']['from']}\n"
         f"{total['count']:,} examples of at most {manifest['context']:,} tokens: {total['instructions_cut']:,}"
         f" instructions lost their first tokens, {total['responses_cut']:,} responses their last; left out:"
         f" {dropped['duplicates_dropped']:,} duplicates, {dropped['dropped']['without_response']:,} without a"
         f" response, {dropped['dropped']['special_tokens']:,} that spell special tokens"
     )
+
+
+def _dealt(clients: dict[str, Any] | None) -> str:
+    """How samples were dealt to clients, where they were; true sizes, as a division leaves something."""
+    if clients is None:
+        return ""
+    asked = (
+        f" ({clients['samples_asked']:,} asked for)" if clients["samples"] < clients["samples_asked"] else ""
+    )
+    parts = ", ".join(
+        f"{name} {sizes['partition']}, one {sizes['heavy']} ({sizes['ratio']:.1f} times)"
+        for name, sizes in clients["categories"].items()
+    )
+    return f"{clients['samples']:,} samples{asked} to {clients['count']} clients, of each category: {parts}\n"

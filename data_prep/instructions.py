@@ -1,17 +1,20 @@
-"""instructions: records of an instruction, perhaps its context, and a response; a user is a category."""
+"""instructions: records of an instruction, perhaps its context, and a response; a user is a category, or a client that
+holds all of them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import option_groups, option_values, readers, templates, tokenisers
-from .documents import Corpus, Example
+from . import hub, option_groups, option_values, readers, sample_tasks, templates, tokenisers
+from .clients import Deal, dealt
+from .documents import Corpus, Document, Example, Source
 from .errors import DataError
 from .names import checked_name, shown
-from .recipe import Examples, Recipe, file_source, files_of, with_base_text
+from .recipe import Examples, Recipe, file_source, files_of, hub_source, with_base_text
 from .splits import by_category
 from .templates import Template
 
@@ -19,6 +22,10 @@ from .templates import Template
 INSTRUCTION = ("instruction", "definition")
 CONTEXT = ("context", "input")
 RESPONSE = ("response", "output")
+HUB_REPOSITORY, HUB_LICENCE = "databricks/databricks-dolly-15k", "CC BY-SA 3.0"
+HUB_COLUMNS = {"category": str, "instruction": str, "context": str, "response": str}
+# Without --clients nobody is dealt anything.
+DEALING = {"samples": 5000, "heavy": 15, "validation": "own"}
 
 
 def _field(record: dict[str, Any], names: tuple[str, ...], path: Path, line: int) -> str | None:
@@ -68,22 +75,46 @@ class _Reader:
             raise DataError(f"{self.template.origin}: the template gives no text for {path}:{line}")
         return Example(rendered + response, _key(instruction, context), category, rendered, response)
 
-    def examples(self, path: Path, field: str) -> Iterator[Example | None]:
-        for record, line in readers.jsonl(path, field):
-            yield self.example(record, path, line, checked_name(record[field], f"{path}:{line}: category"))
+    def examples(self, path: Path, options: argparse.Namespace) -> Iterator[Example | None]:
+        for record, line in _records(path, options):
+            category = checked_name(record[options.category], f"{path}:{line}: category")
+            yield self.example(record, path, line, category)
+
+
+def _is(place: str, options: argparse.Namespace) -> bool:
+    return options.source == [place]
+
+
+def _records(path: Path, options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each with the number of its line, or row."""
+    if _is("sample", options):
+        yield from sample_tasks.records(path)
+    elif _is("hub", options):
+        rows = hub.rows(HUB_REPOSITORY, None, "train", "databricks-dolly-15k.jsonl", HUB_COLUMNS)
+        yield from ((row, number) for number, row in enumerate(rows, start=1))
+    else:
+        yield from readers.jsonl(path, options.category)
+
+
+def _source(path: Path, options: argparse.Namespace, found: list[Example | None]) -> Source:
+    if _is("hub", options):
+        examples: list[Document] = [example for example in found if example is not None]
+        return hub_source("train", HUB_REPOSITORY, HUB_LICENCE, examples)
+    licence = sample_tasks.LICENCE if _is("sample", options) else options.licence
+    return file_source(path, f"file {shown(path)}", licence, len(found))
 
 
 def _read(files: list[Path], options: argparse.Namespace, reader: _Reader) -> Corpus:
     by_name: dict[str, list[Example]] = {}
     corpus = Corpus({})
-    for path in files:
-        found = list(reader.examples(path, options.category))
-        corpus.sources.append(file_source(path, f"file {shown(path)}", options.licence, len(found)))
+    for path in files or [Path(HUB_REPOSITORY)]:
+        found = list(reader.examples(path, options))
+        corpus.sources.append(_source(path, options, found))
         for example in found:
             if example is not None:
                 by_name.setdefault(example.category, []).append(example)
     if not by_name:
-        raise DataError(f"--source {files[0]}: no example with a response in it")
+        raise DataError(f"--source {options.source[0]}: no example with a response in it")
     unknown = [name for name in options.users or [] if name not in by_name]
     if unknown:
         raise DataError(
@@ -99,8 +130,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--source",
         nargs="+",
         required=True,
-        metavar="{FOLDER,FILE}",
-        help="JSONL files, a folder of them",
+        metavar="{hub,sample,FOLDER,FILE}",
+        help=(
+            "JSONL files, a folder of them, 'hub': Dolly from the Hugging Face hub, or 'sample': small tasks made of the"
+            " shipped sample"
+        ),
     )
     parser.add_argument(
         "--category",
@@ -114,6 +148,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help="only these categories (default: all)",
     )
+    _add_dealing(parser)
     parser.add_argument(
         "--context",
         type=option_values.count,
@@ -137,12 +172,72 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option_groups.add_licence(parser)
 
 
-def recipe(options: argparse.Namespace) -> Recipe:
-    """From .jsonl files; examples of a category are one user's."""
+def _add_dealing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("clients, instead of a user a category")
+    add = group.add_argument
+    add(
+        "--clients",
+        type=option_values.count,
+        metavar="N",
+        help=(
+            "users are client_0 to client_(N-1): samples of every category are dealt to them in N partitions, one of"
+            " which is heavy, each client getting one; all are tested on the same 10 %% of every category"
+        ),
+    )
+    add(
+        "--samples",
+        type=option_values.count,
+        metavar="TOTAL",
+        help=f"to deal, of all categories in proportion to their sizes (default: {DEALING['samples']:,}, or all)",
+    )
+    add(
+        "--heavy",
+        type=option_values.at_least_one,
+        metavar="TIMES",
+        help=f"how many times any other partition the heavy one is (default: {DEALING['heavy']})",
+    )
+    add(
+        "--validation",
+        choices=("own", "common"),
+        help=(
+            "10 %% of each client's own part of every category, or the same 10 %% of every category for all, taken"
+            f" before samples are (default: {DEALING['validation']})"
+        ),
+    )
+
+
+def _deal(options: argparse.Namespace) -> Deal | None:
+    """What is to be dealt, if clients are asked for; the defaults become the options' values."""
+    if options.clients is None:
+        for name in DEALING:
+            if getattr(options, name) is not None:
+                raise DataError(f"--{name}: is for --clients only")
+        return None
+    if options.users is not None:
+        raise DataError("--clients and --users cannot be used together")
+    for name, value in DEALING.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return Deal(options.clients, options.samples, options.heavy, options.validation)
+
+
+def _files(options: argparse.Namespace) -> list[Path]:
+    """None where the hub is asked."""
+    if _is("hub", options):
+        return []
+    if _is("sample", options):
+        return sample_tasks.FILES
     files = files_of(options.source, (".jsonl", ".ndjson"), "--source")
     for path in files:
         if readers.kind_of(path) not in (".jsonl", ".ndjson"):
             raise DataError(f"--source {path}: a .jsonl file (also .xz, .gz, .bz2, .zst) is expected")
+    return files
+
+
+def recipe(options: argparse.Namespace) -> Recipe:
+    """From .jsonl files; examples of a category are one user's, or are dealt to clients."""
+    deal = _deal(options)
+    files = _files(options)
     is_file = options.tokeniser not in ("train", "gpt2")
     tokeniser = Path(options.tokeniser) if is_file else None
     template = templates.chosen(options.template, tokeniser)
@@ -156,7 +251,7 @@ def recipe(options: argparse.Namespace) -> Recipe:
             files,
             identity,
             lambda: _read(files, options, reader),
-            by_category,
+            by_category if deal is None else partial(dealt, deal=deal),
             Examples(options.context, template, reader.dropped),
         ),
     )

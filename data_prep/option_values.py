@@ -22,6 +22,11 @@ def count(text: str) -> int:
     return _checked(text, int, lambda value: value >= 2, "a whole number of at least 2")
 
 
+def at_least_one(text: str) -> int:
+    """A whole number above 0."""
+    return _checked(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
 def seed(text: str) -> int:
     """As `comigs` takes seeds: results and manifests hold them as signed numbers of 64 bits."""
     return _checked(text, int, lambda value: 0 <= value < 2**63, "an integer from 0 to 2^63 - 1")

@@ -7,8 +7,9 @@ the documents, never on the order of files, and no document can fall into two pa
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from .documents import Corpus, Document, in_order, rank
 from .errors import DataError
@@ -36,14 +37,17 @@ class Plan:
 
 @dataclass
 class Assigned:
-    """Documents by user and split, by split of the base (None: there is no base), and the rule in words."""
+    """Documents by user and split, by split of the base (None: there is no base), and the rule in words. Where users
+    are not categories themselves: the categories, and what is to be told of how they were dealt to clients."""
 
     users: dict[str, dict[str, list[Document]]]
     base: dict[str, list[Document]] | None
     rule: str
+    categories: list[str] = field(default_factory=list)
+    clients: dict[str, Any] | None = None
 
 
-def _cut(weights: list[int], shares: list[float], what: str) -> list[int]:
+def cut(weights: list[int], shares: list[float], what: str) -> list[int]:
     """Ends of the parts of a row of items: part i holds about shares[i] of the weight and, unless its share
     is zero, at least one item."""
     wanted = [1 if share > 0 else 0 for share in shares]
@@ -65,7 +69,7 @@ def _cut(weights: list[int], shares: list[float], what: str) -> list[int]:
     return ends
 
 
-def _parts_of_keys(
+def parts_of_keys(
     pool: list[Document], shares: list[float], purpose: str, seed: int, what: str
 ) -> dict[str, int]:
     """The part of every key of a pool of documents, by share of their weight."""
@@ -73,7 +77,7 @@ def _parts_of_keys(
     for document in pool:
         weights[document.key] = weights.get(document.key, 0) + document.weight
     keys = sorted(weights, key=lambda key: rank(seed, purpose, key))
-    ends = _cut([weights[key] for key in keys], shares, what)
+    ends = cut([weights[key] for key in keys], shares, what)
     return {key: bisect_right(ends, position) for position, key in enumerate(keys)}
 
 
@@ -85,14 +89,14 @@ def in_domain(corpus: Corpus, plan: Plan) -> Assigned:
     for pool in pools:
         what = f"user {pool[0]}" if len(pool) == 1 else "the users"
         everything = [document for user in pool for document in corpus.users[user]]
-        part_of = _parts_of_keys(everything, plan.shares(), "document", plan.seed, what)
+        part_of = parts_of_keys(everything, plan.shares(), "document", plan.seed, what)
         for user in pool:
             users[user], base = _dealt(corpus.users[user], part_of, f"user {user}")
             held_back += base
     rule = "by document, in domain: train, validation and test of a user are cut from its own documents"
     if corpus.aligned:
         rule += "; translations of a page fall into the same split for every user"
-    return Assigned(users, _base(corpus, held_back, plan), rule)
+    return Assigned(users, base_of(corpus, held_back, plan), rule)
 
 
 def _dealt(
@@ -116,14 +120,14 @@ def by_category(corpus: Corpus, plan: Plan) -> Assigned:
     part_of: dict[str, int] = {}
     for category, documents in corpus.users.items():
         what = f"category {category}"
-        part_of = _parts_of_keys(documents, plan.shares(), "document", plan.seed, what) | part_of
+        part_of = parts_of_keys(documents, plan.shares(), "document", plan.seed, what) | part_of
         users[category], base = _dealt(documents, part_of, what)
         held_back += [Document(document.text, document.key) for document in base]
     rule = (
         "by example: a user is a category; examples with the same longest line fall into the same split for"
         " every user"
     )
-    return Assigned(users, _base(corpus, held_back, plan), rule)
+    return Assigned(users, base_of(corpus, held_back, plan), rule)
 
 
 def mixture(corpus: Corpus, plan: Plan) -> Assigned:
@@ -165,16 +169,16 @@ def mixture(corpus: Corpus, plan: Plan) -> Assigned:
         "by document, out of domain: a user trains on its own kind of documents; validation and test hold"
         " equally many documents of every kind, disjoint between users"
     )
-    return Assigned(users, _base(corpus, held_back, plan), rule)
+    return Assigned(users, base_of(corpus, held_back, plan), rule)
 
 
-def _base(corpus: Corpus, held_back: list[Document], plan: Plan) -> dict[str, list[Document]] | None:
+def base_of(corpus: Corpus, held_back: list[Document], plan: Plan) -> dict[str, list[Document]] | None:
     """The base corpus: its own text and the documents held back from all users, split by key like theirs."""
     documents = in_order(corpus.base + held_back, plan.seed)
     if not documents:
         return None
     shares = [plan.base_validation, 1.0 - plan.base_validation]
-    part_of = _parts_of_keys(documents, shares, "base", plan.seed, "the base")
+    part_of = parts_of_keys(documents, shares, "base", plan.seed, "the base")
     return {
         "train": [document for document in documents if part_of[document.key] == 1],
         "validation": [document for document in documents if part_of[document.key] == 0],

@@ -47,7 +47,7 @@ class Case:
 def item_files() -> dict[str, Path]:
     """All items by name, which begins with their folder's below `jobs`. Other job files may lie beside them; they have
     no section [item]."""
-    paths = [*FOLDER.glob("*.ini"), *FOLDER.glob("as-published/*.ini")]
+    paths = [path for inside in ("", "as-published/", "mop/") for path in FOLDER.glob(f"{inside}*.ini")]
     files = {
         "-".join(path.relative_to(FOLDER).with_suffix("").parts): path
         for path in paths

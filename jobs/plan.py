@@ -53,7 +53,8 @@ def planned(options: argparse.Namespace) -> Plan:
     there = {name: data_set(options.scale, name, sources, options.comigs) for name in names}
     chosen = _chosen(options, items)
     for name in sources:
-        if not any(name in item.datasets for item in chosen):
+        users = {one for one, other in there.items() if other.data == there[name].data}
+        if not any(users & {*item.datasets} for item in chosen):
             raise JobError(f"--source {name}: no item asked for is about it ({', '.join(options.items)})")
     runs: dict[Path, Run] = {}
     for name, seed, case in _asked(options, chosen, there):

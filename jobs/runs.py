@@ -60,6 +60,8 @@ class Run:
     def arguments(self) -> list[str]:
         """Those of `comigs train`."""
         words = [str(self.data_set.job_file)]
+        if self.data_set.pruning is not None:  # the job file is about the base that was pruned
+            words += ["--model", str(self.data_set.base)]
         for name, value in {**self.options, "seed": str(self.seed), "output": str(self.folder)}.items():
             words += [f"--{name.replace('_', '-')}", value]
         return words

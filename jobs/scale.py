@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from console import program
@@ -14,6 +15,19 @@ from .ini import read_ini
 
 FOLDER = Path("jobs/datasets")
 PAPER = "paper"
+# How the papers' bases are had, by the folder that job files name.
+_HINTS = {
+    "gpt2": "the paper's: hf download openai-community/gpt2 --local-dir gpt2",
+    "llama-7b": "the paper's: hf download huggyllama/llama-7b --local-dir llama-7b",
+}
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Of which base `comigs prune` makes another one, and by what arguments."""
+
+    base: Path
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class DataSet:
     base_from: (
         Path | str | None
     )  # a file of `comigs pretrain`, a name that `data_prep base` knows; None: neither
+    pruning: Pruning | None = None
 
     @property
     def data(self) -> Path:
@@ -37,27 +52,43 @@ class DataSet:
     def base(self) -> Path:
         return Path(self.settings["model"])
 
+    @property
+    def dense(self) -> Path:
+        """The base before it is pruned."""
+        return self.base if self.pruning is None else self.pruning.base
+
     def preparation(self, python: str, comigs: str) -> list[tuple[str, list[str]]]:
-        """What makes "data" and "base", in order: a base from elsewhere first, as its tokeniser makes the data."""
+        """What makes "data" and "base", in order: a base from elsewhere first, as its tokeniser makes the data. Then
+        "pruned", of the base, where it is not there yet."""
+        steps = self._dense_preparation(python, comigs)
+        if self.pruning is not None and not _is_base(self.base):
+            folders = ["--model", str(self.dense), "--data", str(self.data), "--output", str(self.base)]
+            steps.append(("pruned", [comigs, "prune", *folders, *self.pruning.arguments]))
+        return steps
+
+    def _dense_preparation(self, python: str, comigs: str) -> list[tuple[str, list[str]]]:
         data = ("data", [python, "-m", "data_prep", *self.data_arguments, "--output", str(self.data)])
         if isinstance(self.base_from, str):
-            words = [python, "-m", "data_prep", "base", self.base_from, "--output", str(self.base)]
+            words = [python, "-m", "data_prep", "base", self.base_from, "--output", str(self.dense)]
             return [("base", words), data]
         if self.base_from is None:
             return [data]
         # Two ranks where there are two cores: the same weights to rounding, in less time.
         ranks = str(min(2, len(os.sched_getaffinity(0))))
-        folders = ["--data", str(self.data), "--output", str(self.base)]
+        folders = ["--data", str(self.data), "--output", str(self.dense)]
         return [data, ("base", ["mpirun", "-n", ranks, comigs, "pretrain", str(self.base_from), *folders])]
 
     def check_base(self) -> None:
         """A base that is not made here must be there before anything else begins."""
-        if self.base_from is None and not (self.base / "config.json").is_file():
+        if self.base_from is None and not _is_base(self.dense):
             raise JobError(
-                f"{self.base}: no base model there, expected a Hugging Face folder (config.json,"
-                " model.safetensors, tokenizer.json); the paper's: hf download openai-community/gpt2"
-                " --local-dir gpt2"
+                f"{self.dense}: no base model there, expected a Hugging Face folder (config.json,"
+                f" model.safetensors, tokenizer.json); {_HINTS.get(self.dense.name, _HINTS['gpt2'])}"
             )
+
+
+def _is_base(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
 
 
 def folder_of(scale: str) -> Path:
@@ -79,6 +110,8 @@ def data_set(scale: str, name: str, sources: dict[str, str], comigs: str) -> Dat
     check_known(f"data set of scale '{scale}'", name, data_sets(scale))
     prepare_file = folder / "prepare.ini"
     preparation = read_ini(prepare_file)[name]
+    if "of" in preparation:
+        return _pruned(prepare_file, name, preparation, lambda other: data_set(scale, other, sources, comigs))
     if not preparation.get("data") or not set(preparation) <= {"data", "base"}:
         found = ", ".join(preparation) or "nothing"
         raise JobError(f"{prepare_file}: [{name}] has {found}; expected data, and perhaps base")
@@ -87,16 +120,37 @@ def data_set(scale: str, name: str, sources: dict[str, str], comigs: str) -> Dat
     for section in ("data", "model"):
         if not settings.get(section):
             raise JobError(f"{job_file}: no 'folder' in [{section}], neither there nor in what it inherits")
-    try:
-        arguments = shlex.split(preparation["data"])
-    except ValueError as error:
-        reason = str(error).lower()
-        raise JobError(f"{prepare_file}: [{name}] data: {reason}, expected words as in a shell") from None
+    arguments = _words(prepare_file, name, "data", preparation["data"])
     if name in sources:
         arguments = _with_source(arguments, sources[name])
     base = preparation.get("base")
     base_from = folder / base if base is not None and base.endswith(".ini") else base
     return DataSet(name, scale, job_file, settings, tuple(arguments), base_from)
+
+
+def _words(file: Path, name: str, key: str, text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        reason = str(error).lower()
+        raise JobError(f"{file}: [{name}] {key}: {reason}, expected words as in a shell") from None
+
+
+def _pruned(file: Path, name: str, preparation: dict[str, str], other: Callable[[str], DataSet]) -> DataSet:
+    """Another data set with its base pruned: the same data, job file and settings."""
+    if set(preparation) != {"of", "prune"}:
+        raise JobError(f"{file}: [{name}] has {', '.join(preparation)}; expected of and prune, or data")
+    with_data = [other_name for other_name, keys in read_ini(file).items() if "data" in keys]
+    check_known(f"data set of its own, for [{name}] of {file},", preparation["of"], with_data)
+    dense = other(preparation["of"])
+    base = dense.data.parent / f"{name}-base"
+    arguments = _words(file, name, "prune", preparation["prune"])
+    return replace(
+        dense,
+        name=name,
+        settings={**dense.settings, "model": str(base)},
+        pruning=Pruning(dense.base, tuple(arguments)),
+    )
 
 
 def _with_source(arguments: list[str], source: str) -> list[str]:

@@ -20,7 +20,7 @@ _HEADS = {
     ".png": rb"\x89PNG\r\n\x1a\n.*Software\0" + MADE_BY.encode(),
     ".md": rb"### [^\n]* \[[^\n]*\]\n\n\|",
     ".tex": rb"% Needs \\usepackage\{booktabs\}\.\n",
-    ".csv": rb"source,section,row,column,mean,std,seeds,rank\n",
+    ".csv": rb"(source,section,row,column,mean,std,seeds,rank|setting,base,method,seed,stage,round,user,category)[,\n]",
 }
 
 

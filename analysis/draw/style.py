@@ -59,7 +59,8 @@ _COLOURS = (
     "#6b8e23", "#c45ab3", "#a0522d", "#a9c46c", "#e0a3d6", "#f08fa9",
     SPECIALIST, GENERALIST, "#d0225f", "#7a1040", "#3d0a52",
     "#3c4a5c", "#008080",
-    "#7cc7a4", "#a48fd0", "#9c8468", "#d98cb3",
+    "#7cc7a4", "#a48fd0", "#9c8468",
+    "#5b3a29", "#4f2f9e", "#1f6f4d", "#d98cb3", "#7b9e1f", "#2b5fae", "#e0662f", "#a3174f",
 )
 # fmt: on
 _METHODS = dict(zip(METHODS, _COLOURS, strict=True))

@@ -15,7 +15,8 @@ from analysis.read.run import Run
 METHODS = (
     "pretrained centralized local fedavg ffa-lora fedsa-lora pcl fdlora local-moe fedavg-moe pfedmoe "
     "local-moe-tr fedavg-moe-tr comigs-1g1s-tr comigs-2s comigs-2g comigs-1g1s comigs-1gxs comigs-mgxs hetlora flexlora "
-    "prompt-local fedprompt prompt-centralized mop-equal"
+    "prompt-local fedprompt prompt-centralized mop-centralized mop mop-local mop-equal mop-own-gate mop-1g1s mop-1gxs "
+    "mop-mgxs"
 ).split()
 # Settings that say where and how a run ran, or which seed it had, not what was computed: digests say more
 # about the data and the base model than the folders that they lay in.

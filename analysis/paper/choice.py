@@ -16,14 +16,20 @@ from analysis.read.index import Alternative, Cell, Entry, Index, data_set_name
 from analysis.read.results import ResultsError
 
 
+class MissingRuns(ResultsError):
+    """Nothing of an item is done yet."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for: an item, from an index, into a folder, of one data set or of all."""
+    """What the command line asked for: an item, from an index, into a folder, of one data set or of all; `bars`, where
+    an item has them, instead of heat maps."""
 
     item: str
     index: Index
     output: Path
     dataset: str | None = None
+    bars: bool = False
 
     @property
     def source(self) -> str:
@@ -38,8 +44,11 @@ class Request:
         if drawn is None:
             raise ResultsError(f"{self.index.path}: the runs of {self.item} hold no test perplexity yet")
         name = f"{self.item}_{dataset}" if dataset else self.item
-        words = f"{title}, {data_set_name(dataset)}" if dataset else title
-        return canvas.written(drawn, self.output, name, self.heading(words))
+        return self.write(drawn, name, f"{title}, {data_set_name(dataset)}" if dataset else title)
+
+    def write(self, drawn: Figure, name: str, title: str) -> list[Path]:
+        """Writes a figure under a name of its own."""
+        return canvas.written(drawn, self.output, name, self.heading(title))
 
     def cells(self, *items: str) -> list[Cell]:
         """The cells of the first of the items that the index has."""
@@ -49,7 +58,7 @@ class Request:
                 return cells
         of = f" on {self.dataset}" if self.dataset else ""
         found = ", ".join(self.index.items) or "none"
-        raise ResultsError(
+        raise MissingRuns(
             f"{self.index.path}: no run of {' or '.join(items)}{of} (its items: {found}; "
             f"python -m jobs.sweep {items[0]} makes the runs)"
         )

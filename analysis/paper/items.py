@@ -1,4 +1,4 @@
-"""Every table and figure of the paper by its command's name. A new item is a row here."""
+"""Every table and figure of the papers by its command's name. A new item is a row here."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from analysis.paper import published, rounds, router_sweep, splits, tables, tokens
-from analysis.paper.choice import Request
+from analysis.paper import mop_table, prompt_weights, published, rounds, router_sweep, splits, tables, tokens
+from analysis.paper.choice import MissingRuns, Request
 
 
 @dataclass(frozen=True)
 class Item:
-    """Makes an item from a sweep's runs and names the files; `dataset`: the paper's, where it has one."""
+    """Makes an item from a sweep's runs and names the files; `dataset`: the paper's, where it has one; `has_bars`: can
+    be drawn as bars too."""
 
     title: str
     make: Callable[[Request, str], list[Path]]
     dataset: str | None = None
+    has_bars: bool = False
 
 
 def _table(layout: Callable, source: Callable | None) -> Callable[[Request, str], list[Path]]:
@@ -69,3 +71,33 @@ ITEMS |= {
     )
     for name in ("table1", "table2", "table4", "table5")
 }
+# Of the mixture of prompts (arXiv 2310.02842), on instruction data and pruned bases.
+_OF_MOP = {
+    "mop-table": Item("Response perplexity by method and base", mop_table.make),
+    **{
+        f"mop-figure{number}": Item(
+            prompt_weights.title_of(number), partial(prompt_weights.figure, number=number), has_bars=True
+        )
+        for number in prompt_weights.FIGURES
+    },
+    "mop-weights": Item(
+        "Gate weights by task category, of every method and base", prompt_weights.every_gate, has_bars=True
+    ),
+}
+
+
+def _everything_of_mop(request: Request, _title: str) -> list[Path]:
+    """What has finished runs; says what has none."""
+    files: list[Path] = []
+    for name, item in _OF_MOP.items():
+        try:
+            files += item.make(replace(request, item=name), item.title)
+        except MissingRuns as error:
+            print(f"note: {name}: {error}")
+    if not files:
+        raise MissingRuns(f"{request.index.path}: no finished run of any item of mop")
+    return files
+
+
+ITEMS |= _OF_MOP
+ITEMS["mop"] = Item("The mixture of prompts' table and figures", _everything_of_mop, has_bars=True)

@@ -10,11 +10,10 @@ from pathlib import Path
 from analysis.measure.figures import NO_RUN, figure
 from analysis.measure.groups import Group
 from analysis.paper import writing
-from analysis.paper.choice import Choice, Request, choose, over_users
+from analysis.paper.choice import Choice, MissingRuns, Request, choose, over_users
 from analysis.paper.published import TABLE_2_COLUMNS, TABLE_5_COLUMNS
 from analysis.paper.table import Table, frame
 from analysis.read.index import Cell, data_set_name, data_sets_of
-from analysis.read.results import ResultsError
 from analysis.read.run import Run
 
 # Bounds that no user could have alone: shown, not ranked.
@@ -97,10 +96,13 @@ class Measured:
         if not any(choice.is_done for choice in self._choices.values()):
             for remark in self.remarks:
                 print(f"note: {remark}")
-            raise ResultsError(f"{request.index.path}: no finished run of {request.item}")
+            raise MissingRuns(f"{request.index.path}: no finished run of {request.item}")
 
     def figure(self, cell: Cell) -> dict[str, float]:
         return self._figures[id(cell)]
+
+    def group(self, cell: Cell) -> Group | None:
+        return self._choices[id(cell)].group
 
     def comparability(self) -> list[str]:
         """What sets the runs of each data set apart."""

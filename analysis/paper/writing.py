@@ -51,7 +51,10 @@ def key(table: Table) -> str:
     if figures["is_ours"].any():
         words.append("Italic: the paper's own method.")
     if figures["is_reference"].any():
-        words.append("Pretrained and centralized are references without a rank.")
+        rows = [*dict.fromkeys(figures.loc[figures["is_reference"], "row"])]
+        words.append(
+            f"Without a rank, as {'references' if len(rows) > 1 else 'a reference'}: {', '.join(rows)}."
+        )
     return " ".join(words)
 
 

@@ -19,6 +19,19 @@ FORMAT, VERSION = "comigs-sweep-index", 1
 # The paper's order and names; other data sets follow under their own names.
 DATA_SETS = {"ag_news": "AG News", "multilingual": "Multilingual", "slimpajama": "SlimPajama"}
 
+# Instruction data on bases of which this is zero (jobs/mop): never "3:4", which some read as zeros and others as kept.
+BASES = {
+    "instructions": "dense",
+    "instructions-75": "75 % zeros",
+    "instructions-85": "85 % zeros",
+    "instructions-90": "90 % zeros",
+    "instructions-2of4": "2 zeros of 4",
+    "instructions-4of8": "4 zeros of 8",
+    "instructions-3of4": "3 zeros of 4",
+    "instructions-7of8": "7 zeros of 8",
+}
+_NAMES = DATA_SETS | BASES
+
 # Data sets and scales are parts of files' names.
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -132,13 +145,13 @@ def _merged(keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], int]:
 
 
 def data_set_name(dataset: str) -> str:
-    return DATA_SETS.get(dataset, dataset)
+    return _NAMES.get(dataset, dataset)
 
 
 def data_sets_of(cells: Iterable[Cell | Entry]) -> list[str]:
-    """The data sets of cells or runs: the paper's in its order, then others."""
+    """The data sets of cells or runs: the papers' in their order, then others."""
     found = list(dict.fromkeys(cell.dataset for cell in cells))
-    return [name for name in DATA_SETS if name in found] + [name for name in found if name not in DATA_SETS]
+    return [name for name in _NAMES if name in found] + [name for name in found if name not in _NAMES]
 
 
 def read_index(path: Path) -> Index:

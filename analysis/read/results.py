@@ -33,6 +33,8 @@ GROUPS = (
     "communication",
     "memory",
     "before_aggregation/perplexity",
+    "category",
+    "prompt",
 )
 # An array over (user, user) is a mixing matrix: row = who receives, column = whose model it is.
 SECOND_AXIS = {"user": "source_user"}

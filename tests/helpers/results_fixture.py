@@ -57,6 +57,7 @@ def write_results(
     before: Mapping[str, Sequence[float]] | None = None,
     attributes: Mapping[str, object] | None = None,
     users_extra: Mapping[str, Sequence[int]] | None = None,
+    categories: Sequence[str] = (),
     arrays: Mapping[str, tuple[str, np.ndarray]] | None = None,
     omit: Sequence[str] = (),
 ) -> Path:
@@ -71,7 +72,7 @@ def write_results(
         ).items():
             if name not in omit:
                 file.attrs[name] = value
-        _coordinates(file, users, rounds, layers, max(experts))
+        _coordinates(file, users, rounds, layers, max(experts), categories)
         _users(file, experts, generalists, users_extra or {})
         if generalist is not None:
             _array(file, "users/generalist", np.array(generalist), "user expert", np.int64)
@@ -133,7 +134,9 @@ def _attributes(
     }
 
 
-def _coordinates(file: h5py.File, users: Sequence[str], rounds: int, layers: int, experts: int) -> None:
+def _coordinates(
+    file: h5py.File, users: Sequence[str], rounds: int, layers: int, experts: int, categories: Sequence[str]
+) -> None:
     labels = {
         "round": np.arange(rounds, dtype=np.int64),
         "user": np.array(list(users), dtype=h5py.string_dtype()),
@@ -141,6 +144,8 @@ def _coordinates(file: h5py.File, users: Sequence[str], rounds: int, layers: int
         # Root has a group named expert, so these labels live with the first array that has them.
         "routing/expert": np.arange(experts, dtype=np.int64),
     }
+    if categories:  # a group is named category, too
+        labels["category/category"] = np.array(list(categories), dtype=h5py.string_dtype())
     for name, values in labels.items():
         limit = (None,) if name == "round" else None
         scale = file.create_dataset(name, data=values, maxshape=limit, chunks=True if limit else None)
@@ -154,7 +159,7 @@ def _array(file: h5py.File, name: str, values: np.ndarray, dimensions: str, kind
     dataset = file.create_dataset(name, data=values.astype(kind), maxshape=limit, chunks=True)
     dataset.attrs["long_name"] = name
     for axis, label in enumerate(names):
-        scale = file["routing/expert" if label == "expert" else label]
+        scale = file[{"expert": "routing/expert", "category": "category/category"}.get(label, label)]
         dataset.dims[axis].attach_scale(scale)
         if label not in dataset.parent and dataset.parent.name != "/time":
             dataset.parent[label] = scale

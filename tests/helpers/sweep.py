@@ -101,6 +101,7 @@ PROGRAMS = {
         [ "$1" = plan ] && echo "{\\"users\\": [$user, $user, $user], \\"seconds\\": {\\"total\\": 60}}" && exit
         for word; do [ "$last" = --output ] && output=$word; last=$word; done
         [ "$1" = pretrain ] && mkdir -p "$output" && echo w >"$output/model.safetensors" && exit
+        [ "$1" = prune ] && mkdir -p "$output" && echo {} >"$output/config.json" && exit
         [[ $* = *"--resume auto" ]] || exit 2
         [ -e "$output/results.h5" ] && echo "$output goes on" >>calls
         echo begun >"$output/results.h5"

@@ -335,12 +335,13 @@ def test_every_method_has_its_place_and_its_own_colour():
     from analysis.draw import style
 
     assert METHODS == [*methods(executable())]
-    assert len(set(style.method_colours(METHODS))) == 25
+    assert len(set(style.method_colours(METHODS))) == 32
 
 
 def test_items_are_those_of_the_paper():
     figures = {f"figure{number}" for number in range(2, 19)}
     published = {f"as-published-table{number}" for number in (1, 2, 4, 5)}
-    assert set(ITEMS) == {f"table{number}" for number in range(1, 6)} | figures | published | {
+    mop = {"mop", "mop-table", "mop-weights", *(f"mop-figure{number}" for number in range(1, 13))}
+    assert set(ITEMS) == {f"table{number}" for number in range(1, 6)} | figures | published | mop | {
         "validation-data"
     }

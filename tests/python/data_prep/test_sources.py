@@ -100,6 +100,21 @@ def test_the_hub_through_a_stand_in(tmp_path: Path) -> None:
     assert 500_000 <= read < 650_000
 
 
+def test_dolly_from_the_hub_is_dolly_from_a_file(tmp_path: Path) -> None:
+    rows = [
+        {"category": name, "instruction": f"What is {name} {i}?", "context": "", "response": f"it is {i}"}
+        for name in ("open_qa", "poem")
+        for i in range(60)
+    ]
+    here = stand_in_for_the_hub(tmp_path, {"databricks/databricks-dolly-15k None train": rows})
+    more = ["--vocabulary", 300, "--output"]
+    made("instructions", "--source", "hub", *more, tmp_path / "hub", **here)
+    made("instructions", "--source", write_jsonl(tmp_path / "dolly.jsonl", rows), *more, tmp_path / "file")
+    found = DataSet(tmp_path / "hub")
+    assert found.files == DataSet(tmp_path / "file").files
+    assert found.manifest["sources"][0]["licence"] == "CC BY-SA 3.0"
+
+
 def test_other_columns_on_the_hub(tmp_path: Path) -> None:
     cases = [
         ("ag_news", {"title": "x", "body": "y"}, "me/own has the columns title, body; text, label expected"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.paper.prompt_weights import FIGURES
 from console.mistakes import JobError, in_natural_order
 from console.program import methods
 from jobs.items import Case, Item, cases, item_files, read_item
@@ -16,6 +17,10 @@ from tests.helpers.built_program import built_program, run_program
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = ("ag_news", "multilingual", "slimpajama")
+PRUNED = {
+    "75": 0.75, "85": 0.85, "90": 0.9, "2of4": (2, 4), "4of8": (4, 8), "3of4": (3, 4), "7of8": (7, 8),
+}  # fmt: skip
+BASES = ("instructions", *(f"instructions-{name}" for name in PRUNED))
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +30,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shipped() -> dict[str, Item]:
     files = item_files()
-    return {name: read_item(name, files, PAPER) for name in files}
+    return {name: read_item(name, files, PAPER + BASES) for name in files}
 
 
 def shipped_cases(item: str, name: str) -> list[Case]:
@@ -50,7 +55,8 @@ def test_every_item_of_the_paper_that_needs_runs_is_there() -> None:
     figures = [f"figure{number}" for number in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16)]
     tables = ["table1", "table2", "table4", "table5"]
     published = [f"as-published-{name}" for name in tables]
-    assert set(shipped()) == {*tables, *published, "validation-data", *figures}
+    mop = ["mop-table", *(f"mop-figure{number}" for number in range(1, 13))]
+    assert set(shipped()) == {*tables, *published, "validation-data", *figures, *mop}
     assert "quickstart" not in shipped()
 
 
@@ -146,6 +152,83 @@ def test_figures_10_to_12_are_6_to_8_with_less_data_for_two_users(number: int) -
     second = [case.options for case in shipped_cases(f"figure{number + 4}", "slimpajama")]
     assert second == [{**options, "train_share": "0.25,0.25,1,1"} for options in first]
     assert len(first) == 3
+
+
+def test_figures_of_mop_are_rows_of_its_table_on_one_base() -> None:
+    for number, (_, base) in FIGURES.items():
+        item = shipped()[f"mop-figure{number}"]
+        assert item.datasets == (base,)
+        (case,) = cases(item, base)
+        assert case.options["method"] == ("mop-centralized" if number <= 6 else "mop")
+        assert case.options in [one.options for one in shipped_cases("mop-table", base)]
+    assert {base for _, base in FIGURES.values()} == set(BASES[1:])
+
+
+def test_all_rows_of_mop_s_table_have_as_many_prompts() -> None:
+    found = {case.row: case.options for case in shipped_cases("mop-table", "instructions")}
+    prompts = {
+        row: int(options.get("experts", "2" if options["method"] == "mop-1g1s" else "1"))
+        * int(options.get("prompt_tokens", "10"))
+        for row, options in found.items()
+        if "prompt" in options["method"] or "mop" in options["method"]
+    }
+    assert len(prompts) == 11 and set(prompts.values()) == {80}
+    plain = [options for options in found.values() if "prompt" in options["method"]]
+    assert all(options["prompt_layer"] == "0" for options in plain) and len(plain) == 3
+
+
+@pytest.mark.parametrize("scale", ["paper", "small", "real"])
+def test_the_bases_of_mop_are_pruned_as_its_figures_say(scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.scale._is_base", lambda folder: False)  # whatever sweeps have made here
+    dense = read(scale, "instructions")
+    for name, pattern in PRUNED.items():
+        found = read(scale, f"instructions-{name}")
+        words = (
+            ["--sparsity", f"{pattern:g}"]
+            if isinstance(pattern, float)
+            else ["--pattern", f"zeros={pattern[0]},of={pattern[1]}"]
+        )
+        assert found.pruning is not None and found.pruning.base == dense.base != found.base
+        assert [*found.pruning.arguments] == ["--method", "sparsegpt", *words]
+        assert (found.data, found.job_file) == (dense.data, dense.job_file)
+        step, command = found.preparation("python", "comigs")[-1]
+        assert step == "pruned" and command[:2] == ["comigs", "prune"]
+        assert found.preparation("python", "comigs")[:-1] == dense.preparation("python", "comigs")
+        run = run_of(shipped_cases("mop-table", found.name)[0], found, 0)
+        assert run.arguments()[1:3] == ["--model", str(found.base)]
+        assert run.folder.parent.name == f"instructions-{name}"
+
+
+def test_a_pruned_base_that_is_there_is_not_pruned_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read("small", "instructions-75")
+    monkeypatch.chdir(tmp_path)
+    found.base.mkdir(parents=True)
+    assert [what for what, _ in found.preparation("python", "comigs")] == ["data", "base", "pruned"]
+    (found.base / "config.json").write_text("{}")
+    assert [what for what, _ in found.preparation("python", "comigs")] == ["data", "base"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("of = own\n", "[pruned] has of; expected of and prune, or data"),
+        ("of = own\nprune = --sparsity 'a\n", "[pruned] prune: no closing quotation"),
+        ("of = pruned\nprune = x\n", "unknown data set of its own, for [pruned]"),
+        ("of = own\nprune = x\nbase = y\n", "[pruned] has of, prune, base; expected of and prune"),
+    ],
+)
+def test_mistakes_in_how_a_base_is_pruned(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("jobs/datasets")
+    folder.mkdir(parents=True)
+    (folder / "prepare.ini").write_text(f"[own]\ndata = text\n[pruned]\n{text}")
+    (folder / "own.ini").write_text("[data]\nfolder = d\n[model]\nfolder = m\n")
+    with pytest.raises(JobError, match=re.escape(told)):
+        read("paper", "pruned")
 
 
 def test_names_are_in_natural_order() -> None:

@@ -42,6 +42,22 @@ def test_a_run_gets_its_options_a_rank_a_user_and_a_log() -> None:
     assert Path(output, "run.log").exists()
 
 
+def test_a_base_is_pruned_once_for_all_runs_on_it() -> None:
+    with Path("jobs/datasets/prepare.ini").open("a") as file:
+        file.write("\n[alpha-75]\nof = alpha\nprune = --sparsity 0.75\n")
+    Path("jobs/four.ini").write_text("[item]\ndatasets = alpha-75\n[row.Local]\nmethod = local\n")
+    assert sweep("four", "--seeds", "1", "--source", "alpha=elsewhere") == 0
+    lines = calls("")
+    assert lines[0] == "data_prep text --source elsewhere --seed 1 --output data/alpha"
+    assert lines[1] == "prune --model gpt2 --data data/alpha --output data/alpha-75-base --sparsity 0.75"
+    assert lines[3] == (
+        "train jobs/datasets/alpha.ini --model data/alpha-75-base --method local --seed 0"
+        " --output runs/paper/alpha-75/local-seed0"
+    )
+    assert sweep("four", "--seeds", "2", "--source", "alpha=elsewhere") == 0
+    assert not any(line.startswith("prune") for line in calls(""))
+
+
 def test_what_is_done_is_not_run_again() -> None:
     assert sweep("two", "--seeds", "1") == 0
     assert len(calls()) == 2
