@@ -55,7 +55,7 @@ def test_every_item_of_the_paper_that_needs_runs_is_there() -> None:
     figures = [f"figure{number}" for number in (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16)]
     tables = ["table1", "table2", "table4", "table5"]
     published = [f"as-published-{name}" for name in tables]
-    mop = ["mop-table", *(f"mop-figure{number}" for number in range(1, 13))]
+    mop = ["mop-table", "mop-ablation", *(f"mop-figure{number}" for number in range(1, 13))]
     assert set(shipped()) == {*tables, *published, "validation-data", *figures, *mop}
     assert "quickstart" not in shipped()
 
