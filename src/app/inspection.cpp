@@ -132,16 +132,22 @@ Json users_of(const results::StoredRun& run, const federation::Method& method, c
   const std::vector<adapter::UserModel> models = federation::user_models(method, config.users);
   const std::vector<results::LastPerplexities> last = run.last_perplexities();
   Json users = Json::array();
-  for (std::size_t user = 0; user < models.size(); ++user)
-    users.push_back({{"name", run.record().identity.users[user]},
-                     {"experts", models[user].experts},
-                     {"generalists", models[user].generalists.size()},
-                     {"lora_rank", models[user].lora_rank},
-                     {"top_k", models[user].top_k},
-                     {"context_tokens", config.users[user].context_tokens},
-                     {"train_perplexity", number(last[user].train)},
-                     {"validation_perplexity", number(last[user].validation)},
-                     {"test_perplexity", number(last[user].test)}});
+  for (std::size_t user = 0; user < models.size(); ++user) {
+    Json row{{"name", run.record().identity.users[user]},
+             {"experts", models[user].experts},
+             {"generalists", models[user].generalists.size()}};
+    if (models[user].kind == &adapter::kinds::prompts) {
+      row["prompt_tokens"] = models[user].prompt_tokens;
+    } else {
+      row["lora_rank"] = models[user].lora_rank;
+      row["top_k"] = models[user].top_k;
+    }
+    row["context_tokens"] = config.users[user].context_tokens;
+    row["train_perplexity"] = number(last[user].train);
+    row["validation_perplexity"] = number(last[user].validation);
+    row["test_perplexity"] = number(last[user].test);
+    users.push_back(std::move(row));
+  }
   return users;
 }
 

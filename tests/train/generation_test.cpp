@@ -43,6 +43,31 @@ BOOST_AUTO_TEST_CASE(the_likeliest_token_follows_whatever_was_kept) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(a_gate_by_sequence_reads_what_was_asked_and_nothing_that_was_added) {
+  for (const std::int64_t layer : {0, 1}) {
+    const adapter::UserModel user{.experts = 3,
+                                  .prompt_tokens = 2,
+                                  .prompt_layer = layer,
+                                  .gate_width = 4,
+                                  .gate = adapter::Gate::sequence,
+                                  .kind = &adapter::kinds::prompts};
+    parameters = test::random_parameters(test::tiny_architecture(), user, 3, 1.0);
+    Tokens text{5, 2, 9};
+    const at::Tensor asked = at::full({1}, 3, at::kLong);
+    bool told = false;  // whether a gate that read on would have chosen otherwise
+    for (const std::int64_t token :
+         generate(*base, parameters, text, {.sampling = {}, .tokens = 8, .stops = {}})) {
+      const at::NoGradGuard no_gradients;
+      const at::Tensor input = at::tensor(text, at::kLong).unsqueeze(0);
+      const at::Tensor hidden = adapter::forward(*base, input, parameters, asked).hidden;
+      BOOST_TEST(token == base->head().mv(hidden[input.numel() - 1]).argmax().item<std::int64_t>());
+      told = told || !test::close(next_logits(text), base->head().mv(hidden[input.numel() - 1]), 1e-3);
+      text.push_back(token);
+    }
+    BOOST_TEST(told);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(prompts_stand_in_front_of_what_was_kept) {
   // Positions 0 to 2 are the prompts'; at the first layer and above it, where learnt positions do not move.
   for (const std::int64_t layer : {0, 1}) {

@@ -269,8 +269,8 @@ def test_what_has_no_effect_is_said(tiny_base, tiny_examples, tmp_path):
     assert "the method trains no prompts" in remark("--method", "fedavg", "--gate-width", 3)
 
 
-def test_models_are_routed_evaluated_and_continued(run_of, tiny_base, tiny_examples):
-    """By example: all tokens of one have the weights of its instruction, which evaluate and generate have too."""
+def test_models_are_routed_evaluated_and_inspected(run_of, tiny_examples):
+    """By example: all tokens of one have the weights of its instruction."""
     path = run_of("mop", *LEARNING, *CHOICES["mop"])
     done = alone("route", path, "--tokens", 60)
     assert done.code == 0, done.errors
@@ -280,15 +280,18 @@ def test_models_are_routed_evaluated_and_continued(run_of, tiny_base, tiny_examp
     np.testing.assert_allclose(score.sum(3), 1, rtol=1e-5)
     np.testing.assert_allclose(score[:, :, 0], 0.25)
     begin = 0
-    kept = stored(path, ROUNDS, 0)
     for instruction, response in examples_of(tiny_examples, 0, "test"):
         end = begin + len(instruction) + len(response)
         if end > score.shape[1]:
             break
         assert (score[0, begin:end, LAYER] == score[0, begin, LAYER]).all()
         begin = end
-    assert begin > 0 and kept
+    assert begin > 0
     done = alone("evaluate", path, "--users", USERS[0], "--device", "cpu", "--json")
     assert done.code == 0, done.errors
     by_user = [e for e in json.loads(done.output)["evaluations"] if e["texts"] == USERS[0]]
     assert by_user[0]["loss"] == pytest.approx(final, rel=1e-6)
+    done = alone("inspect", path, "--json")
+    assert done.code == 0, done.errors
+    user = json.loads(done.output)["users"][0]
+    assert (user["experts"], user["prompt_tokens"]) == (4, M) and "lora_rank" not in user
