@@ -119,6 +119,11 @@ std::int64_t evaluation_sequences(const ShardDescription& shard, std::int64_t to
 
 Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context, std::int64_t first,
                        std::int64_t sequences) {
+  if (shard.has_examples()) {
+    context = 1;
+    for (std::int64_t row = 0; row < sequences; ++row)
+      context = std::max(context, shard.examples()[static_cast<std::size_t>(first + row)].tokens() - 1);
+  }
   Batch batch = empty_batch(sequences, context);
   for (std::int64_t row = 0; row < sequences; ++row) {
     if (shard.has_examples()) {

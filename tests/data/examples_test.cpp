@@ -93,6 +93,9 @@ BOOST_AUTO_TEST_CASE(targets_are_the_tokens_of_the_response) {
   const Batch later = evaluation_batch(text, text.size(), T, 2, 1);
   BOOST_TEST(later.predicted == 7);
   check_row(later, 0, text.examples()[2]);
+  for (std::int64_t only = 0; only < 4; ++only)  // no longer than it has to be
+    BOOST_TEST(evaluation_batch(text, text.size(), T, only, 1).context ==
+               text.examples()[static_cast<std::size_t>(only)].tokens() - 1);
 }
 
 BOOST_AUTO_TEST_CASE(examples_are_drawn_alike_from_all_shards) {

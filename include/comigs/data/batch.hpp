@@ -55,7 +55,7 @@ struct Share {
 
 /// Windows [first, first + sequences) of that partition. Window w reads tokens w T .. w T + T - 1 and
 /// predicts the next ones; what is past the end of the last window is padding without target. Of a shard with
-/// examples, those with these numbers, one after the other.
+/// examples, those with these numbers, one after the other, padded to the longest of them.
 [[nodiscard]] Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context,
                                      std::int64_t first, std::int64_t sequences);
 
