@@ -3,8 +3,10 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
+#include <limits>
 
 #include "comigs/adapter/forward.hpp"
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
@@ -123,6 +125,11 @@ void Seat::record_categories(const train::SplitReport& test, const train::SplitR
   }
   record.prompt_weight = test.by_category.gate;
   record.prompt_entropy = test.by_category.gate_entropy;
+  if (const adapter::UserModel& user = parameters_.user_model();
+      user.gate == adapter::Gate::sequence && user.experts == 1) {
+    record.prompt_weight.assign(record.category_loss.size(), 1.0f);
+    record.prompt_entropy.assign(record.category_loss.size(), 0.0f);
+  }
   if (record.round <= trainer_.plan().gate_warmup_rounds && trainer_.plan().gate_warmup_rounds > 0)
     record.warmup_accuracy = validation.by_category.gate_accuracy;
 }
@@ -150,12 +157,20 @@ train::SplitReport Seat::evaluated(const data::TokenShard& shard, const std::fun
                           .stop = stop});
 }
 
-// The one expert of a user without a router takes every token with gate 1.
+// The one expert of a user without a router takes every token with gate 1; a gate by sequence is in one
+// layer.
 RoutingStatistics Seat::with_single_expert(RoutingStatistics routed) const {
   const adapter::UserModel& user = parameters_.user_model();
-  if (user.gate != adapter::Gate::top_k || user.experts != 1) return routed;
-  const std::vector<float> ones(static_cast<std::size_t>(setup_.base.architecture().layers), 1.0f);
-  return {.score = ones, .load = ones, .entropy = std::vector<float>(ones.size(), 0.0f)};
+  const bool by_sequence = user.gate == adapter::Gate::sequence;
+  if ((user.gate != adapter::Gate::top_k && !by_sequence) || user.experts != 1) return routed;
+  const auto layers = static_cast<std::size_t>(setup_.base.architecture().layers),
+             gated = static_cast<std::size_t>(user.load(setup_.base.architecture()).first_layer);
+  const auto in_its_layers = [&](float value) {
+    std::vector<float> of_layers(layers, by_sequence ? std::numeric_limits<float>::quiet_NaN() : value);
+    of_layers[gated] = value;
+    return of_layers;
+  };
+  return {.score = in_its_layers(1.0f), .load = in_its_layers(1.0f), .entropy = in_its_layers(0.0f)};
 }
 
 }  // namespace comigs::run

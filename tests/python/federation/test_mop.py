@@ -161,6 +161,27 @@ def gate_weights(path: Path, data: Path, user: int, kept: dict[str, np.ndarray],
     return sums / np.bincount(index[:, 3], minlength=4)[:, None]
 
 
+def test_users_with_other_numbers_of_groups(run_of):
+    """Who has one group needs no gate: its weight is 1."""
+    path = run_of("mop-1gxs", *LEARNING, "--prompt-tokens", M, "--gate-width", H, "--experts", "4,3,2,1")
+    with h5py.File(path) as file:
+        weight, entropy = file["prompt/weight"][()], file["prompt/entropy"][()]
+        score = file["routing/score"][ROUNDS]
+        assert file["users/gate_width"][()].tolist() == [H, H, H, 0]
+        assert "user_3" not in file[f"router/weights/{ROUNDS}"] or not list(
+            file[f"router/weights/{ROUNDS}/user_3"]
+        )
+        groups = [
+            file[f"expert/weights/{ROUNDS}/user_{u}/layer_{LAYER}/expert_0/prompt"][()] for u in range(4)
+        ]
+    for user, count in enumerate((4, 3, 2, 1)):
+        np.testing.assert_allclose(weight[:, user, :, :count].sum(2), 1, rtol=1e-6)
+        assert np.isnan(weight[:, user, :, count:]).all() and np.isnan(score[user, LAYER, count:]).all()
+        np.testing.assert_allclose(score[user, LAYER, :count].sum(), 1, rtol=1e-6)
+        assert np.array_equal(groups[user], groups[0])
+    assert (weight[:, 3, :, 0] == 1).all() and (entropy[:, 3] == 0).all()
+
+
 def test_averages_by_examples(run_of, tiny_examples):
     path = run_of("mop", *LEARNING, *CHOICES["mop"], "--averaging", "examples")
     counts = [len(examples_of(tiny_examples, user, "train")) for user in range(4)]
