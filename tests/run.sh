@@ -13,7 +13,7 @@ readonly HOSTILE_COUNT=17 # of each class of input
 # has several ranks that share the cores, or holds processes to a time: they come one after the other.
 readonly WAITING=('slurm/*')
 readonly SINGLE=('analysis/*' 'data_prep/*' 'hostile/*' 'jobs/*' 'references/*' project/bench
-    commands/{evaluate,export*,generate,init_adapter,inspect,io_files,results_file,route*})
+    commands/{evaluate,export*,generate,init_adapter,inspect,io_files,prune,results_file,route*})
 # What a machine may lack: other data sets, a GPU, netCDF's own tool, the right to mount a disk.
 readonly ALLOWED_SKIPS='shared/data is not here|--device cuda|ncdump is not installed|needs root|no golden digests of|is no build folder'
 TIMES=() SKIPPED=() MARKED=(-m 'not slow')
