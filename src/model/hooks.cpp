@@ -1,8 +1,30 @@
 #include "comigs/model/hooks.hpp"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 namespace comigs::model {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// silu(gate) up, of which only its arguments are kept: silu(gate) is made again in the backward pass.
+class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate, const at::Tensor& up) {
+    context->save_for_backward({gate, up});
+    return at::silu(gate).mul_(up);
+  }
+  static variable_list backward(AutogradContext* context, variable_list outputs) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor &gate = saved[0], &up = saved[1], &gradient = outputs[0];
+    return {at::silu_backward(gradient * up, gate), at::silu(gate).mul_(gradient)};
+  }
+};
+
+}  // namespace
 
 std::int64_t Hooks::shift(std::size_t /*layer*/) const { return 0; }
 
@@ -31,7 +53,7 @@ at::Tensor project(const at::Tensor& x, const Weight& weight) {
 }
 
 at::Tensor activate(Activation activation, const std::vector<at::Tensor>& hidden) {
-  if (activation == Activation::silu_gated) return at::silu(hidden[0]) * hidden[1];
+  if (activation == Activation::silu_gated) return GatedSiluFunction::apply(hidden[0], hidden[1]);
   return at::gelu(hidden[0], gelu_approximation);
 }
 

@@ -82,8 +82,9 @@ class CategorySums {
       for (const at::Tensor& of_group : weights.to(at::kDouble).unbind(1)) columns.push_back(of_group);
     }
     const at::Tensor rows = at::stack(columns, 1);  // [B, 3 or 5 + E]
-    if (!sums_.defined()) sums_ = at::zeros({categories_, rows.size(1)}, rows.options());
-    sums_.index_add_(0, tensors.category, rows);
+    // A product, whose sums have one order on every device.
+    const at::Tensor sums = at::one_hot(tensors.category, categories_).to(at::kDouble).t().mm(rows);
+    sums_ = sums_.defined() ? sums_.add_(sums) : sums;
   }
 
   [[nodiscard]] CategoryReport report() const {
