@@ -34,7 +34,7 @@ double flops(const model::Architecture& architecture, const UserModel& user_mode
              T = static_cast<double>(context),
              head = static_cast<double>(architecture.vocabulary) * static_cast<double>(architecture.width);
   // Of a layer, for each token: the frozen products and what it sees of the text, half of it on average. A
-  // gate has all its products in every step that it is trained in.
+  // gate by sequence, which is small, is counted as trained in every step.
   const double products = of_layer(architecture), seen = T * heads, frozen = n * below * (products + seen),
                gate = n / T * (pass == Pass::evaluation ? 1.0 : 3.0) * load.gate;
   if (pass == Pass::warmup) return 2.0 * (frozen + gate);

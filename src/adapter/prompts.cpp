@@ -208,9 +208,9 @@ std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::B
 
 at::Tensor gate_logits(const Parameters& parameters, const model::BaseModel& base, const at::Tensor& tokens,
                        const at::Tensor& instruction) {
-  model::Hooks bare;
+  PromptHooks hooks(parameters, base, instruction);  // for the positions that it gives to the text
   const auto first = static_cast<std::size_t>(first_layer(base.architecture(), parameters.user_model()));
-  const at::Tensor x = model::stream_into(base, tokens, first, bare);
+  const at::Tensor x = model::stream_into(base, tokens, first, hooks);
   const model::Sequences sequences{.count = tokens.size(0), .length = tokens.size(1)};
   return sequence_gate(parameters, instruction_feature(x, sequences, instruction));
 }

@@ -136,7 +136,7 @@ Json users_of(const results::StoredRun& run, const federation::Method& method, c
     Json row{{"name", run.record().identity.users[user]},
              {"experts", models[user].experts},
              {"generalists", models[user].generalists.size()}};
-    if (models[user].kind == &adapter::kinds::prompts) {
+    if (models[user].trains_prompts()) {
       row["prompt_tokens"] = models[user].prompt_tokens;
     } else {
       row["lora_rank"] = models[user].lora_rank;

@@ -3,6 +3,7 @@
 #include "comigs/federation/method.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -113,6 +114,13 @@ Json as_json(const federation::Method& method) {
           {"summary", method.summary}};
 }
 
+std::vector<std::string> sharing_routers() {
+  std::vector<std::string> names;
+  for (const federation::Method& method : federation::methods())
+    if (method.routers_shared) names.emplace_back(method.name);
+  return names;
+}
+
 const char* attention(const federation::Method& method) {
   if (method.gate == adapter::Gate::none || &method.adapter != &adapter::kinds::lora) return "-";
   return method.attention_shared ? "shared" : "own";
@@ -138,8 +146,8 @@ int methods(int&, char**&, const std::vector<std::string>& arguments) {
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "
       "uniform, by tokens\nor by examples ([method] averaging); 'gradients': at every step; 'by user': each "
       "user has weights of its own;\n'padded', 'SVD': LoRA ranks may differ. gate 'sequence': of groups of "
-      "soft "
-      "prompts, for each sequence.\nRouters are the user's own, but in mop and mop-centralized.\n");
+      "soft prompts, for each sequence.\nRouters are the user's own, but in {}.\n",
+      fmt::join(sharing_routers(), " and "));
   return 0;
 }
 

@@ -58,7 +58,7 @@ struct Routed {
     const at::Tensor score = at::from_blob(
         tokens.score.data(), {shape.users, gate.size(0), shape.layers, shape.experts}, at::kFloat);
     score[user].narrow(2, 0, gate.size(2)).copy_(gate);
-    const double share = gate.narrow(2, 0, generalists).sum(2, false, at::kDouble).mean().item<double>();
+    const double share = gate.narrow(2, 0, generalists).sum(2, false, at::kDouble).nanmean().item<double>();
     generalist_shares.push_back(fmt::format("{:.3f}", share));
   }
 };

@@ -131,7 +131,10 @@ constexpr Option<UserJob> options[] = {
     optimiser.option<&Optimiser::final_fraction>(
         "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),
     optimiser.option<&Optimiser::warmup_fraction>(
-        "warmup_fraction", "FRACTION", "share of the run's steps in which the rate rises", between(0, 1)),
+        "warmup_fraction", "FRACTION",
+        "share of the run's steps (those after a gate's warm-up) in which the "
+        "rate rises",
+        between(0, 1)),
     optimiser.option<&Optimiser::beta1>("beta1", "FRACTION", "decay of the first moment",
                                         from_to_below(0, 1)),
     optimiser.option<&Optimiser::beta2>("beta2", "FRACTION", "decay of the second moment",

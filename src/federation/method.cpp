@@ -245,6 +245,7 @@ void check_own_attention(const Method& method, const std::vector<config::User>& 
 void check_one_model(const Method& method, const std::vector<config::User>& users) {
   if (!method.rule.one_shape) return;
   const auto shape = [&](const config::User& user) {
+    if (trains_prompts(method)) return fmt::format("experts = {}", user.experts);
     return fmt::format("experts = {}, lora_rank = {}, attention_rank = {}, lora_alpha = {}", user.experts,
                        user.lora_rank, user.attention_rank, user.lora_alpha);
   };
@@ -254,7 +255,10 @@ void check_one_model(const Method& method, const std::vector<config::User>& user
                : fmt::format(
                      ", batch_sequences = {}, context_tokens = {}, local_steps = {}, "
                      "expert_learning_rate = {}",
-                     user.batch_sequences, user.context_tokens, user.local_steps, user.expert_learning_rate);
+                     user.batch_sequences, user.context_tokens, user.local_steps, user.expert_learning_rate) +
+                     (method.router_training == RouterTraining::none
+                          ? std::string()
+                          : fmt::format(", router_learning_rate = {}", user.router_learning_rate));
   };
   refuse_users(users, [&](const config::User& user) -> std::string {
     const std::string own = shape(user) + steps(user), first = shape(users[0]) + steps(users[0]);

@@ -92,7 +92,7 @@ void check_base(const config::Config& config, const data::Manifest& manifest,
 void check_prompts(const config::Config& config, const std::vector<adapter::UserModel>& models,
                    const model::Architecture& architecture) {
   for (std::size_t i = 0; i < models.size(); ++i) {
-    if (models[i].kind != &adapter::kinds::prompts) continue;
+    if (!models[i].trains_prompts()) continue;
     const std::int64_t layer = models[i].prompt_layer.value_or(0), m = models[i].prompt_tokens,
                        T = config.users[i].context_tokens;
     if (layer >= architecture.layers)
@@ -111,13 +111,14 @@ namespace {
 void check_warmup(const config::Config& config, const data::Manifest& manifest,
                   const std::vector<adapter::UserModel>& models) {
   const std::int64_t W = config.method.gate_warmup_rounds;
+  if (config.run.rounds == 0) return;
   for (std::size_t i = 0; i < models.size(); ++i)
     if (models[i].gated_by_sequence() && models[i].experts != std::ssize(manifest.categories))
       throw ConfigError(fmt::format(
           "[user.{}] experts = {}: the gate's warm-up tells the {} categories of data set '{}' apart, "
           "so that as many groups are expected; with [method] gate_warmup_rounds = 0 any number",
           i, models[i].experts, manifest.categories.size(), manifest.name));
-  if (config.run.rounds > 0 && W >= config.run.rounds)
+  if (W >= config.run.rounds)
     throw ConfigError(fmt::format(
         "[method] gate_warmup_rounds = {}, but [run] rounds = {}: no round would be left to train prompts", W,
         config.run.rounds));

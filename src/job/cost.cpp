@@ -89,7 +89,8 @@ class CostOfUser {
     return rounds;
   }
 
-  // The sequences that the first `tokens` of a split are evaluated in, in tokens, padding among them.
+  // The sequences that the first `tokens` of a split are evaluated in, in tokens, padding among them; of
+  // examples at most, as a batch is no longer than the longest of its own.
   [[nodiscard]] std::int64_t evaluated(const data::ShardDescription& split, std::int64_t tokens) const {
     return data::evaluation_sequences(split, tokens, own_.context_tokens) * own_.context_tokens;
   }

@@ -36,14 +36,12 @@ std::string_view untrained(const Situation& s) {
   return s.method.gate == adapter::Gate::none ? "nothing is trained" : "";
 }
 
-bool trains_prompts(const Situation& s) { return s.model.kind == &adapter::kinds::prompts; }
-
 std::string_view of_lora(const Situation& s) {
-  return trains_prompts(s) ? "the method trains prompts" : untrained(s);
+  return s.model.trains_prompts() ? "the method trains prompts" : untrained(s);
 }
 
 std::string_view of_prompts(const Situation& s) {
-  return trains_prompts(s) ? untrained(s) : "the method trains no prompts";
+  return s.model.trains_prompts() ? untrained(s) : "the method trains no prompts";
 }
 
 std::string_view unrouted(const Situation& s) {

@@ -70,18 +70,20 @@ Columns evaluations(const string& train_tokens_evaluated) {
           before<&Splits::test>("test", test)};
 }
 
-Columns experts() {
+Columns experts(bool by_sequence) {
   using Routing = RoutingStatistics;
+  const string of = by_sequence ? " the examples of the test split" : " the tokens of the test split";
   return {
       list(at<&UserRound::routing, &Routing::score>, {"layer", "expert"},
-           {"routing/score", Type::float32, "1", "mean gate weight over the tokens of the test split"}),
+           {"routing/score", Type::float32, "1", "mean gate weight over" + of}),
       list(at<&UserRound::routing, &Routing::load>, {"layer", "expert"},
            {"routing/load", Type::float32, "1",
-            "fraction of the tokens of the test split with the expert in their top-k"}),
+            "fraction of" + of +
+                (by_sequence ? " that have the largest weight there" : " with the expert in their top-k")}),
       list(at<&UserRound::routing, &Routing::entropy>, {"layer"},
            {"routing/entropy", Type::float32, "nat",
-            "mean entropy of the gate over the tokens of the test split; top-1 of several experts: of "
-            "the softmax over all of them"}),
+            "mean entropy of the gate over" + of +
+                (by_sequence ? "" : "; top-1 of several experts: of the softmax over all of them")}),
       list(at<&UserRound::update_norm>, {"layer", "expert", "projection"},
            {"expert/update_norm", Type::float32, "1", "Frobenius norm of the expert's update, gamma B A"}),
   };
@@ -159,7 +161,7 @@ std::vector<Column> columns(const RoundShape& shape, const string& train_tokens_
   Columns all;
   const auto add = [&](Columns some) { std::ranges::move(some, std::back_inserter(all)); };
   add(evaluations(train_tokens_evaluated));
-  add(experts());
+  add(experts(shape.gated));
   if (shape.categories > 0) add(categories());
   if (shape.prompts) add(prompts());
   if (shape.gated) add(sequence_gate());

@@ -36,7 +36,7 @@ RoundShape round_shape(const RunDescription& run) {
                    .users = static_cast<std::int64_t>(run.users.size()),
                    .projections = static_cast<std::int64_t>(run.projections.size()),
                    .categories = static_cast<std::int64_t>(run.categories.size()),
-                   .prompts = run.kind == "prompts",
+                   .prompts = run.prompts,
                    .gated = run.gate_warmup_rounds.has_value()};
   for (const UserDescription& user : run.users) {
     shape.experts = std::max(shape.experts, user.experts);

@@ -50,7 +50,8 @@ void describe_further(results::RunDescription& run, const job::Job& job) {
   }
   for (std::size_t user = 0; user < job.users.size(); ++user) {
     const adapter::UserModel& model = job.users[user];
-    if (model.kind != &adapter::kinds::prompts) continue;
+    if (!model.trains_prompts()) continue;
+    run.prompts = true;
     run.users[user].prompt_tokens = model.prompt_tokens;
     run.users[user].prompt_layer = static_cast<std::int64_t>(model.load(job.architecture).first_layer);
     if (!model.gated_by_sequence()) continue;

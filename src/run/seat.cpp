@@ -26,7 +26,7 @@ adapter::Parameters drawn(const SeatSetup& setup) {
 // A view [E, m C]; empty where the user has none.
 at::Tensor prompts_of(const adapter::Parameters& parameters) {
   const adapter::UserModel& user = parameters.user_model();
-  if (user.kind != &adapter::kinds::prompts) return parameters.values().narrow(0, 0, 0);
+  if (!user.trains_prompts()) return parameters.values().narrow(0, 0, 0);
   return adapter::view(parameters.values(), parameters.layout().slice(adapter::select::lora()))
       .view({user.experts, -1});
 }
@@ -126,7 +126,7 @@ void Seat::record_categories(const train::SplitReport& test, const train::SplitR
   record.prompt_weight = test.by_category.gate;
   record.prompt_entropy = test.by_category.gate_entropy;
   if (const adapter::UserModel& user = parameters_.user_model();
-      user.gate == adapter::Gate::sequence && user.experts == 1) {
+      user.needs_no_gate() && user.trains_prompts()) {
     record.prompt_weight.assign(record.category_loss.size(), 1.0f);
     record.prompt_entropy.assign(record.category_loss.size(), 0.0f);
   }
@@ -162,7 +162,7 @@ train::SplitReport Seat::evaluated(const data::TokenShard& shard, const std::fun
 RoutingStatistics Seat::with_single_expert(RoutingStatistics routed) const {
   const adapter::UserModel& user = parameters_.user_model();
   const bool by_sequence = user.gate == adapter::Gate::sequence;
-  if ((user.gate != adapter::Gate::top_k && !by_sequence) || user.experts != 1) return routed;
+  if (!user.needs_no_gate()) return routed;
   const auto layers = static_cast<std::size_t>(setup_.base.architecture().layers),
              gated = static_cast<std::size_t>(user.load(setup_.base.architecture()).first_layer);
   const auto in_its_layers = [&](float value) {

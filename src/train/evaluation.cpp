@@ -255,6 +255,7 @@ at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parame
   const at::Tensor found = at::full({std::ssize(ids), base.architecture().layers, user.experts},
                                     1.0 / static_cast<double>(user.experts), at::kFloat);
   if (user.gated_by_sequence()) {
+    found.fill_(std::numeric_limits<float>::quiet_NaN());
     add_gates_of_parts(found, base, parameters, ids, begins, instruction, context);
   } else if (user.routed()) {
     add_gates_of_tokens(found, base, parameters, ids, begins, context);

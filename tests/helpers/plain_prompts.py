@@ -101,7 +101,8 @@ class PromptedGpt2(WithPrompts):
     def _below(self, tokens: Tensor, layer: int) -> Tensor:
         text = torch.arange(tokens.shape[1])
         mask = torch.ones(len(text), len(text), dtype=torch.bool).tril()
-        x = self.frozen["wte.weight"][tokens] + self.frozen["wpe.weight"][text]
+        behind = text + self._prompts()[1].shape[1]
+        x = self.frozen["wte.weight"][tokens] + self.frozen["wpe.weight"][behind if layer == 0 else text]
         for below in range(layer):
             x = self._block(x, below, mask, text)
         return x

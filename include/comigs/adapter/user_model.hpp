@@ -56,12 +56,16 @@ struct UserModel {
   [[nodiscard]] Load load(const model::Architecture& architecture) const;
   /// Its experts are LoRA, and attention has some too.
   [[nodiscard]] bool trains_lora() const { return experts > 0 && kind == &kinds::lora; }
+  /// Its experts are groups of prompts.
+  [[nodiscard]] bool trains_prompts() const { return experts > 0 && kind == &kinds::prompts; }
   /// Positions that prompts take in front of a text.
-  [[nodiscard]] std::int64_t positions_in_front() const {
-    return experts > 0 && kind == &kinds::prompts ? prompt_tokens : 0;
-  }
+  [[nodiscard]] std::int64_t positions_in_front() const { return trains_prompts() ? prompt_tokens : 0; }
   [[nodiscard]] bool routed() const { return (gate == Gate::top_k || gate == Gate::sequence) && experts > 1; }
   [[nodiscard]] bool gated_by_sequence() const { return gate == Gate::sequence && experts > 1; }
+  /// One expert where others have several and a gate: it has all the weight.
+  [[nodiscard]] bool needs_no_gate() const {
+    return (gate == Gate::top_k || gate == Gate::sequence) && experts == 1;
+  }
   /// Not where a token has one expert of several: that one's weight is its probability.
   [[nodiscard]] bool gates_sum_to_one() const { return !routed() || top_k > 1; }
 };

@@ -40,6 +40,7 @@ struct RunDescription {
   std::vector<UserDescription> users;
   std::vector<std::string> categories = {};  ///< of the data set's examples; empty: plain text
   std::string kind = "lora";                 ///< of adapter: what is trained
+  bool prompts = false;                      ///< experts are groups of prompts
   std::optional<std::int64_t> gate_warmup_rounds = std::nullopt;  ///< of a gate by sequence; nothing: none
   std::int64_t layers = 0;
   std::vector<std::string> projections = {"up", "down"};  ///< that an expert has in a layer

@@ -56,7 +56,8 @@ struct SplitReport {
 /// Local. The gate weights [n, L, E] of n tokens, float32 in host memory, in windows of at most T = `context`
 /// tokens that do not overlap, nor reach from one part of the text into the next; parts begin at `begins`,
 /// the first at 0. 1 / E where no router decides. A gate by sequence reads the first of `instruction` [part]
-/// tokens of each part (empty: its first window) and weighs it as a whole, from the layer that prompts enter.
+/// tokens of each part (empty: its first window) and weighs it as a whole, from the layer that prompts enter;
+/// below it all is NaN.
 [[nodiscard]] at::Tensor gates(const model::BaseModel& base, const adapter::Parameters& parameters,
                                const std::vector<std::int64_t>& ids, const std::vector<std::int64_t>& begins,
                                const std::vector<std::int64_t>& instruction, std::int64_t context);

@@ -75,6 +75,7 @@ def case_of(method: str, experts: int, phases: str, at_a_time: int = BATCH, deca
     ("member", "layer", "case"),
     [
         ("gpt2", 0, case_of("mop-local", 3, JOINT)),
+        ("gpt2", 0, case_of("mop", 3, WARMED)),
         ("gpt2", 1, case_of("mop", 3, JOINT)),
         ("gpt2", 1, case_of("mop-own-gate", 3, JOINT, at_a_time=4)),
         ("gpt2", 1, case_of("mop-1gxs", 3, IN_TURN)),
