@@ -86,9 +86,10 @@ def _add_page(commands, name: str, write: Callable, help_: str, description: str
 def _add_export(commands) -> None:
     command = commands.add_parser(
         "export",
-        help="write a user's model for other programs: PEFT adapters, a router, a merged mixture",
+        help="write a user's model for other programs: PEFT adapters, a router, a merged mixture, soft prompts",
         description="Writes a folder with what a user of a finished run ended with: a PEFT adapter of each expert "
-        "and of attention alone, the router, mixture.json, and a card (docs/export.md).",
+        "and of attention alone, the router, mixture.json, and a card; or its soft prompts, as PEFT adapters where "
+        "PEFT has such a model (docs/export.md).",
     )
     command.add_argument("run", metavar="RUN", help="a run folder (holding results.h5) or a results file")
     command.add_argument("--user", required=True, metavar="NAME", help="whose model")

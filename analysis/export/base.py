@@ -58,6 +58,11 @@ class Base:
         return self.config[name]
 
     @property
+    def identity(self) -> dict[str, str]:
+        """`base` of mixture.json, as docs/export.md has it."""
+        return {"folder": str(self.folder), "model_type": self.kind, "sha256": self.digest}
+
+    @property
     def family(self) -> Family:
         return FAMILIES[self.kind]
 

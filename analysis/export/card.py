@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from analysis.export.base import Base
-from analysis.export.trained import TrainedUser
 from analysis.measure.perplexity import final_row, initial_row
 from analysis.read.run import Run
 
@@ -22,32 +22,37 @@ _PROVENANCE = {
 }
 
 
-def card(run: Run, user: TrainedUser, base: Base, contents: Mapping[str, str], opened: str) -> str:
-    """`contents`: what each entry of the folder is; `opened`: the lines of Python that open it."""
-    facts = {"User": user.name}
+@dataclass(frozen=True)
+class Described:
+    """What an export's kind says of it. `contents`: what each entry of the folder is; `opened`: the lines of Python
+    that open it; `form`: what stands there for the user's model, where that is not plain."""
+
+    user: str
+    tags: tuple[str, ...]
+    facts: Mapping[str, str]
+    contents: Mapping[str, str]
+    opened: str
+    form: str = ""
+
+
+def card(run: Run, base: Base, described: Described) -> str:
+    facts = {"User": described.user}
     facts |= {words: run.attribute(name) for name, words in _PROVENANCE.items() if run.attribute(name)}
     facts |= {"Rounds": str(run.rounds.max()), "Base": str(base.folder)}
-    facts |= {"SHA-256 of its weights": base.digest}
-    for name, loras in (("LoRA of experts", user.experts[0][0]), ("LoRA of attention", user.attention[0])):
-        lora = next(iter(loras.values()))
-        facts[name] = f"rank {lora.rank}, gamma {lora.scale:.6g}"
-    facts |= _perplexities(run, user.name)
-    configuration = textwrap.indent(run.attribute("configuration"), "    ")
-    return (
-        "\n\n".join(
-            [
-                "---\nlibrary_name: peft\ntags: [comigs, lora, mixture-of-experts]\n---",
-                f"# {_in_line(user.name)}, after {_in_line(run.method)}",
-                "One user's model from a run of federated fine-tuning by comigs.",
-                _table("file", "what", contents),
-                f"```python\n{opened}\n```",
-                _table("", "", facts),
-                "## The run's configuration",
-                configuration,
-            ]
-        ).rstrip()
-        + "\n"
-    )
+    facts |= {"SHA-256 of its weights": base.digest, **described.facts}
+    facts |= _perplexities(run, described.user)
+    parts = [
+        f"---\nlibrary_name: peft\ntags: [{', '.join(('comigs', *described.tags))}]\n---",
+        f"# {_in_line(described.user)}, after {_in_line(run.method)}",
+        "One user's model from a run of federated fine-tuning by comigs.",
+        described.form,
+        _table("file", "what", described.contents),
+        f"```python\n{described.opened}\n```",
+        _table("", "", facts),
+        "## The run's configuration",
+        textwrap.indent(run.attribute("configuration"), "    "),
+    ]
+    return "\n\n".join(part for part in parts if part).rstrip() + "\n"
 
 
 def _perplexities(run: Run, user: str) -> dict[str, str]:

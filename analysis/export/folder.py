@@ -1,17 +1,18 @@
-"""The folder of an export: adapters, router, what they make together, a card; there whole or not at all."""
+"""The folder of an export: adapters, router, what they make together, a card; there whole or not at all. Written here
+of LoRA, in analysis.export.prompts of soft prompts."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.export import adapters, merged
+from analysis.export import adapters, merged, prompts
 from analysis.export.base import Base, find_base
-from analysis.export.card import card
+from analysis.export.card import Described, card
 from analysis.export.moe import moe_kind
 from analysis.export.packages import needed
 from analysis.export.trained import Loras, TrainedUser, read_user
@@ -21,7 +22,8 @@ from console.whole_folder import Contents, clear_leftovers, whole_folder
 
 FORMAT, FORMAT_VERSION = "comigs-mixture", 1
 MIXTURE, ROUTER, CARD = "mixture.json", "router.safetensors", "README.md"
-_CONTENTS = Contents(top=(MIXTURE, ROUTER, CARD), below=(*adapters.FILES, *merged.FILES))
+_TOP = (MIXTURE, ROUTER, prompts.PROMPTS, prompts.GATE, CARD)
+_CONTENTS = Contents(top=_TOP, below=(*adapters.FILES, *merged.FILES))
 _OPEN_ADAPTER = """from peft import AutoPeftModelForCausalLM
 
 model = AutoPeftModelForCausalLM.from_pretrained("adapter")"""
@@ -48,16 +50,13 @@ class Request:
 
 def write_export(run: Run, request: Request) -> Path:
     """Returns the folder. Raises ResultsError where the input is at fault or something lies there already."""
-    user = read_user(run, request.user)
-    base = find_base(run, request.base)
-    if request.merged:
-        moe_kind(base, user)
-    output = request.output or run.path.parent / f"export-{_as_file_name(user.name)}"
+    fill = _prompts(run, request) if run.attribute("kind") == "prompts" else _loras(run, request)
+    output = request.output or run.path.parent / f"export-{_as_file_name(request.user)}"
     _check_free(output)
     place = Path(os.path.realpath(output))  # never fails, unlike resolve
     clear_leftovers(place, _CONTENTS)
     with whole_folder(place, _CONTENTS, lambda: _check_free(output)) as folder:
-        _fill(folder, run, user, base, request)
+        (folder / CARD).write_text(fill(folder), encoding="utf-8")
     return output
 
 
@@ -72,7 +71,26 @@ def _check_free(output: Path) -> None:
         raise ResultsError(f"--output {output}: is there already; choose another folder or remove it")
 
 
-def _fill(folder: Path, run: Run, user: TrainedUser, base: Base, request: Request) -> None:
+def _prompts(run: Run, request: Request) -> Callable[[Path], str]:
+    """What fills the folder with soft prompts, and returns the card. Raises ResultsError as `write_export`."""
+    user = prompts.read_prompts(run, request.user)
+    if request.merged or request.rslora:
+        option = "--mixture" if request.merged else "--rslora"
+        raise ResultsError(f"{option}: is for LoRA, and method '{run.method}' trains soft prompts")
+    base = find_base(run, request.base)
+    return lambda folder: card(run, base, prompts.write_prompts(folder, run, user, base))
+
+
+def _loras(run: Run, request: Request) -> Callable[[Path], str]:
+    """The same with LoRA."""
+    user = read_user(run, request.user)
+    base = find_base(run, request.base)
+    if request.merged:
+        moe_kind(base, user)
+    return lambda folder: card(run, base, _write_loras(folder, run, user, base, request))
+
+
+def _write_loras(folder: Path, run: Run, user: TrainedUser, base: Base, request: Request) -> Described:
     if len(user.experts) == 1:
         layers = [attention | mlp for attention, mlp in zip(user.attention, user.experts[0])]
         adapters.write_adapter(folder / "adapter", layers, base, request.rslora)
@@ -83,7 +101,11 @@ def _fill(folder: Path, run: Run, user: TrainedUser, base: Base, request: Reques
         merged.write_mixture(folder / "mixture", user, base)
         contents["mixture"] = f"the whole model: {moe_kind(base, user).class_name} of transformers"
         opened = _OPEN_MERGED
-    (folder / CARD).write_text(card(run, user, base, contents, opened), encoding="utf-8")
+    facts = {}
+    for name, loras in (("LoRA of experts", user.experts[0][0]), ("LoRA of attention", user.attention[0])):
+        lora = next(iter(loras.values()))
+        facts[name] = f"rank {lora.rank}, gamma {lora.scale:.6g}"
+    return Described(user.name, ("lora", "mixture-of-experts"), facts, contents, opened)
 
 
 def _write_parts(folder: Path, run: Run, user: TrainedUser, base: Base, rslora: bool) -> dict[str, str]:
@@ -116,7 +138,7 @@ def _description(run: Run, user: TrainedUser, base: Base) -> dict[str, object]:
         "format_version": FORMAT_VERSION,
         "user": user.name,
         "method": run.method,
-        "base": {"folder": str(base.folder), "model_type": base.kind, "sha256": base.digest},
+        "base": base.identity,
         "gate": user.gate,
         "top_k": user.top_k,
         "router": ROUTER if user.routers else None,

@@ -52,13 +52,13 @@ class TrainedUser:
         return "top-k" if self.routers else "equal"
 
 
-def read_user(run: Run, name: str) -> TrainedUser:
-    """Raises ResultsError where there is no such user, the run is not finished, or it trains nothing."""
+def trained_experts(run: Run, name: str) -> list[ExpertKind]:
+    """The user's experts. Raises ResultsError where there is no such user, the run is not finished, or it trains
+    nothing."""
     try:
         check_known("user", name, run.users)
     except JobError as error:
         raise ResultsError(f"--user: {error}") from None
-    number = run.users.index(name)
     kinds = run.experts(name)
     if not kinds:
         raise ResultsError(f"{run.path}: method '{run.method}' trains nothing, so there is nothing to export")
@@ -68,9 +68,23 @@ def read_user(run: Run, name: str) -> TrainedUser:
             f"{run.path}: round {last} of {run.planned_rounds} is the last one there; models are stored when a "
             "run has finished"
         )
+    return kinds
+
+
+def stored_array(run: Run, file: h5py.File, place: str) -> np.ndarray:
+    """Float32. Raises ResultsError where a number in it is not finite."""
+    array = file[place][()].astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ResultsError(f"{run.path}: '{place}' holds numbers that are not finite")
+    return array
+
+
+def read_user(run: Run, name: str) -> TrainedUser:
+    """Of a run that trains LoRA. Raises ResultsError as `trained_experts`, and where something is missing."""
+    kinds = trained_experts(run, name)
     with reading(run.path) as file:
         given = run["users"].sel(user=name)
-        stored = _Stored(run, file, last, number)
+        stored = _Stored(run, file, int(run.rounds.max()), run.users.index(name))
         return TrainedUser(
             name=name,
             kinds=kinds,
@@ -116,10 +130,6 @@ class _Stored:
     def __init__(self, run: Run, file: h5py.File, round_: int, user: int) -> None:
         self._run, self._file = run, file
         self._place = f"weights/{round_}/user_{user}"
-        if f"attention/{self._place}" not in file and f"expert/{self._place}" in file:
-            raise ResultsError(
-                f"{run.path}: method '{run.method}' trains soft prompts; LoRA alone can be exported"
-            )
         if f"attention/{self._place}" not in file:
             raise ResultsError(
                 f"{run.path}: 'attention/{self._place}' is missing, the user's trained numbers"
@@ -160,7 +170,4 @@ class _Stored:
         return Lora(np.ascontiguousarray(A[:left]), np.ascontiguousarray(B[:, :left]), scale)
 
     def _array(self, place: str) -> np.ndarray:
-        array = self._file[place][()].astype(np.float32)
-        if not np.isfinite(array).all():
-            raise ResultsError(f"{self._run.path}: '{place}' holds numbers that are not finite")
-        return array
+        return stored_array(self._run, self._file, place)

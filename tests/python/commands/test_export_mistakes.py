@@ -14,9 +14,8 @@ import torch
 from analysis.cli import main
 from analysis.export import merged
 from analysis.export.base import find_base
-from analysis.export.card import card
+from analysis.export.card import Described, card
 from analysis.export.loader import load_mixture
-from analysis.export.trained import read_user
 from analysis.read.results import open_run
 from tests.helpers.exported import export, made
 from tests.helpers.results_fixture import write_results
@@ -88,8 +87,7 @@ def test_damaged_weights(array, value, words, made, tmp_path, capsys):
 def test_names_stay_in_their_lines_of_the_card(made, tmp_path):
     run = open_run(made("gpt2").results)
     run.attributes["data_set"] = "a | b\n# c <script>"
-    user = read_user(run, "German")
-    written = card(run, user, find_base(run, None), {}, "")
+    written = card(run, find_base(run, None), Described("German", (), {}, {}, ""))
     assert "| Data set | a \\| b # c &lt;script> |\n" in written
 
 
