@@ -341,7 +341,8 @@ def test_every_method_has_its_place_and_its_own_colour():
 def test_items_are_those_of_the_paper():
     figures = {f"figure{number}" for number in range(2, 19)}
     published = {f"as-published-table{number}" for number in (1, 2, 4, 5)}
-    mop = {"mop", "mop-table", "mop-weights", *(f"mop-figure{number}" for number in range(1, 13))}
+    figured = {f"mop-figure{number}" for number in range(1, 13)}
+    mop = {"mop", "mop-table", "mop-ablation", "mop-weights", *figured}
     assert set(ITEMS) == {f"table{number}" for number in range(1, 6)} | figures | published | mop | {
         "validation-data"
     }
