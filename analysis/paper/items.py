@@ -74,9 +74,7 @@ ITEMS |= {
 # Of the mixture of prompts (arXiv 2310.02842), on instruction data and pruned bases.
 _OF_MOP = {
     "mop-table": Item("Response perplexity by method and base", mop_table.make),
-    "mop-ablation": Item(
-        "Response perplexity by what is left out of the mixture of prompts", mop_table.make
-    ),
+    "mop-ablation": Item("Response perplexity by what is left out of the mixture of prompts", mop_table.make),
     **{
         f"mop-figure{number}": Item(
             prompt_weights.title_of(number), partial(prompt_weights.figure, number=number), has_bars=True
