@@ -9,6 +9,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/model/precision.hpp"
 #include "families.hpp"
+#include "rms_norm.hpp"
 
 namespace comigs::model {
 
@@ -148,7 +149,7 @@ class Llama : public BaseModel {
 
  private:
   [[nodiscard]] at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const {
-    return at::rms_norm(x, weight.sizes(), weight, architecture_.norm_epsilon);
+    return rms_norm(x, weight, architecture_.norm_epsilon);
   }
   [[nodiscard]] at::Tensor rotate(const at::Tensor& heads, const Sequences& sequences) const {
     const auto of_positions = [&](const at::Tensor& table) {
