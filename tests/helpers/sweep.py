@@ -129,6 +129,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    # A stand-in that a test writes anew within the second, at its old length, would be taken for its compiled self.
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
 
