@@ -18,11 +18,11 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 template <class Number>
-const Number* numbers(const at::Tensor& tensor) {
+const Number* rows_of(const at::Tensor& tensor) {
   return static_cast<const Number*>(tensor.const_data_ptr());
 }
 template <class Number>
-Number* mutable_numbers(const at::Tensor& tensor) {
+Number* rows_to(const at::Tensor& tensor) {
   return static_cast<Number*>(tensor.mutable_data_ptr());
 }
 
@@ -41,10 +41,10 @@ void norm_forward(const at::Tensor& x, const at::Tensor& weight, float epsilon, 
   const kernels::RmsNormForward<Number> pass{.rows = inverse.numel(),
                                              .width = x.size(-1),
                                              .epsilon = epsilon,
-                                             .x = numbers<Number>(x),
-                                             .weight = numbers<Number>(weight),
-                                             .y = mutable_numbers<Number>(y),
-                                             .inverse = mutable_numbers<float>(inverse)};
+                                             .x = rows_of<Number>(x),
+                                             .weight = rows_of<Number>(weight),
+                                             .y = rows_to<Number>(y),
+                                             .inverse = rows_to<float>(inverse)};
   over_rows(x, [&](std::int64_t begin, std::int64_t end) { rms_norm_forward(pass, begin, end); });
 }
 
@@ -53,11 +53,11 @@ void norm_backward(const at::Tensor& x, const at::Tensor& weight, const at::Tens
                    const at::Tensor& d_y, const at::Tensor& d_x) {
   const kernels::RmsNormBackward<Number> pass{.rows = inverse.numel(),
                                               .width = x.size(-1),
-                                              .x = numbers<Number>(x),
-                                              .weight = numbers<Number>(weight),
-                                              .inverse = numbers<float>(inverse),
-                                              .d_y = numbers<Number>(d_y),
-                                              .d_x = mutable_numbers<Number>(d_x)};
+                                              .x = rows_of<Number>(x),
+                                              .weight = rows_of<Number>(weight),
+                                              .inverse = rows_of<float>(inverse),
+                                              .d_y = rows_of<Number>(d_y),
+                                              .d_x = rows_to<Number>(d_x)};
   over_rows(x, [&](std::int64_t begin, std::int64_t end) { rms_norm_backward(pass, begin, end); });
 }
 
