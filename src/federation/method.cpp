@@ -210,8 +210,7 @@ void check_shared_gate(const Method& method, const std::vector<config::User>& us
     if (user.experts == users[0].experts && user.gate_width == users[0].gate_width) return {};
     return fmt::format(
         "experts = {}, gate_width = {}, but user 0 has {}, {}: method '{}' shares the gate, so all users "
-        "need "
-        "the same",
+        "need the same",
         user.experts, user.gate_width, users[0].experts, users[0].gate_width, method.name);
   });
 }

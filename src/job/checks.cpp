@@ -133,8 +133,7 @@ void check_gates(const federation::Method& method, const config::Config& config,
   if (gated && !has_examples)
     throw ConfigError(
         fmt::format("method '{}' has a gate that reads instructions, but data set '{}' is plain text; "
-                    "`python -m data_prep "
-                    "instructions` makes one of examples",
+                    "`python -m data_prep instructions` makes one of examples",
                     method.name, manifest.name));
   if (config.method.averaging == config::Averaging::examples && !has_examples)
     throw ConfigError(fmt::format(

@@ -16,11 +16,6 @@ HWY_BEFORE_NAMESPACE();
 namespace comigs::kernels {
 namespace HWY_NAMESPACE {
 
-// Columns [begin, end) of a row, whole vectors of them.
-struct Columns {
-  std::int64_t begin, end;
-};
-
 template <class D, class Number>
 float largest(D d, const Number* row, Columns columns) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
@@ -37,21 +32,12 @@ float largest(D d, const Number* row, Columns columns) {
 // The sum of exp(logit - shift). Each is computed once where float32 can keep it in the row's own place.
 template <bool keep, class D, class Number>
 float sum_of_exponentials(D d, Number* row, Columns columns, float shift) {
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto by = hn::Set(d, shift);
-  auto a = hn::Zero(d), b = a;
-  const auto visit = [&](std::int64_t c) {
+  return sum_of(d, columns, [&](D, std::int64_t c) {
     const auto e = exponential(d, hn::Sub(load(d, row + c), by));
     if constexpr (keep) store(d, e, row + c);
     return e;
-  };
-  std::int64_t c = columns.begin;
-  for (; c + 2 * lanes <= columns.end; c += 2 * lanes) {
-    a = hn::Add(a, visit(c));
-    b = hn::Add(b, visit(c + lanes));
-  }
-  for (; c < columns.end; c += lanes) a = hn::Add(a, visit(c));
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(a, b)));
+  });
 }
 
 // Softmax, from what sum_of_exponentials kept or else from the logits.
@@ -64,15 +50,6 @@ void normalise(D d, Number* row, Columns columns, float shift, float factor) {
     if constexpr (!std::is_same_v<Number, float>) e = exponential(d, hn::Sub(e, by));
     store(d, hn::Mul(e, share), row + c);
   }
-}
-
-// visit(d, columns) for the whole vectors of a row, then for what is left of it, a column at a time.
-template <class Visit>
-void in_vectors(std::int64_t count, const Visit& visit) {
-  const hn::ScalableTag<float> wide;
-  const std::int64_t whole = count - count % static_cast<std::int64_t>(hn::Lanes(wide));
-  visit(wide, Columns{0, whole});
-  visit(hn::CappedTag<float, 1>(), Columns{whole, count});
 }
 
 // Each pass after the first finds the row in the second-level cache.

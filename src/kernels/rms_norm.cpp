@@ -13,38 +13,10 @@ HWY_BEFORE_NAMESPACE();
 namespace comigs::kernels {
 namespace HWY_NAMESPACE {
 
-// Columns [begin, end) of a row, whole vectors of them.
-struct Part {
-  std::int64_t begin, end;
-};
-
-// visit(d, columns) for the whole vectors of a row, then for what is left of it, a column at a time.
-template <class Visit>
-void in_parts(std::int64_t count, const Visit& visit) {
-  const hn::ScalableTag<float> wide;
-  const std::int64_t whole = count - count % static_cast<std::int64_t>(hn::Lanes(wide));
-  visit(wide, Part{0, whole});
-  visit(hn::CappedTag<float, 1>(), Part{whole, count});
-}
-
-// The sum of term(d, c) over the columns.
-template <class D, class Term>
-float sum_of(D d, Part columns, const Term& term) {
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  auto a = hn::Zero(d), b = a;
-  std::int64_t c = columns.begin;
-  for (; c + 2 * lanes <= columns.end; c += 2 * lanes) {
-    a = hn::Add(a, term(d, c));
-    b = hn::Add(b, term(d, c + lanes));
-  }
-  for (; c < columns.end; c += lanes) a = hn::Add(a, term(d, c));
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(a, b)));
-}
-
 template <class Term>
 float sum_of_row(std::int64_t width, const Term& term) {
   float sum = 0.0f;
-  in_parts(width, [&](auto d, Part columns) { sum += sum_of(d, columns, term); });
+  in_vectors(width, [&](auto d, Columns columns) { sum += sum_of(d, columns, term); });
   return sum;
 }
 
@@ -59,7 +31,7 @@ void forward_rows(const RmsNormForward<Number>& pass, std::int64_t begin, std::i
     });
     const float inverse = 1.0f / std::sqrt(squares / static_cast<float>(pass.width) + pass.epsilon);
     pass.inverse[row] = inverse;
-    in_parts(pass.width, [&](auto d, Part columns) {
+    in_vectors(pass.width, [&](auto d, Columns columns) {
       const auto factor = hn::Set(d, inverse);
       for (std::int64_t c = columns.begin; c < columns.end; c += static_cast<std::int64_t>(hn::Lanes(d)))
         store(d, hn::Mul(hn::Mul(load(d, x + c), factor), load(d, pass.weight + c)), y + c);
@@ -79,7 +51,7 @@ void backward_rows(const RmsNormBackward<Number>& pass, std::int64_t begin, std:
     const float product =
         sum_of_row(pass.width, [&](auto d, std::int64_t c) { return hn::Mul(scaled(d, c), load(d, x + c)); });
     const float r = pass.inverse[row], along = r * r * r * product / static_cast<float>(pass.width);
-    in_parts(pass.width, [&](auto d, Part columns) {
+    in_vectors(pass.width, [&](auto d, Columns columns) {
       const auto factor = hn::Set(d, r), back = hn::Set(d, along);
       for (std::int64_t c = columns.begin; c < columns.end; c += static_cast<std::int64_t>(hn::Lanes(d)))
         store(d, hn::NegMulAdd(load(d, x + c), back, hn::Mul(scaled(d, c), factor)), d_x + c);

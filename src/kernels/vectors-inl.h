@@ -8,6 +8,8 @@
 
 #include <hwy/highway.h>
 
+#include <cstdint>
+
 #include "comigs/kernels/bfloat16.hpp"
 
 HWY_BEFORE_NAMESPACE();
@@ -41,6 +43,34 @@ void store([[maybe_unused]] D d, V<D> value, Bfloat16* to) {
   const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7FFF))));
   const hn::Rebind<Bfloat16, D> d16;
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<decltype(d32)>(), rounded)), d16, to);
+}
+
+// Columns [begin, end) of a row, whole vectors of them.
+struct Columns {
+  std::int64_t begin, end;
+};
+
+// visit(d, columns) for the whole vectors of a row, then for what is left of it, a column at a time.
+template <class Visit>
+void in_vectors(std::int64_t count, const Visit& visit) {
+  const hn::ScalableTag<float> wide;
+  const std::int64_t whole = count - count % static_cast<std::int64_t>(hn::Lanes(wide));
+  visit(wide, Columns{0, whole});
+  visit(hn::CappedTag<float, 1>(), Columns{whole, count});
+}
+
+// The sum of term(d, c) over the columns.
+template <class D, class Term>
+float sum_of(D d, Columns columns, const Term& term) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  auto a = hn::Zero(d), b = a;
+  std::int64_t c = columns.begin;
+  for (; c + 2 * lanes <= columns.end; c += 2 * lanes) {
+    a = hn::Add(a, term(d, c));
+    b = hn::Add(b, term(d, c + lanes));
+  }
+  for (; c < columns.end; c += lanes) a = hn::Add(a, term(d, c));
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(a, b)));
 }
 
 // exp(x) for x in [-87, 88], to 3e-7 of its value; below, exp(-87); NaN stays NaN. Half as many instructions

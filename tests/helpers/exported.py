@@ -145,3 +145,12 @@ def keep(expert: int) -> Callable[[dict[str, Tensor]], None]:
 
     kept: dict[str, Tensor] = {}
     return change
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What an export that is refused says, in one line."""
+    capsys.readouterr()
+    assert main(["export", *map(str, words)]) == 2
+    found = capsys.readouterr()
+    assert found.out == "" and found.err.startswith("error: ") and found.err.count("\n") == 1
+    return found.err

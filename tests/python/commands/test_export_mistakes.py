@@ -17,18 +17,10 @@ from analysis.export.base import find_base
 from analysis.export.card import Described, card
 from analysis.export.loader import load_mixture
 from analysis.read.results import open_run
-from tests.helpers.exported import export, made
+from tests.helpers.exported import export, made, refusal
 from tests.helpers.results_fixture import write_results
 
 __all__ = ["made"]  # the fixture is for tests here
-
-
-def refusal(capsys, *words: object) -> str:
-    capsys.readouterr()
-    assert main(["export", *map(str, words)]) == 2
-    found = capsys.readouterr()
-    assert found.out == "" and found.err.startswith("error: ") and found.err.count("\n") == 1
-    return found.err
 
 
 def test_bad_input_is_told_in_one_line(made, tmp_path, capsys):

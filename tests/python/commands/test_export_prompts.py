@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from analysis.cli import main
 from analysis.export.loader import load_mixture
 from analysis.export.prompt_loader import PromptMixture, load_prompts
-from tests.helpers.exported import export
+from tests.helpers.exported import export, refusal
 from tests.helpers.exported_prompts import (
     CONTEXT,
     M,
@@ -210,14 +209,6 @@ def test_files_say_what_they_are(made_prompts, tmp_path):
 
 
 # Mistakes ---------------------------------------------------------------------------------------------------
-
-
-def refusal(capsys, *words: object) -> str:
-    capsys.readouterr()
-    assert main(["export", *map(str, words)]) == 2
-    found = capsys.readouterr()
-    assert found.out == "" and found.err.startswith("error: ") and found.err.count("\n") == 1
-    return found.err
 
 
 def test_options_of_lora_are_refused(made_prompts, tmp_path, capsys):
