@@ -4,18 +4,24 @@ namespace comigs::model {
 
 namespace {
 
-// Of products of bfloat16 numbers, which some processors have for vectors, some for tiles.
-bool cpu_has_bf16_products() {
+CpuProducts this_cpu() {
 #ifdef __x86_64__
-  return __builtin_cpu_supports("avx512bf16") != 0 || __builtin_cpu_supports("amx-bf16") != 0;
+  return {.tiles = __builtin_cpu_supports("amx-bf16") != 0,
+          .vectors = __builtin_cpu_supports("avx512bf16") != 0,
+          .vectors_at_half_rate =
+              __builtin_cpu_is("intel") != 0 && __builtin_cpu_is("cooperlake") == 0};
 #else
-  return false;
+  return {};
 #endif
 }
 
 }  // namespace
 
-bool is_fast_in_bf16(const at::Device& device) { return !device.is_cpu() || cpu_has_bf16_products(); }
+bool are_fast_in_bf16(const CpuProducts& cpu) {
+  return cpu.tiles || (cpu.vectors && !cpu.vectors_at_half_rate);
+}
+
+bool is_fast_in_bf16(const at::Device& device) { return !device.is_cpu() || are_fast_in_bf16(this_cpu()); }
 
 at::ScalarType activation_type(at::ScalarType stored, const at::Device& device) {
   return stored == at::kBFloat16 && !is_fast_in_bf16(device) ? at::kFloat : stored;

@@ -1,6 +1,7 @@
 """Where the time of comigs' step goes: samples of `perf`, put together by what the code does.
 
-python -m tests.bench.profile [--phase experts|routers] [--precision float32|bf16]     from the repository's root
+python -m tests.bench.profile [--base gpt2|smollm2] [--phase experts|routers] [--precision float32|bf16]
+from the repository's root
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ from matplotlib.figure import Figure
 from analysis.draw.canvas import styled
 from analysis.draw.style import NEUTRAL, SPECIALIST
 
+from .bases import Base, Gpt2, Llama
 from .programs import CACHE, ROOT, BenchError, Executables, run
 from .steps import DEVIATION, Case, options
 
 FIGURES = Path(__file__).parent / "figures"
+BASES: dict[str, tuple[str, Base]] = {"gpt2": ("GPT-2 124M", Gpt2()), "smollm2": ("SmolLM2-135M", Llama())}
 # What a symbol (or the library it is in) belongs to: the first that matches.
 PARTS = {
     "matrix products: MKL's kernels": r"sgemm_kernel_0|gemm_bf16|brgemm|jit_",
     "matrix products: panels copied": r"sgemm_scopy|copyat|bcopy|acopy|gblock",
     "thin low-rank products": r"sgemm_kernel_nocopy|sgemv",
+    "layer norm, RMS norm": r"LayerNorm|RowwiseMoments|RmsNorm",
     "mixture of activations": r"comigs::kernels::.*(forward|backward|few_ranks|visit|gelu)",
     "loss and gradient of logits": r"comigs::kernels::.*(row|exponential|largest|in_vectors)",
     "AdamW, gate": r"comigs::kernels",
     "attention, beside its products": r"flash_attention",
-    "layer norm": r"LayerNorm|RowwiseMoments",
     "sums, copies and the like": r"at::native|libtorch_cpu|sExp|memset|memcpy|memmove",
     "waiting for the other thread": r"libgomp|sched_yield|futex",
     "operating system": r"\\[k\\]|kernel",
@@ -88,13 +91,15 @@ def draw(found: dict[str, float], title: str, file: Path) -> None:
 def main() -> int:
     about = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile", description=about)
+    parser.add_argument("--base", choices=BASES, default="gpt2", help="[gpt2]")
     parser.add_argument("--phase", choices=("experts", "routers"), default="experts", help="[experts]")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32", help="[float32]")
     built = ROOT / "build" / "dev"
     parser.add_argument("--executables", type=Path, default=built, metavar="FOLDER", help="[build/dev]")
     wanted = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
-    case = Case(phase=wanted.phase, precision=wanted.precision, measured=8)
+    model, base = BASES[wanted.base]
+    case = Case(phase=wanted.phase, precision=wanted.precision, base=base, measured=8)
     try:
         found = measure(Executables(wanted.executables), case, threads)
     except BenchError as error:
@@ -102,8 +107,8 @@ def main() -> int:
         return error.exit_code
     for part, share in found.items():
         print(f"{share:5.1f} %  {part}")
-    file = FIGURES / f"profile-{wanted.phase}-{wanted.precision}.png"
-    draw(found, f"GPT-2 124M, {case.phase} step, {case.precision}, {threads} threads", file)
+    file = FIGURES / f"profile-{wanted.base}-{wanted.phase}-{wanted.precision}.png"
+    draw(found, f"{model}, {case.phase} step, {case.precision}, {threads} threads", file)
     print(f"drawn: {file.relative_to(ROOT)}")
     return 0
 

@@ -21,9 +21,10 @@ PATIENCE_SECONDS = 120
 # What depends on the clock and the machine, and what says so.
 MEASURED = ("time/", "memory/")
 ABOUT_THE_RUN = ("created", "hosts", "devices", "configuration")
-# Of what is told of a machine, and of mpirun's counts of its own messages; they are no errors.
+# Of what is told of a machine, of mpirun's counts of its own messages, and of its event loop, which may find a rank's
+# input closed as it ends the others; they are no errors.
 NOTES = ("share the cores", "that a rank has on", "no locks on this file system")
-NOTES += ("sent help message", "orte_base_help_aggregate", "ORTE_ERROR_LOG")
+NOTES += ("sent help message", "orte_base_help_aggregate", "ORTE_ERROR_LOG", "[warn] Epoll")
 # flock as Lustre answers without -o flock (ENOSYS), and as a network file system does that locks for one machine.
 NO_FLOCK = """
 #include <errno.h>

@@ -8,8 +8,20 @@
 
 namespace comigs::model {
 
-/// Whether products of bfloat16 numbers are faster there than those of float32: on GPUs, and on CPUs with
-/// instructions for them (AVX512_BF16, AMX).
+/// What a CPU has for products of bfloat16 numbers.
+struct CpuProducts {
+  bool tiles = false;    ///< AMX
+  bool vectors = false;  ///< AVX512_BF16
+  /// Intel's processors after Cooper Lake, which expect such products in tiles: where a hypervisor hides the
+  /// tiles, the vectors are left, with half as many products a second as float32 has.
+  bool vectors_at_half_rate = false;
+};
+
+/// Whether they are faster than products of float32 numbers.
+[[nodiscard]] bool are_fast_in_bf16(const CpuProducts& cpu);
+
+/// Whether products of bfloat16 numbers are faster there than those of float32: on GPUs, and on CPUs that are
+/// made for them. By what the processor is, never by a clock: a run must come out the same under any load.
 [[nodiscard]] bool is_fast_in_bf16(const c10::Device& device);
 
 /// The precision of activations beside frozen weights that are stored in `stored`, where a single device
