@@ -35,8 +35,10 @@ std::int64_t bytes(double elements, at::ScalarType type) {
 
 // Logits, and the head in the precision that they are computed in.
 double of_cross_entropy(const Shape& shape, const model::Computation& computation, std::int64_t tokens) {
-  const auto chunk = static_cast<double>(model::tokens_of_chunk(tokens, static_cast<std::int64_t>(shape.V)));
-  return chunk * shape.V + (computation.computed == computation.stored ? 0.0 : shape.V * shape.C);
+  const auto vocabulary = static_cast<std::int64_t>(shape.V);
+  const auto chunk = static_cast<double>(model::tokens_of_chunk(tokens, vocabulary, computation.on_gpu)),
+             stride = static_cast<double>(model::logit_stride(vocabulary));
+  return chunk * stride + (computation.computed == computation.stored ? 0.0 : shape.V * shape.C);
 }
 
 double widened_projection(const Shape& shape, const model::Computation& computation) {

@@ -10,25 +10,6 @@ namespace comigs::adapter {
 
 namespace {
 
-// An expert after the other in each factor; the up projections one after the other too.
-ExpertFactors side_by_side(const std::vector<Expert>& experts, double scale, at::ScalarType dtype) {
-  std::vector<at::Tensor> up_A, up_B, down_A, down_B;
-  for (std::size_t site = 0; site < experts.front().up.size(); ++site)
-    for (const Expert& expert : experts) {
-      up_A.push_back(expert.up[site].A);
-      up_B.push_back(expert.up[site].B);
-    }
-  for (const Expert& expert : experts) {
-    down_A.push_back(expert.down.A);
-    down_B.push_back(expert.down.B);
-  }
-  return {.up_A = at::cat(up_A).to(dtype),
-          .up_B = at::stack(up_B).to(dtype),
-          .down_A = at::stack(down_A).to(dtype),
-          .down_B = at::cat(down_B, 1).to(dtype),
-          .scale = scale};
-}
-
 // The parts of a layer come in the order of their sites.
 Lora& place_of(LayerParameters& layer, const Part& part, std::int64_t projections) {
   const auto site = static_cast<std::size_t>(part.site);
@@ -61,7 +42,7 @@ std::vector<LayerParameters> lora_layers(const Parameters& parameters) {
   return layers;
 }
 
-LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const UserModel& user_model) {
+LayerRouting route(const at::Tensor& x, const at::Tensor& router, const UserModel& user_model) {
   if (!user_model.routed()) {
     const double share = 1.0 / static_cast<double>(user_model.experts);
     return {.logits = {},
@@ -71,16 +52,15 @@ LayerRouting route(const at::Tensor& x, const LayerParameters& parameters, const
             .load = {},
             .probability = {}};
   }
-  const at::Tensor logits = at::linear(x.to(at::kFloat), parameters.router);
+  const at::Tensor logits = at::linear(x.to(at::kFloat), router);
   return top_k_gate(logits, std::min(user_model.top_k, user_model.experts));
 }
 
-at::Tensor expert_mlp(const at::Tensor& x, const model::FrozenMlp& mlp, const LayerParameters& parameters,
-                      const UserModel& user_model, LayerRouting& routing) {
-  routing = route(x, parameters, user_model);
+at::Tensor expert_mlp(const at::Tensor& x, const model::FrozenMlp& mlp, const ExpertFactors& experts,
+                      const at::Tensor& router, const UserModel& user_model, LayerRouting& routing) {
+  routing = route(x, router, user_model);
   const at::Tensor sum = user_model.gates_sum_to_one() ? at::Tensor() : routing.gate.sum(-1, true);
-  return mixture_mlp(x, routing.gate, mlp,
-                     side_by_side(parameters.experts, user_model.scale(), x.scalar_type()), sum);
+  return mixture_mlp(x, routing.gate, mlp, experts, sum);
 }
 
 }  // namespace comigs::adapter

@@ -6,6 +6,7 @@
 
 #include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/lora_experts.hpp"
+#include "pass_factors.hpp"
 
 namespace comigs::adapter {
 
@@ -116,25 +117,34 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
 class LoraHooks : public AdapterHooks {
  public:
   explicit LoraHooks(const Parameters& parameters)
-      : user_model_(parameters.user_model()), layers_(lora_layers(parameters)) {}
+      : user_model_(parameters.user_model()), parameters_(parameters), layers_(lora_layers(parameters)) {}
 
   [[nodiscard]] at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                    const model::Weight& weight) override {
     if (user_model_.gate == Gate::none) return Hooks::project(layer, site, x, weight);
-    return lora_linear(x, weight, layers_[layer].attention[site], user_model_.attention_scale());
+    return lora_linear(x, weight, factors(layer, x).attention[site], user_model_.attention_scale());
   }
 
   [[nodiscard]] at::Tensor mlp(std::size_t layer, const at::Tensor& x, const model::FrozenMlp& mlp) override {
     if (user_model_.gate == Gate::none) return Hooks::mlp(layer, x, mlp);
     LayerRouting decided;
-    const at::Tensor y = expert_mlp(x, mlp, layers_[layer], user_model_, decided);
+    const at::Tensor y =
+        expert_mlp(x, mlp, factors(layer, x).experts, layers_[layer].router, user_model_, decided);
     if (user_model_.routed()) routing_.push_back(std::move(decided));
     return y;
   }
 
  private:
+  // All layers', with the first activations that there are.
+  const LayerFactors& factors(std::size_t layer, const at::Tensor& x) {
+    if (factors_.empty()) factors_ = pass_factors(parameters_, x.scalar_type());
+    return factors_[layer];
+  }
+
   const UserModel& user_model_;
+  const Parameters& parameters_;
   std::vector<LayerParameters> layers_;
+  std::vector<LayerFactors> factors_;
 };
 
 std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& /*base*/,

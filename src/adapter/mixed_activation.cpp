@@ -27,7 +27,7 @@ std::vector<at::Tensor> before_activation(const ActivationInputs& in, std::int64
   for (std::int64_t s = 0; s < in.up_B.size(0) / experts; ++s) {
     const std::int64_t slot = s * experts + expert;
     before.push_back(at::addmm(in.hidden.narrow(0, s * tokens, tokens),
-                               in.reduced.narrow(1, slot * rank, rank), in.up_B[slot].t()));
+                               in.reduced.narrow(1, slot * rank, rank), in.up_B[slot]));
   }
   return before;
 }
@@ -76,8 +76,8 @@ ActivationGradients one_by_one_backward(const ActivationInputs& in, const at::Te
     for (std::size_t s = 0; s < before.size(); ++s) {
       const std::int64_t site = static_cast<std::int64_t>(s), slot = site * experts + e;
       const at::Tensor u = in.reduced.narrow(1, slot * rank, rank);
-      if (wanted.up_B) out.up_B[slot].copy_(d_before[s].t().mm(u));
-      out.reduced.narrow(1, slot * rank, rank).copy_(d_before[s].mm(in.up_B[slot]));
+      if (wanted.up_B) out.up_B[slot].copy_(u.t().mm(d_before[s]));
+      out.reduced.narrow(1, slot * rank, rank).copy_(d_before[s].mm(in.up_B[slot].t()));
       out.hidden.narrow(0, site * in.gate.size(0), in.gate.size(0)).add_(d_before[s]);
     }
   }
@@ -92,14 +92,14 @@ Number* data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
 }
 
-// The small operands as the kernels read them: float32, and the factors with their columns side by side.
+// The operands as the kernels read them.
 struct Operands {
   explicit Operands(const ActivationInputs& in)
       : activation(in.activation),
         reduced(in.reduced.to(at::kFloat).contiguous()),
         gate(in.gate.contiguous()),
-        up_B(in.up_B.to(at::kFloat).transpose(1, 2).contiguous()),
-        down_A(in.down_A.to(at::kFloat).contiguous()),
+        up_B(in.up_B.contiguous()),
+        down_A(in.down_A.contiguous()),
         hidden(in.hidden.contiguous()) {}
 
   template <class Number>
@@ -195,8 +195,8 @@ ActivationGradients fused_backward(const ActivationInputs& in, const at::Tensor&
           .gate = !wanted.gate ? at::Tensor()
                   : parts == 1 ? gate[0]
                                : gate.sum(0),
-          .up_B = wanted.up_B ? up_B.transpose(1, 2).to(in.up_B.scalar_type()) : at::Tensor(),
-          .down_A = wanted.down_A ? down_A.to(in.down_A.scalar_type()) : at::Tensor()};
+          .up_B = up_B,
+          .down_A = down_A};
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 namespace comigs::adapter {
 
 /// hidden [S n, F] = x up_s + up_bias_s and reduced [n, S E R] = gamma x A_si^T in the model's precision;
-/// gate [n, E] float32; up_B [S E, F, R], down_A [E, R, F].
+/// gate [n, E]; up_B [S E, R, F], down_A [E, R, F]; these three float32.
 struct ActivationInputs {
   model::Activation activation = model::Activation::gelu_tanh;
   at::Tensor hidden, reduced, gate, up_B, down_A;

@@ -27,7 +27,7 @@ at::Tensor up_products(const at::Tensor& x, const std::vector<model::Weight>& up
   at::Tensor hidden = at::empty({static_cast<std::int64_t>(ups.size()) * x.size(0), inner}, x.options());
   for (std::size_t s = 0; s < ups.size(); ++s) {
     at::Tensor to = of_projection(hidden, s, x.size(0));
-    const at::Tensor matrix = ups[s].matrix.to(x.scalar_type());
+    const at::Tensor matrix = model::in_precision(ups[s].matrix, x.scalar_type());
     if (ups[s].bias.defined())
       at::addmm_out(to, ups[s].bias, x, matrix);
     else
@@ -45,7 +45,7 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const at::Tensor hidden = up_products(x, mlp.up);       // [S n, F]
     const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);  // [n, S E R]
     const auto [mixed, weighted] = mix_activations({mlp.activation, hidden, reduced, gate, up_B, down_A});
-    at::Tensor y = mixed.mm(mlp.down.matrix.to(x.scalar_type()));
+    at::Tensor y = mixed.mm(model::in_precision(mlp.down.matrix, x.scalar_type()));
     add_low_rank(y, weighted, down_B.t().mul(scale), mlp.down.bias, gate_sum);
     variable_list saved = {
         x, gate, up_A, up_B, down_A, down_B, hidden, reduced, weighted, mlp.down.matrix, mlp.down.bias};
@@ -68,16 +68,16 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const auto dtype = x.scalar_type();
     const at::Tensor d_y = outputs[0].contiguous();
     const ActivationGradients d = mix_activations_backward(
-        {activation, hidden, reduced, gate, up_B, down_A}, d_y.mm(down.to(dtype).t()),
+        {activation, hidden, reduced, gate, up_B, down_A}, d_y.mm(model::in_precision(down, dtype).t()),
         d_y.mm(down_B).mul_(scale),
         {.gate = needs(in_gate), .up_B = needs(in_up_B), .down_A = needs(in_down_A)});
     const at::Tensor d_reduced = d.reduced * scale;
     variable_list gradients(inputs);
     if (needs(in_x)) {
       const std::size_t first = 11;
-      at::Tensor d_x = of_projection(d.hidden, 0, x.size(0)).mm(saved[first].to(dtype).t());
+      at::Tensor d_x = of_projection(d.hidden, 0, x.size(0)).mm(model::in_precision(saved[first], dtype).t());
       for (std::size_t s = 1; first + s < saved.size(); ++s)
-        d_x.addmm_(of_projection(d.hidden, s, x.size(0)), saved[first + s].to(dtype).t());
+        d_x.addmm_(of_projection(d.hidden, s, x.size(0)), model::in_precision(saved[first + s], dtype).t());
       gradients[in_x] = d_x.addmm_(d_reduced, up_A);
     }
     gradients[in_gate] = d.gate;

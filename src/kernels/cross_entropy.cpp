@@ -56,7 +56,7 @@ void normalise(D d, Number* row, Columns columns, float shift, float factor) {
 template <class Number>
 void row_with_target(const LogitRows<Number>& rows, std::int64_t token) {
   const std::int64_t target = rows.targets[token];
-  Number* row = rows.logits + token * rows.vocabulary;
+  Number* row = rows.logits + token * rows.stride;
   const float at_target = hn::GetLane(load(hn::CappedTag<float, 1>(), row + target));
   float shift = std::numeric_limits<float>::lowest(), sum = 0.0f;
   in_vectors(rows.vocabulary,
@@ -84,7 +84,7 @@ void all_rows(const LogitRows<Number>& rows, std::int64_t begin, std::int64_t en
       continue;
     }
     rows.losses[token] = 0.0f;
-    if (rows.gradient) std::fill_n(rows.logits + token * rows.vocabulary, rows.vocabulary, Number{});
+    if (rows.gradient) std::fill_n(rows.logits + token * rows.stride, rows.vocabulary, Number{});
   }
 }
 

@@ -52,7 +52,7 @@ COMIGS_DEVICE void add_exponentials(const Values& values, float& largest, float&
 template <class Block, class Number>
 COMIGS_DEVICE void cross_entropy_row(Block& block, const LogitRows<Number>& rows, std::int64_t token) {
   const auto target = static_cast<int>(rows.targets[token]), columns = static_cast<int>(rows.vocabulary);
-  Number* row = rows.logits + token * columns;
+  Number* row = rows.logits + token * rows.stride;
   if (target < 0) {
     block.each([&](int thread) {
       if (thread == 0) rows.losses[token] = 0.0f;

@@ -11,7 +11,7 @@ template <class Number>
 void cross_entropy_rows_reference(const LogitRows<Number>& rows) {
   const std::int64_t V = rows.vocabulary;
   for (std::int64_t token = 0; token < rows.tokens; ++token) {
-    Number* row = rows.logits + token * V;
+    Number* row = rows.logits + token * rows.stride;
     const std::int64_t target = rows.targets[token];
     const auto logit = [&](std::int64_t c) { return static_cast<double>(to_float(row[c])); };
     double normaliser = 0.0;

@@ -27,6 +27,7 @@ template <class Number>
 void rows(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor& losses, bool gradient) {
   const kernels::LogitRows<Number> part{.tokens = logits.size(0),
                                         .vocabulary = logits.size(1),
+                                        .stride = logits.stride(0),
                                         .logits = static_cast<Number*>(logits.mutable_data_ptr()),
                                         .targets = targets.const_data_ptr<std::int64_t>(),
                                         .losses = losses.mutable_data_ptr<float>(),
@@ -41,14 +42,14 @@ void rows(const at::Tensor& logits, const at::Tensor& targets, const at::Tensor&
 at::Tensor run(const at::Tensor& hidden, const at::Tensor& stored_head, const at::Tensor& targets,
                const Gradients& gradients) {
   const std::int64_t tokens = hidden.size(0), vocabulary = stored_head.size(0),
-                     chunk = tokens_of_chunk(tokens, vocabulary);
+                     chunk = tokens_of_chunk(tokens, vocabulary, hidden.is_cuda());
   const at::Tensor head = stored_head.to(hidden.scalar_type()), target = targets.contiguous();
   const at::Tensor losses = at::empty({tokens}, hidden.options().dtype(at::kFloat));
-  const at::Tensor buffer = at::empty({chunk, vocabulary}, hidden.options());
+  const at::Tensor buffer = at::empty({chunk, logit_stride(vocabulary)}, hidden.options());
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
     const std::int64_t count = std::min(chunk, tokens - begin);
     const at::Tensor part = hidden.narrow(0, begin, count);
-    at::Tensor logits = buffer.narrow(0, 0, count);
+    at::Tensor logits = buffer.narrow(0, 0, count).narrow(1, 0, vocabulary);
     at::mm_out(logits, part, head.t());
     const auto visit = hidden.scalar_type() == at::kBFloat16 ? rows<kernels::Bfloat16> : rows<float>;
     visit(logits, target.narrow(0, begin, count), losses.narrow(0, begin, count), gradients.wanted());

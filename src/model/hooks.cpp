@@ -47,8 +47,13 @@ at::Tensor Hooks::mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMl
   return plain_mlp(x, mlp);
 }
 
+// Not even asking costs nothing.
+at::Tensor in_precision(const at::Tensor& matrix, at::ScalarType type) {
+  return matrix.scalar_type() == type ? matrix : matrix.to(type);
+}
+
 at::Tensor project(const at::Tensor& x, const Weight& weight) {
-  const at::Tensor matrix = weight.matrix.to(x.scalar_type());
+  const at::Tensor matrix = in_precision(weight.matrix, x.scalar_type());
   return weight.bias.defined() ? at::addmm(weight.bias, x, matrix) : x.mm(matrix);
 }
 

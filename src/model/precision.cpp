@@ -8,8 +8,7 @@ CpuProducts this_cpu() {
 #ifdef __x86_64__
   return {.tiles = __builtin_cpu_supports("amx-bf16") != 0,
           .vectors = __builtin_cpu_supports("avx512bf16") != 0,
-          .vectors_at_half_rate =
-              __builtin_cpu_is("intel") != 0 && __builtin_cpu_is("cooperlake") == 0};
+          .vectors_at_half_rate = __builtin_cpu_is("intel") != 0 && __builtin_cpu_is("cooperlake") == 0};
 #else
   return {};
 #endif

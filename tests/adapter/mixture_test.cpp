@@ -50,7 +50,7 @@ struct Problem {
              .up = {{frozen({F, C}, 1).t(), {}}, {frozen({F, C}, 2).t(), {}}},
              .down = {frozen({C, F}, 3).t(), {}}};
     factors = {.up_A = leaf({S * experts * R, C}, 5),
-               .up_B = leaf({S * experts, F, R}, 6),
+               .up_B = leaf({S * experts, R, F}, 6),
                .down_A = leaf({experts, R, F}, 7),
                .down_B = leaf({C, experts * R}, 8),
                .scale = 1.7};
@@ -76,7 +76,7 @@ struct Problem {
       std::vector<at::Tensor> before;
       for (std::size_t s = 0; s < mlp.up.size(); ++s) {
         const std::int64_t slot = static_cast<std::int64_t>(s) * experts + e;
-        const at::Tensor A = factors.up_A.narrow(0, slot * R, R), B = factors.up_B.select(0, slot);
+        const at::Tensor A = factors.up_A.narrow(0, slot * R, R), B = factors.up_B.select(0, slot).t();
         before.push_back(x.matmul(mlp.up[s].matrix) + factors.scale * x.matmul(A.t()).matmul(B.t()));
         if (mlp.up[s].bias.defined()) before.back() = before.back() + mlp.up[s].bias;
       }
@@ -289,8 +289,8 @@ BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
     const std::vector<at::Tensor> leaves = {narrow(exact.x),
                                             exact.gate().detach(),
                                             narrow(exact.factors.up_A),
-                                            narrow(exact.factors.up_B),
-                                            narrow(exact.factors.down_A),
+                                            exact.factors.up_B.detach().clone(),
+                                            exact.factors.down_A.detach().clone(),
                                             narrow(exact.factors.down_B)};
     for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
     const ExpertFactors factors = {leaves[2], leaves[3], leaves[4], leaves[5], exact.factors.scale};

@@ -20,8 +20,8 @@ namespace {
 using test::close;
 
 // A router whose logits are its input's first elements.
-LayerParameters reading_router(std::int64_t experts, std::int64_t width) {
-  return {.attention = {}, .experts = {}, .router = at::eye(experts, width).set_requires_grad(true)};
+at::Tensor reading_router(std::int64_t experts, std::int64_t width) {
+  return at::eye(experts, width).set_requires_grad(true);
 }
 
 UserModel user_with(std::int64_t experts, std::int64_t top_k, Gate gate = Gate::top_k) {
@@ -145,12 +145,12 @@ BOOST_AUTO_TEST_CASE(equal_gate_and_single_expert_are_not_routed) {
 }
 
 BOOST_AUTO_TEST_CASE(gate_is_float32_and_differentiable_in_chosen_logits_alone) {
-  const LayerParameters parameters = reading_router(3, 4);
-  const LayerRouting routed = route(test::normal({1, 4}, 4).to(at::kBFloat16), parameters, user_with(3, 2));
+  const at::Tensor router = reading_router(3, 4);
+  const LayerRouting routed = route(test::normal({1, 4}, 4).to(at::kBFloat16), router, user_with(3, 2));
   BOOST_TEST((routed.gate.scalar_type() == at::kFloat));
   (routed.gate * at::tensor({1.0f, 2.0f, 3.0f})).sum().backward();
   for (std::int64_t e = 0; e < 3; ++e) {
-    const bool moved = parameters.router.grad()[e].abs().max().item<float>() > 0.0f;
+    const bool moved = router.grad()[e].abs().max().item<float>() > 0.0f;
     BOOST_TEST(moved == routed.chosen[0][e].item<bool>());
   }
 }

@@ -40,22 +40,19 @@ struct Results {
 Results results(int threads) {
   at::set_num_threads(threads);
   const at::Tensor x = test::normal({n, width}, 1).set_requires_grad(true);
-  LayerParameters parameters{.attention = {}, .experts = {}, .router = weight({experts, width}, 2)};
-  std::vector<at::Tensor> leaves = {x, parameters.router};
-  for (std::int64_t e = 0; e < experts; ++e) {
-    const auto seed = static_cast<int>(10 * (e + 1));
-    parameters.experts.push_back(
-        {.up = {{weight({rank, width}, seed), weight({inner, rank}, seed + 1)}},
-         .down = {weight({rank, inner}, seed + 2), weight({width, rank}, seed + 3)}});
-    const Expert& expert = parameters.experts.back();
-    leaves.insert(leaves.end(), {expert.up[0].A, expert.up[0].B, expert.down.A, expert.down.B});
-  }
+  const at::Tensor router = weight({experts, width}, 2);
+  const ExpertFactors factors{.up_A = weight({experts * rank, width}, 10),
+                              .up_B = weight({experts, rank, inner}, 11),
+                              .down_A = weight({experts, rank, inner}, 12),
+                              .down_B = weight({width, experts * rank}, 13)};
+  const std::vector<at::Tensor> leaves = {
+      x, router, factors.up_A, factors.up_B, factors.down_A, factors.down_B};
   for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
   const FrozenMlp mlp{.up = {{weight({width, inner}, 3), weight({inner}, 4)}},
                       .down = {weight({inner, width}, 5), weight({width}, 6)}};
   LayerRouting routing;
   const UserModel user_model{.experts = experts, .lora_rank = rank, .top_k = 2};
-  const at::Tensor y = expert_mlp(x, mlp, parameters, user_model, routing);
+  const at::Tensor y = expert_mlp(x, mlp, factors, router, user_model, routing);
   const at::Tensor targets = at::arange(n, at::kLong).remainder(vocabulary);
   const at::Tensor loss = cross_entropy(y, weight({vocabulary, width}, 7), targets);
   (loss + routing.probability[0]).backward();

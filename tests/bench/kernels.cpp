@@ -150,6 +150,7 @@ void cross_entropy(benchmark::State& state) {
   std::vector<float> losses(targets.size());
   const LogitRows<Number> rows{.tokens = count,
                                .vocabulary = vocabulary,
+                               .stride = vocabulary,
                                .logits = logits.data(),
                                .targets = targets.data(),
                                .losses = losses.data(),

@@ -244,20 +244,22 @@ void mixture_cases(std::int64_t tokens) {
 
 template <class Number>
 void cross_entropy_case(std::int64_t tokens, std::int64_t vocabulary) {
-  const auto logits = normal<Number>(tokens * vocabulary, 2.0F, 6);
+  const std::int64_t stride = (vocabulary + 63) / 64 * 64;  // as the program lays them out
+  const auto logits = normal<Number>(tokens * stride, 2.0F, 6);
   std::vector<std::int64_t> targets(size(tokens));
   for (std::int64_t n = 0; n < tokens; ++n) targets[size(n)] = n % 5 == 3 ? -1 : 7919 * n % vocabulary;
   auto gradient = logits;
   std::vector<float> losses(size(tokens));
   cross_entropy_rows(
-      LogitRows<Number>{tokens, vocabulary, gradient.data(), targets.data(), losses.data(), true}, 0, tokens);
+      LogitRows<Number>{tokens, vocabulary, stride, gradient.data(), targets.data(), losses.data(), true}, 0,
+      tokens);
 
   OnCard<Number> card_logits(logits);
   OnCard<std::int64_t> card_targets(targets);
   OnCard<float> card_losses(losses.size());
   const auto launch = [&] {
-    cross_entropy_rows_device(LogitRows<Number>{tokens, vocabulary, card_logits.data(), card_targets.data(),
-                                                card_losses.data(), true},
+    cross_entropy_rows_device(LogitRows<Number>{tokens, vocabulary, stride, card_logits.data(),
+                                                card_targets.data(), card_losses.data(), true},
                               nullptr);
   };
   launch();

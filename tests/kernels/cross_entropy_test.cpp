@@ -21,26 +21,41 @@ namespace {
 
 template <class Number>
 struct Chunk {
-  std::int64_t tokens, vocabulary;
+  std::int64_t tokens, vocabulary, stride;
   std::vector<Number> logits;
   std::vector<std::int64_t> targets;
   std::vector<float> losses;
 
-  // Normal logits; every fifth token has no target.
+  // Normal logits, and between rows of an odd vocabulary some more; every fifth token has no target.
   Chunk(std::int64_t tokens_, std::int64_t vocabulary_, float scale, float shift = 0.0f)
-      : tokens(tokens_), vocabulary(vocabulary_), losses(static_cast<std::size_t>(tokens_), 7.0f) {
+      : tokens(tokens_),
+        vocabulary(vocabulary_),
+        stride(vocabulary_ + vocabulary_ % 2 * 3),
+        losses(static_cast<std::size_t>(tokens_), 7.0f) {
     std::mt19937 generator(static_cast<unsigned>(tokens + 1000 * vocabulary));
     std::normal_distribution<float> normal;
-    for (std::int64_t i = 0; i < tokens * vocabulary; ++i)
+    for (std::int64_t i = 0; i < tokens * stride; ++i)
       from_float(shift + scale * normal(generator), logits.emplace_back());
     for (std::int64_t t = 0; t < tokens; ++t)
       targets.push_back(t % 5 == 3 ? -1 : static_cast<std::int64_t>(generator()) % vocabulary);
   }
 
   LogitRows<Number> rows(bool gradient) {
-    return {tokens, vocabulary, logits.data(), targets.data(), losses.data(), gradient};
+    return {tokens, vocabulary, stride, logits.data(), targets.data(), losses.data(), gradient};
   }
 };
+
+// What lies between rows is the same.
+template <class Number>
+bool same_gaps(const Chunk<Number>& one, const Chunk<Number>& other) {
+  for (std::int64_t row = 0; row < one.tokens; ++row) {
+    const std::int64_t end = (row + 1) * one.stride;
+    if (!std::equal(one.logits.begin() + end - (one.stride - one.vocabulary), one.logits.begin() + end,
+                    other.logits.begin() + end - (one.stride - one.vocabulary)))
+      return false;
+  }
+  return true;
+}
 
 template <class Number>
 void reference(Chunk<Number>& chunk, bool gradient) {
@@ -74,6 +89,7 @@ void compare(const Chunk<Number>& problem, double gradient_tolerance) {
   check_close("losses on the device, " + size, device.losses, expected.losses, 1e-6);
   check_close("gradient on the host, " + size, host.logits, expected.logits, gradient_tolerance);
   check_close("gradient on the device, " + size, device.logits, expected.logits, gradient_tolerance);
+  for (const Chunk<Number>* chunk : {&expected, &host, &device}) BOOST_TEST(same_gaps(problem, *chunk));
   BOOST_TEST((device.losses == backwards.losses));
   BOOST_TEST((device.logits == backwards.logits));
 }
@@ -160,7 +176,7 @@ BOOST_AUTO_TEST_CASE(equal_logits_lose_the_logarithm_of_the_vocabulary) {
         for (std::int64_t c = 0; c < vocabulary; ++c) {
           const double d = any ? 1.0 / n - (c == chunk.targets[t] ? 1.0 : 0.0) : 0.0;
           const float found =
-              chunk.logits[t * static_cast<std::size_t>(vocabulary) + static_cast<std::size_t>(c)];
+              chunk.logits[t * static_cast<std::size_t>(chunk.stride) + static_cast<std::size_t>(c)];
           BOOST_REQUIRE_SMALL(static_cast<double>(found) - d, 1e-6);
         }
       }
@@ -172,7 +188,7 @@ BOOST_AUTO_TEST_CASE(equal_logits_lose_the_logarithm_of_the_vocabulary) {
 }
 
 BOOST_AUTO_TEST_CASE(the_gradient_is_the_slope_of_the_loss) {
-  const std::int64_t vocabulary = 13;
+  const std::int64_t vocabulary = 14;
   const Chunk<float> start(6, vocabulary, 1.5f);
   Chunk<float> gradient = start;
   reference(gradient, true);

@@ -28,20 +28,19 @@ struct LayerParameters {
 /// The leaves of a user with LoRA experts, by layer.
 [[nodiscard]] std::vector<LayerParameters> lora_layers(const Parameters& parameters);
 
-/// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x. W and the bias are frozen and get
-/// no gradient.
+/// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x, in which the LoRA is given. W and
+/// the bias are frozen and get no gradient.
 [[nodiscard]] at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora,
                                      double scale);
 
-/// The gate of each token [n, E] and, where a router decides, what it decided. x [n, C]: the MLP block's own
-/// input.
-[[nodiscard]] LayerRouting route(const at::Tensor& x, const LayerParameters& parameters,
-                                 const UserModel& user_model);
+/// The gate of each token [n, E] and, where a router [E, C] decides, what it decided. x [n, C]: the MLP
+/// block's own input.
+[[nodiscard]] LayerRouting route(const at::Tensor& x, const at::Tensor& router, const UserModel& user_model);
 
 /// The MLP block with the user's experts, of which there is at least one. x [n, C]. `routing`: what `route`
 /// gave.
 [[nodiscard]] at::Tensor expert_mlp(const at::Tensor& x, const model::FrozenMlp& mlp,
-                                    const LayerParameters& parameters, const UserModel& user_model,
-                                    LayerRouting& routing);
+                                    const ExpertFactors& experts, const at::Tensor& router,
+                                    const UserModel& user_model, LayerRouting& routing);
 
 }  // namespace comigs::adapter

@@ -10,11 +10,11 @@
 
 namespace comigs::adapter {
 
-/// The LoRA factors of all E experts of a layer side by side, in the activations' precision; S up
-/// projections.
+/// The LoRA factors of all E experts of a layer side by side; S up projections. Those on the model's width in
+/// the activations' precision, for products; those on the inner width in float32, as the kernels read them.
 struct ExpertFactors {
   at::Tensor up_A;     ///< [S E R, C]
-  at::Tensor up_B;     ///< [S E, F, R]
+  at::Tensor up_B;     ///< [S E, R, F]: of each its transpose
   at::Tensor down_A;   ///< [E, R, F]
   at::Tensor down_B;   ///< [C, E R]
   double scale = 1.0;  ///< gamma

@@ -7,10 +7,11 @@
 
 namespace comigs::kernels {
 
-/// n tokens, vocabulary V; Number is float or Bfloat16. Row-major. Logits are finite.
+/// n tokens, vocabulary V; Number is float or Bfloat16. Row-major, each row `stride` >= V numbers behind the
+/// one before; what lies between two rows is not touched. Logits are finite.
 template <class Number>
 struct LogitRows {
-  std::int64_t tokens = 0, vocabulary = 0;
+  std::int64_t tokens = 0, vocabulary = 0, stride = 0;
   /// [n, V]. With `gradient` overwritten by d sum(losses) / d logits: softmax minus one at the target, zero
   /// in the row of a token without target.
   Number* logits = nullptr;

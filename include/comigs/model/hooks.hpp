@@ -19,6 +19,9 @@ struct Weight {
   at::Tensor matrix, bias;
 };
 
+/// A frozen matrix for products in a precision: as it is stored where that is the same, else a copy.
+[[nodiscard]] at::Tensor in_precision(const at::Tensor& matrix, at::ScalarType type);
+
 /// x matrix + bias in the precision of x, differentiable in everything.
 [[nodiscard]] at::Tensor project(const at::Tensor& x, const Weight& weight);
 

@@ -40,8 +40,12 @@ class Case:
 
     @property
     def length(self) -> float:
-        """How far from one."""
+        """How far from one: probabilities of one minus a little round alike, and routers have few numbers."""
         return 6e-3 if self.top_k == 1 else 3e-3
+
+    @property
+    def length_of_routers(self) -> float:
+        return max(self.length, 5e-3)
 
 
 CASES = [Case("comigs-1g1s", 2), Case("comigs-1g1s", 2, top_k=1), Case("comigs-1gxs", 1)]
@@ -142,7 +146,7 @@ def test_gradients_are_as_near_as_plain_pytorch_s(steps):
 
 def test_gradients_have_the_right_length(steps):
     """AdamW hides a factor that all gradients have in common, but not from the balance of two losses."""
-    for part in phases(steps):
+    for part, of_routers in zip(phases(steps), (False, True), strict=False):
         ours, theirs = (median(scale(step.gradients[i], step.gradients[1]) for step in part) for i in (0, 2))
         print(f"{len(part)} steps: length of the gradient {ours:.5f}, of plain PyTorch's {theirs:.5f}")
-        assert abs(ours - 1) <= part[0].case.length
+        assert abs(ours - 1) <= (part[0].case.length_of_routers if of_routers else part[0].case.length)
