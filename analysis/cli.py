@@ -136,7 +136,10 @@ def _add_item(commands, name: str, item: Item) -> None:
         "--output", type=Path, metavar="FOLDER", help="where the files go (default: paper/ beside the index)"
     )
     command.add_argument(
-        "--dataset", default=item.dataset, help=f"this data set only ({item.dataset or 'default: all'})"
+        "--dataset",
+        metavar="NAME[,NAME]",
+        default=item.dataset,
+        help=f"these data sets only ({item.dataset or 'default: all'})",
     )
     command.set_defaults(bars=False, command=lambda options: _item(name, item.title, options))
     if item.has_bars:
@@ -175,7 +178,8 @@ def _item(name: str, title: str, options: argparse.Namespace) -> int:
         raise ResultsError(f"--output {output}: is a file (expected a folder)")
     numbered = re.fullmatch(r"(table|figure)(\d+)", name)
     heading = f"{numbered[1].capitalize()} {numbered[2]}: {title}" if numbered else title
-    request = Request(name, index, output, options.dataset, options.bars)
+    names = tuple(word.strip() for word in options.dataset.split(",")) if options.dataset else ()
+    request = Request(name, index, output, names, options.bars)
     for path in ITEMS[name].make(request, heading):
         print(path)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.draw import canvas
 from analysis.measure.groups import Group
 from analysis.paper.table import MEASURED
-from analysis.read.index import Alternative, Cell, Entry, Index, data_set_name
+from analysis.read.index import Alternative, Cell, Entry, Index, data_set_name, data_sets_of
 from analysis.read.results import ResultsError
 
 
@@ -22,19 +22,24 @@ class MissingRuns(ResultsError):
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asked for: an item, from an index, into a folder, of one data set or of all; `bars`, where
-    an item has them, instead of heat maps."""
+    """What the command line asked for: an item, from an index, into a folder, of some data sets or, with none, of all;
+    `bars`, where an item has them, instead of heat maps."""
 
     item: str
     index: Index
     output: Path
-    dataset: str | None = None
+    datasets: tuple[str, ...] = ()
     bars: bool = False
 
     @property
     def source(self) -> str:
         """What the figures of the item are, beside published ones: of a small scale, or of the paper's."""
         return f"{MEASURED}, scale {self.index.scale}"
+
+    @property
+    def of(self) -> str:
+        """Of which data sets, for messages."""
+        return f" on {', '.join(self.datasets)}" if self.datasets else ""
 
     def heading(self, title: str) -> str:
         return f"{title} [{self.source}]"
@@ -53,13 +58,12 @@ class Request:
     def cells(self, *items: str) -> list[Cell]:
         """The cells of the first of the items that the index has."""
         for item in items:
-            cells = self.index.cells(item, self.dataset)
+            cells = self.index.cells(item, self.datasets)
             if cells:
                 return cells
-        of = f" on {self.dataset}" if self.dataset else ""
         found = ", ".join(self.index.items) or "none"
         raise MissingRuns(
-            f"{self.index.path}: no run of {' or '.join(items)}{of} (its items: {found}; "
+            f"{self.index.path}: no run of {' or '.join(items)}{self.of} (its items: {found}; "
             f"python -m jobs.sweep {items[0]} makes the runs)"
         )
 
@@ -95,7 +99,6 @@ def choose(index: Index, cell: Cell) -> Choice:
             found[alternative] = group
     choice.is_done = bool(found)
     if not found:
-        choice.remarks.append(f"{choice.place}: no finished run.")
         return choice
     best = _best(choice, found)
     if best is None:
@@ -114,6 +117,18 @@ def choose(index: Index, cell: Cell) -> Choice:
         )
         choice.remarks.append(f"{choice.place}: {_words(best)} (best mean validation perplexity of {done}).")
     return choice
+
+
+def remarks(choices: Sequence[Choice]) -> list[str]:
+    """What a reader must know about them: what is not done, by data set, then what each has."""
+    missing: list[str] = []
+    for dataset in data_sets_of(choice.cell for choice in choices):
+        of_it = [choice for choice in choices if choice.cell.dataset == dataset]
+        rows = list(dict.fromkeys(choice.cell.row for choice in of_it if not choice.is_done))
+        if rows:
+            of_rows = f" of {', '.join(rows)}" if any(choice.is_done for choice in of_it) else ""
+            missing.append(f"{data_set_name(dataset)}: no finished run{of_rows}.")
+    return [*missing, *dict.fromkeys(remark for choice in choices for remark in choice.remarks)]
 
 
 def _best(choice: Choice, found: dict[Alternative, Group]) -> Alternative | None:

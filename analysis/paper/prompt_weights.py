@@ -16,7 +16,7 @@ import xarray as xr
 from analysis.draw import formats, gates
 from analysis.draw.own_files import write_own
 from analysis.measure import categories
-from analysis.paper.choice import MissingRuns, Request, choose
+from analysis.paper.choice import MissingRuns, Request, choose, remarks
 from analysis.read.index import Cell, data_set_name
 from analysis.read.run import Run
 
@@ -76,7 +76,7 @@ def every_gate(request: Request, _title: str) -> list[Path]:
 
 def _runs(request: Request, cell: Cell) -> list[Run]:
     choice = choose(request.index, cell)
-    for remark in choice.remarks:
+    for remark in remarks([choice]):
         print(f"note: {remark}")
     return choice.group.runs if choice.group else []
 

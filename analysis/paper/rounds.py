@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.draw import curves, routing, style
 from analysis.measure.groups import Group
-from analysis.paper.choice import Request, choose
+from analysis.paper.choice import Request, choose, remarks
 from analysis.read.index import Cell, data_set_name, data_sets_of
 from analysis.read.results import ResultsError
 
@@ -19,7 +19,7 @@ ROUTED_ITEMS = ("figure13", "figure16", "figure4", "figure3", "table1", "table4"
 def chosen(request: Request, cells: list[Cell]) -> dict[str, list[Group]]:
     """The experiments to draw by data set; says what is missing, refuses to draw nothing."""
     choices = [choose(request.index, cell) for cell in cells]
-    for remark in dict.fromkeys(remark for choice in choices for remark in choice.remarks):
+    for remark in remarks(choices):
         print(f"note: {remark}")
     datasets = data_sets_of(choice.cell for choice in choices if choice.group is not None)
     if not datasets:
@@ -79,15 +79,14 @@ def routed_groups(request: Request) -> dict[str, Group]:
     """The runs of the paper's own method by data set, from whichever item has them."""
     cells: dict[str, Cell] = {}
     for item in dict.fromkeys([request.item, *ROUTED_ITEMS]):
-        for cell in request.index.cells(item, request.dataset):
+        for cell in request.index.cells(item, request.datasets):
             is_done = any(entry.is_done for entries in cell.alternatives.values() for entry in entries)
             if cell.method == ROUTED and is_done:
                 cells.setdefault(cell.dataset, cell)
     if not cells:
-        of = f" on {request.dataset}" if request.dataset else ""
         done = [entry for entry in request.index.entries if entry.is_done and entry.method == ROUTED]
         others = ", ".join(data_sets_of(done))
         hint = f" (there are some on --dataset {others})" if others else ""
-        raise ResultsError(f"{request.index.path}: no finished run of {ROUTED}{of}{hint}")
+        raise ResultsError(f"{request.index.path}: no finished run of {ROUTED}{request.of}{hint}")
     found = chosen(request, list(cells.values()))
     return {name: groups[0] for name, groups in found.items()}

@@ -25,7 +25,9 @@ CUT = ("train_tokens", "train_share", "train_on")
 
 def runs_by_data_set(request: Request) -> dict[str, Run]:
     """One finished run a data set, with its splits whole where there is such a run."""
-    entries = [entry for entry in request.index.entries if request.dataset in (None, entry.dataset)]
+    entries = [
+        entry for entry in request.index.entries if entry.dataset in (request.datasets or (entry.dataset,))
+    ]
     entries.sort(key=lambda entry: any(option in entry.options for option in CUT))
     found: dict[str, Run] = {}
     for dataset in data_sets_of(entries):
@@ -37,8 +39,9 @@ def runs_by_data_set(request: Request) -> dict[str, Run]:
                 if runs and runs[0].array("users", "train_tokens") is not None:
                     found[dataset] = runs[0]
     if not found:
-        of = f" of {request.dataset}" if request.dataset else ""
-        raise ResultsError(f"{request.index.path}: no finished run{of} (its runs say what each user had)")
+        raise ResultsError(
+            f"{request.index.path}: no finished run{request.of} (its runs say what each user had)"
+        )
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis.measure.figures import NO_RUN, figure
 from analysis.measure.groups import Group
 from analysis.paper import writing
-from analysis.paper.choice import Choice, MissingRuns, Request, choose, over_users
+from analysis.paper.choice import Choice, MissingRuns, Request, choose, over_users, remarks
 from analysis.paper.published import TABLE_2_COLUMNS, TABLE_5_COLUMNS
 from analysis.paper.table import Table, frame
 from analysis.read.index import Cell, data_set_name, data_sets_of
@@ -90,9 +90,7 @@ class Measured:
     def __init__(self, request: Request, cells: list[Cell]) -> None:
         self._choices = {id(cell): choose(request.index, cell) for cell in cells}
         self._figures = {id(cell): _figure(self._choices[id(cell)]) for cell in cells}
-        self.remarks = list(
-            dict.fromkeys(text for choice in self._choices.values() for text in choice.remarks)
-        )
+        self.remarks = remarks(list(self._choices.values()))
         if not any(choice.is_done for choice in self._choices.values()):
             for remark in self.remarks:
                 print(f"note: {remark}")

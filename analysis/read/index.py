@@ -6,7 +6,7 @@ import graphlib
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,15 +90,15 @@ class Index:
     def items(self) -> list[str]:
         return list(dict.fromkeys(place.item for entry in self.entries for place in entry.places))
 
-    def cells(self, item: str, dataset: str | None = None) -> list[Cell]:
-        """The item's cells in the index's order, those of one data set if named.
+    def cells(self, item: str, datasets: Collection[str] = ()) -> list[Cell]:
+        """The item's cells in the index's order, of these data sets or, with none, of all.
 
         Sections are kept together; rows without one come first, where no other section's heading has them.
         """
         cells: dict[tuple[str, str, str], Cell] = {}
         for entry in self.entries:
             for place in entry.places:
-                if place.item != item or dataset not in (None, entry.dataset):
+                if place.item != item or (datasets and entry.dataset not in datasets):
                     continue
                 key = (place.section, place.row, entry.dataset)
                 cell = cells.setdefault(key, Cell(*key))

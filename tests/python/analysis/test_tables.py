@@ -125,11 +125,19 @@ def test_missing_runs_show_as_a_dash_and_are_told(tmp_path):
         made.add("ag_news", "fedavg", seed, [("table1", "FedAvg")], status=status, rounds=2)
     text = make(tmp_path, "table1")
     assert table_line(text, "PCL") == ["-"]
-    assert "- PCL on AG News: no finished run." in text
+    assert "- AG News: no finished run of PCL." in text
     assert table_line(text, "FedAvg") == ["50.50 (0.00)† ²"]  # 100 / 2 for one user, 1 more for the other
     assert "FedAvg on AG News: 2 of 3 seeds are done (missing: seed 2)." in text
     assert "† fewer seeds than the 3 of others." in text
     assert measured_lines(tmp_path, "table1")["", "PCL", "AG News"]["mean"] == ""
+
+
+def test_data_sets_are_named_as_for_the_sweep(tmp_path):
+    made = Sweep(tmp_path)
+    for place, dataset in enumerate(("multilingual", "ag_news", "slimpajama")):
+        made.add(dataset, "local", 0, [("table1", "Local")], perplexity=final_test(40 + place), rounds=2)
+    make(tmp_path, "table1", "--dataset", "slimpajama, multilingual")
+    assert {column for _, _, column in measured_lines(tmp_path, "table1")} == {"Multilingual", "SlimPajama"}
 
 
 def test_a_run_that_the_index_calls_done_but_is_gone(tmp_path):
@@ -236,7 +244,7 @@ def test_a_table_of_nothing_finished_is_an_error_and_writes_nothing(tmp_path, ca
     assert main(["table1", "--index", str(tmp_path / "index.json")]) == 2
     told = capsys.readouterr()
     assert told.err == f"error: {tmp_path / 'index.json'}: no finished run of table1\n"
-    assert "note: PCL on AG News: no finished run." in told.out
+    assert "note: AG News: no finished run." in told.out
     assert not (tmp_path / "paper").exists()
 
 
