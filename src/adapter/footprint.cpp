@@ -65,7 +65,7 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
   // of the adapter's activations.
   const double above = L - load.first_layer, P = load.tokens_in_front,
                kept = (n + P) * above * (4 * C + shape.attention() + S * F) + n * (load.kept + 2 * C) +
-                      B * load.kept_in_front + L * load.side_by_side,
+                      B * load.kept_in_front + 2 * L * load.side_by_side,
                passing = n * ((2 * S + 1) * F + 4 * C + shape.attention() + load.passing) +
                          widened_projection(shape, computation);
   return {
@@ -93,7 +93,7 @@ std::int64_t evaluation_activations(const model::Architecture& architecture, con
   const double above = L - load.first_layer, P = load.tokens_in_front,
                in_front = P > 0 ? 2 * K * above * P + (n * load.kept + B * load.kept_in_front) / above : 0.0,
                layer = n * std::max(4 * C + shape.attention(), 4 * C + (S + 1) * F + load.passing) +
-                       load.side_by_side + widened_projection(shape, computation) + in_front,
+                       L * load.side_by_side + widened_projection(shape, computation) + in_front,
                head = n * C + of_cross_entropy(shape, computation, tokens);
   return bytes(gaps * (n * load.routing + layer + head), computation.computed);
 }

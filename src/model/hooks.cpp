@@ -5,6 +5,10 @@
 
 namespace comigs::model {
 
+at::Tensor in_precision(const at::Tensor& matrix, at::ScalarType type) {
+  return matrix.scalar_type() == type ? matrix : matrix.to(type);
+}
+
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -21,6 +25,25 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &gate = saved[0], &up = saved[1], &gradient = outputs[0];
     return {at::silu_backward(gradient * up, gate), at::silu(gate).mul_(gradient)};
+  }
+};
+
+at::Tensor product(const at::Tensor& x, const Weight& weight) {
+  const at::Tensor matrix = in_precision(weight.matrix, x.scalar_type());
+  return weight.bias.defined() ? at::addmm(weight.bias, x, matrix) : x.mm(matrix);
+}
+
+// The same, of which the matrix is kept as it is stored: a copy in the precision of x would be kept until the
+// backward pass, and those of all layers together be the base once more.
+class WidenedProductFunction : public torch::autograd::Function<WidenedProductFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Weight& weight) {
+    context->save_for_backward({weight.matrix});
+    return product(x, weight);
+  }
+  static variable_list backward(AutogradContext* context, variable_list outputs) {
+    const at::Tensor matrix = context->get_saved_variables()[0], &gradient = outputs[0];
+    return {gradient.mm(in_precision(matrix, gradient.scalar_type()).t()), at::Tensor()};
   }
 };
 
@@ -47,14 +70,10 @@ at::Tensor Hooks::mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMl
   return plain_mlp(x, mlp);
 }
 
-// Not even asking costs nothing.
-at::Tensor in_precision(const at::Tensor& matrix, at::ScalarType type) {
-  return matrix.scalar_type() == type ? matrix : matrix.to(type);
-}
-
 at::Tensor project(const at::Tensor& x, const Weight& weight) {
-  const at::Tensor matrix = in_precision(weight.matrix, x.scalar_type());
-  return weight.bias.defined() ? at::addmm(weight.bias, x, matrix) : x.mm(matrix);
+  const bool keeps_a_copy =
+      weight.matrix.scalar_type() != x.scalar_type() && x.requires_grad() && at::GradMode::is_enabled();
+  return keeps_a_copy ? WidenedProductFunction::apply(x, weight) : product(x, weight);
 }
 
 at::Tensor activate(Activation activation, const std::vector<at::Tensor>& hidden) {

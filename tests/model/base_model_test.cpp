@@ -4,6 +4,7 @@
 #include "comigs/model/precision.hpp"
 
 #include <ATen/ATen.h>
+#include <malloc.h>
 
 #include <boost/test/unit_test.hpp>
 #include <nlohmann/json.hpp>
@@ -147,6 +148,28 @@ BOOST_AUTO_TEST_CASE(bf16_file) {
   BOOST_TEST((hidden(*narrow).scalar_type() == activation_type(at::kBFloat16, at::kCPU)));
   BOOST_TEST((wide.scalar_type() == at::kFloat));
   BOOST_TEST(test::close(hidden(*narrow), wide, 5e-2));
+}
+
+// Bytes that somebody holds.
+std::size_t allocated() {
+  const struct mallinfo2 heap = mallinfo2();
+  return heap.uordblks + heap.hblkhd;
+}
+
+BOOST_AUTO_TEST_CASE(a_product_beside_narrow_weights_keeps_no_wide_copy_of_them) {
+  constexpr std::int64_t in = 1024, out = 2048;
+  for (const bool has_bias : {false, true}) {
+    const Weight weight{.matrix = test::normal({in, out}, 1, 0.1).to(at::kBFloat16),
+                        .bias = has_bias ? test::normal({out}, 2) : at::Tensor()};
+    const at::Tensor x = test::normal({3, in}, 3).set_requires_grad(true);
+    const std::size_t before = allocated();
+    const at::Tensor y = project(x, weight);
+    BOOST_TEST(allocated() - before < static_cast<std::size_t>(in * out));
+    const at::Tensor wide = weight.matrix.to(at::kFloat), plain = x.mm(wide);
+    BOOST_TEST(test::close(y.detach(), (has_bias ? plain + weight.bias : plain).detach(), 1e-5));
+    y.square().sum().backward();
+    BOOST_TEST(test::close(x.grad(), (2.0 * y.detach()).mm(wide.t()), 1e-5));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(missing_files) {

@@ -34,8 +34,10 @@ struct Load {
   double kept_in_front = 0.0;  ///< the same of each sequence
   double passing = 0.0;        ///< alive at a time in one layer's backward pass
   double routing = 0.0;        ///< of the token's routing, in all layers of an evaluation
-  double side_by_side = 0;  ///< of one layer's parameters, laid out for its products: for all tokens together
-  double first_layer = 0;   ///< below it nothing is kept and nothing goes backward
+  /// Of one layer's parameters, laid out for its products, for all tokens together; their gradients take the
+  /// same.
+  double side_by_side = 0;
+  double first_layer = 0;  ///< below it nothing is kept and nothing goes backward
   /// Prompts, which go from that layer on as tokens do, once a pass, and are seen by every token there.
   double tokens_in_front = 0;
 };
