@@ -179,6 +179,12 @@ def _item(name: str, title: str, options: argparse.Namespace) -> int:
     numbered = re.fullmatch(r"(table|figure)(\d+)", name)
     heading = f"{numbered[1].capitalize()} {numbered[2]}: {title}" if numbered else title
     names = tuple(word.strip() for word in options.dataset.split(",")) if options.dataset else ()
+    known = {entry.dataset for entry in index.entries}
+    if options.dataset != ITEMS[name].dataset and (unknown := [word for word in names if word not in known]):
+        raise ResultsError(
+            f"--dataset {options.dataset}: {index.path} has no run on {', '.join(map(repr, unknown))} (it has some on "
+            f"{', '.join(sorted(known)) or 'none'})"
+        )
     request = Request(name, index, output, names, options.bars)
     for path in ITEMS[name].make(request, heading):
         print(path)

@@ -126,7 +126,8 @@ def remarks(choices: Sequence[Choice]) -> list[str]:
         of_it = [choice for choice in choices if choice.cell.dataset == dataset]
         rows = list(dict.fromkeys(choice.cell.row for choice in of_it if not choice.is_done))
         if rows:
-            of_rows = f" of {', '.join(rows)}" if any(choice.is_done for choice in of_it) else ""
+            of_all = len(of_it) > 1 and not any(choice.is_done for choice in of_it)
+            of_rows = "" if of_all else f" of {', '.join(rows)}"
             missing.append(f"{data_set_name(dataset)}: no finished run{of_rows}.")
     return [*missing, *dict.fromkeys(remark for choice in choices for remark in choice.remarks)]
 

@@ -72,7 +72,8 @@ Footprint footprint(const model::Architecture& architecture, const UserModel& us
       .base = bytes(weights, computation.stored),
       .parameters = bytes(4.0 * static_cast<double>(Layout(architecture, user_model).size()), at::kFloat),
       .activations = bytes(gaps * (kept + std::max(passing, of_cross_entropy(shape, computation, tokens))),
-                           computation.computed),
+                           computation.computed) +
+                     bytes(gaps * 2 * L * load.side_by_side_in_float32, at::kFloat),
       .evaluation = computation.on_gpu
                         ? evaluation_activations(architecture, user_model, computation, tokens, sequences)
                         : 0};
@@ -86,7 +87,8 @@ std::int64_t evaluation_activations(const model::Architecture& architecture, con
   const Load load = user_model.load(architecture);
   const auto n = static_cast<double>(tokens), B = static_cast<double>(sequences);
   // In a layer what comes in, its norm, and either queries, keys, values and what attention makes of them, or
-  // the MLP's inner activations and what it gives; of all layers the routing. Then the logits beside the last
+  // the MLP's inner activations and what it gives; of all layers the routing
+  // and the adapter's factors. Then the logits beside the last
   // norm: larger than any gap that the layers leave, so that they come on top of what these took.
   // Prompts' keys and values in all layers that they enter, and in one of them those that stand in front of
   // each sequence's.
@@ -95,7 +97,8 @@ std::int64_t evaluation_activations(const model::Architecture& architecture, con
                layer = n * std::max(4 * C + shape.attention(), 4 * C + (S + 1) * F + load.passing) +
                        L * load.side_by_side + widened_projection(shape, computation) + in_front,
                head = n * C + of_cross_entropy(shape, computation, tokens);
-  return bytes(gaps * (n * load.routing + layer + head), computation.computed);
+  return bytes(gaps * (n * load.routing + layer + head), computation.computed) +
+         bytes(gaps * L * load.side_by_side_in_float32, at::kFloat);
 }
 
 }  // namespace comigs::adapter

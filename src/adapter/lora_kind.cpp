@@ -101,9 +101,10 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
              active = user_model.routed()
                           ? static_cast<double>(std::min(user_model.top_k, user_model.experts))
                           : experts;
-  double factors = rank * (experts * width + active * inner) * (ups + 1);
+  double beside_attention = 0.0;
   for (const model::Projection& projection : architecture.attention)
-    factors += attention_rank * static_cast<double>(projection.in + projection.out);
+    beside_attention += attention_rank * static_cast<double>(projection.in + projection.out);
+  const double factors = rank * (experts * width + active * inner) * (ups + 1) + beside_attention;
   const auto sites = static_cast<double>(architecture.attention.size());
   // Low-rank terms of attention and of the experts, the gate and what it was made of.
   return {.factors = layers * factors,
@@ -111,7 +112,8 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
           .kept = layers * (sites * attention_rank + (ups + 1) * experts * rank + 4 * experts),
           .passing = (ups + 2) * experts * rank,
           .routing = layers * 3 * experts,
-          .side_by_side = experts * rank * (ups + 1) * (width + inner)};
+          .side_by_side = experts * rank * (ups + 1) * width + beside_attention,
+          .side_by_side_in_float32 = experts * rank * (ups + 1) * inner};
 }
 
 class LoraHooks : public AdapterHooks {

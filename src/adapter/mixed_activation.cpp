@@ -98,8 +98,8 @@ struct Operands {
       : activation(in.activation),
         reduced(in.reduced.to(at::kFloat).contiguous()),
         gate(in.gate.contiguous()),
-        up_B(in.up_B.contiguous()),
-        down_A(in.down_A.contiguous()),
+        up_B(model::in_precision(in.up_B, at::kFloat).contiguous()),
+        down_A(model::in_precision(in.down_A, at::kFloat).contiguous()),
         hidden(in.hidden.contiguous()) {}
 
   template <class Number>

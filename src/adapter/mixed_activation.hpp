@@ -9,7 +9,8 @@
 namespace comigs::adapter {
 
 /// hidden [S n, F] = x up_s + up_bias_s and reduced [n, S E R] = gamma x A_si^T in the model's precision;
-/// gate [n, E]; up_B [S E, R, F], down_A [E, R, F]; these three float32.
+/// gate [n, E]; up_B [S E, R, F], down_A [E, R, F]; these three float32, but for
+/// `hidden` in float64.
 struct ActivationInputs {
   model::Activation activation = model::Activation::gelu_tanh;
   at::Tensor hidden, reduced, gate, up_B, down_A;

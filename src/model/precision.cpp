@@ -8,7 +8,7 @@ CpuProducts this_cpu() {
 #ifdef __x86_64__
   return {.tiles = __builtin_cpu_supports("amx-bf16") != 0,
           .vectors = __builtin_cpu_supports("avx512bf16") != 0,
-          .vectors_at_half_rate = __builtin_cpu_is("intel") != 0 && __builtin_cpu_is("cooperlake") == 0};
+          .expects_tiles = __builtin_cpu_is("intel") != 0 && __builtin_cpu_is("cooperlake") == 0};
 #else
   return {};
 #endif
@@ -16,9 +16,7 @@ CpuProducts this_cpu() {
 
 }  // namespace
 
-bool are_fast_in_bf16(const CpuProducts& cpu) {
-  return cpu.tiles || (cpu.vectors && !cpu.vectors_at_half_rate);
-}
+bool are_fast_in_bf16(const CpuProducts& cpu) { return cpu.tiles || (cpu.vectors && !cpu.expects_tiles); }
 
 bool is_fast_in_bf16(const at::Device& device) { return !device.is_cpu() || are_fast_in_bf16(this_cpu()); }
 

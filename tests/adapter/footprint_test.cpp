@@ -101,11 +101,25 @@ BOOST_AUTO_TEST_CASE(an_evaluation_takes_less_than_a_step) {
 
 BOOST_AUTO_TEST_CASE(factors_stand_side_by_side_for_the_backward_pass) {
   const Architecture architecture = gpt2_architecture(2, 16, 2, 100, 64);
-  const auto activations = [&](std::int64_t experts) {
-    return footprint(architecture, {.experts = experts, .lora_rank = 64}, {}, 1).activations;
+  // Two more experts: rank 64 on up (16, 64) and down (64, 16), in two layers, and their gradients. What
+  // stands on the inner width is float32 in any case.
+  for (const auto& [type, size] : {std::pair{at::kFloat, 4}, {at::kBFloat16, 2}}) {
+    const Computation computation{type, type};
+    const auto activations = [&](std::int64_t experts) {
+      return footprint(architecture, {.experts = experts, .lora_rank = 64}, computation, 1).activations;
+    };
+    BOOST_TEST(activations(4) - activations(2) >= 2 * 2 * 2 * 64 * ((16 + 16) * size + (64 + 64) * 4));
+  }
+}
+
+// As large as a GPU's many processors want them, and as many as the host gets through.
+BOOST_AUTO_TEST_CASE(logits_of_a_chunk) {
+  const Architecture architecture = gpt2_architecture(2, 16, 2, 50257, 2048);
+  const auto evaluation = [&](bool on_gpu) {
+    return evaluation_activations(architecture, {.experts = 2, .lora_rank = 4}, {.on_gpu = on_gpu}, 2048);
   };
-  // Two more experts: rank 64 on up (16, 64) and down (64, 16), in two layers.
-  BOOST_TEST(activations(4) - activations(2) >= 2 * 2 * 64 * (16 + 64 + 64 + 16) * 4);
+  BOOST_TEST(evaluation(true) >= std::int64_t{2048} * 50304 * 4);
+  BOOST_TEST(evaluation(false) < std::int64_t{1024} * 50304 * 4);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

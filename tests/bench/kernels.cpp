@@ -145,12 +145,12 @@ void gate(benchmark::State& state) {
 template <class Number>
 void cross_entropy(benchmark::State& state) {
   const std::int64_t count = state.range(0);
-  std::vector<Number> logits = in_precision<Number>(normal(count * vocabulary, 0));
+  std::vector<Number> logits = in_precision<Number>(normal(count * ((vocabulary + 63) / 64 * 64), 0));
   const std::vector<std::int64_t> targets(static_cast<std::size_t>(count), vocabulary / 2);
   std::vector<float> losses(targets.size());
   const LogitRows<Number> rows{.tokens = count,
                                .vocabulary = vocabulary,
-                               .stride = vocabulary,
+                               .stride = (vocabulary + 63) / 64 * 64,
                                .logits = logits.data(),
                                .targets = targets.data(),
                                .losses = losses.data(),

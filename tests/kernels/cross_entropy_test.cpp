@@ -188,7 +188,7 @@ BOOST_AUTO_TEST_CASE(equal_logits_lose_the_logarithm_of_the_vocabulary) {
 }
 
 BOOST_AUTO_TEST_CASE(the_gradient_is_the_slope_of_the_loss) {
-  const std::int64_t vocabulary = 14;
+  const std::int64_t vocabulary = 13;
   const Chunk<float> start(6, vocabulary, 1.5f);
   Chunk<float> gradient = start;
   reference(gradient, true);
@@ -201,10 +201,12 @@ BOOST_AUTO_TEST_CASE(the_gradient_is_the_slope_of_the_loss) {
     return sum;
   };
   constexpr float step = 1.0f / 64;
-  for (std::size_t i = 0; i < gradient.logits.size(); ++i)
+  for (std::size_t i = 0; i < gradient.logits.size(); ++i) {
+    if (i % static_cast<std::size_t>(gradient.stride) >= static_cast<std::size_t>(vocabulary)) continue;
     BOOST_REQUIRE_SMALL((sum_at(i, step) - sum_at(i, -step)) / (2.0 * static_cast<double>(step)) -
                             static_cast<double>(gradient.logits[i]),
                         1e-4);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -14,8 +14,8 @@ namespace comigs::adapter {
 
 class Parameters;
 
-/// For one pass through the network; keeps a reference to the parameters, in which it is differentiable where
-/// they are tracked.
+/// For passes through the network between which the parameters do not change; keeps a reference to these, in
+/// which it is differentiable where they are tracked.
 class AdapterHooks : public model::Hooks {
  public:
   /// Of each layer that the pass has gone through, or empty where nothing is routed.
@@ -37,7 +37,8 @@ struct Load {
   /// Of one layer's parameters, laid out for its products, for all tokens together; their gradients take the
   /// same.
   double side_by_side = 0;
-  double first_layer = 0;  ///< below it nothing is kept and nothing goes backward
+  double side_by_side_in_float32 = 0;  ///< besides, in any precision
+  double first_layer = 0;              ///< below it nothing is kept and nothing goes backward
   /// Prompts, which go from that layer on as tokens do, once a pass, and are seen by every token there.
   double tokens_in_front = 0;
 };

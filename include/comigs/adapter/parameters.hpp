@@ -11,7 +11,8 @@
 
 namespace comigs::adapter {
 
-/// A LoRA: x -> gamma (x A^T) B^T. A [R, in], B [out, R], float32 views into the block.
+/// A LoRA: x -> gamma (x A^T) B^T. A [R, in], B [out, R]: float32 views into the block, or
+/// copies in the activations' precision.
 struct Lora {
   at::Tensor A, B;
 };

@@ -1,4 +1,4 @@
-// Cross entropy over the vocabulary in chunks of tokens: no tensor of all logits is ever made.
+// Cross entropy over the vocabulary in chunks of tokens: logits take the same memory whatever the batch.
 #pragma once
 
 #include <ATen/core/Tensor.h>

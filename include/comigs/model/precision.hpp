@@ -12,9 +12,9 @@ namespace comigs::model {
 struct CpuProducts {
   bool tiles = false;    ///< AMX
   bool vectors = false;  ///< AVX512_BF16
-  /// Intel's processors after Cooper Lake, which expect such products in tiles: where a hypervisor hides the
-  /// tiles, the vectors are left, with half as many products a second as float32 has.
-  bool vectors_at_half_rate = false;
+  /// Intel's, but for Cooper Lake: where a hypervisor hides the tiles, the vectors are left, with half as
+  /// many products a second as float32 has.
+  bool expects_tiles = false;
 };
 
 /// Whether they are faster than products of float32 numbers.
