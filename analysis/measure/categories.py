@@ -31,18 +31,23 @@ def warm_up_rounds(run: Run) -> int:
 
 
 def stages(run: Run, weight: xr.DataArray) -> list[Stage]:
-    """Before, during and after training: rounds 0, W, W + (R - W) / 2 and R, or the nearest that were evaluated."""
+    """Before, during and after training: rounds 0, W (without a warm-up 1), W + (R - W) / 2 and R, or the nearest that were
+    evaluated; the start stands for no other."""
     evaluated = weight["round"].values
+    later = evaluated[evaluated > 0] if (evaluated > 0).any() else evaluated
     first, last = warm_up_rounds(run), int(evaluated.max())
     wanted = {
         "before training": 0,
-        "gate pretrained" if first else "first round": first or 1,
+        "gate pretrained" if first else "early": first or 1,
         "half-way": first + (last - first) // 2,
         "after training": last,
     }
-    return [
-        Stage(int(evaluated[np.abs(evaluated - number).argmin()]), name) for name, number in wanted.items()
-    ]
+
+    def nearest(number: int) -> int:
+        there = later if number > 0 else evaluated
+        return int(there[np.abs(there - number).argmin()])
+
+    return [Stage(nearest(number), name) for name, number in wanted.items()]
 
 
 def over_users(weight: xr.DataArray) -> xr.DataArray:

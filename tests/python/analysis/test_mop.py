@@ -114,6 +114,14 @@ def test_stages_are_the_nearest_rounds_that_were_evaluated(tmp_path):
     assert [stage.round for stage in categories.stages(run, categories.gate_weights(run))] == [0, 3, 3, 6]
 
 
+def test_without_a_warm_up_the_start_is_shown_once(tmp_path):
+    weight = weights()
+    weight[1] = np.nan  # as with every second round evaluated
+    run = open_run(results(tmp_path, weight, attributes={"gate_warmup_rounds": 0}))
+    found = categories.stages(run, categories.gate_weights(run))
+    assert [(stage.name, stage.round) for stage in found][:2] == [("before training", 0), ("early", 2)]
+
+
 def test_the_mean_over_users_and_who_has_a_gate_of_its_own(tmp_path):
     shared, own = (
         categories.gate_weights(open_run(results(tmp_path / str(is_own), weights(is_own))))
