@@ -25,9 +25,8 @@ CUT = ("train_tokens", "train_share", "train_on")
 
 def runs_by_data_set(request: Request) -> dict[str, Run]:
     """One finished run a data set, with its splits whole where there is such a run."""
-    entries = [
-        entry for entry in request.index.entries if entry.dataset in (request.datasets or (entry.dataset,))
-    ]
+    asked = request.datasets
+    entries = [entry for entry in request.index.entries if not asked or entry.dataset in asked]
     entries.sort(key=lambda entry: any(option in entry.options for option in CUT))
     found: dict[str, Run] = {}
     for dataset in data_sets_of(entries):

@@ -87,9 +87,9 @@ std::int64_t evaluation_activations(const model::Architecture& architecture, con
   const Load load = user_model.load(architecture);
   const auto n = static_cast<double>(tokens), B = static_cast<double>(sequences);
   // In a layer what comes in, its norm, and either queries, keys, values and what attention makes of them, or
-  // the MLP's inner activations and what it gives; of all layers the routing
-  // and the adapter's factors. Then the logits beside the last
-  // norm: larger than any gap that the layers leave, so that they come on top of what these took.
+  // the MLP's inner activations and what it gives; of all layers the routing and the adapter's factors. Then
+  // the logits beside the last norm: larger than any gap that the layers leave, so that they come on top of
+  // what these took.
   // Prompts' keys and values in all layers that they enter, and in one of them those that stand in front of
   // each sequence's.
   const double above = L - load.first_layer, P = load.tokens_in_front,

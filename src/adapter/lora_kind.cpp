@@ -119,7 +119,7 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
 class LoraHooks : public AdapterHooks {
  public:
   explicit LoraHooks(const Parameters& parameters)
-      : user_model_(parameters.user_model()), parameters_(parameters), layers_(lora_layers(parameters)) {}
+      : user_model_(parameters.user_model()), parameters_(parameters) {}
 
   [[nodiscard]] at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                    const model::Weight& weight) override {
@@ -130,8 +130,8 @@ class LoraHooks : public AdapterHooks {
   [[nodiscard]] at::Tensor mlp(std::size_t layer, const at::Tensor& x, const model::FrozenMlp& mlp) override {
     if (user_model_.gate == Gate::none) return Hooks::mlp(layer, x, mlp);
     LayerRouting decided;
-    const at::Tensor y =
-        expert_mlp(x, mlp, factors(layer, x).experts, layers_[layer].router, user_model_, decided);
+    const LayerFactors& own = factors(layer, x);
+    const at::Tensor y = expert_mlp(x, mlp, own.experts, own.router, user_model_, decided);
     if (user_model_.routed()) routing_.push_back(std::move(decided));
     return y;
   }
@@ -145,7 +145,6 @@ class LoraHooks : public AdapterHooks {
 
   const UserModel& user_model_;
   const Parameters& parameters_;
-  std::vector<LayerParameters> layers_;
   std::vector<LayerFactors> factors_;
 };
 

@@ -2,13 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/core/ivalue.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <ATen/core/ivalue.h>
-
 #include <algorithm>
+#include <iterator>
 #include <span>
-#include <utility>
 
 namespace comigs::adapter {
 
@@ -65,11 +64,14 @@ struct Group {
     std::vector<at::Tensor> views;
     for (const Piece& piece : members) views.push_back(of(piece, values, layers));
     at::Tensor all;
-    if (views.size() > 1)
+    if (views.size() > 1) {
       all = at::stack(views, dimension);
-    else  // as it lies, but for the order of its numbers
-      all = (transposed ? views.front().contiguous() : views.front()).unsqueeze(dimension);
-    return (joined ? all.flatten(dimension, dimension + 1) : all).to(type);
+      if (joined) all = all.flatten(dimension, dimension + 1);
+    } else {  // as it lies, but for the order of its numbers
+      all = transposed ? views.front().contiguous() : views.front();
+      if (!joined) all = all.unsqueeze(dimension);
+    }
+    return model::in_precision(all, type);
   }
   // Adds what is in `laid`, laid out so, where its members lie.
   void add(const at::Tensor& laid, const at::Tensor& gradients, std::int64_t layers) const {
@@ -176,6 +178,9 @@ std::vector<LayerFactors> pass_factors(const Parameters& parameters, at::ScalarT
                          .down_B = of_group(2 * sites + 3),
                          .scale = parameters.user_model().scale()};
   }
+  for (std::size_t i = 0; i < parameters.leaves().size(); ++i)
+    if (const Part& part = parameters.layout().parts()[i]; part.role == Role::router)
+      layers[static_cast<std::size_t>(part.layer)].router = parameters.leaves()[i];
   return layers;
 }
 

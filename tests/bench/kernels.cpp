@@ -144,13 +144,14 @@ void gate(benchmark::State& state) {
 // The logits become their gradient, which is as good as any for the next call.
 template <class Number>
 void cross_entropy(benchmark::State& state) {
+  constexpr std::int64_t stride = (vocabulary + 63) / 64 * 64;  // as the program lays them out
   const std::int64_t count = state.range(0);
-  std::vector<Number> logits = in_precision<Number>(normal(count * ((vocabulary + 63) / 64 * 64), 0));
+  std::vector<Number> logits = in_precision<Number>(normal(count * stride, 0));
   const std::vector<std::int64_t> targets(static_cast<std::size_t>(count), vocabulary / 2);
   std::vector<float> losses(targets.size());
   const LogitRows<Number> rows{.tokens = count,
                                .vocabulary = vocabulary,
-                               .stride = (vocabulary + 63) / 64 * 64,
+                               .stride = stride,
                                .logits = logits.data(),
                                .targets = targets.data(),
                                .losses = losses.data(),

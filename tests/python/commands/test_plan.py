@@ -142,9 +142,8 @@ def test_json_has_every_option_as_it_acts(job, tmp_path):
 
 def test_json_has_what_is_without_effect(job):
     found = planned(*job, "--method", "fedavg", *TINY, "--router-every", 3)
-    assert (
-        found["remark"] == "without effect with method 'fedavg': --router-every (the method has no routers)"
-    )
+    remark = "without effect with method 'fedavg': --router-every (the method has no routers)"
+    assert found["remark"] == remark
 
 
 def settings(*arguments: object) -> dict:
