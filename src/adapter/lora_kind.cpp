@@ -29,6 +29,14 @@ std::vector<std::string> projections(const model::Architecture& architecture) {
              : std::vector<std::string>{"up", "down"};
 }
 
+std::vector<std::string_view> options() {
+  return {"lora_rank", "attention_rank", "attention_sharing", "lora_alpha"};
+}
+
+std::vector<std::pair<const char*, std::int64_t>> sizes(const UserModel& user_model) {
+  return {{"lora_rank", user_model.rank_of_experts()}, {"top_k", user_model.top_k}};
+}
+
 const char* width_is(const model::Architecture& architecture, std::int64_t width) {
   return width == architecture.width ? "width" : width == architecture.inner ? "inner_width" : "";
 }
@@ -156,8 +164,11 @@ std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::B
 }  // namespace
 
 constinit const AdapterKind kinds::lora = {.name = "lora",
+                                           .trains = "the method trains LoRA",
+                                           .options = options,
                                            .parts = parts,
                                            .projections = projections,
+                                           .sizes = sizes,
                                            .load = load,
                                            .hooks = hooks,
                                            .weight_decay = 0.01};

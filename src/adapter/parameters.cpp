@@ -66,7 +66,7 @@ void Parameters::initialise(std::uint64_t seed, std::int64_t user) {
     draw(leaves_[i], part.bound,
          {.seed = seed,
           .user = drawn_by(part, user_model_, static_cast<std::uint32_t>(user)),
-          .stream = part.role == Role::router ? Stream::router_init : Stream::lora_init,
+          .stream = part.role == Role::router ? Stream::router_init : Stream::adapter_init,
           .round = static_cast<std::uint32_t>(part.layer),
           .step = part.draw});
   }

@@ -50,6 +50,12 @@ std::vector<Part> parts(const model::Architecture& architecture, const UserModel
   return parts;
 }
 
+std::vector<std::string_view> options() { return {"prompt_tokens", "prompt_layer", "gate_width"}; }
+
+std::vector<std::pair<const char*, std::int64_t>> sizes(const UserModel& user_model) {
+  return {{"prompt_tokens", user_model.prompt_tokens}};
+}
+
 // Trained numbers are in no product of their own; prompts go the way of tokens, once a pass.
 Load load(const model::Architecture& architecture, const UserModel& user_model) {
   const auto first = static_cast<double>(first_layer(architecture, user_model)),
@@ -244,8 +250,11 @@ void begin(Parameters& parameters, const model::BaseModel& base, std::uint64_t s
 }  // namespace
 
 constinit const AdapterKind kinds::prompts = {.name = "prompts",
+                                              .trains = "the method trains prompts",
+                                              .options = options,
                                               .parts = parts,
                                               .projections = projections,
+                                              .sizes = sizes,
                                               .load = load,
                                               .hooks = hooks,
                                               .weight_decay = 0.0,  // would pull them off the stream's scale

@@ -7,9 +7,9 @@
 #include "comigs/base/output.hpp"
 #include "comigs/base/printable.hpp"
 #include "comigs/config/parse.hpp"
+#include "comigs/finished/inspection.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "command.hpp"
-#include "inspection.hpp"
 #include "json_text.hpp"
 #include "terminal.hpp"
 
@@ -80,7 +80,7 @@ int inspect(std::vector<std::string> arguments) {
     if (word.starts_with('-'))
       throw ConfigError(fmt::format("unknown option '{}', expected --json or none", printable(word)));
   if (arguments.size() != 1) throw ConfigError(fmt::format("found {} paths, expected one", arguments.size()));
-  const Json found = inspected(arguments.front());
+  const Json found = finished::inspected(arguments.front());
   io::check_mapped_files();
   print_out(as_json ? json_text(found) : as_text(found));
   return static_cast<int>(ExitCode::done);

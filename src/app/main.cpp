@@ -1,4 +1,4 @@
-// comigs: federated fine-tuning of language models with mixtures of LoRA experts, one MPI rank a user.
+// comigs: federated fine-tuning of language models with mixtures of experts, one MPI rank a user.
 #include <fmt/format.h>
 #include <sys/stat.h>
 

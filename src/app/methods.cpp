@@ -122,7 +122,7 @@ std::vector<std::string> sharing_routers() {
 }
 
 const char* attention(const federation::Method& method) {
-  if (method.gate == adapter::Gate::none || &method.adapter != &adapter::kinds::lora) return "-";
+  if (method.gate == adapter::Gate::none || &method.adapter == &adapter::kinds::prompts) return "-";
   return method.attention_shared ? "shared" : "own";
 }
 
@@ -138,14 +138,14 @@ int methods(int&, char**&, const std::vector<std::string>& arguments) {
   constexpr const char* row = "{:<18} {:<8} {:<8} {:<9} {:<10} {:<10} {:<8} {:<11} {:<13} {}\n";
   print_out(row, "method", "experts", "gate", "experts", "attention", "averaged", "router", "router's",
             "CoMiGS paper", "what it is");
-  print_out(row, "", "", "", "shared", "LoRA", "", "trained", "data", "", "");
+  print_out(row, "", "", "", "shared", "adapter", "", "trained", "data", "", "");
   for (const federation::Method& method : federation::methods())
     print_out(row, method.name, experts(method), gate(method), shared_experts(method), attention(method),
               rule(method), router(method), router_data(method), method.paper, method.summary);
   print_out(
       "\nexperts 'by user': [user] experts, 2 unless set. averaged 'mean': over the users who hold a part, "
       "uniform, by tokens\nor by examples ([method] averaging); 'gradients': at every step; 'by user': each "
-      "user has weights of its own;\n'padded', 'SVD': LoRA ranks may differ. gate 'sequence': of groups of "
+      "user has weights of its own;\n'padded', 'SVD': ranks may differ. gate 'sequence': of groups of "
       "soft prompts, for each sequence.\nRouters are the user's own, but in {}.\n",
       fmt::join(sharing_routers(), " and "));
   return 0;

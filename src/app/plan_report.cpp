@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/version.hpp"
 #include "comigs/config/describe.hpp"
@@ -23,14 +24,12 @@ std::string plural(std::int64_t count, const char* what) {
   return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
-std::int64_t rounds(const Plan& plan) { return plan.job.config.run.rounds; }
+std::int64_t rounds(const job::Plan& plan) { return plan.job.config.run.rounds; }
 
 // Of the rounds' sum; 0 where there are none.
-double a_round(const Plan& plan, double sum) {
+double a_round(const job::Plan& plan, double sum) {
   return rounds(plan) > 0 ? sum / static_cast<double>(rounds(plan)) : 0.0;
 }
-
-std::int64_t lora_rank(const adapter::UserModel& user) { return user.trains_lora() ? user.lora_rank : 0; }
 
 std::string format_operations(double count) {
   constexpr const char* units[] = {"M", "G", "T", "P", "E"};
@@ -43,7 +42,7 @@ std::string format_operations(double count) {
   return fmt::format("{:.1f} {}", count, units[unit]);
 }
 
-std::string head(const Plan& plan) {
+std::string head(const job::Plan& plan) {
   const job::Job& job = plan.job;
   const config::Run& run = job.config.run;
   return fmt::format(
@@ -55,7 +54,7 @@ std::string head(const Plan& plan) {
       job.architecture.vocabulary, config::print(run.precision), plan.place);
 }
 
-std::string work(const Plan& plan) {
+std::string work(const job::Plan& plan) {
   Rows rows;
   for (std::size_t u = 0; u < plan.costs.size(); ++u) {
     const adapter::UserModel& user = plan.job.users[u];
@@ -63,7 +62,7 @@ std::string work(const Plan& plan) {
     const std::int64_t batch = plan.job.config.users[u].batch_sequences;
     rows.push_back({plan.job.manifest.users[u].name,
                     fmt::format("{} ({} shared)", user.experts, user.generalists.size()),
-                    std::to_string(lora_rank(user)), group_digits(cost.parameters),
+                    std::to_string(user.rank_of_experts()), group_digits(cost.parameters),
                     cost.micro_batch_sequences < batch
                         ? fmt::format("{}, {} at a time", batch, cost.micro_batch_sequences)
                         : std::to_string(batch),
@@ -75,7 +74,7 @@ std::string work(const Plan& plan) {
       {"a round", "experts", "rank", "trainable", "sequences a step", "FLOPs", "sent", "time"}, rows);
 }
 
-std::string memory(const Plan& plan) {
+std::string memory(const job::Plan& plan) {
   Rows rows;
   for (std::size_t u = 0; u < plan.costs.size(); ++u) {
     const job::PeakMemory& memory = plan.costs[u].memory;
@@ -86,20 +85,14 @@ std::string memory(const Plan& plan) {
   return format_table({"peak memory", "base", "training", "activations", "program", "in all"}, rows);
 }
 
-double seconds_of_round(const PlannedTime& time) { return *std::ranges::max_element(time.rounds); }
-
-double seconds_in_all(const Plan& plan) {
-  return plan.time->start + static_cast<double>(rounds(plan)) * seconds_of_round(*plan.time);
-}
-
-std::string totals(const Plan& plan) {
+std::string totals(const job::Plan& plan) {
   std::string text = fmt::format("all users on one node: {} of {}, the base and libraries in it once\n",
                                  format_bytes(plan.memory_of_node), format_bytes(plan.memory_of_machine));
   if (!plan.time) return text + "time: not measured\n";
   return text + fmt::format("time: {} in all: {} to start, then {} of {} ({})\n",
-                            format_duration(seconds_in_all(plan)), format_duration(plan.time->start),
-                            plural(rounds(plan), "round"), format_duration(seconds_of_round(*plan.time)),
-                            plan.time->how);
+                            format_duration(plan.time->total(rounds(plan))),
+                            format_duration(plan.time->start), plural(rounds(plan), "round"),
+                            format_duration(plan.time->round()), plan.time->how);
 }
 
 using Json = nlohmann::ordered_json;
@@ -121,29 +114,14 @@ Json options_as_json(const config::Config& config, std::size_t user, bool own) {
   return options;
 }
 
-// With what the method and the budgets have made of it.
-config::Config as_it_acts(const Plan& plan) {
-  config::Config config = plan.job.config;
-  for (std::size_t u = 0; u < config.users.size(); ++u) {
-    const adapter::UserModel& model = plan.job.users[u];
-    config.users[u].micro_batch_sequences = plan.costs[u].micro_batch_sequences;
-    if (model.experts == 0) continue;  // nothing is trained
-    config.users[u].experts = model.experts;
-    config.users[u].top_k = model.top_k;
-  }
-  config.run.threads = plan.threads;
-  return config;
-}
-
-Json user_as_json(const Plan& plan, const config::Config& acting, std::size_t u) {
+Json user_as_json(const job::Plan& plan, const config::Config& acting, std::size_t u) {
   const adapter::UserModel& user = plan.job.users[u];
   const job::Cost& cost = plan.costs[u];
   Json json = {{"name", plan.job.manifest.users[u].name},
                {"experts", user.experts},
-               {"generalists", user.generalists},
-               {"lora_rank", lora_rank(user)},
-               {"top_k", user.top_k},
-               {"micro_batch_sequences", cost.micro_batch_sequences},
+               {"generalists", user.generalists}};
+  for (const auto& [name, size] : user.kind->sizes(user)) json[name] = size;
+  json.update({{"micro_batch_sequences", cost.micro_batch_sequences},
                {"parameters", cost.parameters},
                {"memory_bytes",
                 {{"base", cost.memory.base},
@@ -153,33 +131,30 @@ Json user_as_json(const Plan& plan, const config::Config& acting, std::size_t u)
                  {"total", cost.memory.total()}}},
                {"host_memory_bytes", cost.host_memory},
                {"flops_round", a_round(plan, cost.flops())},
-               {"bytes_round", std::llround(a_round(plan, static_cast<double>(cost.bytes)))}};
-  if (plan.time)
-    json["seconds_round"] = plan.time->rounds[u];
-  else
-    json["seconds_round"] = nullptr;
-  json["options"] = options_as_json(acting, u, true);
+               {"bytes_round", std::llround(a_round(plan, static_cast<double>(cost.bytes)))},
+               {"seconds_round", plan.time ? Json(plan.time->rounds[u]) : Json()},
+               {"options", options_as_json(acting, u, true)}});
   return json;
 }
 
 }  // namespace
 
-std::string plan_as_text(const Plan& plan) {
+std::string plan_as_text(const job::Plan& plan) {
   std::string text = fmt::format("{}\n{}\n{}\n{}", head(plan), work(plan), memory(plan), totals(plan));
   if (!plan.problems.empty()) text += "\ndoes not fit:\n";
   for (const std::string& problem : plan.problems) text += fmt::format("  - {}\n", problem);
   return text;
 }
 
-std::string plan_as_json(const Plan& plan) {
+std::string plan_as_json(const job::Plan& plan) {
   const job::Job& job = plan.job;
-  const config::Config acting = as_it_acts(plan);
+  const config::Config acting = plan.as_it_acts();
   Json users = Json::array(), seconds = {{"start", nullptr}, {"round", nullptr}, {"total", nullptr}};
   for (std::size_t u = 0; u < plan.costs.size(); ++u) users.push_back(user_as_json(plan, acting, u));
   if (plan.time)
     seconds = {{"start", plan.time->start},
-               {"round", seconds_of_round(*plan.time)},
-               {"total", seconds_in_all(plan)}};
+               {"round", plan.time->round()},
+               {"total", plan.time->total(rounds(plan))}};
   return json_text({{"method", job.method->name},
                     {"rounds", rounds(plan)},
                     {"precision", config::print(job.config.run.precision)},

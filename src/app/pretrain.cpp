@@ -13,13 +13,13 @@
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/pretrain.hpp"
+#include "comigs/job/device_choice.hpp"
 #include "comigs/model/device.hpp"
 #include "comigs/run/identity.hpp"
 #include "comigs/run/output_folder.hpp"
 #include "comigs/run/pretrain_course.hpp"
 #include "comigs/run/pretrain_recipe.hpp"
 #include "command.hpp"
-#include "device_choice.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -88,7 +88,7 @@ void all_pretrain(const comm::Communicator& world, comm::Interruption& interrupt
   // 2. Where.
   const comm::Placement placement = comm::all_place(world);
   const c10::Device device =
-      comm::all_agree(world, [&] { return choose_device(plan.device, plan.threads, placement); });
+      comm::all_agree(world, [&] { return job::choose_device(plan.device, plan.threads, placement); });
   // 3. The weights and their training.
   const auto pretraining = comm::all_agree(world, [&] {
     return std::make_unique<train::Pretraining>(plan, recipe.manifest.vocabulary, device,

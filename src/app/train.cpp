@@ -13,6 +13,7 @@
 #include "comigs/comm/placement.hpp"
 #include "comigs/config/parse.hpp"
 #include "comigs/config/resolve.hpp"
+#include "comigs/job/device_choice.hpp"
 #include "comigs/job/job.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/precision.hpp"
@@ -22,7 +23,6 @@
 #include "comigs/run/identity.hpp"
 #include "comigs/run/output_folder.hpp"
 #include "command.hpp"
-#include "device_choice.hpp"
 #include "terminal.hpp"
 
 namespace comigs::app {
@@ -57,7 +57,7 @@ void print_plan(const job::Job& job, const results::RunDescription& run,
             job.architecture.layers, job.architecture.width, job.architecture.vocabulary,
             precision_words(job.config.run.precision, run.activations));
   if (const std::string& folder = job.config.model.init_adapter; !folder.empty())
-    print_out("LoRAs begin as the adapter {}\n", folder);
+    print_out("attention and experts begin as the adapter {}\n", folder);
   print_out("\n");
   std::vector<std::vector<std::string>> rows;
   for (std::size_t u = 0; u < run.users.size(); ++u) {
@@ -186,7 +186,7 @@ void all_train(const comm::Communicator& world, comm::Interruption& interruption
   // 2. Where it is done.
   const comm::Placement placement = comm::all_place(world);
   const c10::Device device =
-      comm::all_agree(world, [&] { return choose_device(options.device, options.threads, placement); });
+      comm::all_agree(world, [&] { return job::choose_device(options.device, options.threads, placement); });
   job.config.run.activations = run::all_settle_activations(world, options, model::is_fast_in_bf16(device));
   const config::Config config =
       comm::all_agree(world, [&] { return job::with_micro_batches(job, roster.own(), device); });

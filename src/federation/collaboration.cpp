@@ -104,7 +104,7 @@ class Collaboration : public Aggregation {
 
   [[nodiscard]] at::Tensor shared() const {
     return adapter::view(setup_.parameters.values(),
-                         setup_.parameters.layout().slice(adapter::select::lora()));
+                         setup_.parameters.layout().slice(adapter::select::factors()));
   }
 
   [[nodiscard]] std::vector<double> alone() const {
@@ -157,7 +157,7 @@ constinit const Rule rules::collaboration{
     },
     .cost =
         [](const RuleUser& of) {
-          RuleCost cost = cost_of(of.layout.slice(adapter::select::lora()).count, of.config.method.mixing);
+          RuleCost cost = cost_of(of.layout.slice(adapter::select::factors()).count, of.config.method.mixing);
           cost.extra.batches = static_cast<std::int64_t>(of.users.size()) * batches_judged;
           // The parameters that other users' models are judged with, and their gradients.
           cost.kept_bytes = 2 * bytes_of_numbers(of.layout.size());

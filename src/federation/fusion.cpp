@@ -66,7 +66,7 @@ class Fusion : public Aggregation {
  private:
   [[nodiscard]] at::Tensor trained() const {
     return adapter::view(setup_.parameters.values(),
-                         setup_.parameters.layout().slice(adapter::select::lora()));
+                         setup_.parameters.layout().slice(adapter::select::factors()));
   }
 
   [[nodiscard]] FusionWeights fuse(const at::Tensor& own, std::int64_t round) const {
@@ -102,7 +102,7 @@ constinit const Rule rules::fusion{
                         .bytes = 0,
                         .batches = fusions_tried * batches_judged};
           // Both parts, one fused, and the parameters that fusions are judged with, and their gradients.
-          cost.kept_bytes = 3 * bytes_of_numbers(of.layout.slice(adapter::select::lora()).count) +
+          cost.kept_bytes = 3 * bytes_of_numbers(of.layout.slice(adapter::select::factors()).count) +
                             2 * bytes_of_numbers(of.layout.size());
           return cost;
         },

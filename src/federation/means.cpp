@@ -73,7 +73,7 @@ constinit const Rule rules::gradients{
         return steps * bytes_of_reduction(of.layout.slice(select).count, sums(of.config.run));
       };
       // Of a gate by sequence in every round, of experts not where it is warmed up.
-      const std::int64_t experts = bytes(adapter::select::lora()),
+      const std::int64_t experts = bytes(adapter::select::factors()),
                          routers = bytes(adapter::select::routers());
       if (routers == 0) return {.bytes = experts};
       return {.bytes = routers,

@@ -11,7 +11,7 @@
 namespace comigs::federation {
 
 adapter::Select of_users_rank(const adapter::UserModel& user) {
-  return user.attention_rank ? adapter::select::experts() : adapter::select::lora();
+  return user.attention_rank ? adapter::select::experts() : adapter::select::factors();
 }
 
 std::int64_t all_average_attention(const AggregationSetup& setup, comm::Reduction& reduction) {

@@ -98,7 +98,7 @@ void settle_experts(const federation::Method& method, config::Config& config,
           fmt::format("[user.{}] experts = auto: method '{}' has {} for every user; 'comigs-1gxs' takes any "
                       "number",
                       user, method.name, *method.experts));
-    if (&method.adapter != &adapter::kinds::lora)
+    if (&method.adapter == &adapter::kinds::prompts)
       throw ConfigError(fmt::format(
           "[user.{}] experts = auto: method '{}' trains prompts, whose groups are told; expected a number",
           user, method.name));

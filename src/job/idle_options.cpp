@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/config/option.hpp"
 #include "comigs/train/local_trainer.hpp"
 
@@ -29,19 +30,21 @@ using Reason = std::string_view (*)(const Situation&);
 
 struct Row {
   std::string_view section, name;
-  Reason reason;
+  Reason reason = nullptr;  // null: it is a kind of adapter's alone
 };
 
 std::string_view untrained(const Situation& s) {
   return s.method.gate == adapter::Gate::none ? "nothing is trained" : "";
 }
 
-std::string_view of_lora(const Situation& s) {
-  return s.model.trains_prompts() ? "the method trains prompts" : untrained(s);
+bool is_read_by(const adapter::AdapterKind& kind, std::string_view option) {
+  return std::ranges::count(kind.options(), option) > 0;
 }
 
-std::string_view of_prompts(const Situation& s) {
-  return s.model.trains_prompts() ? untrained(s) : "the method trains no prompts";
+// Of an option of [user] that some kind of adapter alone reads.
+std::string_view of_other_kind(const Situation& s, std::string_view option) {
+  if (const std::string_view reason = untrained(s); !reason.empty()) return reason;
+  return is_read_by(*s.model.kind, option) ? "" : s.model.kind->trains;
 }
 
 std::string_view unrouted(const Situation& s) {
@@ -54,7 +57,7 @@ std::string_view by_token(const Situation& s) {
 }
 
 std::string_view of_sequence_gate(const Situation& s) {
-  if (const std::string_view reason = of_prompts(s); !reason.empty()) return reason;
+  if (const std::string_view reason = of_other_kind(s, "gate_width"); !reason.empty()) return reason;
   return s.method.gate == adapter::Gate::sequence ? unrouted(s) : "the method has no gate by sequence";
 }
 
@@ -151,7 +154,8 @@ std::string_view of_rule(const Situation& s) {
 }
 
 std::string_view pruning(const Situation& s) {
-  const std::string_view reason = of_lora(s);
+  const std::string_view reason = untrained(s);
+  if (reason.empty() && s.model.rank_of_experts() == 0) return s.model.kind->trains;
   return reason.empty() ? of_rule<federation::rules::padding>(s) : reason;
 }
 
@@ -162,7 +166,7 @@ std::string_view top_k(const Situation& s) {
 }
 
 std::string_view attention_sharing(const Situation& s) {
-  if (const std::string_view reason = of_lora(s); !reason.empty()) return reason;
+  if (const std::string_view reason = of_other_kind(s, "attention_sharing"); !reason.empty()) return reason;
   return s.method.attention_shared ? "" : "the method shares no attention";
 }
 
@@ -206,12 +210,7 @@ constexpr Row rows[] = {
     {"optimiser", "epsilon", untrained},
     {"optimiser", "weight_decay", untrained},
     {"user", "experts", untrained},
-    {"user", "lora_rank", of_lora},
-    {"user", "attention_rank", of_lora},
     {"user", "attention_sharing", attention_sharing},
-    {"user", "lora_alpha", of_lora},
-    {"user", "prompt_tokens", of_prompts},
-    {"user", "prompt_layer", of_prompts},
     {"user", "gate_width", of_sequence_gate},
     {"user", "top_k", top_k},
     {"user", "batch_sequences", untrained},
@@ -221,6 +220,15 @@ constexpr Row rows[] = {
     {"user", "router_learning_rate", router_rate},
     {"user", "generalists", chosen_generalists},
 };
+
+// With those of options that no row is about, but a kind of adapter alone reads.
+std::vector<Row> all_rows() {
+  std::vector<Row> all(std::begin(rows), std::end(rows));
+  for (const adapter::AdapterKind* kind : adapter::kinds::all)
+    for (const std::string_view option : kind->options())
+      if (std::ranges::find(all, option, &Row::name) == all.end()) all.push_back({"user", option});
+  return all;
+}
 
 bool is_of(const config::Setting& setting, std::string_view section, std::string_view name) {
   const config::OptionInfo& option = config::job_table().options[setting.option].info;
@@ -250,7 +258,7 @@ std::string_view reason_of(const Row& row, const config::Setting& setting, const
   std::string_view reason;
   for (std::size_t user = 0; user < situations.size(); ++user) {
     if (given_to(given, row.section, row.name, user) != &setting) continue;
-    reason = row.reason(situations[user]);
+    reason = row.reason == nullptr ? of_other_kind(situations[user], row.name) : row.reason(situations[user]);
     if (reason.empty()) break;
   }
   return reason;
@@ -264,7 +272,7 @@ std::string idle_options(const federation::Method& method, const config::Config&
   for (std::size_t user = 0; user < users.size(); ++user)
     situations.push_back({method, config, config.users[user], users[user], chooses_experts(given, user)});
   std::vector<std::pair<std::string_view, std::vector<std::string>>> origins;  // by reason
-  for (const Row& row : rows)
+  for (const Row& row : all_rows())
     for (const config::Setting& setting : given.settings) {
       if (!is_of(setting, row.section, row.name)) continue;
       const std::string_view reason = reason_of(row, setting, given, situations);

@@ -22,9 +22,9 @@ namespace {
 std::string checked_init_adapter(const Job& job) {
   const std::string& folder = job.config.model.init_adapter;
   if (folder.empty()) return {};
-  if (!std::ranges::all_of(job.users, &adapter::UserModel::trains_lora))
+  if (!std::ranges::all_of(job.users, &adapter::PeftAdapter::may_begin))
     throw ConfigError(fmt::format(
-        "[model] init_adapter = {}: method '{}' trains no LoRA that could begin as it; the methods "
+        "[model] init_adapter = {}: method '{}' trains nothing that could begin as it; the methods "
         "that do can have rounds = 0 too",
         folder, job.method->name));
   const adapter::PeftAdapter found(folder, job.architecture);

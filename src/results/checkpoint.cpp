@@ -138,7 +138,7 @@ std::span<const Value> values_of(const io::SafetensorsFile& file, const fs::path
   return {reinterpret_cast<const Value*>(found.data()), static_cast<std::size_t>(found.elements())};
 }
 
-/// Stage, steps, LoRA rank, participation.
+/// Stage, steps, ranks in use, participation.
 std::span<const std::int64_t> position_in(const io::SafetensorsFile& file, const fs::path& path) {
   const auto position = values_of<std::int64_t>(file, path, "position", io::Dtype::int64);
   constexpr auto last_stage = static_cast<std::int64_t>(Stage::evaluated);
@@ -172,7 +172,7 @@ CheckpointPart write_part(const fs::path& set, std::size_t user, const UserStand
   fs::create_directories(set, failed);
   if (failed) throw IoError(fmt::format("cannot make the folder '{}': {}", set.string(), failed.message()));
   const std::array<std::int64_t, 4> position = {static_cast<std::int64_t>(state.progress.stage),
-                                                state.progress.steps, state.lora_rank, state.participates};
+                                                state.progress.steps, state.ranks_in_use, state.participates};
   const std::vector<double> record = encode(state.progress.record, shape), start = encode(state.start, shape);
   std::vector<io::NamedTensor> tensors = {
       tensor("position", io::Dtype::int64, std::span<const std::int64_t>(position)),
@@ -296,7 +296,7 @@ UserStanding read_part(const fs::path& set, std::size_t user, const CheckpointPa
                        .steps = position[1],
                        .record = read_record(file, path, "record", shape)},
           .start = read_record(file, path, "start", shape),
-          .lora_rank = position[2],
+          .ranks_in_use = position[2],
           .participates = position[3],
           .aggregation = {aggregation.begin(), aggregation.end()}};
 }

@@ -124,7 +124,7 @@ Columns aggregation() {
   return {list(at<&UserRound::aggregation_weight>, {"source_user"},
                {"aggregation/weight", Type::float32, "1",
                 "weight of source_user's shared parameters in user's new ones"}),
-          number(at<&UserRound::lora_rank>,
+          number(at<&UserRound::ranks_in_use>,
                  {"aggregation/lora_rank", Type::int64, "1",
                   "ranks of the LoRA factors in use after the round (HetLoRA prunes)"})};
 }

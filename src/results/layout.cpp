@@ -62,7 +62,7 @@ std::vector<UserArray> user_arrays(const RoundShape& shape) {
        numbers,
        {"user", "expert"}},
       {"users/top_k", "experts that a token is sent to", one(&User::top_k)},
-      {"users/lora_rank", "rank of the LoRA factors", one(&User::lora_rank)},
+      {"users/lora_rank", "rank of the LoRA factors", one(&User::expert_rank)},
       {"users/attention_rank", "rank of the LoRA factors beside attention", one(&User::attention_rank)},
       {"users/train_tokens", "tokens of the train split", one(&User::train_tokens)},
       {"users/validation_tokens", "tokens of the validation split", one(&User::validation_tokens)},

@@ -72,7 +72,7 @@ void Checkpointer::all_write() {
   const results::CheckpointPart own = comm::all_agree(setup_.world, [&] {
     UserState state = setup_.seat.give();
     state.standing.participates = setup_.attendance.is_present(user, round) ? 1 : 0;
-    state.standing.lora_rank = setup_.aggregation.rank_in_use();
+    state.standing.ranks_in_use = setup_.aggregation.rank_in_use();
     state.standing.aggregation = setup_.aggregation.state();
     return results::write_part(set, user, state.standing, views(state), shape_);
   });
@@ -144,12 +144,12 @@ void Checkpointer::check(const std::filesystem::path& set, std::int64_t round,
   const results::RoundProgress& progress = standing.progress;
   const bool possible = progress.record.round == round && round >= 0 && round <= plan.rounds &&
                         progress.steps <= plan.user.local_steps && standing.start.round == 0 &&
-                        standing.lora_rank >= 1 &&
-                        standing.lora_rank <= setup_.seat.parameters().user_model().lora_rank &&
+                        standing.ranks_in_use >= 1 &&
+                        standing.ranks_in_use <= setup_.seat.parameters().user_model().rank_as_told() &&
                         (standing.participates == 1 || (standing.participates == 0 && !trainer.exchanges()));
   if (!possible)
-    throw DataError(fmt::format("{}: round {}, step {}, LoRA rank {} is no place in this run", set.string(),
-                                progress.record.round, progress.steps, standing.lora_rank));
+    throw DataError(fmt::format("{}: round {}, step {}, {} ranks in use is no place in this run",
+                                set.string(), progress.record.round, progress.steps, standing.ranks_in_use));
 }
 
 std::string Checkpointer::all_find_contradiction(const results::UserStanding& standing) const {
@@ -163,7 +163,7 @@ std::string Checkpointer::all_find_contradiction(const results::UserStanding& st
 void Checkpointer::all_take(const UserState& state) {
   comm::all_agree(setup_.world, [&] {
     setup_.seat.take(state);
-    setup_.aggregation.leave_ranks(state.standing.lora_rank);
+    setup_.aggregation.leave_ranks(state.standing.ranks_in_use);
   });
   const std::vector<std::int64_t> participate =
       setup_.roster.all_gather(std::span(&state.standing.participates, 1));

@@ -103,7 +103,7 @@ std::vector<std::string> differences(const results::RunIdentity& there, const re
   compare("manifest of the data set " + own.data.folder, digest(there.data_digest), digest(here.data_digest));
   compare("weights of the base model " + own.model.folder, digest(there.base_digest),
           digest(here.base_digest));
-  compare("adapter that LoRAs begin as (--init-adapter)", digest(there.init_adapter_digest),
+  compare("adapter that users begin as (--init-adapter)", digest(there.init_adapter_digest),
           digest(here.init_adapter_digest));
   for (const std::string& difference :
        architecture_differences(there.base_architecture, here.base_architecture, origin))

@@ -104,7 +104,7 @@ void PresentAggregation::leave_ranks(std::int64_t rank) {
 }
 
 std::int64_t PresentAggregation::rank_in_use() const {
-  return ranks_left().value_or(all_.parameters.user_model().lora_rank);
+  return ranks_left().value_or(all_.parameters.user_model().rank_as_told());
 }
 
 std::vector<double> PresentAggregation::state() const {

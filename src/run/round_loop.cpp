@@ -124,7 +124,7 @@ void RoundLoop::finish_record() {
   if (is_last(own.round) && own.before.test.tokens == 0)
     own.before = {.train = {}, .validation = own.after.validation, .test = own.after.test};
   own.participation = is_present() ? 1 : 0;
-  own.lora_rank = parameters.user_model().trains_lora() ? setup_.aggregation.rank_in_use() : 0;
+  own.ranks_in_use = parameters.user_model().rank_of_experts() > 0 ? setup_.aggregation.rank_in_use() : 0;
   own.peak_memory_bytes = model::peak_memory_bytes(parameters.values().device());
 }
 

@@ -27,7 +27,7 @@ adapter::Parameters drawn(const SeatSetup& setup) {
 at::Tensor prompts_of(const adapter::Parameters& parameters) {
   const adapter::UserModel& user = parameters.user_model();
   if (!user.trains_prompts()) return parameters.values().narrow(0, 0, 0);
-  return adapter::view(parameters.values(), parameters.layout().slice(adapter::select::lora()))
+  return adapter::view(parameters.values(), parameters.layout().slice(adapter::select::factors()))
       .view({user.experts, -1});
 }
 

@@ -82,7 +82,7 @@ BOOST_AUTO_TEST_CASE(order_is_attention_experts_routers) {
                      parameters.layout().slice(select::expert(e)).count ==
                  walk.offset);
     }
-    BOOST_TEST(parameters.layout().slice(select::lora()).count == walk.offset);
+    BOOST_TEST(parameters.layout().slice(select::factors()).count == walk.offset);
     BOOST_TEST(parameters.layout().slice(select::experts()).offset ==
                parameters.layout().slice(select::attention()).count);
     BOOST_TEST(parameters.layout().slice(select::experts()).count ==
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(equal_gate_has_no_routers_and_no_gate_no_parameters) {
   BOOST_TEST(nothing.values().numel() == 0);
   BOOST_TEST(lora_layers(nothing).size() == 2u);
   BOOST_TEST(lora_layers(nothing)[0].attention.empty());
-  BOOST_TEST(nothing.layout().slice(select::lora()).count == 0);
+  BOOST_TEST(nothing.layout().slice(select::factors()).count == 0);
 }
 
 BOOST_AUTO_TEST_CASE(scale_is_rank_stabilised) {

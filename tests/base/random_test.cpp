@@ -79,7 +79,7 @@ BOOST_AUTO_TEST_CASE(key_and_counter_are_laid_out_as_promised) {
 BOOST_AUTO_TEST_CASE(numbers_of_streams_never_change) {
   BOOST_TEST(static_cast<int>(Stream::train_batch) == 1);
   BOOST_TEST(static_cast<int>(Stream::router_batch) == 2);
-  BOOST_TEST(static_cast<int>(Stream::lora_init) == 3);
+  BOOST_TEST(static_cast<int>(Stream::adapter_init) == 3);
   BOOST_TEST(static_cast<int>(Stream::router_init) == 4);
   BOOST_TEST(static_cast<int>(Stream::base_init) == 5);
   BOOST_TEST(static_cast<int>(Stream::pretrain_batch) == 6);
@@ -111,7 +111,7 @@ BOOST_AUTO_TEST_CASE(every_part_of_the_key_makes_another_stream) {
   std::vector<StreamKey> keys;
   for (const std::uint64_t seed : {0ull, 1ull, 1ull << 32})
     for (const std::uint32_t user : {0u, 1u, 2u, shared_user})
-      for (const Stream stream : {Stream::train_batch, Stream::router_batch, Stream::lora_init})
+      for (const Stream stream : {Stream::train_batch, Stream::router_batch, Stream::adapter_init})
         for (const std::uint32_t round : {0u, 1u})
           for (const std::uint32_t step : {0u, 1u}) keys.push_back({seed, user, stream, round, step});
   std::set<Words> blocks;

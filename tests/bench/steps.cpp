@@ -201,7 +201,7 @@ std::int64_t frozen_parameters(const model::Architecture& architecture) {
 std::int64_t trained_parameters(const Request& request, const test::Job& job, const adapter::Layout& layout) {
   const bool experts = request.phase == train::Phase::experts,
              both = experts && job.plan.router_training == train::RouterTraining::joint;
-  return (experts ? layout.slice(adapter::select::lora()).count : 0) +
+  return (experts ? layout.slice(adapter::select::factors()).count : 0) +
          (!experts || both ? layout.slice(adapter::select::routers()).count : 0);
 }
 

@@ -233,9 +233,9 @@ BOOST_AUTO_TEST_CASE(weights_by_tokens_are_shares_of_all_holders_tokens) {
   adapter::Parameters parameters = parameters_of(users, own);
   const Aggregated done =
       all_aggregate("fedavg", users, parameters, comm::Sums::any_order, config::Averaging::tokens);
-  const at::Tensor expected =
-      mean(users, everyone(), parameters.layout().slice(adapter::select::lora()), config::Averaging::tokens);
-  BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::lora())),
+  const at::Tensor expected = mean(users, everyone(), parameters.layout().slice(adapter::select::factors()),
+                                   config::Averaging::tokens);
+  BOOST_TEST(test::close(part(parameters.values(), parameters.layout().slice(adapter::select::factors())),
                          expected, 1e-6));
   const std::vector<double> shares =
       world.size() == 2 ? std::vector{1.0 / 3, 2.0 / 3} : std::vector{0.1, 0.2, 0.3, 0.4};

@@ -80,7 +80,7 @@ struct Costs {
       bytes_sent = 0;
       for (std::int64_t step = 0; method.rule.every_step && step < config.users[own].local_steps; ++step)
         rule->exchange()(
-            adapter::view(parameters.gradients(), parameters.layout().slice(adapter::select::lora())));
+            adapter::view(parameters.gradients(), parameters.layout().slice(adapter::select::factors())));
       const Aggregated done = rule->all_aggregate(round);
       BOOST_TEST(done.bytes == cost.bytes_in(round), name << ", round " << round);
       BOOST_TEST(bytes_sent >= done.bytes, name << ", round " << round << ": " << bytes_sent);

@@ -62,7 +62,7 @@ BOOST_AUTO_TEST_CASE(two_specialists_share_attention_alone) {
 BOOST_AUTO_TEST_CASE(all_experts_shared_is_one_slice_without_the_routers) {
   const Share share = share_of(users_of("comigs-2g", {2, 2, 2}), 0);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);
-  check(share.slices[0], 0, share.parameters.layout().slice(adapter::select::lora()).count, {0, 1, 2});
+  check(share.slices[0], 0, share.parameters.layout().slice(adapter::select::factors()).count, {0, 1, 2});
   BOOST_TEST(share.parameters.layout().slice(adapter::select::routers()).count > 0);
 }
 

@@ -77,7 +77,7 @@ BOOST_AUTO_TEST_CASE(collaboration_is_uniform_until_round_5_and_renewed_every_se
                boost::test_tools::tolerance(1e-12));
     const bool renewed = round == 5 || round == 7;
     BOOST_TEST(done.bytes ==
-               (renewed ? 2 : 1) * 4 * parameters.layout().slice(adapter::select::lora()).count);
+               (renewed ? 2 : 1) * 4 * parameters.layout().slice(adapter::select::factors()).count);
   }
   std::vector<std::int64_t> expected(static_cast<std::size_t>(users), 5);
   expected.insert(expected.end(), static_cast<std::size_t>(users), 7);

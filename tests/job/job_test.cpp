@@ -91,9 +91,9 @@ BOOST_AUTO_TEST_CASE(the_adapter_that_users_begin_as_stays_the_one_that_the_job_
 
 BOOST_AUTO_TEST_CASE(adapters_that_nobody_or_not_everybody_can_begin_as) {
   check_contains(refusal({"--method", "pretrained", "--init-adapter", adapter(1)}),
-                 {"init_adapter", "'pretrained' trains no LoRA"});
+                 {"init_adapter", "'pretrained' trains nothing that could begin as it"});
   check_contains(refusal({"--method", "fedprompt", "--prompt-tokens", "2", "--init-adapter", adapter(1)}),
-                 {"init_adapter", "'fedprompt' trains no LoRA"});
+                 {"init_adapter", "'fedprompt' trains nothing that could begin as it"});
   check_contains(refusal({"--method", "local", "--lora-rank", "4,3", "--init-adapter", adapter(1)}),
                  {"adapter_model.safetensors: 'transformer.h.0.mlp.c_fc' has rank 4",
                   "user Dutch ([user.1] lora_rank) has rank 3"});

@@ -26,7 +26,7 @@ const RoundShape shape{.layers = 2, .experts = 3, .users = 2};
 UserStanding some_state() {
   UserStanding state{.progress = {.stage = Stage::training, .steps = 7, .record = {.round = 4}},
                      .start = {.round = 0},
-                     .lora_rank = 5,
+                     .ranks_in_use = 5,
                      .participates = 0,
                      .aggregation = {0.25, -1e-300, INFINITY}};
   state.progress.record.routing.score = {0.1f, 0.2f, 0.3f};
@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE(all_comes_back_bit_for_bit) {
   BOOST_TEST((found.progress.record.routing.score == state.progress.record.routing.score));
   BOOST_TEST(found.progress.record.seconds.experts == 1.5);
   BOOST_TEST(found.start.after.test.loss_sum == 12.25);
-  BOOST_TEST(found.lora_rank == 5);
+  BOOST_TEST(found.ranks_in_use == 5);
   BOOST_TEST(found.participates == 0);
   BOOST_TEST((found.aggregation == state.aggregation));
 }

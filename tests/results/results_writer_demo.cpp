@@ -42,7 +42,7 @@ comigs::results::RunDescription description(const std::vector<std::int64_t>& exp
                          .device = "cpu",
                          .experts = experts[i],
                          .generalists = {0},
-                         .lora_rank = rank,
+                         .expert_rank = rank,
                          .attention_rank = rank,
                          .top_k = std::min<std::int64_t>(2, experts[i]),
                          .train_tokens = 1000 + number,

@@ -114,7 +114,7 @@ void Union::check_together(const std::vector<data::TokenShard>& shards, std::int
     const adapter::Layout& layout = parameters.layout();
     const bool warmup = method.routers_shared && round <= config.method.gate_warmup_rounds;
     BOOST_TEST(done.bytes == 2 * 4 *
-                                 ((warmup ? 0 : layout.slice(adapter::select::lora()).count) +
+                                 ((warmup ? 0 : layout.slice(adapter::select::factors()).count) +
                                   layout.slice(adapter::select::routers()).count));
     BOOST_TEST(done.weights[0] == 1.0 / world.size());
     BOOST_TEST(test::close(parameters.values(), whole.values(), tolerance));

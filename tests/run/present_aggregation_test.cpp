@@ -68,14 +68,15 @@ struct Left {
     BOOST_TEST(done.weights == shares, boost::test_tools::tolerance(1e-6)
                                            << boost::test_tools::per_element());
     if (!is_a_mean) return;
-    at::Tensor expected = at::zeros({parameters.layout().slice(adapter::select::lora()).count}, at::kDouble);
+    at::Tensor expected =
+        at::zeros({parameters.layout().slice(adapter::select::factors()).count}, at::kDouble);
     for (int user = 1; user < users; ++user)
       expected += shares[static_cast<std::size_t>(user)] *
                   adapter::view(parameters_of(all[0], user).values(),
-                                parameters.layout().slice(adapter::select::lora()))
+                                parameters.layout().slice(adapter::select::factors()))
                       .to(at::kDouble);
     BOOST_TEST(test::close(
-        copy_of(adapter::view(parameters.values(), parameters.layout().slice(adapter::select::lora()))),
+        copy_of(adapter::view(parameters.values(), parameters.layout().slice(adapter::select::factors()))),
         expected, 1e-6));
   }
 

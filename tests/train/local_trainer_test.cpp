@@ -87,8 +87,8 @@ BOOST_AUTO_TEST_CASE(micro_batches_give_the_gradients_of_the_whole) {
     const std::vector<Seen> parts = train(again, 1);
     BOOST_TEST_REQUIRE(parts.size() == whole.size());
     BOOST_TEST(parts[0].language_model == whole[0].language_model, boost::test_tools::tolerance(1e-5));
-    BOOST_TEST(close(part(parts[0].gradients, again.layout().slice(adapter::select::lora())),
-                     part(whole[0].gradients, again.layout().slice(adapter::select::lora())), 1e-5));
+    BOOST_TEST(close(part(parts[0].gradients, again.layout().slice(adapter::select::factors())),
+                     part(whole[0].gradients, again.layout().slice(adapter::select::factors())), 1e-5));
   }
 }
 
@@ -102,7 +102,7 @@ BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   adapter::Parameters parameters = warm();
   const std::vector<Seen> steps = train(parameters, 1);
   for (const auto& [slice, step] :
-       {std::pair{parameters.layout().slice(adapter::select::lora()), std::size_t{0}},
+       {std::pair{parameters.layout().slice(adapter::select::factors()), std::size_t{0}},
         std::pair{parameters.layout().slice(adapter::select::routers()), std::size_t{1}}}) {
     const at::Tensor gradients = part(steps[step].gradients, slice);
     const at::Tensor direction = gradients / gradients.norm();

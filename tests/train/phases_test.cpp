@@ -96,7 +96,7 @@ BOOST_AUTO_TEST_CASE(no_two_steps_see_the_same_batch) {
 
 BOOST_AUTO_TEST_CASE(a_phase_leaves_the_other_s_gradients_and_values_alone) {
   adapter::Parameters parameters = warm();
-  const adapter::Slice lora = parameters.layout().slice(adapter::select::lora()),
+  const adapter::Slice lora = parameters.layout().slice(adapter::select::factors()),
                        routers = parameters.layout().slice(adapter::select::routers());
   // Rubbish in the routers' gradients must neither be used nor cleared by expert steps.
   adapter::view(parameters.gradients(), routers).fill_(7.0);
@@ -125,12 +125,12 @@ BOOST_AUTO_TEST_CASE(gradients_of_a_step_are_its_own_alone) {
   for (const Seen& step : train(parameters, 2))
     check_fresh_gradients(*this, step,
                           step.phase == Phase::experts
-                              ? parameters.layout().slice(adapter::select::lora())
+                              ? parameters.layout().slice(adapter::select::factors())
                               : parameters.layout().slice(adapter::select::routers()));
   plan.router_training = RouterTraining::joint;
   adapter::Parameters joint = warm();
   for (const Seen& step : train(joint, 2)) {
-    check_fresh_gradients(*this, step, joint.layout().slice(adapter::select::lora()));
+    check_fresh_gradients(*this, step, joint.layout().slice(adapter::select::factors()));
     check_fresh_gradients(*this, step, joint.layout().slice(adapter::select::routers()));
   }
 }
@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(each_phase_counts_its_own_optimiser_steps) {
     const at::Tensor change = part(steps[step + 1].values, slice) - part(steps[step].values, slice);
     BOOST_TEST(test::close(change, -rate * part(steps[step].gradients, slice).sign(), 1e-4));
   };
-  check(0, parameters.layout().slice(adapter::select::lora()), plan.user.expert_learning_rate);
+  check(0, parameters.layout().slice(adapter::select::factors()), plan.user.expert_learning_rate);
   check(2, parameters.layout().slice(adapter::select::routers()), 0.01);
 }
 
@@ -157,7 +157,7 @@ BOOST_AUTO_TEST_CASE(joint_training_moves_both_in_one_step) {
   const std::vector<Seen> steps = train(parameters, 1);
   BOOST_TEST(sequence_of(steps) == "eeee");
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    BOOST_TEST(part(steps[i].gradients, parameters.layout().slice(adapter::select::lora()))
+    BOOST_TEST(part(steps[i].gradients, parameters.layout().slice(adapter::select::factors()))
                    .abs()
                    .max()
                    .item<float>() > 0.0f);
@@ -166,8 +166,8 @@ BOOST_AUTO_TEST_CASE(joint_training_moves_both_in_one_step) {
                    .max()
                    .item<float>() > 0.0f);
     if (i == 0) continue;
-    BOOST_TEST(!same_bits(part(steps[i].values, parameters.layout().slice(adapter::select::lora())),
-                          part(steps[i - 1].values, parameters.layout().slice(adapter::select::lora()))));
+    BOOST_TEST(!same_bits(part(steps[i].values, parameters.layout().slice(adapter::select::factors())),
+                          part(steps[i - 1].values, parameters.layout().slice(adapter::select::factors()))));
     BOOST_TEST(!same_bits(part(steps[i].values, parameters.layout().slice(adapter::select::routers())),
                           part(steps[i - 1].values, parameters.layout().slice(adapter::select::routers()))));
   }

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comigs/adapter/layout.hpp"
@@ -45,10 +47,15 @@ struct Load {
 
 struct AdapterKind {
   const char* name;
+  const char* trains;  ///< for readers: why the options of another kind have no effect
+  /// The options of [user] that it alone reads.
+  std::vector<std::string_view> (*options)();
   /// The trainable tensors, in the order of the block; their offsets are the layout's.
   std::vector<Part> (*parts)(const model::Architecture&, const UserModel&);
   /// What an expert of a layer consists of, by the names of its parts.
   std::vector<std::string> (*projections)(const model::Architecture&);
+  /// What readers are told of a user's model beside its experts, by the names of options.
+  std::vector<std::pair<const char*, std::int64_t>> (*sizes)(const UserModel&);
   Load (*load)(const model::Architecture&, const UserModel&);
   /// `instruction`: as `forward` has it.
   std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&, const model::BaseModel&,
@@ -66,6 +73,8 @@ namespace kinds {
 extern const AdapterKind lora;
 /// Groups of soft prompts in front of the text, from a middle layer on.
 extern const AdapterKind prompts;
+
+inline constexpr const AdapterKind* all[] = {&lora, &prompts};
 }  // namespace kinds
 
 }  // namespace comigs::adapter

@@ -61,7 +61,7 @@ namespace select {
 }
 [[nodiscard]] inline Select experts() { return {.roles = {Role::expert}}; }
 /// Attention and all experts.
-[[nodiscard]] inline Select lora(Factors factors = Factors::both) {
+[[nodiscard]] inline Select factors(Factors factors = Factors::both) {
   return {.roles = {Role::attention, Role::expert}, .factors = factors};
 }
 [[nodiscard]] inline Select routers() { return {.roles = {Role::router}}; }
@@ -86,9 +86,9 @@ class Layout {
   /// std::invalid_argument where it is in several.
   [[nodiscard]] Slice slice(const Select& select) const;
   /// What expert steps train.
-  [[nodiscard]] std::vector<Slice> trained() const { return slices(select::lora(trained_)); }
+  [[nodiscard]] std::vector<Slice> trained() const { return slices(select::factors(trained_)); }
   /// Of every LoRA that is selected by role, in the order of Parameters::loras.
-  [[nodiscard]] std::vector<Widths> loras(const Select& select = select::lora()) const;
+  [[nodiscard]] std::vector<Widths> loras(const Select& select = select::factors()) const;
   /// How many parts an expert has in a layer, a LoRA being one.
   [[nodiscard]] std::int64_t projections() const noexcept { return projections_; }
 

@@ -34,7 +34,7 @@ class Parameters {
   /// The leaf of each of the layout's parts.
   [[nodiscard]] const std::vector<at::Tensor>& leaves() const noexcept { return leaves_; }
   /// Every LoRA that is selected by role, in the order of the parts: attention first, then expert by expert.
-  [[nodiscard]] std::vector<Lora> loras(const Select& select = select::lora()) const;
+  [[nodiscard]] std::vector<Lora> loras(const Select& select = select::factors()) const;
 
   [[nodiscard]] const Layout& layout() const noexcept { return layout_; }
   [[nodiscard]] const UserModel& user_model() const noexcept { return user_model_; }

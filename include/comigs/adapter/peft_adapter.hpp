@@ -23,6 +23,9 @@ class PeftAdapter {
   /// no projection of the architecture, or of other shapes; where a number is not finite.
   PeftAdapter(const std::filesystem::path& folder, const model::Architecture& architecture);
 
+  /// Whether a user with such a model could begin as one.
+  [[nodiscard]] static bool may_begin(const UserModel& user_model) { return user_model.trains_lora(); }
+
   /// SHA-256 of the lines that `sha256sum` prints for the two files in the order of their names.
   [[nodiscard]] const std::string& digest() const noexcept { return digest_; }
 

@@ -49,6 +49,10 @@ struct UserModel {
 
   /// gamma = alpha / sqrt(R), rank-stabilised (Eq. 5).
   [[nodiscard]] double scale() const;
+  /// The rank of its experts; 0: what they train has none.
+  [[nodiscard]] std::int64_t rank_of_experts() const { return trains_lora() ? lora_rank : 0; }
+  /// That which its experts would have if they had one.
+  [[nodiscard]] std::int64_t rank_as_told() const { return lora_rank; }
   /// The rank of the LoRA beside attention, and its gamma.
   [[nodiscard]] std::int64_t rank_of_attention() const { return attention_rank.value_or(lora_rank); }
   [[nodiscard]] double attention_scale() const;

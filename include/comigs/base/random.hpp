@@ -12,7 +12,7 @@ namespace comigs {
 enum class Stream : std::uint32_t {
   train_batch = 1,
   router_batch = 2,
-  lora_init = 3,
+  adapter_init = 3,
   router_init = 4,
   base_init = 5,
   pretrain_batch = 6,

@@ -38,7 +38,7 @@ struct ParameterView {
   std::int64_t rows = 0, columns = 0;
   const float* data = nullptr;
   std::string row_dimension,
-      column_dimension;         ///< such as "lora_rank", "width"; empty: <name>_row, <name>_column
+      column_dimension;         ///< such as "width"; empty: <name>_row, <name>_column
   std::string role = "expert";  ///< group of the file: expert, attention or router
 };
 

@@ -11,7 +11,7 @@ namespace comigs::model {
 
 using kernels::Activation;
 
-/// A linear map of the frozen model that gets a LoRA beside it.
+/// A linear map of the frozen model that may get an adapter beside it.
 struct Projection {
   std::string name;  ///< as in the model family's own files, without the layer
   std::int64_t in = 0, out = 0;
@@ -46,8 +46,8 @@ struct Architecture {
   bool query_bias = false, output_bias = false, mlp_bias = false;  ///< of the Llama family; GPT-2 has all
   bool head_norms = false;            ///< queries and keys are normalised, head by head
   bool tied_head = true;              ///< the head is the token embedding, not a matrix of its own
-  std::vector<Projection> attention;  ///< one LoRA each
-  std::vector<Projection> up;         ///< of the MLP block, as the activation takes them: a LoRA in each
+  std::vector<Projection> attention;  ///< in the order in which a block uses them
+  std::vector<Projection> up;         ///< of the MLP block, as the activation takes them
   Projection down;                    ///< expert, and one here
 };
 

@@ -19,7 +19,7 @@ namespace comigs::results {
 struct UserStanding {
   RoundProgress progress;
   UserRound start;                  ///< its round 0
-  std::int64_t lora_rank = 0;       ///< in use
+  std::int64_t ranks_in_use = 0;    ///< of the experts
   std::int64_t participates = 1;    ///< 0: it has dropped out
   std::vector<double> aggregation;  ///< what the aggregation rule keeps
 };

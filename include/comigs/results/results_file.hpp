@@ -39,7 +39,7 @@ struct RunDescription {
       "the whole training split";  ///< on which tokens train perplexity is measured
   std::vector<UserDescription> users;
   std::vector<std::string> categories = {};  ///< of the data set's examples; empty: plain text
-  std::string kind = "lora";                 ///< of adapter: what is trained
+  std::string kind = {};                     ///< of adapter: what is trained
   bool prompts = false;                      ///< experts are groups of prompts
   std::optional<std::int64_t> gate_warmup_rounds = std::nullopt;  ///< of a gate by sequence; nothing: none
   std::int64_t layers = 0;

@@ -14,7 +14,7 @@ namespace comigs::results {
 struct RunIdentity {
   std::string configuration;             ///< the resolved one, as text
   std::string data_digest, base_digest;  ///< SHA-256 of the data set's manifest and the base model's weights
-  std::string init_adapter_digest;       ///< see adapter::PeftAdapter; empty: LoRAs began as drawn
+  std::string init_adapter_digest;       ///< see adapter::PeftAdapter; empty: users began as drawn
   std::string base_architecture;         ///< what of the base's config.json is used, as JSON
   std::string activations;          ///< the type of what is computed beside the frozen weights: "float32"
   std::string sequences_at_a_time;  ///< of every user's steps, as they fit its memory: "64, 64, 16"

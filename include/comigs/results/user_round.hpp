@@ -46,7 +46,7 @@ struct UserRound {
       {};  ///< [user] this user's row of the mixing matrix of shared parameters
   PhaseSeconds seconds = {};
   std::int64_t participation = 1;        ///< 1: the user took part in the round; 0: it had dropped out
-  std::int64_t lora_rank = 0;            ///< ranks in use after the round
+  std::int64_t ranks_in_use = 0;         ///< of the experts, after the round
   std::int64_t communication_bytes = 0;  ///< payload this rank sent in the round's aggregation
   std::int64_t peak_memory_bytes = 0;    ///< device memory on a GPU, else resident set, so far
 };
@@ -75,7 +75,7 @@ struct UserDescription {
   std::string device;
   std::int64_t experts = 0;                    ///< experts in every MLP block
   std::vector<std::int64_t> generalists = {};  ///< which of the run's generalists its first experts are
-  std::int64_t lora_rank = 0, attention_rank = 0;
+  std::int64_t expert_rank = 0, attention_rank = 0;
   std::int64_t top_k = 0;
   std::int64_t train_tokens = 0, validation_tokens = 0, test_tokens = 0;
   /// [category] of instruction data: examples, and tokens of their responses.

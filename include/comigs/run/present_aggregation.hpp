@@ -21,7 +21,7 @@ namespace comigs::run {
                                                              const model::BaseModel& base, Seat& seat);
 
 /// A method's aggregation rule among the users who are present; at first all. Rules know these only: when
-/// somebody goes, PCL's W is uniform again until its next renewal, and HetLoRA prunes nothing in that round.
+/// somebody goes, PCL's W is uniform again until its next renewal, and no rank is pruned in that round.
 class PresentAggregation : public federation::Aggregation {
  public:
   /// Collective over the world. `user`: whose parameters the set-up has.
@@ -38,7 +38,7 @@ class PresentAggregation : public federation::Aggregation {
   [[nodiscard]] train::Regulariser regulariser() override;
   [[nodiscard]] std::optional<std::int64_t> ranks_left() const override;
   void leave_ranks(std::int64_t rank) override;
-  /// Of the user's LoRA; that with which it went, if it has gone.
+  /// Of the user's experts; that with which it went, if it has gone.
   [[nodiscard]] std::int64_t rank_in_use() const;
   [[nodiscard]] std::vector<double> state() const override;
 

@@ -75,7 +75,7 @@ class Seat {
   [[nodiscard]] const results::UserRound& start() const { return start_; }
   void keep_start() { start_ = progress_.record; }
 
-  /// What the user leaves with; what a rule keeps for it, the LoRA ranks that it left among it, and whether
+  /// What the user leaves with; what a rule keeps for it, the ranks that it left among it, and whether
   /// it takes part are for others to add. On the CPU the blocks are the seat's own, which its next step
   /// changes.
   [[nodiscard]] UserState give() const;

@@ -90,7 +90,9 @@ def words(base: Path, data: Path, output: Path, *more: object, method: str = "co
 def begun(*arguments: object) -> Path:
     """The results of a run that trains nothing."""
     done = alone("train", *arguments, "--rounds", 0)
-    assert done.code == 0 and "LoRAs begin as the adapter" in done.output, done.output + done.errors
+    assert done.code == 0 and "attention and experts begin as the adapter" in done.output, (
+        done.output + done.errors
+    )
     return Path(str(arguments[arguments.index("--output") + 1])) / "results.h5"
 
 
@@ -187,7 +189,7 @@ def test_a_run_goes_on_with_its_own_adapter_alone(base, data, tmp_path):
     other = adapter(base("gpt2"), tmp_path / "other", seed=1, **settings)
     for unlike in ([], ["--init-adapter", other]):
         done = alone("train", *resumed, *unlike)
-        assert done.code == 2 and "adapter that LoRAs begin as (--init-adapter): digest " in done.errors
+        assert done.code == 2 and "adapter that users begin as (--init-adapter): digest " in done.errors
     moved = folder.rename(tmp_path / "moved")
     done = alone("train", *resumed, "--init-adapter", moved)
     assert done.code == 0 and "all 0 rounds already" in done.output, done.errors
@@ -219,7 +221,7 @@ BAD: dict[str, tuple[Mapping[str, object], Callable[[Path], object], list[object
         {},
         Path,
         ["--method", "pretrained"],
-        ["init_adapter", "'pretrained' trains no LoRA"],
+        ["init_adapter", "'pretrained' trains nothing that could begin as it"],
     ),
 }
 

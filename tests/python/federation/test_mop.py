@@ -291,7 +291,7 @@ def test_what_has_no_effect_is_said(tiny_base, tiny_examples, tmp_path):
     assert "a gate by sequence weighs all groups" in remark("--method", "mop", "--top-k", 2)
     assert "is not balanced" in remark("--method", "mop", "--load-balancing-weight", 0.1)
     assert "trained in turn" in remark("--method", "mop-1gxs", "--gate-warmup-rounds", 1)
-    assert "the method trains no prompts" in remark("--method", "fedavg", "--gate-width", 3)
+    assert "the method trains LoRA" in remark("--method", "fedavg", "--gate-width", 3)
 
 
 def test_models_are_routed_evaluated_and_inspected(run_of, tiny_examples):

@@ -1,4 +1,4 @@
-#include "inspection.hpp"
+#include "comigs/finished/inspection.hpp"
 
 #include <fmt/format.h>
 
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/data/manifest.hpp"
 #include "comigs/federation/method.hpp"
@@ -19,7 +20,7 @@
 #include "comigs/results/stored_run.hpp"
 #include "comigs/run/identity.hpp"
 
-namespace comigs::app {
+namespace comigs::finished {
 
 namespace {
 
@@ -136,12 +137,7 @@ Json users_of(const results::StoredRun& run, const federation::Method& method, c
     Json row{{"name", run.record().identity.users[user]},
              {"experts", models[user].experts},
              {"generalists", models[user].generalists.size()}};
-    if (models[user].trains_prompts()) {
-      row["prompt_tokens"] = models[user].prompt_tokens;
-    } else {
-      row["lora_rank"] = models[user].lora_rank;
-      row["top_k"] = models[user].top_k;
-    }
+    for (const auto& [name, size] : models[user].kind->sizes(models[user])) row[name] = size;
     row["context_tokens"] = config.users[user].context_tokens;
     row["train_perplexity"] = number(last[user].train);
     row["validation_perplexity"] = number(last[user].validation);
@@ -245,4 +241,4 @@ Json inspected(const fs::path& path) {
       path.string(), fs::exists(path, error) ? "none of these lies there" : "no such folder or file"));
 }
 
-}  // namespace comigs::app
+}  // namespace comigs::finished

@@ -13,7 +13,7 @@
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/pruning_record.hpp"
 
-namespace comigs::run {
+namespace comigs::finished {
 
 /// Throws ConfigError where --output cannot be, or holds a model already, or anything else that would be
 /// written over. Changes nothing.
@@ -41,4 +41,4 @@ struct PrunedBase {
 /// last. Holds the folder meanwhile. Throws ConfigError, IoError.
 void write_pruned_base(const std::string& output, PrunedBase& pruned);
 
-}  // namespace comigs::run
+}  // namespace comigs::finished

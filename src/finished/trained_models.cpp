@@ -1,4 +1,4 @@
-#include "comigs/run/trained_models.hpp"
+#include "comigs/finished/trained_models.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
@@ -15,14 +15,14 @@
 #include "comigs/model/pruning_record.hpp"
 #include "comigs/run/identity.hpp"
 
-namespace comigs::run {
+namespace comigs::finished {
 
 namespace {
 
 namespace fs = std::filesystem;
 
 config::Config recorded_configuration(const results::StoredRun& run, const Places& places) {
-  config::Config config = configuration(run.record().identity, run.path().string());
+  config::Config config = run::configuration(run.record().identity, run.path().string());
   if (!places.model.empty()) config.model.folder = places.model;
   if (!places.data.empty()) config.data.folder = places.data;
   return config;
@@ -57,7 +57,7 @@ model::Architecture read_base(const results::StoredRun& run, const fs::path& fol
   const std::string& recorded = run.record().identity.base_architecture;
   if (!recorded.empty())  // as it is in results of 0.1
     if (const std::vector<std::string> unlike =
-            architecture_differences(recorded, model::config_json(architecture), run.path().string());
+            run::architecture_differences(recorded, model::config_json(architecture), run.path().string());
         !unlike.empty())
       throw DataError(
           fmt::format("{}/config.json: not that of the base model of {} ('there'): {}; --model says "
@@ -213,4 +213,4 @@ std::int64_t TrainedModels::evaluation_sequences(std::size_t model, const c10::D
   return job::evaluation_sequences(user);
 }
 
-}  // namespace comigs::run
+}  // namespace comigs::finished

@@ -1,25 +1,18 @@
-// The device a rank computes on, from what was asked for and what there is.
-#pragma once
+#include "comigs/job/device_choice.hpp"
 
 #include "comigs/base/log.hpp"
-#include "comigs/comm/placement.hpp"
-#include "comigs/config/config.hpp"
 #include "comigs/model/device.hpp"
 
-namespace comigs::app {
+namespace comigs::job {
 
-/// For `--device auto` where no GPU is visible.
-inline void warn_of_unused_gpu(const std::string& host) {
+void warn_of_unused_gpu(const std::string& host) {
   if (const std::string why = model::why_no_gpu(); !why.empty())
     spdlog::warn("{} computes on the CPU although it has a GPU: {}; --device cpu says that it is meant", host,
                  why);
 }
 
-/// Sets LibTorch's threads to `threads`, or to the rank's share of cores if that is 0, and binds the rank's
-/// GPU where one is to be used; a node's first rank warns where it has one that is not. First thing before
-/// any other use of LibTorch. Throws ConfigError where a GPU is asked for and there is none.
-inline c10::Device choose_device(config::DeviceChoice choice, std::int64_t threads,
-                                 const comm::Placement& placement) {
+c10::Device choose_device(config::DeviceChoice choice, std::int64_t threads,
+                          const comm::Placement& placement) {
   if (placement.oversubscribed && placement.local_rank == 0)
     spdlog::info("{} ranks share the cores of {}: there are more ranks than cores", placement.local_size,
                  placement.host);
@@ -35,4 +28,4 @@ inline c10::Device choose_device(config::DeviceChoice choice, std::int64_t threa
   return gpu ? model::bind_gpu(placement.local_rank) : c10::Device(c10::DeviceType::CPU);
 }
 
-}  // namespace comigs::app
+}  // namespace comigs::job

@@ -1,4 +1,4 @@
-#include "comigs/run/pruned_base.hpp"
+#include "comigs/finished/pruned_base.hpp"
 
 #include <ATen/core/Tensor.h>
 #include <fmt/format.h>
@@ -16,7 +16,7 @@
 #include "comigs/model/base_model.hpp"
 #include "comigs/run/output_folder.hpp"
 
-namespace comigs::run {
+namespace comigs::finished {
 
 namespace {
 
@@ -79,7 +79,7 @@ void write_files(const fs::path& folder, PrunedBase& pruned) {
 }  // namespace
 
 void check_pruned_output(const std::string& output) {
-  check_output(output);
+  run::check_output(output);
   std::error_code none;
   for (const fs::directory_entry& entry : fs::directory_iterator(output, none)) {
     const std::string name = entry.path().filename().string();
@@ -114,7 +114,7 @@ std::string digest_of(const data::Batch& calibration) {
 }
 
 void write_pruned_base(const std::string& output, PrunedBase& pruned) {
-  const OutputFolder held(output);
+  const run::OutputFolder held(output);
   check_pruned_output(output);
   try {
     write_files(output, pruned);
@@ -125,4 +125,4 @@ void write_pruned_base(const std::string& output, PrunedBase& pruned) {
   }
 }
 
-}  // namespace comigs::run
+}  // namespace comigs::finished

@@ -16,7 +16,7 @@
 #include "comigs/model/base_model.hpp"
 #include "comigs/results/stored_run.hpp"
 
-namespace comigs::run {
+namespace comigs::finished {
 
 /// Folders of what a run was made from, as they are now; empty: as recorded.
 struct Places {
@@ -76,4 +76,4 @@ class TrainedModels {
   model::Architecture architecture_;
 };
 
-}  // namespace comigs::run
+}  // namespace comigs::finished

@@ -4,10 +4,10 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-namespace comigs::app {
+namespace comigs::finished {
 
 /// An object whose `kind` says which; lists of objects are tables (docs/programs.md). Throws DataError where
 /// nothing of these lies there, or what does is damaged.
 [[nodiscard]] nlohmann::ordered_json inspected(const std::filesystem::path& path);
 
-}  // namespace comigs::app
+}  // namespace comigs::finished
