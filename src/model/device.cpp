@@ -3,7 +3,6 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <malloc.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
@@ -18,6 +17,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/kernels/instruction_set.hpp"
+#include "comigs/model/host_memory.hpp"
 
 #ifdef COMIGS_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -181,8 +181,7 @@ void check_threads(int count) {
 
 void set_up_host(int threads) {
   check_threads(threads);
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, -1);  // never
+  keep_host_memory();
   at::set_num_interop_threads(1);
   at::set_num_threads(threads);
 }

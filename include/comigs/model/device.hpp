@@ -32,9 +32,8 @@ namespace comigs::model {
 /// What tells GPUs of a node apart, by whatever numbers processes know them; empty for the CPU.
 [[nodiscard]] std::string identity(const c10::Device& device);
 
-/// Sets both of LibTorch's thread pools, and has the C library keep freed memory, so that a step finds the
-/// pages of the step before instead of asking the system for them again. Before any other use of LibTorch.
-/// Throws ConfigError where the process may not start so many threads.
+/// Sets both of LibTorch's thread pools, and where its memory comes from (`keep_host_memory`). Before any
+/// other use of LibTorch. Throws ConfigError where the process may not start so many threads.
 void set_up_host(int threads);
 
 /// The stream that LibTorch's kernels are queued on, as a cudaStream_t; null on the CPU.
