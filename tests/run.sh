@@ -9,11 +9,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly PRESET=dev
 readonly LOGS=build/test-logs
 readonly HOSTILE_COUNT=17 # of each class of input
-# Of tests/python: what waits for most of its time, and modules that are single processes for most of theirs. Any other
-# has several ranks that share the cores, or holds processes to a time: they come one after the other.
+# Of tests/python: what waits for most of its time goes on beside everything; what holds ranks to a time, or sends signals
+# to them, comes at the end, one after the other. All other modules share the cores.
 readonly WAITING=('slurm/*')
-readonly SINGLE=('analysis/*' 'data_prep/*' 'hostile/*' 'jobs/*' 'references/*' project/bench
-    commands/{evaluate,export*,generate,init_adapter,inspect,io_files,prune,results_file,route*})
+readonly TIMED=(commands/{environments,pretrain} federation/{failures,two_at_once})
 # What a machine may lack: other data sets, a GPU, netCDF's own tool, the right to mount a disk.
 readonly ALLOWED_SKIPS='shared/data is not here|--device cuda|ncdump is not installed|needs root|no golden digests of|is no build folder'
 TIMES=() SKIPPED=() MARKED=(-m 'not slow')
@@ -70,14 +69,14 @@ pytest_part() { # what pytest is told
     COMIGS_EXECUTABLE=$PWD/build/$PRESET/comigs .venv/bin/python -m pytest -ra "${MARKED[@]}" "$@" 2>&1
 }
 pytest_all() {
-    local waiting single others code=0
+    local waiting timed others code=0
     mapfile -t waiting < <(modules "${WAITING[@]}")
-    mapfile -t single < <(modules "${SINGLE[@]}")
-    mapfile -t others < <(modules '*/*' | grep -vxFf <(printf '%s\n' "${waiting[@]}" "${single[@]}"))
+    mapfile -t timed < <(modules "${TIMED[@]}")
+    mapfile -t others < <(modules '*/*' | grep -vxFf <(printf '%s\n' "${waiting[@]}" "${timed[@]}"))
     beside pytest_part "${waiting[@]}" >"$LOGS/pytest-waiting.log"
     local slurm=$!
-    pytest_part --numprocesses "$(nproc)" --dist loadfile "${single[@]}" | tee "$LOGS/pytest-single.log" || code=1
-    pytest_part "${others[@]}" | tee "$LOGS/pytest-others.log" || code=1
+    pytest_part --numprocesses "$(nproc)" --dist loadfile "${others[@]}" | tee "$LOGS/pytest-others.log" || code=1
+    pytest_part "${timed[@]}" | tee "$LOGS/pytest-timed.log" || code=1
     wait "$slurm" || code=1
     cat "$LOGS/pytest-waiting.log"
     return "$code"

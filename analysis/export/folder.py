@@ -50,7 +50,12 @@ class Request:
 
 def write_export(run: Run, request: Request) -> Path:
     """Returns the folder. Raises ResultsError where the input is at fault or something lies there already."""
-    fill = _prompts(run, request) if run.attribute("kind") == "prompts" else _loras(run, request)
+    trained = run.attribute("kind") or "lora"
+    if trained not in _FILLERS:
+        raise ResultsError(
+            f"{run.path}: its users train '{trained}', of which no export is known; expected {', '.join(_FILLERS)}"
+        )
+    fill = _FILLERS[trained](run, request)
     output = request.output or run.path.parent / f"export-{_as_file_name(request.user)}"
     _check_free(output)
     place = Path(os.path.realpath(output))  # never fails, unlike resolve
@@ -149,3 +154,7 @@ def _description(run: Run, user: TrainedUser, base: Base) -> dict[str, object]:
             for expert, kind in enumerate(user.kinds)
         ],
     }
+
+
+# By the kind of adapter; runs of the first version do not say that theirs is LoRA.
+_FILLERS = {"lora": _loras, "prompts": _prompts}

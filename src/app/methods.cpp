@@ -122,7 +122,7 @@ std::vector<std::string> sharing_routers() {
 }
 
 const char* attention(const federation::Method& method) {
-  if (method.gate == adapter::Gate::none || &method.adapter == &adapter::kinds::prompts) return "-";
+  if (method.gate == adapter::Gate::none || !adapter::reads(method.adapter, "attention_sharing")) return "-";
   return method.attention_shared ? "shared" : "own";
 }
 

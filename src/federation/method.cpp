@@ -130,6 +130,7 @@ void refuse_users(const std::vector<config::User>& users, const Complaint& compl
 }
 
 bool trains_prompts(const Method& method) { return &method.adapter == &prompts; }
+bool trains_lora(const Method& method) { return &method.adapter == &adapter::kinds::lora; }
 
 // Whether somebody chose the value; one that differs from the default was chosen by somebody, too.
 bool is_said(const config::User& user, std::string_view name, std::int64_t config::User::*option) {
@@ -179,7 +180,7 @@ bool shares_anything(const Method& method) {
 
 // What is averaged factor by factor must have one shape and mean the same update.
 void check_ranks(const Method& method, const std::vector<config::User>& users) {
-  if (trains_prompts(method) || !shares_anything(method) || method.rule.any_rank) return;
+  if (!trains_lora(method) || !shares_anything(method) || method.rule.any_rank) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.lora_rank == users[0].lora_rank && user.lora_alpha == users[0].lora_alpha) return {};
     return fmt::format(
@@ -217,7 +218,7 @@ void check_shared_gate(const Method& method, const std::vector<config::User>& us
 
 // Attention is averaged factor by factor where it has a rank of its own, by every rule.
 void check_attention_ranks(const Method& method, const std::vector<config::User>& users) {
-  if (trains_prompts(method) || !shares_anything(method)) return;
+  if (!trains_lora(method) || !shares_anything(method)) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.attention_rank > 0 && user.lora_alpha != users[0].lora_alpha)
       return fmt::format(
@@ -232,7 +233,7 @@ void check_attention_ranks(const Method& method, const std::vector<config::User>
 }
 
 void check_own_attention(const Method& method, const std::vector<config::User>& users) {
-  if (trains_prompts(method) || method.rule.by_slices) return;
+  if (!trains_lora(method) || method.rule.by_slices) return;
   refuse_users(users, [&](const config::User& user) -> std::string {
     if (user.attention_sharing == config::AttentionSharing::method) return {};
     return fmt::format("attention_sharing = own: method '{}' takes every LoRA of all users together",
@@ -244,7 +245,7 @@ void check_own_attention(const Method& method, const std::vector<config::User>& 
 void check_one_model(const Method& method, const std::vector<config::User>& users) {
   if (!method.rule.one_shape) return;
   const auto shape = [&](const config::User& user) {
-    if (trains_prompts(method)) return fmt::format("experts = {}", user.experts);
+    if (!trains_lora(method)) return fmt::format("experts = {}", user.experts);
     return fmt::format("experts = {}, lora_rank = {}, attention_rank = {}, lora_alpha = {}", user.experts,
                        user.lora_rank, user.attention_rank, user.lora_alpha);
   };

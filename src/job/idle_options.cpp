@@ -37,14 +37,10 @@ std::string_view untrained(const Situation& s) {
   return s.method.gate == adapter::Gate::none ? "nothing is trained" : "";
 }
 
-bool is_read_by(const adapter::AdapterKind& kind, std::string_view option) {
-  return std::ranges::count(kind.options(), option) > 0;
-}
-
 // Of an option of [user] that some kind of adapter alone reads.
 std::string_view of_other_kind(const Situation& s, std::string_view option) {
   if (const std::string_view reason = untrained(s); !reason.empty()) return reason;
-  return is_read_by(*s.model.kind, option) ? "" : s.model.kind->trains;
+  return adapter::reads(*s.model.kind, option) ? "" : s.model.kind->trains;
 }
 
 std::string_view unrouted(const Situation& s) {

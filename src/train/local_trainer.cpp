@@ -223,7 +223,7 @@ LocalTrainer::MicroBatch& LocalTrainer::micro_batch(Phase phase, std::int64_t se
 StepLosses LocalTrainer::backward(const MicroBatch& part, double share) {
   const adapter::Forward forward =
       adapter::forward(base_, part.inputs.tokens, parameters_, part.inputs.instruction);
-  at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets) * part.share;
+  at::Tensor loss = model::cross_entropy(forward.hidden, base_.head(), part.inputs.targets, part.share);
   StepLosses losses{.language_model = loss.detach(), .load_balancing = {}};
   const bool of_tokens = !forward.routing.empty() && !parameters_.user_model().gated_by_sequence();
   if (plan_.method.load_balancing != config::LoadBalancing::none && of_tokens) {

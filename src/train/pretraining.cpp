@@ -92,9 +92,10 @@ double Pretraining::step(std::int64_t step, const data::TokenShard& text, const 
                                             .step = static_cast<std::uint32_t>(step)},
                                            begin);
     const BatchTensors tensors = to_tensors(batch, values_.device());
-    const double share = static_cast<double>(end - begin) / static_cast<double>(plan_.batch_sequences);
+    const at::Tensor share = at::full(
+        {}, static_cast<double>(end - begin) / static_cast<double>(plan_.batch_sequences), values_.options());
     const adapter::Forward forward = adapter::forward(*base_, tensors.tokens, *no_parameters_);
-    const at::Tensor loss = model::cross_entropy(forward.hidden, base_->head(), tensors.targets) * share;
+    const at::Tensor loss = model::cross_entropy(forward.hidden, base_->head(), tensors.targets, share);
     loss.backward();
     gradients_.narrow(0, values_.numel(), 1).copy_(loss.detach());
   }

@@ -68,11 +68,11 @@ std::vector<Slice> parts_of(const UserModel& user) {
 
 // `allowed`: how far from one the lengths may be, in the mean over draws.
 void compare(const UserModel& user, const at::Device& device, double allowed = 3e-3) {
-  constexpr int wanted = 4;
+  constexpr int wanted = 32;
   const std::vector<Slice> parts = parts_of(user);
   std::vector<double> times(parts.size(), 0.0);
   int compared = 0;
-  for (std::uint32_t draw = 1; draw <= 60 && compared < wanted; ++draw) {
+  for (std::uint32_t draw = 1; draw <= 480 && compared < wanted; ++draw) {
     const Pass exact = pass(user, draw, at::kFloat, at::kCPU),
                found = pass(user, draw, at::kBFloat16, device);
     if (!same_choice(exact, found)) continue;

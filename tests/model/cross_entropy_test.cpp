@@ -117,6 +117,16 @@ BOOST_AUTO_TEST_CASE(of_tokens_sums_to_the_mean_s_multiple) {
   BOOST_TEST(close(sum / count, problem.reference(), 1e-5));
 }
 
+BOOST_AUTO_TEST_CASE(a_weight_is_a_factor_of_all) {
+  const Problem problem(33, 37, true);
+  const Result plain = run(problem, cross_entropy(problem.hidden, problem.head, problem.targets)),
+               weighted = run(problem, cross_entropy(problem.hidden, problem.head, problem.targets,
+                                                     at::full({}, 0.375)));
+  BOOST_TEST(close(weighted.loss, 0.375 * plain.loss, 1e-6));
+  BOOST_TEST(close(weighted.hidden, 0.375 * plain.hidden, 1e-6));
+  BOOST_TEST(close(weighted.head, 0.375 * plain.head, 1e-6));
+}
+
 BOOST_AUTO_TEST_CASE(bf16_keeps_its_type_and_float32_sums) {
   // 72 targets: 1/72 in bfloat16 is 0.2 % too large.
   Problem exact(108, large_vocabulary, true);
@@ -131,6 +141,18 @@ BOOST_AUTO_TEST_CASE(bf16_keeps_its_type_and_float32_sums) {
   (2.5 * loss).backward();
   BOOST_TEST((hidden.grad().scalar_type() == at::kBFloat16));
   BOOST_TEST(test::relative_error(hidden.grad(), expected.hidden) < 1e-2);
+  BOOST_TEST(std::abs(test::times(hidden.grad(), expected.hidden) - 1) < 5e-4);
+}
+
+// What is rounded to bf16 and then multiplied by 1/255 (1.0039 times a power of two) is all rounded upwards.
+BOOST_AUTO_TEST_CASE(the_mean_s_factor_is_not_rounded_apart) {
+  Problem exact(255, large_vocabulary, false);
+  const at::Tensor hidden = exact.hidden.detach().to(at::kBFloat16).set_requires_grad(true);
+  const at::Tensor head = exact.head.detach().to(at::kBFloat16);
+  exact.hidden = hidden.detach().to(at::kFloat).set_requires_grad(true);
+  exact.head = head.to(at::kFloat).set_requires_grad(true);
+  const Result expected = run(exact, exact.reference());
+  (2.5 * cross_entropy(hidden, head, exact.targets)).backward();
   BOOST_TEST(std::abs(test::times(hidden.grad(), expected.hidden) - 1) < 5e-4);
 }
 

@@ -68,6 +68,9 @@ struct AdapterKind {
                               const at::Tensor& instruction) = nullptr;
 };
 
+/// Whether the option of [user] is the kind's own.
+[[nodiscard]] bool reads(const AdapterKind& kind, std::string_view option);
+
 namespace kinds {
 /// A LoRA beside every projection of attention, a mixture of LoRA experts around every MLP block.
 extern const AdapterKind lora;

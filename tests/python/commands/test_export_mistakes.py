@@ -57,6 +57,14 @@ def test_runs_without_a_trained_model(tmp_path, capsys):
         assert [path.name for path in results.parent.iterdir()] == ["results.h5"]
 
 
+def test_an_adapter_of_another_kind(made, tmp_path, capsys):
+    results = Path(shutil.copy(made("gpt2").results, tmp_path))
+    with h5py.File(results, "a") as file:
+        file.attrs["kind"] = "key-value"
+    words = "its users train 'key-value', of which no export is known; expected lora, prompts"
+    assert words in refusal(capsys, results, "--user", "German")
+
+
 @pytest.mark.parametrize(
     ("array", "value", "words"),
     [
