@@ -9,8 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly PRESET=dev
 readonly LOGS=build/test-logs
 readonly HOSTILE_COUNT=17 # of each class of input
-# Of tests/python: what waits for most of its time goes on beside everything; what holds ranks to a time, or sends signals
-# to them, comes at the end, one after the other. All other modules share the cores.
+# Of tests/python: what waits for most of its time goes on beside everything; what holds ranks to a
+# time comes at the end, one after the other. All other modules share the cores.
 readonly WAITING=('slurm/*')
 readonly TIMED=(commands/{environments,pretrain} federation/{failures,two_at_once})
 # What a machine may lack: other data sets, a GPU, netCDF's own tool, the right to mount a disk.
@@ -120,6 +120,7 @@ case "${1:-}" in
 esac
 
 mkdir -p "$LOGS"
+rm -f "$LOGS"/pytest-*.log
 timed "set-up: packages, Python environment" bash setup.sh
 environment=$(bash setup.sh --env)
 eval "$environment"

@@ -164,7 +164,7 @@ std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::B
 }  // namespace
 
 constinit const AdapterKind kinds::lora = {.name = "lora",
-                                           .trains = "the method trains LoRA",
+                                           .idle = "the method trains LoRA",
                                            .options = options,
                                            .parts = parts,
                                            .projections = projections,

@@ -250,7 +250,7 @@ void begin(Parameters& parameters, const model::BaseModel& base, std::uint64_t s
 }  // namespace
 
 constinit const AdapterKind kinds::prompts = {.name = "prompts",
-                                              .trains = "the method trains prompts",
+                                              .idle = "the method trains prompts",
                                               .options = options,
                                               .parts = parts,
                                               .projections = projections,

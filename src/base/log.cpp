@@ -53,6 +53,10 @@ ProgressBar::~ProgressBar() {
 
 void ProgressBar::advance(std::int64_t amount, const std::string& note) {
   done_ = std::min(done_ + amount, total_);
+  if (first_ == 0) {  // the time before it went into more than steps
+    first_ = done_;
+    start_ = std::chrono::steady_clock::now();
+  }
   if (terminal_ == nullptr) return;
   const auto now = std::chrono::steady_clock::now();
   if (now - last_draw_ < std::chrono::milliseconds(150)) return;
@@ -64,7 +68,8 @@ void ProgressBar::draw(const std::string& note) {
   constexpr int width = 32;
   const double share = static_cast<double>(done_) / static_cast<double>(total_);
   const double elapsed = std::chrono::duration<double>(last_draw_ - start_).count();
-  const std::string left = done_ > 0 ? format_duration(elapsed * (1.0 - share) / share) : "?";
+  const auto since = static_cast<double>(done_ - first_), to_come = static_cast<double>(total_ - done_);
+  const std::string left = since > 0.0 ? format_duration(elapsed * to_come / since) : "?";
   std::string bar;
   for (int i = 0; i < width; ++i) bar += i < static_cast<int>(share * width) ? "━" : "─";
   show(terminal_, fmt::format("\r\x1b[K{} {:3.0f} %  {} left  {}", bar, 100.0 * share, left, note));

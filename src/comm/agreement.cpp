@@ -37,7 +37,8 @@ int gravity(std::int64_t code) {
   return static_cast<int>(found - order.begin());
 }
 
-// LibTorch's allocators say "... you tried to allocate 1234 bytes. ..." and "Tried to allocate 2.00 GiB.
+// Allocators, LibTorch's and model's, say "... you tried to allocate 1234 bytes. ..." and "Tried to
+// allocate 2.00 GiB.
 // ...". Empty: it is another error.
 std::string memory_wanted(const std::string& text) {
   const std::regex words("ried to allocate ([0-9.]+) (bytes|[KMGT]iB)");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <span>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/printable.hpp"

@@ -2,6 +2,7 @@
 
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/job/micro_batches.hpp"
 
@@ -98,10 +99,11 @@ void settle_experts(const federation::Method& method, config::Config& config,
           fmt::format("[user.{}] experts = auto: method '{}' has {} for every user; 'comigs-1gxs' takes any "
                       "number",
                       user, method.name, *method.experts));
-    if (&method.adapter == &adapter::kinds::prompts)
-      throw ConfigError(fmt::format(
-          "[user.{}] experts = auto: method '{}' trains prompts, whose groups are told; expected a number",
-          user, method.name));
+    if (!adapter::reads(method.adapter, "lora_rank"))
+      throw ConfigError(
+          fmt::format("[user.{}] experts = auto: method '{}' trains no LoRA experts, whose number alone can "
+                      "be chosen so; expected a number",
+                      user, method.name));
     if (own.memory == 0.0 && own.step_budget == 0.0)
       throw ConfigError(fmt::format(
           "[user.{}] experts = auto: found no budget to choose by; give memory (GiB), step_budget "

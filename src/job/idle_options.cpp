@@ -40,7 +40,7 @@ std::string_view untrained(const Situation& s) {
 // Of an option of [user] that some kind of adapter alone reads.
 std::string_view of_other_kind(const Situation& s, std::string_view option) {
   if (const std::string_view reason = untrained(s); !reason.empty()) return reason;
-  return adapter::reads(*s.model.kind, option) ? "" : s.model.kind->trains;
+  return adapter::reads(*s.model.kind, option) ? "" : s.model.kind->idle;
 }
 
 std::string_view unrouted(const Situation& s) {
@@ -151,7 +151,7 @@ std::string_view of_rule(const Situation& s) {
 
 std::string_view pruning(const Situation& s) {
   const std::string_view reason = untrained(s);
-  if (reason.empty() && s.model.rank_of_experts() == 0) return s.model.kind->trains;
+  if (reason.empty() && s.model.rank_of_experts() == 0) return s.model.kind->idle;
   return reason.empty() ? of_rule<federation::rules::padding>(s) : reason;
 }
 
@@ -222,7 +222,9 @@ std::vector<Row> all_rows() {
   std::vector<Row> all(std::begin(rows), std::end(rows));
   for (const adapter::AdapterKind* kind : adapter::kinds::all)
     for (const std::string_view option : kind->options())
-      if (std::ranges::find(all, option, &Row::name) == all.end()) all.push_back({"user", option});
+      if (std::ranges::none_of(rows,
+                               [&](const Row& row) { return row.section == "user" && row.name == option; }))
+        all.push_back({"user", option});
   return all;
 }
 

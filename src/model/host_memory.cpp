@@ -37,7 +37,8 @@ class HostAllocator final : public c10::Allocator {
 
  private:
   static void* take(std::size_t bytes) {
-    void* const origin = std::malloc(bytes + alignment);
+    const bool possible = bytes <= PTRDIFF_MAX - alignment;
+    void* const origin = possible ? std::malloc(bytes + alignment) : nullptr;
     if (origin == nullptr)
       C10_THROW_ERROR(OutOfMemoryError, fmt::format("no memory: tried to allocate {} bytes", bytes));
     const auto address = reinterpret_cast<std::uintptr_t>(origin);
@@ -51,9 +52,9 @@ class HostAllocator final : public c10::Allocator {
 
 void keep_host_memory() {
   mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, -1);   // never
-  static HostAllocator allocator;  // LibTorch keeps its address
-  c10::SetCPUAllocator(&allocator);
+  mallopt(M_TRIM_THRESHOLD, -1);                     // never
+  static auto* const allocator = new HostAllocator;  // outlives whatever LibTorch has at the end
+  c10::SetCPUAllocator(allocator);
 }
 
 }  // namespace comigs::model

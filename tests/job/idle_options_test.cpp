@@ -3,9 +3,12 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/config/option.hpp"
 #include "comigs/config/parse.hpp"
@@ -71,6 +74,17 @@ BOOST_AUTO_TEST_CASE(defaults_are_never_told_of) {
     BOOST_TEST(idle(method.name, {}).empty(), method.name);
 }
 
+BOOST_AUTO_TEST_CASE(what_a_kind_of_adapter_reads_are_options_of_users) {
+  const auto& options = config::job_table().options;
+  for (const adapter::AdapterKind* kind : adapter::kinds::all)
+    for (const std::string_view option : kind->options())
+      BOOST_TEST(std::ranges::count_if(options,
+                                       [&](const auto& row) {
+                                         return row.info.section == "user" && row.info.name == option;
+                                       }) == 1,
+                 kind->name << ": " << option);
+}
+
 BOOST_AUTO_TEST_CASE(each_is_named_as_it_was_given_with_the_reason) {
   BOOST_TEST(idle("fedavg", {"--router-every", "5", "--router-steps", "2", "--pruning-strength", "0.99",
                              "--lora-rank", "4"}) ==
@@ -116,6 +130,10 @@ BOOST_AUTO_TEST_CASE(reasons_are_those_of_the_methods) {
       {"local", {"--attention-sharing", "own"}, "the method shares no attention"},
       {"comigs-2s", {"--attention-sharing", "own"}, ""},
       {"pretrained", {"--attention-rank", "4"}, "nothing is trained"},
+      {"pretrained", {"--prompt-tokens", "4"}, "nothing is trained"},
+      {"fedavg", {"--prompt-tokens", "4"}, "the method trains LoRA"},
+      {"fedprompt", {"--lora-rank", "4"}, "the method trains prompts"},
+      {"mop", {"--attention-sharing", "own"}, "the method trains prompts"},
       {"comigs-1g1s", {"--load-balancing", "none", "--load-balancing-weight", "1"}, "load_balancing is none"},
       {"pcl", {"--averaging", "uniform"}, "the method has weights of its own"},
       {"local", {"--activations", "bf16"}, "beside float32 weights all is float32"},

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/CPUAllocator.h>
+#include <fmt/format.h>
 
 #include <malloc.h>
 
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace comigs::model {
@@ -51,10 +53,21 @@ BOOST_AUTO_TEST_CASE(what_was_freed_serves_again_whatever_lies_around_it) {
 // As libraries under LibTorch take it.
 BOOST_AUTO_TEST_CASE(memory_without_a_tensor) {
   keep_host_memory();
+  BOOST_TEST(c10::GetCPUAllocator() != c10::GetDefaultCPUAllocator());
   c10::Allocator& memory = *c10::GetCPUAllocator();
   void* const some = memory.raw_allocate(1000);
   BOOST_TEST(reinterpret_cast<std::uintptr_t>(some) % 64 == 0U);
   memory.raw_deallocate(some);
+}
+
+BOOST_AUTO_TEST_CASE(more_than_there_can_be_is_refused) {
+  keep_host_memory();
+  for (const std::size_t bytes : {SIZE_MAX, SIZE_MAX / 2, SIZE_MAX / 4})
+    BOOST_CHECK_EXCEPTION(
+        c10::GetCPUAllocator()->allocate(bytes), std::exception, [&](const std::exception& error) {
+          return std::string(error.what()).find(fmt::format("tried to allocate {} bytes", bytes)) !=
+                 std::string::npos;
+        });
 }
 
 BOOST_AUTO_TEST_CASE(contents_survive_a_larger_size) {

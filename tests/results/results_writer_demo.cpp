@@ -28,6 +28,7 @@ comigs::results::RunDescription description(const std::vector<std::int64_t>& exp
   run.created = "2025-01-02T03:04:05Z";
   run.configuration = "[run]\nseed = 7\n";
   run.method = "comigs-1g1s";
+  run.kind = "lora";
   run.data_set = "multilingual";
   run.base_model = "gpt2";
   run.base_digest = std::string(64, 'a');

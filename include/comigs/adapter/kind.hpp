@@ -47,7 +47,7 @@ struct Load {
 
 struct AdapterKind {
   const char* name;
-  const char* trains;  ///< for readers: why the options of another kind have no effect
+  const char* idle;  ///< for readers: why the options of another kind have no effect
   /// The options of [user] that it alone reads.
   std::vector<std::string_view> (*options)();
   /// The trainable tensors, in the order of the block; their offsets are the layout's.

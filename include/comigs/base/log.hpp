@@ -39,7 +39,7 @@ class ProgressBar {
   void draw(const std::string& note);
 
   std::int64_t total_;
-  std::int64_t done_ = 0;
+  std::int64_t done_ = 0, first_ = 0;  // first_: done when the time left was first reckoned from
   std::FILE* terminal_ = nullptr;
   bool drawn_ = false;
   std::chrono::steady_clock::time_point start_, last_draw_;

@@ -27,7 +27,7 @@ struct Continuation {
 /// The chosen models, and the base where it is asked for, each after every text of a file.
 class Continuations {
  public:
-  /// Opens and checks everything but the weights. Throws ConfigError, DataError.
+  /// Local. Opens and checks everything but the weights. Throws ConfigError, DataError.
   explicit Continuations(const config::Generate& options);
 
   [[nodiscard]] const TrainedModels& models() const noexcept { return chosen_.models; }

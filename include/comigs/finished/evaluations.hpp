@@ -24,7 +24,7 @@ struct ModelEvaluation {
 /// The chosen models, each on the texts of every user of a data set.
 class Evaluations {
  public:
-  /// Opens and checks everything but the weights. Throws ConfigError, DataError.
+  /// Local. Opens and checks everything but the weights. Throws ConfigError, DataError.
   explicit Evaluations(const config::Evaluate& options);
 
   [[nodiscard]] const ChosenModels& models() const noexcept { return chosen_; }

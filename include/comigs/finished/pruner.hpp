@@ -1,6 +1,7 @@
 // A base model that loses weights: what `comigs prune` runs.
 #pragma once
 
+#include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
 #include <functional>
@@ -16,9 +17,11 @@
 
 namespace comigs::finished {
 
+/// The dense base, and the text that it is calibrated on.
 class Pruner {
  public:
-  /// Opens and checks everything but the weights, the output folder among it. Throws ConfigError, DataError.
+  /// Local. Opens and checks everything but the weights, the output folder among it. Throws ConfigError,
+  /// DataError.
   explicit Pruner(const config::Prune& options);
 
   [[nodiscard]] const model::Architecture& architecture() const noexcept { return models_.architecture(); }

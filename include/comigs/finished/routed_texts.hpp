@@ -21,12 +21,15 @@ struct RoutedText {
   std::vector<double> generalist_shares;  ///< [user] mean gate weight of generalists over tokens and layers
 };
 
-/// A finished run's models and the texts, which its file is to be added.
+/// A finished run's models, and the texts whose routing is to be added to its file.
 class RoutedTexts {
  public:
-  /// Opens and checks everything but the weights. Throws ConfigError, DataError.
+  /// Local. Opens and checks everything but the weights. Throws ConfigError, DataError.
   explicit RoutedTexts(const config::Route& options);
+  RoutedTexts(const RoutedTexts&) = delete;
+  RoutedTexts& operator=(const RoutedTexts&) = delete;
 
+  /// Held by this process, to be added to.
   [[nodiscard]] results::StoredRun& stored_run() noexcept { return run_; }
   [[nodiscard]] const TrainedModels& models() const noexcept { return models_; }
   /// How many texts go through a model each in `run`.

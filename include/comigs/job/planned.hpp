@@ -34,8 +34,9 @@ struct Plan {
   [[nodiscard]] config::Config as_it_acts() const;
 };
 
-/// Local; keeps a reference to the job. Opens what ranks read at their start, loads the base and runs a few
-/// steps where the job can run here. Throws DataError, ConfigError.
+/// Local; keeps a reference to the job. Sets LibTorch up (`choose_device`: once a process, before any other
+/// use), loads the base and runs a few steps where the job can run here. Throws DataError, ConfigError.
 [[nodiscard]] Plan plan(const Job& job);
+Plan plan(Job&&) = delete;
 
 }  // namespace comigs::job

@@ -5,11 +5,11 @@
 
 namespace comigs::model {
 
-/// `weight` (float32 scalar; undefined: 1) times the mean next-token cross entropy in nats (float32 scalar)
-/// over the tokens with a target. hidden [n, C] float32 or bfloat16; head [V, C] as it is stored, or in the
-/// precision of `hidden` where it is tracked; targets [n] int64, negative where there is none. The forward
-/// pass makes the gradients of `hidden` and, if it is tracked, of `head` along with the loss. Logits are in
-/// the precision of `hidden`, the softmax is float32.
+/// `weight` (float32 scalar above 0, which gets no gradient; undefined: 1) times the mean next-token cross
+/// entropy in nats (float32 scalar) over the tokens with a target. hidden [n, C] float32 or bfloat16; head
+/// [V, C] as it is stored, or in the precision of `hidden` where it is tracked; targets [n] int64, negative
+/// where there is none. The forward pass makes the gradients of `hidden` and, if it is tracked, of `head`
+/// along with the loss. Logits are in the precision of `hidden`, the softmax is float32.
 [[nodiscard]] at::Tensor cross_entropy(const at::Tensor& hidden, const at::Tensor& head,
                                        const at::Tensor& targets, const at::Tensor& weight = {});
 
