@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <csignal>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -61,6 +62,10 @@ int run(const Command& command, int argc, char** argv) {
 // Whatever this process was given: nothing that it writes, temporary or not, is writable for everyone.
 void keep_others_from_writing() { umask(umask(0) | S_IWOTH); }
 
+// A file that may not grow any further is an error of whoever writes it, who tidies up, not an end on the
+// spot.
+void find_limits_of_files() { std::signal(SIGXFSZ, SIG_IGN); }
+
 // A signal is to be found by a command that knows what to do about it, not to kill what is still being
 // loaded: before LibTorch's own initialisation, which takes longer than everything else before main.
 [[gnu::section(".preinit_array"),
@@ -88,6 +93,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   comigs::open_standard_streams();
   keep_others_from_writing();
+  find_limits_of_files();
   const int code = run(argc, argv);
   // Only success becomes a failure by it: what asks for another start, or tells of bad input, still does.
   const int lost = comigs::output_error();
