@@ -171,6 +171,7 @@ constinit const AdapterKind kinds::lora = {.name = "lora",
                                            .sizes = sizes,
                                            .load = load,
                                            .hooks = hooks,
-                                           .weight_decay = 0.01};
+                                           .weight_decay = 0.01,
+                                           .chosen_by_budget = true};
 
 }  // namespace comigs::adapter

@@ -99,11 +99,10 @@ void settle_experts(const federation::Method& method, config::Config& config,
           fmt::format("[user.{}] experts = auto: method '{}' has {} for every user; 'comigs-1gxs' takes any "
                       "number",
                       user, method.name, *method.experts));
-    if (!adapter::reads(method.adapter, "lora_rank"))
-      throw ConfigError(
-          fmt::format("[user.{}] experts = auto: method '{}' trains no LoRA experts, whose number alone can "
-                      "be chosen so; expected a number",
-                      user, method.name));
+    if (!method.adapter.chosen_by_budget)
+      throw ConfigError(fmt::format(
+          "[user.{}] experts = auto: the number of those that method '{}' trains is told; expected a number",
+          user, method.name));
     if (own.memory == 0.0 && own.step_budget == 0.0)
       throw ConfigError(fmt::format(
           "[user.{}] experts = auto: found no budget to choose by; give memory (GiB), step_budget "

@@ -60,7 +60,8 @@ struct AdapterKind {
   /// `instruction`: as `forward` has it.
   std::unique_ptr<AdapterHooks> (*hooks)(const Parameters&, const model::BaseModel&,
                                          const at::Tensor& instruction);
-  double weight_decay;  ///< where nobody asks for another
+  double weight_decay;            ///< where nobody asks for another
+  bool chosen_by_budget = false;  ///< whether `experts = auto` may choose how many a user has
   /// How parts begin that are not drawn as `Part` has it; null: all are.
   void (*begin)(Parameters&, const model::BaseModel&, std::uint64_t seed, std::uint32_t user) = nullptr;
   /// See `sequence_gate_logits`; null: no gate of the kind is by sequence.
