@@ -1,15 +1,10 @@
 #include "comigs/adapter/user_model.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 #include "comigs/adapter/kind.hpp"
 
 namespace comigs::adapter {
-
-bool reads(const AdapterKind& kind, std::string_view option) {
-  return std::ranges::count(kind.options(), option) > 0;
-}
 
 double UserModel::scale() const { return lora_alpha / std::sqrt(static_cast<double>(lora_rank)); }
 

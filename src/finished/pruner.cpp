@@ -1,7 +1,7 @@
 #include "comigs/finished/pruner.hpp"
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -89,9 +89,8 @@ std::map<std::string, at::Tensor> Pruner::matrices(const c10::Device& device,
   const model::WeightSource stored = model::open_weights_as_stored(options_.model);
   if (!text_) return model::prune_by_magnitude(architecture(), stored, pruning_.sparsity);
   const auto base = models_.load_base(device);
-  std::vector<std::int64_t> ids = text_->tokens;
   const at::Tensor tokens =
-      at::from_blob(ids.data(), {text_->sequences, text_->context}, at::kLong).to(device);
+      at::tensor(text_->tokens, at::kLong).view({text_->sequences, text_->context}).to(device);
   return model::prune(*base, stored, tokens, pruning_, done);
 }
 

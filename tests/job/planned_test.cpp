@@ -3,7 +3,6 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include "comigs/job/reckoning.hpp"
 #include "job/job_folders.hpp"
 
 namespace comigs::job {

@@ -56,6 +56,19 @@ void compare(const Problem& problem) {
   BOOST_TEST(close(found.head, expected.head, 2e-5));
 }
 
+struct Rounded {
+  at::Tensor hidden, head;
+};
+
+// The problem's numbers in bfloat16; the problem has them from now on, too.
+Rounded in_bf16(Problem& exact) {
+  const Rounded rounded{.hidden = exact.hidden.detach().to(at::kBFloat16).set_requires_grad(true),
+                        .head = exact.head.detach().to(at::kBFloat16)};
+  exact.hidden = rounded.hidden.detach().to(at::kFloat).set_requires_grad(true);
+  exact.head = rounded.head.to(at::kFloat).set_requires_grad(true);
+  return rounded;
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(cross_entropies)
@@ -130,10 +143,7 @@ BOOST_AUTO_TEST_CASE(a_weight_is_a_factor_of_all) {
 BOOST_AUTO_TEST_CASE(bf16_keeps_its_type_and_float32_sums) {
   // 72 targets: 1/72 in bfloat16 is 0.2 % too large.
   Problem exact(108, large_vocabulary, true);
-  const at::Tensor hidden = exact.hidden.detach().to(at::kBFloat16).set_requires_grad(true);
-  const at::Tensor head = exact.head.detach().to(at::kBFloat16);
-  exact.hidden = hidden.detach().to(at::kFloat).set_requires_grad(true);
-  exact.head = head.to(at::kFloat).set_requires_grad(true);
+  const auto [hidden, head] = in_bf16(exact);
   const at::Tensor loss = cross_entropy(hidden, head, exact.targets);
   const Result expected = run(exact, exact.reference());
   BOOST_TEST((loss.scalar_type() == at::kFloat));
@@ -148,10 +158,7 @@ BOOST_AUTO_TEST_CASE(bf16_keeps_its_type_and_float32_sums) {
 // upwards: 0.17 % too long.
 BOOST_AUTO_TEST_CASE(the_mean_s_factor_is_not_rounded_apart) {
   Problem exact(255, large_vocabulary, false);
-  const at::Tensor hidden = exact.hidden.detach().to(at::kBFloat16).set_requires_grad(true);
-  const at::Tensor head = exact.head.detach().to(at::kBFloat16);
-  exact.hidden = hidden.detach().to(at::kFloat).set_requires_grad(true);
-  exact.head = head.to(at::kFloat).set_requires_grad(true);
+  const auto [hidden, head] = in_bf16(exact);
   exact.reference().backward();
   for (const double weight : {1.0, 0.25}) {
     hidden.mutable_grad() = at::Tensor();

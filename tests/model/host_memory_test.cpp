@@ -10,7 +10,6 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 

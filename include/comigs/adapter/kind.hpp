@@ -1,6 +1,7 @@
 // What can be trained beside a frozen network: a kind of adapter is a row, which its file makes of functions.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -70,7 +71,9 @@ struct AdapterKind {
 };
 
 /// Whether the option of [user] is the kind's own.
-[[nodiscard]] bool reads(const AdapterKind& kind, std::string_view option);
+[[nodiscard]] inline bool reads(const AdapterKind& kind, std::string_view option) {
+  return std::ranges::count(kind.options(), option) > 0;
+}
 
 namespace kinds {
 /// A LoRA beside every projection of attention, a mixture of LoRA experts around every MLP block.
