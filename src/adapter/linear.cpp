@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "comigs/adapter/lora_experts.hpp"
+#include "comigs/model/products.hpp"
 #include "low_rank.hpp"
 
 namespace comigs::adapter {
@@ -26,8 +27,8 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& A,
                             const at::Tensor& B, const model::Weight& weight, double scale) {
-    const at::Tensor reduced = x.mm(A.t()).mul_(scale);  // [n, R]
-    at::Tensor y = x.mm(model::in_precision(weight.matrix, x.scalar_type()));
+    const at::Tensor reduced = model::product(x, A.t()).mul_(scale);  // [n, R]
+    at::Tensor y = model::product(x, model::in_precision(weight.matrix, x.scalar_type()));
     add_low_rank(y, reduced, B.t(), weight.bias);
     context->save_for_backward({x, weight.matrix, A, B, reduced});
     context->saved_data["scale"] = scale;
@@ -41,12 +42,13 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
     const double scale = context->saved_data["scale"].toDouble();
     const auto needs = [&](Input input) { return context->needs_input_grad(input); };
     const at::Tensor d_y = outputs[0].contiguous();
-    const at::Tensor d_reduced = d_y.mm(B).mul_(scale);
+    const at::Tensor d_reduced = model::product(d_y, B).mul_(scale);
     variable_list gradients(inputs);
     if (needs(in_x))
-      gradients[in_x] = d_y.mm(model::in_precision(weight, x.scalar_type()).t()).addmm_(d_reduced, A);
-    if (needs(in_A)) gradients[in_A] = d_reduced.t().mm(x);
-    if (needs(in_B)) gradients[in_B] = d_y.t().mm(reduced);
+      gradients[in_x] =
+          model::product(d_y, model::in_precision(weight, x.scalar_type()).t()).addmm_(d_reduced, A);
+    if (needs(in_A)) gradients[in_A] = model::product(d_reduced.t(), x);
+    if (needs(in_B)) gradients[in_B] = model::product(d_y.t(), reduced);
     return gradients;
   }
 };

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "comigs/model/products.hpp"
 #include "low_rank.hpp"
 #include "mixed_activation.hpp"
 
@@ -27,11 +28,7 @@ at::Tensor up_products(const at::Tensor& x, const std::vector<model::Weight>& up
   at::Tensor hidden = at::empty({static_cast<std::int64_t>(ups.size()) * x.size(0), inner}, x.options());
   for (std::size_t s = 0; s < ups.size(); ++s) {
     at::Tensor to = of_projection(hidden, s, x.size(0));
-    const at::Tensor matrix = model::in_precision(ups[s].matrix, x.scalar_type());
-    if (ups[s].bias.defined())
-      at::addmm_out(to, ups[s].bias, x, matrix);
-    else
-      at::mm_out(to, x, matrix);
+    model::product_to(to, x, model::in_precision(ups[s].matrix, x.scalar_type()), ups[s].bias);
   }
   return hidden;
 }
@@ -42,10 +39,10 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
                             const at::Tensor& gate_sum, const at::Tensor& up_A, const at::Tensor& up_B,
                             const at::Tensor& down_A, const at::Tensor& down_B, const model::FrozenMlp& mlp,
                             double scale) {
-    const at::Tensor hidden = up_products(x, mlp.up);       // [S n, F]
-    const at::Tensor reduced = x.mm(up_A.t()).mul_(scale);  // [n, S E R]
+    const at::Tensor hidden = up_products(x, mlp.up);                    // [S n, F]
+    const at::Tensor reduced = model::product(x, up_A.t()).mul_(scale);  // [n, S E R]
     const auto [mixed, weighted] = mix_activations({mlp.activation, hidden, reduced, gate, up_B, down_A});
-    at::Tensor y = mixed.mm(model::in_precision(mlp.down.matrix, x.scalar_type()));
+    at::Tensor y = model::product(mixed, model::in_precision(mlp.down.matrix, x.scalar_type()));
     add_low_rank(y, weighted, down_B.t().mul(scale), mlp.down.bias, gate_sum);
     variable_list saved = {
         x, gate, up_A, up_B, down_A, down_B, hidden, reduced, weighted, mlp.down.matrix, mlp.down.bias};
@@ -68,25 +65,26 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
     const auto dtype = x.scalar_type();
     const at::Tensor d_y = outputs[0].contiguous();
     const ActivationGradients d = mix_activations_backward(
-        {activation, hidden, reduced, gate, up_B, down_A}, d_y.mm(model::in_precision(down, dtype).t()),
-        d_y.mm(down_B).mul_(scale),
+        {activation, hidden, reduced, gate, up_B, down_A},
+        model::product(d_y, model::in_precision(down, dtype).t()), model::product(d_y, down_B).mul_(scale),
         {.gate = needs(in_gate), .up_B = needs(in_up_B), .down_A = needs(in_down_A)});
     const at::Tensor d_reduced = d.reduced * scale;
     variable_list gradients(inputs);
     if (needs(in_x)) {
       const std::size_t first = 11;
-      at::Tensor d_x = of_projection(d.hidden, 0, x.size(0)).mm(model::in_precision(saved[first], dtype).t());
+      const auto through = [&](std::size_t s) { return model::in_precision(saved[first + s], dtype).t(); };
+      at::Tensor d_x = model::product(of_projection(d.hidden, 0, x.size(0)), through(0));
       for (std::size_t s = 1; first + s < saved.size(); ++s)
-        d_x.addmm_(of_projection(d.hidden, s, x.size(0)), model::in_precision(saved[first + s], dtype).t());
+        model::add_product(d_x, of_projection(d.hidden, s, x.size(0)), through(s));
       gradients[in_x] = d_x.addmm_(d_reduced, up_A);
     }
     gradients[in_gate] = d.gate;
     if (needs(in_gate_sum) && down_bias.defined())
       gradients[in_gate_sum] = d_y.mv(down_bias).to(at::kFloat).unsqueeze(1);
-    if (needs(in_up_A)) gradients[in_up_A] = d_reduced.t().mm(x);
+    if (needs(in_up_A)) gradients[in_up_A] = model::product(d_reduced.t(), x);
     gradients[in_up_B] = d.up_B;
     gradients[in_down_A] = d.down_A;
-    if (needs(in_down_B)) gradients[in_down_B] = d_y.t().mm(weighted).mul_(scale);
+    if (needs(in_down_B)) gradients[in_down_B] = model::product(d_y.t(), weighted).mul_(scale);
     return gradients;
   }
 };

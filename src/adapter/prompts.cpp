@@ -12,6 +12,7 @@
 #include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/base/random.hpp"
+#include "comigs/model/attention.hpp"
 #include "sequence_gate.hpp"
 
 namespace comigs::adapter {
@@ -118,11 +119,9 @@ class PromptHooks : public AdapterHooks {
   [[nodiscard]] at::Tensor attend(std::size_t layer, const model::Heads& text) override {
     if (layer < first_) return Hooks::attend(layer, text);
     const model::Heads& prompts = prompts_[layer - first_];
-    const bool grouped = text.keys.size(1) != text.queries.size(1);
     const std::int64_t head = text.queries.size(3);
     const auto attention = [&](const model::Heads& of) {
-      return at::scaled_dot_product_attention(of.queries, of.keys, of.values, mask(of), 0.0, false,
-                                              1.0 / std::sqrt(static_cast<double>(head)), grouped);
+      return model::attention(of, 1.0 / std::sqrt(static_cast<double>(head)));
     };
     const auto in_front = [&](const at::Tensor& prompt, const at::Tensor& own) {
       return at::cat({across_groups(prompt).expand({own.size(0), -1, -1, -1}), own}, 2);
@@ -190,21 +189,12 @@ class PromptHooks : public AdapterHooks {
     prompts_.push_back(base_.split(layers - 1, base_.norm_1(layers - 1, x), sequences, keeper));
   }
 
-  // [T, P + T]: all prompts, and of the text what is not later; nothing where a single query sees all.
-  [[nodiscard]] std::optional<at::Tensor> mask(const model::Heads& of) {
-    const std::int64_t T = of.queries.size(2), keys = of.keys.size(2);
-    if (T == 1) return std::nullopt;
-    if (!mask_.defined()) mask_ = at::ones({T, keys}, of.queries.options().dtype(at::kBool)).tril(keys - T);
-    return mask_;
-  }
-
   const Parameters& parameters_;
   const model::BaseModel& base_;
   at::Tensor instruction_;
   std::size_t first_;
   at::Tensor bias_;                    // [B, E] float32, where a gate decides
   std::vector<model::Heads> prompts_;  // by layer from the first on; [E, key/value heads, m, head size]
-  at::Tensor mask_;
 };
 
 std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::BaseModel& base,

@@ -10,6 +10,7 @@
 #include "comigs/kernels/cross_entropy.hpp"
 #include "comigs/model/cross_entropy_chunk.hpp"
 #include "comigs/model/device.hpp"
+#include "comigs/model/products.hpp"
 
 namespace comigs::model {
 
@@ -51,13 +52,15 @@ at::Tensor run(const at::Tensor& hidden, const at::Tensor& stored_head, const at
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
     const std::int64_t count = std::min(chunk, tokens - begin);
     const at::Tensor part = hidden.narrow(0, begin, count);
-    at::Tensor logits = buffer.narrow(0, 0, count).narrow(1, 0, vocabulary);
-    at::mm_out(logits, part, head.t());
+    const at::Tensor logits = product_in(buffer.narrow(0, 0, count).narrow(1, 0, vocabulary), part, head.t());
     const auto visit = hidden.scalar_type() == at::kBFloat16 ? rows<kernels::Bfloat16> : rows<float>;
     visit(logits, target.narrow(0, begin, count), losses.narrow(0, begin, count), gradients.wanted());
     if (gradients.hidden.defined()) {
       at::Tensor d_hidden = gradients.hidden.narrow(0, begin, count);
-      at::addmm_out(d_hidden, d_hidden, logits, head, 0.0, gradients.factor);
+      if (gradients.factor == 1.0)
+        product_to(d_hidden, logits, head);
+      else
+        at::addmm_out(d_hidden, d_hidden, logits, head, 0.0, gradients.factor);
     }
     if (gradients.head.defined()) gradients.head.addmm_(logits.t(), part, 1.0, gradients.factor);
   }

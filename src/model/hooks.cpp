@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "comigs/model/attention.hpp"
+#include "comigs/model/products.hpp"
+
 namespace comigs::model {
 
 at::Tensor in_precision(const at::Tensor& matrix, at::ScalarType type) {
@@ -28,22 +31,21 @@ class GatedSiluFunction : public torch::autograd::Function<GatedSiluFunction> {
   }
 };
 
-at::Tensor product(const at::Tensor& x, const Weight& weight) {
-  const at::Tensor matrix = in_precision(weight.matrix, x.scalar_type());
-  return weight.bias.defined() ? at::addmm(weight.bias, x, matrix) : x.mm(matrix);
+at::Tensor frozen_product(const at::Tensor& x, const Weight& weight) {
+  return product(x, in_precision(weight.matrix, x.scalar_type()), weight.bias);
 }
 
 // The same, of which the matrix is kept as it is stored: a copy in the precision of x would be kept until the
 // backward pass, and those of all layers together be the base once more.
-class WidenedProductFunction : public torch::autograd::Function<WidenedProductFunction> {
+class FrozenProductFunction : public torch::autograd::Function<FrozenProductFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const Weight& weight) {
     context->save_for_backward({weight.matrix});
-    return product(x, weight);
+    return frozen_product(x, weight);
   }
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     const at::Tensor matrix = context->get_saved_variables()[0], &gradient = outputs[0];
-    return {gradient.mm(in_precision(matrix, gradient.scalar_type()).t()), at::Tensor()};
+    return {product(gradient, in_precision(matrix, gradient.scalar_type()).t()), at::Tensor()};
   }
 };
 
@@ -58,22 +60,17 @@ at::Tensor Hooks::project(std::size_t /*layer*/, std::size_t /*site*/, const at:
   return model::project(x, weight);
 }
 
-at::Tensor Hooks::attend(std::size_t /*layer*/, const Heads& heads) {
-  const bool grouped = heads.keys.size(1) != heads.queries.size(1),
-             // A single query behind earlier keys sees them all.
-      causal = heads.keys.size(2) == heads.queries.size(2);
-  return at::scaled_dot_product_attention(heads.queries, heads.keys, heads.values, {}, 0.0, causal,
-                                          std::nullopt, grouped);
-}
+at::Tensor Hooks::attend(std::size_t /*layer*/, const Heads& heads) { return attention(heads); }
 
 at::Tensor Hooks::mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMlp& mlp) {
   return plain_mlp(x, mlp);
 }
 
 at::Tensor project(const at::Tensor& x, const Weight& weight) {
-  const bool keeps_a_copy =
-      weight.matrix.scalar_type() != x.scalar_type() && x.requires_grad() && at::GradMode::is_enabled();
-  return keeps_a_copy ? WidenedProductFunction::apply(x, weight) : product(x, weight);
+  if (!at::GradMode::is_enabled()) return frozen_product(x, weight);
+  if (weight.matrix.requires_grad())
+    return weight.bias.defined() ? at::addmm(weight.bias, x, weight.matrix) : x.mm(weight.matrix);
+  return FrozenProductFunction::apply(x, weight);
 }
 
 at::Tensor activate(Activation activation, const std::vector<at::Tensor>& hidden) {

@@ -132,7 +132,7 @@ BOOST_AUTO_TEST_CASE(operations_stay_within_their_budget) {
     std::int64_t layer, beside;
   };
   for (const auto& [phase, layer, beside] :
-       {Budget{Phase::experts, 516, 313}, Budget{Phase::routers, 485, 75}}) {
+       {Budget{Phase::experts, 476, 310}, Budget{Phase::routers, 445, 97}}) {
     const std::int64_t of_two = step(phase, two).operations, of_one = step(phase, two, 3).operations - of_two;
     BOOST_TEST(of_one <= layer);
     BOOST_TEST(of_two - 2 * of_one <= beside);
