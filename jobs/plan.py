@@ -85,10 +85,12 @@ def _chosen(options: argparse.Namespace, items: Mapping[str, Item]) -> list[Item
     whole = [items[name] for name in options.items]
     if options.rows is None:
         return whole
+    names = {row.name for item in whole for row in item.rows}
     wanted = options.rows.lower()
-    found = {row.name for item in whole for row in item.rows if wanted in row.name.lower()}
+    exact = {name for name in names if name.lower() == wanted}
+    found = exact or {name for name in names if wanted in name.lower()}
     if not found:
-        check_known("row", options.rows, {row.name for item in whole for row in item.rows})
+        check_known("row", options.rows, names)
     return [replace(item, rows=tuple(row for row in item.rows if row.name in found)) for item in whole]
 
 

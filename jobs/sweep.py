@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset", metavar="NAME[,NAME]", help="of the items' data sets only these")
     add("--scale", default=PAPER, help="'paper', or a folder of jobs/datasets such as small (default: paper)")
     add("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (default: 3)")
-    add("--rows", metavar="TEXT", help="only rows with TEXT in their name")
+    add("--rows", metavar="TEXT", help="only the row of this name, or those with TEXT in theirs")
     add(
         "--source",
         action="append",

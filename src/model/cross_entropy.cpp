@@ -48,11 +48,15 @@ at::Tensor run(const at::Tensor& hidden, const at::Tensor& stored_head, const at
                      chunk = tokens_of_chunk(tokens, vocabulary, hidden.is_cuda());
   const at::Tensor head = stored_head.to(hidden.scalar_type()), target = targets.contiguous();
   const at::Tensor losses = at::empty({tokens}, hidden.options().dtype(at::kFloat));
-  const at::Tensor buffer = at::empty({chunk, logit_stride(vocabulary)}, hidden.options());
+  at::Tensor buffer;
+  const auto room = [&](std::int64_t count) {
+    if (!buffer.defined()) buffer = at::empty({chunk, logit_stride(vocabulary)}, hidden.options());
+    return buffer.narrow(0, 0, count).narrow(1, 0, vocabulary);
+  };
   for (std::int64_t begin = 0; begin < tokens; begin += chunk) {
     const std::int64_t count = std::min(chunk, tokens - begin);
-    const at::Tensor part = hidden.narrow(0, begin, count);
-    const at::Tensor logits = product_in(buffer.narrow(0, 0, count).narrow(1, 0, vocabulary), part, head.t());
+    const at::Tensor part = hidden.narrow(0, begin, count),
+                     logits = product_in([&] { return room(count); }, part, head.t());
     const auto visit = hidden.scalar_type() == at::kBFloat16 ? rows<kernels::Bfloat16> : rows<float>;
     visit(logits, target.narrow(0, begin, count), losses.narrow(0, begin, count), gradients.wanted());
     if (gradients.hidden.defined()) {

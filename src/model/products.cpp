@@ -71,9 +71,10 @@ void add_product(at::Tensor& to, const at::Tensor& x, const at::Tensor& matrix) 
     to.addmm_(x, matrix);
 }
 
-at::Tensor product_in(const at::Tensor& room, const at::Tensor& x, const at::Tensor& matrix) {
+at::Tensor product_in(const std::function<at::Tensor()>& room, const at::Tensor& x,
+                      const at::Tensor& matrix) {
   if (by_onednn(x, matrix)) return call_onednn(x, matrix, {});
-  at::Tensor to = room;
+  at::Tensor to = room();
   return at::mm_out(to, x, matrix);
 }
 

@@ -46,7 +46,17 @@ def arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="where comigs and bench_steps are [build/dev]",
     )
+    parser.add_argument(
+        "--official",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of the authors' program (epfml/CoMiGS), for the rows official-*, which are left out without",
+    )
     wanted = parser.parse_args()
+    if wanted.official and not (wanted.official / "models" / "model.py").is_file():
+        parser.error(
+            f"--official: {wanted.official}: expected a checkout of epfml/CoMiGS, with models/model.py"
+        )
     if wanted.repeats < 1 or wanted.threads < 1:
         parser.error("--repeats and --threads: expected at least 1")
     return wanted
@@ -71,6 +81,12 @@ def compare(rows: list[Row], measured: Measured, repeats: int) -> list[Figure]:
     return figures
 
 
+def possible(row: Row, wanted: argparse.Namespace) -> bool:
+    return (row.of_steps or wanted.device == "cpu") and (
+        not row.official or (wanted.official is not None and wanted.device == "cpu")
+    )
+
+
 def main() -> int:
     wanted = arguments()
     begun = time.monotonic()
@@ -79,8 +95,9 @@ def main() -> int:
         for program in ("comigs", "bench_steps"):
             executables.path(program)
         print(f"machine: {machine()}; {wanted.threads} threads, {wanted.repeats} repeats", flush=True)
-        rows = [row for row in ROWS if row.name in wanted.only and (row.of_steps or wanted.device == "cpu")]
-        figures = compare(rows, Measured(executables, wanted.threads, wanted.device), wanted.repeats)
+        rows = [row for row in ROWS if row.name in wanted.only and possible(row, wanted)]
+        measured = Measured(executables, wanted.threads, wanted.device, wanted.official)
+        figures = compare(rows, measured, wanted.repeats)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .bases import Llama
+from .bases import Gpt2, Llama
 from .steps import DEVIATION, Case, Measured, check_losses, options
 from .table import Bound
-from .whole import aggregation_shares, quickstart_ratios
+from .whole import aggregation_shares, evaluation_speeds, quickstart_ratios
 
 RANK, ACTIVE = 8, 2  # comigs' defaults: LoRA rank, experts of a token
 
@@ -23,6 +23,7 @@ class Row:
     bound: Bound
     values: Callable[[Measured, int], list[float]]  # of what was measured, for a number of repeats
     cases: tuple[Case, ...] = ()
+    official: bool = False  # needs the authors' program
     of_steps: bool = True  # else of the host and of whole runs, which are measured without a GPU
 
 
@@ -71,6 +72,17 @@ def _throughput(case: Case) -> Callable[[Measured, int], list[float]]:
     return values
 
 
+def _of_gemm_speed(name: str, model: str, case: Case, at_least: float) -> Row:
+    return Row(
+        name,
+        f"FLOP/s of comigs' expert step, {model}, {case.precision} / torch.mm at its shapes",
+        "of GEMM speed",
+        Bound(at_least=at_least),
+        _throughput(case),
+        (case, case.of("gemm")),
+    )
+
+
 def _peak_memory_at_once(measured: Measured, _: int) -> list[float]:
     """One step of one process each: memory does not vary."""
     case = Case(batch=64, warm_up=0, measured=1)
@@ -103,18 +115,26 @@ def _memory_of_a_rank(measured: Measured, _: int) -> list[float]:
     return [((node[1] - node[0]) / 3 - own) / 1e6]
 
 
+def _against_official(name: str, model: str, case: Case, at_least: float) -> Row:
+    setting = f"{case.batch} x {case.context}, {case.experts} experts top-2, {case.precision}"
+    row = _ratio(
+        name,
+        f"{case.phase[:-1]} step, {model}, {setting}: the authors' program / comigs",
+        "times as fast",
+        Bound(at_least=at_least),
+        case.of("official"),
+        case,
+    )
+    return replace(row, official=True)
+
+
+SMALL = Case(base=Gpt2(layers=4, width=256, heads=4), batch=64)
 PROMPTS = Case(base=Llama(), experts=8, prompts=10)
 STEP, SMOLLM2 = Case(), Case(base=Llama())
+HALF, SMOLLM2_HALF = replace(STEP, precision="bf16"), replace(SMOLLM2, precision="bf16")
 ROWS = [
     _gpt2_against_plain(2, "float32", 1.6),
-    Row(
-        "matrix-throughput",
-        "FLOP/s of comigs' expert step / torch.mm at its shapes",
-        "of GEMM speed",
-        Bound(at_least=0.75),
-        _throughput(STEP),
-        (STEP, STEP.of("gemm")),
-    ),
+    _of_gemm_speed("matrix-throughput", "GPT-2 124M", STEP, 0.75),
     _ratio(
         "router-step-against-expert-step",
         "comigs' router step / expert step, 2 experts",
@@ -124,13 +144,22 @@ ROWS = [
         STEP,
     ),
     _gpt2_against_plain(2, "bf16", 2.0),
+    _of_gemm_speed("matrix-throughput-bf16", "GPT-2 124M", HALF, 0.88),
+    _ratio(
+        "bf16-against-own-float32",
+        "the same, 2 experts: comigs float32 / comigs bf16",
+        "times as fast",
+        Bound(at_least=1.9),
+        STEP,
+        HALF,
+    ),
     _ratio(
         "step-bf16-against-float32",
         "the same, 2 experts: plain PyTorch float32 / comigs bf16",
         "times as fast",
-        Bound(at_least=4),
+        Bound(at_least=4.2),
         STEP.of("plain"),
-        Case(precision="bf16"),
+        HALF,
     ),
     _gpt2_against_plain(4, "float32", 1.7),
     _gpt2_against_plain(4, "bf16", 2.2),
@@ -182,7 +211,24 @@ ROWS = [
         _peak_memory_of_steps(SMOLLM2),
         (SMOLLM2, SMOLLM2.of("plain")),
     ),
-    _against_plain("smollm2-step-bf16", "SmolLM2-135M", replace(SMOLLM2, precision="bf16"), 2.0),
+    _against_plain("smollm2-step-bf16", "SmolLM2-135M", SMOLLM2_HALF, 2.0),
+    _of_gemm_speed("smollm2-throughput-bf16", "SmolLM2-135M", SMOLLM2_HALF, 0.88),
+    _ratio(
+        "smollm2-bf16-against-own-float32",
+        "the same, SmolLM2-135M: comigs float32 / comigs bf16",
+        "times as fast",
+        Bound(at_least=1.9),
+        SMOLLM2,
+        SMOLLM2_HALF,
+    ),
+    Row(
+        "evaluation-against-training",
+        "tokens/s evaluated / trained, 4 ranks, SmolLM2-135M, bf16, 2 x 128, one expert",
+        "times as fast",
+        Bound(at_least=2.5),
+        lambda measured, repeats: evaluation_speeds(measured.executables, repeats),
+        of_steps=False,
+    ),
     _ratio(
         "smollm2-eight-experts-against-one",
         "comigs' expert step, SmolLM2-135M, with 8 experts top-2 / with 1 expert",
@@ -223,4 +269,9 @@ ROWS = [
         PROMPTS,
         replace(PROMPTS, experts=1),
     ),
+    _against_official("official-small-float32", "GPT-2 of 4 x 256", SMALL, 2.3),
+    _against_official("official-small-bf16", "GPT-2 of 4 x 256", replace(SMALL, precision="bf16"), 4.2),
+    _against_official("official-small-routers", "GPT-2 of 4 x 256", replace(SMALL, phase="routers"), 2.3),
+    _against_official("official-float32", "GPT-2 124M", STEP, 2.2),
+    _against_official("official-bf16", "GPT-2 124M", HALF, 4.2),
 ]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import h5py
 
+from .bases import Llama
+from .material import random_base, random_data
 from .programs import CACHE, BenchError, Executables, run, run_module
 from .steps import Case, options
 
@@ -70,3 +72,35 @@ def aggregation_shares(executables: Executables) -> list[float]:
     with h5py.File(output / "results.h5") as results:
         seconds = {name: results["time"][name][1:].sum(1) for name in ("experts", "routers", "aggregation")}
     return [float(share) for share in seconds["aggregation"] / sum(seconds.values())]
+
+
+def evaluation_speeds(executables: Executables, repeats: int) -> list[float]:
+    """Tokens evaluated a second by tokens trained a second, all users of a run of SmolLM2 in bf16 in which nobody's
+    model is averaged, so that each evaluation is of one state."""
+    base, output = Llama(), CACHE / "evaluation-run"
+    steps, batch, context, evaluated = 10, 2, 128, 4000
+    data = random_data(
+        CACHE, base.vocabulary, users=USERS, train=20_000, validation=evaluated, test=evaluated
+    )
+    job = ["--data", data, "--model", random_base(CACHE, base), "--method", "local", "--precision", "bf16"]
+    job += [
+        "--rounds",
+        2,
+        "--local-steps",
+        steps,
+        "--evaluate-every",
+        2,
+        "--train-evaluation-tokens",
+        evaluated,
+    ]
+    job += ["--batch-sequences", batch, "--context-tokens", context, "--output", output]
+    ratios = []
+    for _ in range(repeats):
+        shutil.rmtree(output, ignore_errors=True)
+        executables.comigs("train", *job, ranks=USERS)
+        with h5py.File(output / "results.h5") as results:
+            training, evaluation = (results["time"][name][()].sum() for name in ("experts", "evaluation"))
+        trained_tokens = USERS * 2 * steps * batch * context
+        evaluated_tokens = USERS * 2 * 3 * evaluated  # at rounds 0 and 2, three splits
+        ratios.append(float((evaluated_tokens / evaluation) / (trained_tokens / training)))
+    return ratios

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
+
 namespace comigs::model {
 
 /// Whether float32 products of this processor go to oneDNN: LibTorch's own choice, MKL, takes AVX2 on AMD's
@@ -19,8 +21,9 @@ void product_to(at::Tensor& to, const at::Tensor& x, const at::Tensor& matrix, c
 /// Adds x matrix to what `to` [n, out] has.
 void add_product(at::Tensor& to, const at::Tensor& x, const at::Tensor& matrix);
 
-/// x matrix, written into `room` [n, out] where the library writes where it is told to, else into memory of
-/// its own: for what is soon gone.
-[[nodiscard]] at::Tensor product_in(const at::Tensor& room, const at::Tensor& x, const at::Tensor& matrix);
+/// x matrix, for what is soon gone: in `room()` [n, out] where the library writes where it is told to, else
+/// in memory of its own.
+[[nodiscard]] at::Tensor product_in(const std::function<at::Tensor()>& room, const at::Tensor& x,
+                                    const at::Tensor& matrix);
 
 }  // namespace comigs::model

@@ -42,6 +42,16 @@ def test_a_run_gets_its_options_a_rank_a_user_and_a_log() -> None:
     assert Path(output, "run.log").exists()
 
 
+def test_a_whole_name_means_that_row_alone() -> None:
+    Path("jobs/two.ini").write_text(
+        "[item]\ndatasets = alpha\n[row.Mix]\nmethod = mix\n[row.Mix-2]\nmethod = other\n"
+    )
+    assert sweep("two", "--seeds", "1", "--rows", "mix") == 0
+    assert [line.rpartition("/")[2] for line in calls()] == ["mix-seed0"]
+    assert sweep("two", "--seeds", "1", "--rows", "ix") == 0  # what has run is left alone
+    assert [line.rpartition("/")[2] for line in calls()] == ["other-seed0"]
+
+
 def test_a_base_is_pruned_once_for_all_runs_on_it() -> None:
     with Path("jobs/datasets/prepare.ini").open("a") as file:
         file.write("\n[alpha-75]\nof = alpha\nprune = --sparsity 0.75\n")
