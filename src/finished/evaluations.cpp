@@ -55,8 +55,12 @@ Evaluations::Text Evaluations::open_text(const config::Evaluate& options, std::s
   const data::UserShards& shards = manifest_.users[user];
   const data::ShardDescription& split = split_of(shards, options.split);
   data::require_tokens(split, 2, fmt::format("user {}", shards.name));
-  for (const std::size_t model : chosen_.chosen)
-    job::check_examples(config_.users[model].context_tokens, shards.name, split);
+  for (const std::size_t model : chosen_.chosen) {
+    const std::int64_t context = config_.users[model].context_tokens;
+    const char* const said =
+        options.context_tokens > 0 ? "--context-tokens {}" : "[user] context_tokens = {}";
+    job::check_examples(context, fmt::format(fmt::runtime(said), context), shards.name, split);
+  }
   const bool is_runs_own = chosen_.run && manifest_.digest == chosen_.run->record().identity.data_digest;
   std::int64_t tokens = options.tokens;
   if (tokens == 0 && is_runs_own && options.split == config::Split::train) tokens = leading_tokens(user);

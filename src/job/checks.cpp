@@ -143,24 +143,25 @@ void check_gates(const federation::Method& method, const config::Config& config,
 }
 
 // Its last token is only predicted.
-void check_examples(std::int64_t context_tokens, const std::string& user,
+void check_examples(std::int64_t context_tokens, const std::string& option, const std::string& user,
                     const data::ShardDescription& split) {
   if (!split.examples) return;
   if (split.examples->count < 1)
     throw DataError(
         fmt::format("{}: no example, expected at least 1 (user {})", split.examples->file.string(), user));
   if (split.examples->longest > context_tokens + 1)
-    throw ConfigError(fmt::format(
-        "[user] context_tokens = {}, but an example of {} has {} tokens ({}); expected at least {}, "
-        "or prepare the data with --context {}",
-        context_tokens, user, split.examples->longest, split.examples->file.string(),
-        split.examples->longest - 1, context_tokens));
+    throw ConfigError(
+        fmt::format("{}, but an example of {} has {} tokens ({}); expected at least {}, or prepare the data "
+                    "with --context {}",
+                    option, user, split.examples->longest, split.examples->file.string(),
+                    split.examples->longest - 1, context_tokens));
 }
 
 void check_shards(const config::User& user, const data::UserShards& shards) {
   const bool examples = shards.train.examples.has_value();
   for (const data::ShardDescription* split : {&shards.train, &shards.validation, &shards.test})
-    check_examples(user.context_tokens, shards.name, *split);
+    check_examples(user.context_tokens, fmt::format("[user] context_tokens = {}", user.context_tokens),
+                   shards.name, *split);
   const std::string reason = fmt::format("user {}, context_tokens = {}", shards.name, user.context_tokens);
   data::ShardDescription used = shards.train;
   used.tokens = train_tokens(user, shards);

@@ -30,7 +30,7 @@ def main() -> int:
         for step, (own, other) in enumerate(zip(comigs.totals, plain.totals, strict=True), start=1):
             print(f"{step:4}  {own:10.6f}  {other:10.6f}  {abs(own - other) / abs(other):.1e}")
         print(f"greatest difference: {difference(comigs, plain):.1e}")
-        check_losses(case, comigs, plain)
+        check_losses(case.of("plain"), comigs, plain)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -28,14 +28,15 @@ FIGURES = Path(__file__).parent / "figures"
 BASES: dict[str, tuple[str, Base]] = {"gpt2": ("GPT-2 124M", Gpt2()), "smollm2": ("SmolLM2-135M", Llama())}
 # What a symbol (or the library it is in) belongs to: the first that matches.
 PARTS = {
-    "matrix products: MKL's kernels": r"sgemm_kernel_0|gemm_bf16|brgemm|jit_",
+    "matrix products: MKL's kernels": r"sgemm_kernel_0|gemm_bf16",
+    "matrix products: oneDNN's kernels": r"\[JIT\]|brgemm|jit_|dnnl",
     "matrix products: panels copied": r"sgemm_scopy|copyat|bcopy|acopy|gblock",
     "thin low-rank products": r"sgemm_kernel_nocopy|sgemv",
-    "layer norm, RMS norm": r"LayerNorm|RowwiseMoments|RmsNorm",
+    "layer norm, RMS norm": r"LayerNorm|RowwiseMoments|RmsNorm|forward_rows|backward_rows",
+    "attention": r"flash_attention|comigs::kernels::.*(product<|Attention|Part<|ForwardPart|BackwardPart|exponentials|widen|narrow|transpose|of_row)",
     "mixture of activations": r"comigs::kernels::.*(forward|backward|few_ranks|visit|gelu)",
     "loss and gradient of logits": r"comigs::kernels::.*(row|exponential|largest|in_vectors)",
     "AdamW, gate": r"comigs::kernels",
-    "attention, beside its products": r"flash_attention",
     "sums, copies and the like": r"at::native|libtorch_cpu|sExp|memset|memcpy|memmove",
     "waiting for the other thread": r"libgomp|sched_yield|futex",
     "operating system": r"\\[k\\]|kernel",
@@ -77,7 +78,7 @@ def draw(found: dict[str, float], title: str, file: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = list(reversed(found))
-    ours = [SPECIALIST if re.search("mixture|loss|AdamW", name) else NEUTRAL for name in names]
+    ours = [SPECIALIST if re.search("mixture|loss|AdamW|attention", name) else NEUTRAL for name in names]
     bars = axes.barh(names, [found[name] for name in names], color=ours)
     axes.bar_label(bars, fmt="%.1f %%", padding=3)
     axes.set_xlim(0, 1.12 * max(found.values()))

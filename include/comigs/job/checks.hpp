@@ -38,9 +38,9 @@ void check_gates(const federation::Method& method, const config::Config& config,
                  const data::Manifest& manifest, const std::vector<adapter::UserModel>& models);
 
 /// Of a split of examples, each a sequence of its own: throws DataError if there is none, ConfigError if one
-/// is longer than the context: nothing of a response is cut unsaid. `user`: whose it is. Of plain text
-/// nothing.
-void check_examples(std::int64_t context_tokens, const std::string& user,
+/// is longer than the context: nothing of a response is cut unsaid. `user`: whose it is; `option`: what was
+/// said of the context, with its value. Of plain text nothing.
+void check_examples(std::int64_t context_tokens, const std::string& option, const std::string& user,
                     const data::ShardDescription& split);
 
 /// Throws DataError if a split of the user is too short for what is to be done with it; and as

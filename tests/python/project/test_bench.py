@@ -103,10 +103,18 @@ def report(*losses: tuple[float, float | None]) -> Report:
 
 def test_losses_that_differ_are_an_error() -> None:
     expected = report((4.0, 0.5), (2.0, None))
-    check_losses(Case(), report((4.0, 0.505), (2.0001, None)), expected)
+    plain, official = (Case(program=program) for program in ("plain", "official"))
+    check_losses(plain, report((4.0, 0.505), (2.0001, None)), expected)
+    check_losses(official, report((4.0, None), (2.0001, None)), expected)  # the text's alone
     for differing in ((2.001, None), (math.nan, None), (2.0, 0.5)):
         with pytest.raises(BenchError, match="expected at most 1e-04"):
-            check_losses(Case(), report((4.0, 0.5), differing), expected)
+            check_losses(plain, report((4.0, 0.5), differing), expected)
+
+
+def test_the_authors_program_is_asked_for_by_its_checkout(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "tests.bench.compare", "--official", tmp_path])
+    assert done.code == 2
+    assert done.errors.splitlines()[-1].endswith("expected a checkout of epfml/CoMiGS, with models/model.py")
 
 
 def test_table_and_json_say_what_was_found(tmp_path: Path) -> None:
