@@ -10,6 +10,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <new>
 
 #include "products-inl.h"
 #include "vectors-inl.h"
@@ -32,6 +33,7 @@ class Matrix {
   Matrix(std::int64_t rows, std::int64_t columns)
       : row_(whole_vectors(columns)),
         numbers_(hwy::AllocateAligned<float>(static_cast<std::size_t>(rows * row_))) {
+    if (numbers_ == nullptr) throw std::bad_alloc();
     std::fill_n(numbers_.get(), rows * row_, 0.0f);
   }
   [[nodiscard]] std::int64_t row() const { return row_; }
@@ -98,33 +100,37 @@ struct Block {
   std::int64_t begin, count, seen_by_first, seen;
 };
 
+// visit(d, c) for the vectors of a matrix's row that have columns of [0, count).
+template <class Visit>
+void in_whole_vectors(std::int64_t count, const Visit& visit) {
+  const hn::ScalableTag<float> d;
+  for (std::int64_t c = 0; c < count; c += static_cast<std::int64_t>(hn::Lanes(d))) visit(d, c);
+}
+
 // In place: logits of the keys that a query sees -> exp(logit - shift), and 0 for the others up to `end`.
 void exponentials(float* row, std::int64_t seen, std::int64_t end, float shift) {
-  in_vectors(seen, [&](auto d, Columns columns) {
-    const auto by = hn::Set(d, shift);
-    for (std::int64_t c = columns.begin; c < columns.end; c += static_cast<std::int64_t>(hn::Lanes(d)))
-      hn::StoreU(exponential(d, hn::Sub(hn::LoadU(d, row + c), by)), d, row + c);
+  in_whole_vectors(seen, [&](auto d, std::int64_t c) {
+    hn::Store(exponential(d, hn::Sub(hn::Load(d, row + c), hn::Set(d, shift))), d, row + c);
   });
   std::fill(row + seen, row + end, 0.0f);
 }
 
-float sum_of_row(const float* row, std::int64_t count) {
-  float sum = 0.0f;
-  in_vectors(count, [&](auto d, Columns columns) {
-    sum += sum_of(d, columns, [&](auto, std::int64_t c) { return hn::LoadU(d, row + c); });
-  });
-  return sum;
+// Of a row with zeros behind what is seen.
+float sum_of_row(const float* row, std::int64_t seen) {
+  const hn::ScalableTag<float> d;
+  auto sum = hn::Zero(d);
+  in_whole_vectors(seen, [&](auto, std::int64_t c) { sum = hn::Add(sum, hn::Load(d, row + c)); });
+  return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-float largest_of_row(const float* row, std::int64_t count) {
-  float most = std::numeric_limits<float>::lowest();
-  in_vectors(count, [&](auto d, Columns columns) {
-    auto all = hn::Set(d, most);
-    for (std::int64_t c = columns.begin; c < columns.end; c += static_cast<std::int64_t>(hn::Lanes(d)))
-      all = hn::Max(all, hn::LoadU(d, row + c));
-    most = hn::GetLane(hn::MaxOfLanes(d, all));
-  });
-  return most;
+// What is not seen up to `end` is overwritten.
+float largest_of_row(float* row, std::int64_t seen, std::int64_t end) {
+  constexpr float lowest = std::numeric_limits<float>::lowest();
+  std::fill(row + seen, row + end, lowest);
+  const hn::ScalableTag<float> d;
+  auto most = hn::Set(d, lowest);
+  in_whole_vectors(seen, [&](auto, std::int64_t c) { most = hn::Max(most, hn::Load(d, row + c)); });
+  return hn::GetLane(hn::MaxOfLanes(d, most));
 }
 
 template <class Number>
@@ -140,15 +146,22 @@ class ForwardPart {
 
   void run(std::int64_t part) {
     const AttentionShape& shape = pass_.shape;
-    const std::int64_t sequence = part / shape.key_value_heads, head = part % shape.key_value_heads;
-    widen_rows(Rows(pass_.keys, sequence, head), 0, shape.keys, shape.head_size, 1.0f, values_);
-    transpose(values_, shape.keys, shape.head_size, keys_across_);
-    widen_rows(Rows(pass_.values, sequence, head), 0, shape.keys, shape.head_size, 1.0f, values_);
-    for (std::int64_t h = head * shape.group(); h < (head + 1) * shape.group(); ++h)
-      for (std::int64_t t = 0; t < shape.tokens; t += block_tokens) mix(Block(shape, t), sequence, h);
+    const std::int64_t sequence = part / shape.heads, head = part % shape.heads;
+    if (const std::int64_t key_value_part = part / shape.group(); key_value_part != read_) {
+      read(sequence, head / shape.group());
+      read_ = key_value_part;
+    }
+    for (std::int64_t t = 0; t < shape.tokens; t += block_tokens) mix(Block(shape, t), sequence, head);
   }
 
  private:
+  void read(std::int64_t sequence, std::int64_t head) {
+    const AttentionShape& shape = pass_.shape;
+    widen_rows(Rows(pass_.keys, sequence, head), 0, shape.keys, shape.head_size, 1.0f, values_);
+    transpose(values_, shape.keys, shape.head_size, keys_across_);
+    widen_rows(Rows(pass_.values, sequence, head), 0, shape.keys, shape.head_size, 1.0f, values_);
+  }
+
   void mix(const Block& block, std::int64_t sequence, std::int64_t head) {
     const AttentionShape& shape = pass_.shape;
     const Rows mixed(pass_.mixed, sequence, head);
@@ -160,7 +173,7 @@ class ForwardPart {
     std::array<float, block_tokens> inverse{};
     for (std::int64_t i = 0; i < block.count; ++i) {
       float* row = weights_.at(i);
-      const float shift = largest_of_row(row, block.seen_by(i));
+      const float shift = largest_of_row(row, block.seen_by(i), wide);
       exponentials(row, block.seen_by(i), wide, shift);
       const float sum = sum_of_row(row, block.seen_by(i));
       inverse[static_cast<std::size_t>(i)] = 1.0f / sum;
@@ -175,6 +188,7 @@ class ForwardPart {
   }
 
   const AttentionForward<Number>& pass_;
+  std::int64_t read_ = -1;  // the head of keys and values that is in the matrices
   Matrix values_, keys_across_, queries_, weights_, mixed_;
 };
 
@@ -246,19 +260,17 @@ class BackwardPart {
   void to_logits(std::int64_t i, std::int64_t seen, std::int64_t end) {
     const float* weights = weights_.at(i);
     float* d_weights = d_weights_.at(i);
-    float mean = 0.0f;
-    in_vectors(seen, [&](auto d, Columns columns) {
-      mean += sum_of(d, columns, [&](auto, std::int64_t c) {
-        return hn::Mul(hn::LoadU(d, weights + c), hn::LoadU(d, d_weights + c));
-      });
-    });
-    in_vectors(seen, [&](auto d, Columns columns) {
-      const auto less = hn::Set(d, mean);
-      for (std::int64_t c = columns.begin; c < columns.end; c += static_cast<std::int64_t>(hn::Lanes(d)))
-        hn::StoreU(hn::Mul(hn::LoadU(d, weights + c), hn::Sub(hn::LoadU(d, d_weights + c), less)), d,
-                   d_weights + c);
-    });
     std::fill(d_weights + seen, d_weights + end, 0.0f);
+    const hn::ScalableTag<float> d;
+    auto sum = hn::Zero(d);
+    in_whole_vectors(seen, [&](auto, std::int64_t c) {
+      sum = hn::MulAdd(hn::Load(d, weights + c), hn::Load(d, d_weights + c), sum);
+    });
+    const auto mean = hn::SumOfLanes(d, sum);
+    in_whole_vectors(seen, [&](auto, std::int64_t c) {
+      hn::Store(hn::Mul(hn::Load(d, weights + c), hn::Sub(hn::Load(d, d_weights + c), mean)), d,
+                d_weights + c);
+    });
   }
 
   const AttentionBackward<Number>& pass_;

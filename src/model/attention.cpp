@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
@@ -55,13 +56,14 @@ kernels::AttentionShape shape_of(const at::Tensor& queries, const at::Tensor& ke
 template <class Number>
 void run_forward(const kernels::AttentionShape& shape, const variable_list& in, const at::Tensor& mixed,
                  const at::Tensor& log_sum) {
-  const kernels::AttentionForward<Number> pass{.shape = shape,
-                                               .queries = const_head_rows<Number>(in[0]),
-                                               .keys = const_head_rows<Number>(in[1]),
-                                               .values = const_head_rows<Number>(in[2]),
-                                               .mixed = head_rows<Number>(mixed),
-                                               .log_sum = log_sum.mutable_data_ptr<float>()};
-  at::parallel_for(0, shape.parts(), 1, [&](std::int64_t begin, std::int64_t end) {
+  const kernels::AttentionForward<Number> pass{
+      .shape = shape,
+      .queries = const_head_rows<Number>(in[0]),
+      .keys = const_head_rows<Number>(in[1]),
+      .values = const_head_rows<Number>(in[2]),
+      .mixed = head_rows<Number>(mixed),
+      .log_sum = log_sum.defined() ? log_sum.mutable_data_ptr<float>() : nullptr};
+  at::parallel_for(0, shape.sequences * shape.heads, 1, [&](std::int64_t begin, std::int64_t end) {
     kernels::attention_forward(pass, begin, end);
   });
 }
@@ -78,9 +80,17 @@ void run_backward(const kernels::AttentionShape& shape, const variable_list& sav
                                                 .d_queries = head_rows<Number>(gradients[0]),
                                                 .d_keys = head_rows<Number>(gradients[1]),
                                                 .d_values = head_rows<Number>(gradients[2])};
-  at::parallel_for(0, shape.parts(), 1, [&](std::int64_t begin, std::int64_t end) {
+  at::parallel_for(0, shape.sequences * shape.key_value_heads, 1, [&](std::int64_t begin, std::int64_t end) {
     kernels::attention_backward(pass, begin, end);
   });
+}
+
+// `log_sum`: undefined where no backward pass follows.
+at::Tensor mixed_by(const variable_list& in, double scale, const at::Tensor& log_sum) {
+  const at::Tensor mixed = empty_by_token(in[0]);
+  const auto run = in[0].scalar_type() == at::kBFloat16 ? run_forward<Bfloat16> : run_forward<float>;
+  run(shape_of(in[0], in[1], scale), in, mixed, log_sum);
+  return mixed;
 }
 
 class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
@@ -88,11 +98,9 @@ class AttentionFunction : public torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& queries, const at::Tensor& keys,
                             const at::Tensor& values, double scale) {
     const variable_list in = {with_whole_rows(queries), with_whole_rows(keys), with_whole_rows(values)};
-    const at::Tensor mixed = empty_by_token(queries),
-                     log_sum = at::empty({queries.size(0), queries.size(1), queries.size(2)},
-                                         queries.options().dtype(at::kFloat));
-    const auto run = queries.scalar_type() == at::kBFloat16 ? run_forward<Bfloat16> : run_forward<float>;
-    run(shape_of(queries, keys, scale), in, mixed, log_sum);
+    const at::Tensor log_sum =
+        at::empty({queries.size(0), queries.size(1), queries.size(2)}, queries.options().dtype(at::kFloat));
+    const at::Tensor mixed = mixed_by(in, scale, log_sum);
     context->save_for_backward({in[0], in[1], in[2], log_sum});
     context->saved_data["scale"] = scale;
     return mixed;
@@ -121,6 +129,19 @@ at::Tensor of_libtorch(const Heads& heads, double scale) {
                                           /*is_causal=*/keys == tokens, scale, grouped);
 }
 
+// What the kernels rely on.
+void check(const Heads& heads) {
+  const at::Tensor &queries = heads.queries, &keys = heads.keys;
+  TORCH_CHECK(
+      keys.scalar_type() == queries.scalar_type() && heads.values.scalar_type() == queries.scalar_type(),
+      "attention of heads in several precisions");
+  TORCH_CHECK(keys.sizes() == heads.values.sizes() && keys.size(0) == queries.size(0) &&
+                  keys.size(2) >= queries.size(2) && keys.size(3) == queries.size(3) &&
+                  queries.size(1) % keys.size(1) == 0,
+              "attention of queries ", queries.sizes(), ", keys ", keys.sizes(), " and values ",
+              heads.values.sizes());
+}
+
 }  // namespace
 
 at::Tensor attention(const Heads& heads, std::optional<double> scale) {
@@ -130,6 +151,10 @@ at::Tensor attention(const Heads& heads, std::optional<double> scale) {
       queries.is_cpu() && (queries.scalar_type() == at::kFloat || queries.scalar_type() == at::kBFloat16);
   // For a single query the kernels' copies of all keys would cost as much as it does.
   if (!has_kernels || queries.size(2) == 1) return of_libtorch(heads, factor);
+  check(heads);
+  if (!at::GradMode::is_enabled())
+    return mixed_by({with_whole_rows(queries), with_whole_rows(heads.keys), with_whole_rows(heads.values)},
+                    factor, {});
   return AttentionFunction::apply(queries, heads.keys, heads.values, factor);
 }
 

@@ -68,9 +68,10 @@ at::Tensor Hooks::mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMl
 
 at::Tensor project(const at::Tensor& x, const Weight& weight) {
   if (!at::GradMode::is_enabled()) return frozen_product(x, weight);
-  if (weight.matrix.requires_grad())
-    return weight.bias.defined() ? at::addmm(weight.bias, x, weight.matrix) : x.mm(weight.matrix);
-  return FrozenProductFunction::apply(x, weight);
+  if (!weight.matrix.requires_grad() && !(weight.bias.defined() && weight.bias.requires_grad()))
+    return FrozenProductFunction::apply(x, weight);
+  const at::Tensor matrix = in_precision(weight.matrix, x.scalar_type());
+  return weight.bias.defined() ? at::addmm(weight.bias, x, matrix) : x.mm(matrix);
 }
 
 at::Tensor activate(Activation activation, const std::vector<at::Tensor>& hidden) {

@@ -125,7 +125,7 @@ BOOST_AUTO_TEST_CASE(operands_are_aligned_but_for_what_is_known) {
 }
 
 // Each operation is a kernel's launch, or time of the host; those that others call are counted too. These
-// numbers may only fall.
+// numbers may only fall. Attention is one kernel of ours here, and LibTorch's on a GPU: that is not seen.
 BOOST_AUTO_TEST_CASE(operations_stay_within_their_budget) {
   struct Budget {
     Phase phase;

@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
         prog="python -m tests.bench.compare", description=__doc__.splitlines()[0]
     )
     names = [row.name for row in ROWS]
+    needing = {row.name for row in ROWS if row.official}
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     parser.add_argument(
         "--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names)
@@ -53,6 +54,8 @@ def arguments() -> argparse.Namespace:
         help="a checkout of the authors' program (epfml/CoMiGS), for the rows official-*, which are left out without",
     )
     wanted = parser.parse_args()
+    if wanted.only != names and wanted.official is None and needing.intersection(wanted.only):
+        parser.error(f"--only {' '.join(sorted(needing.intersection(wanted.only)))}: needs --official FOLDER")
     if wanted.official and not (wanted.official / "models" / "model.py").is_file():
         parser.error(
             f"--official: {wanted.official}: expected a checkout of epfml/CoMiGS, with models/model.py"

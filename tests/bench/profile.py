@@ -33,7 +33,7 @@ PARTS = {
     "matrix products: panels copied": r"sgemm_scopy|copyat|bcopy|acopy|gblock",
     "thin low-rank products": r"sgemm_kernel_nocopy|sgemv",
     "layer norm, RMS norm": r"LayerNorm|RowwiseMoments|RmsNorm|forward_rows|backward_rows",
-    "attention": r"flash_attention|comigs::kernels::.*(product<|Attention|Part<|ForwardPart|BackwardPart|exponentials|widen|narrow|transpose|of_row)",
+    "attention": r"flash_attention|comigs::kernels::.*(product<|Attention|ForwardPart|BackwardPart|::exponentials|widen|narrow|transpose|of_row)",
     "mixture of activations": r"comigs::kernels::.*(forward|backward|few_ranks|visit|gelu)",
     "loss and gradient of logits": r"comigs::kernels::.*(row|exponential|largest|in_vectors)",
     "AdamW, gate": r"comigs::kernels",

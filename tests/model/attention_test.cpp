@@ -94,6 +94,21 @@ BOOST_AUTO_TEST_CASE(what_comes_later_is_not_looked_at) {
   BOOST_TEST(attention(heads).narrow(2, 0, 39).equal(before.narrow(2, 0, 39)));
 }
 
+BOOST_AUTO_TEST_CASE(without_gradients_it_is_the_same) {
+  const Heads heads = heads_of({2, 4, 2, 45, 3, 16}, at::kFloat);
+  const at::Tensor with = attention(heads);
+  const at::NoGradGuard guard;
+  BOOST_TEST(attention(heads).equal(with));
+}
+
+BOOST_AUTO_TEST_CASE(heads_that_do_not_go_together_are_refused) {
+  const Heads heads = heads_of({1, 4, 2, 9, 3, 8}, at::kFloat);
+  const auto refused = [&](Heads changed) { BOOST_CHECK_THROW(attention(changed), c10::Error); };
+  refused({heads.queries, heads.keys, heads.values.to(at::kBFloat16)});
+  refused({heads.queries, heads.keys.narrow(2, 0, 8), heads.values.narrow(2, 0, 8)});
+  refused({heads.queries.narrow(1, 0, 3), heads.keys, heads.values});
+}
+
 BOOST_AUTO_TEST_CASE(the_scale_can_be_given) {
   const Heads heads = heads_of({1, 2, 2, 9, 0, 8}, at::kFloat);
   const Heads scaled{

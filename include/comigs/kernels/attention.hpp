@@ -13,7 +13,6 @@ struct AttentionShape {
   std::int64_t tokens = 0, keys = 0, head_size = 0;            ///< T, S, d
   float scale = 1.0f;                                          ///< of a query's product with a key
 
-  [[nodiscard]] std::int64_t parts() const { return sequences * key_value_heads; }
   [[nodiscard]] std::int64_t group() const { return heads / key_value_heads; }
 };
 
@@ -42,10 +41,11 @@ struct AttentionBackward {
   HeadRows<Number> d_queries, d_keys, d_values;
 };
 
-/// Parts [begin, end) of `shape.parts()`, so that threads can each take some: a part is a head of keys and
-/// values of a sequence with its queries.
+/// Heads of queries [begin, end), counted through all sequences, so that threads can each take some. Throws
+/// std::bad_alloc.
 template <class Number>
 void attention_forward(const AttentionForward<Number>& pass, std::int64_t begin, std::int64_t end);
+/// Heads of keys and values [begin, end), counted likewise, with the queries that they serve.
 template <class Number>
 void attention_backward(const AttentionBackward<Number>& pass, std::int64_t begin, std::int64_t end);
 

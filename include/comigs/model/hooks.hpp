@@ -22,8 +22,8 @@ struct Weight {
 /// A frozen matrix for products in a precision: as it is stored where that is the same, else a copy.
 [[nodiscard]] at::Tensor in_precision(const at::Tensor& matrix, at::ScalarType type);
 
-/// x matrix + bias in the precision of x, differentiable in everything; beside a matrix in another precision,
-/// in x alone.
+/// x matrix + bias in the precision of x, differentiable in x, and in matrix and bias where one of them is
+/// tracked.
 [[nodiscard]] at::Tensor project(const at::Tensor& x, const Weight& weight);
 
 /// The frozen MLP of a layer: y = activation(x up_s + up_bias_s for each s) down + down_bias.

@@ -11,6 +11,13 @@ namespace comigs::model {
 /// processors that have AVX-512, at half the speed. By what the processor is, never by a clock.
 [[nodiscard]] bool multiplies_by_onednn();
 
+/// Whether LibTorch has oneDNN on this machine.
+[[nodiscard]] bool has_onednn();
+
+/// What follows, by oneDNN: float32 on a CPU, where `has_onednn`.
+[[nodiscard]] at::Tensor onednn_product(const at::Tensor& x, const at::Tensor& matrix,
+                                        const at::Tensor& bias = {});
+
 /// x matrix (+ bias) of x [n, in], a matrix [in, out] with any strides, the bias [out]; all in one precision,
 /// on one device. No gradients are tracked.
 [[nodiscard]] at::Tensor product(const at::Tensor& x, const at::Tensor& matrix, const at::Tensor& bias = {});

@@ -154,6 +154,9 @@ def test_gradients_are_as_near_as_plain_pytorch_s(steps):
         print(f"{len(part)} steps: error of the gradient {ours:.1e}, of plain PyTorch's {theirs:.1e}")
         assert ours <= part[0].case.error
         assert ours <= 1.5 * theirs
+        assert (
+            max(error(step.gradients[0], step.gradients[1]) for step in part) <= 0.4
+        )  # none of them is another's
 
 
 def test_gradients_have_the_right_length(steps):
