@@ -11,15 +11,7 @@ from transformers import AutoModelForCausalLM
 from tests.helpers.finished import HERE, asked, refused, windowed_perplexity
 from tests.helpers.llamas import llama_folder
 from tests.helpers.routed import CONTEXTS, ROUNDS, VOCABULARY, mixed, place, stored_model, trained
-from tests.helpers.tiny import (
-    USERS,
-    alone,
-    cut_into_examples,
-    data_set,
-    gpt2_folder,
-    know_tokeniser,
-    tokens_of,
-)
+from tests.helpers.tiny import USERS, alone, data_set, gpt2_folder, know_tokeniser, tokens_of
 
 __all__ = ["mixed", "place"]  # fixtures for tests here
 
@@ -42,12 +34,6 @@ def test_a_base_is_as_with_transformers(member, tiny_data, tmp_path):
         assert (one["model"], one["texts"], one["context_tokens"]) == (None, USERS[user], 12)
         assert one["tokens"] == len(ids) - 1
     assert len(found["evaluations"]) == len(USERS)
-
-
-def test_examples_that_the_asked_context_cuts_are_refused(tiny_base, tmp_path):
-    data = cut_into_examples(data_set(tmp_path / "data", USERS[:2]), 9)
-    message = refused("evaluate", "--model", tiny_base, "--data", data, "--context-tokens", 2)
-    assert "--context-tokens 2, but an example of German has" in message
 
 
 def test_a_base_by_split_tokens_and_batch(tiny_base, tiny_data):

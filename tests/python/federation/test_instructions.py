@@ -171,7 +171,7 @@ def test_an_index_that_lies(change, expected, tiny_base, one):
 def test_evaluate_cuts_no_example(tiny_base, one):
     words = ["evaluate", "--model", tiny_base, "--data", one, "--device", "cpu", "--threads", 1]
     done = comigs(*words, "--context-tokens", CONTEXT - 1)
-    assert done.code == 2 and "context_tokens = 11" in done.errors and "has 13 tokens" in done.errors
+    assert done.code == 2 and "--context-tokens 11, but" in done.errors and "has 13 tokens" in done.errors
     whole, longer = (
         json.loads(comigs(*words, "--context-tokens", context, "--json").output)["evaluations"]
         for context in (CONTEXT, CONTEXT + 2)
