@@ -46,6 +46,13 @@ class Matrix {
   hwy::AlignedFreeUniquePtr<float[]> numbers_;
 };
 
+// c = a b, or with `add` += that, of their first `rows` and `columns`, over `inner` rows of b.
+template <bool add>
+void multiply(std::int64_t rows, std::int64_t columns, std::int64_t inner, Left a, const Matrix& b,
+              const Matrix& c) {
+  product<add>(rows, columns, inner, a, b.at(0), b.row(), c.at(0), c.row());
+}
+
 template <class Number>
 void widen(const Number* from, std::int64_t count, float factor, float* to) {
   in_vectors(count, [&](auto d, Columns columns) {
@@ -168,8 +175,7 @@ class ForwardPart {
     const std::int64_t wide = whole_vectors(block.seen);
     widen_rows(Rows(pass_.queries, sequence, head), block.begin, block.count, shape.head_size, shape.scale,
                queries_);
-    product<false>(block.count, wide, shape.head_size, queries_.left(), keys_across_.at(0),
-                   keys_across_.row(), weights_.at(0), weights_.row());
+    multiply<false>(block.count, wide, shape.head_size, queries_.left(), keys_across_, weights_);
     std::array<float, block_tokens> inverse{};
     for (std::int64_t i = 0; i < block.count; ++i) {
       float* row = weights_.at(i);
@@ -181,8 +187,7 @@ class ForwardPart {
         pass_.log_sum[(sequence * shape.heads + head) * shape.tokens + block.begin + i] =
             shift + std::log(sum);
     }
-    product<false>(block.count, mixed_.row(), block.seen, weights_.left(), values_.at(0), values_.row(),
-                   mixed_.at(0), mixed_.row());
+    multiply<false>(block.count, mixed_.row(), block.seen, weights_.left(), values_, mixed_);
     for (std::int64_t i = 0; i < block.count; ++i)
       narrow(mixed_.at(i), shape.head_size, inverse[static_cast<std::size_t>(i)], mixed.at(block.begin + i));
   }
@@ -238,20 +243,15 @@ class BackwardPart {
     };
     widen_block(pass_.queries, shape.scale, queries_);
     widen_block(pass_.d_mixed, 1.0f, d_mixed_);
-    product<false>(block.count, wide, size, queries_.left(), keys_across_.at(0), keys_across_.row(),
-                   weights_.at(0), weights_.row());
+    multiply<false>(block.count, wide, size, queries_.left(), keys_across_, weights_);
     const float* log_sum = pass_.log_sum + (sequence * shape.heads + head) * shape.tokens + block.begin;
     for (std::int64_t i = 0; i < block.count; ++i)
       exponentials(weights_.at(i), block.seen_by(i), wide, log_sum[i]);
-    product<true>(block.seen, d_values_.row(), block.count, weights_.transposed(), d_mixed_.at(0),
-                  d_mixed_.row(), d_values_.at(0), d_values_.row());
-    product<false>(block.count, wide, size, d_mixed_.left(), values_across_.at(0), values_across_.row(),
-                   d_weights_.at(0), d_weights_.row());
+    multiply<true>(block.seen, d_values_.row(), block.count, weights_.transposed(), d_mixed_, d_values_);
+    multiply<false>(block.count, wide, size, d_mixed_.left(), values_across_, d_weights_);
     for (std::int64_t i = 0; i < block.count; ++i) to_logits(i, block.seen_by(i), wide);
-    product<true>(block.seen, d_keys_.row(), block.count, d_weights_.transposed(), queries_.at(0),
-                  queries_.row(), d_keys_.at(0), d_keys_.row());
-    product<false>(block.count, d_queries_.row(), block.seen, d_weights_.left(), keys_.at(0), keys_.row(),
-                   d_queries_.at(0), d_queries_.row());
+    multiply<true>(block.seen, d_keys_.row(), block.count, d_weights_.transposed(), queries_, d_keys_);
+    multiply<false>(block.count, d_queries_.row(), block.seen, d_weights_.left(), keys_, d_queries_);
     const Rows d_queries(pass_.d_queries, sequence, head);
     for (std::int64_t i = 0; i < block.count; ++i)
       narrow(d_queries_.at(i), size, shape.scale, d_queries.at(block.begin + i));
