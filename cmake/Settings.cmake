@@ -12,7 +12,9 @@ endif()
 add_library(comigs_settings INTERFACE)
 target_compile_options(comigs_settings INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
-    $<$<BOOL:${COMIGS_WERROR}>:-Werror>>)
+    $<$<BOOL:${COMIGS_WERROR}>:-Werror>>
+  # A kernel whose registers go to memory is slow, and nobody sees it.
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${COMIGS_WERROR}>>:-Xptxas=-warn-spills,-warn-lmem-usage,-Werror>)
 if(COMIGS_SANITIZE)
   # fuzzer-no-link: coverage in the rooms; the fuzzer's own main is linked by the targets of tests/fuzz.
   set(sanitizers_address address,undefined)

@@ -11,6 +11,12 @@
 //   exchange(from, to, bit)     to[thread] = from[thread ^ bit], for bit below 32; of floats or Packs
 // and a Warp has Local, each, phase and exchange for its own threads alone, its index() in the block, and
 //   ballot(flag)                flag[thread] of its threads, a bit each
+//   transpose(of, to)           of the 8 x 8 numbers of bfloat16 of which lane 4 i + j has row i, columns 2 j
+//                               and 2 j + 1, in of(thread): to[thread] as many of the transposed matrix
+//   multiply_add(sum, a, b)     sum += a b in float32, for a [16, 8] and b [8, 8] of bfloat16. Lane 4 i + j
+//   has
+//                               in a(thread) columns 2 j, 2 j + 1 of rows i and i + 8, in b(thread) rows 2 j,
+//                               2 j + 1 of column i, in sum(thread) columns 2 j, 2 j + 1 of rows i and i + 8
 #pragma once
 
 #include "number.hpp"
@@ -24,6 +30,14 @@ template <class Number, int count>
 struct alignas(sizeof(Number) * count) Pack {
   Number at[count];
 };
+
+COMIGS_HOST_DEVICE inline int count_bits(std::uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __popc(bits);
+#else
+  return __builtin_popcount(bits);
+#endif
+}
 
 // Combines the values of all threads of a block; every thread gets the result. Takes a float of the block's
 // memory for every warp. The order is fixed, so the bits are the same at every run.

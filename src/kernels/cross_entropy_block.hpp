@@ -26,7 +26,8 @@ COMIGS_DEVICE void over_row(Number* row, int columns, int thread, int threads, c
   const int before = until_aligned < columns ? until_aligned : columns;
   const int packs = (columns - before) / together, after = before + packs * together;
   if (thread < before) single(thread);
-  COMIGS_UNROLL_BY(2)
+  // What is only read leaves registers for two packs under way.
+  COMIGS_UNROLL_BY((rewrite ? 1 : 2))
   for (int p = thread; p < packs; p += threads) {
     auto* place = reinterpret_cast<Pack<Number, together>*>(row + before) + p;
     Pack<Number, together> pack = *place;

@@ -37,6 +37,23 @@ struct CudaWarp {
   __device__ void exchange(Local<Pack<float, count>>& from, Local<Pack<float, count>>& to, int bit) const {
     for (int i = 0; i < count; ++i) to.own.at[i] = __shfl_xor_sync(0xFFFFFFFFu, from.own.at[i], bit);
   }
+  template <class Of>
+  __device__ void transpose(const Of& of, Local<std::uint32_t>& to) const {
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(to.own) : "r"(of(thread())));
+  }
+  template <class Sum, class A, class B>
+  __device__ void multiply_add(const Sum& sum, const A& a, const B& b) const {
+    const Pack<std::uint32_t, 2> rows = a(thread());
+    auto& to = sum(thread()).at;
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, "
+        "%3};"
+        : "+f"(to[0]), "+f"(to[1]), "+f"(to[2]), "+f"(to[3])
+        : "r"(rows.at[0]), "r"(rows.at[1]), "r"(b(thread())));
+  }
+
+ private:
+  __device__ static int thread() { return static_cast<int>(threadIdx.x); }
 };
 
 template <int count>

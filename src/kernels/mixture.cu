@@ -38,7 +38,7 @@ __global__ void finish_kernel(Pass pass, std::int64_t elements) {
 template <class Pass>
 void launch(const char* name, void (*kernel)(Pass), const Pass& pass, std::int64_t rows, void* stream) {
   auto* const queue = static_cast<cudaStream_t>(stream);
-  const auto bytes = static_cast<int>(memory_bytes(pass.in.shape));
+  const auto bytes = static_cast<int>(memory_bytes(typename Pass::Way(), pass.in.shape));
   const auto columns = static_cast<unsigned>(column_tiles(pass.in.shape));
   if (rows > 0) {
     check(name, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
@@ -70,10 +70,8 @@ void mixture_forward_device(const MixtureInputs<Number>& in, const MixtureOutput
                             void* workspace, void* stream) {
   with_activation(in.shape.activation, [&](auto activation) {
     using Act = decltype(activation);
-    if (lanes_fit(in, {in.hidden, out.mixed}))
-      forward(forward_pass<Act, true>(in, out, workspace), stream);
-    else
-      forward(forward_pass<Act, false>(in, out, workspace), stream);
+    with_way(in, {in.hidden, out.mixed},
+             [&](auto way) { forward(forward_pass<Act, decltype(way)>(in, out, workspace), stream); });
   });
 }
 
@@ -82,10 +80,9 @@ void mixture_backward_device(const MixtureInputs<Number>& in, const MixtureGradi
                              void* workspace, void* stream) {
   with_activation(in.shape.activation, [&](auto activation) {
     using Act = decltype(activation);
-    if (lanes_fit(in, {in.hidden, gradients.d_mixed, gradients.d_hidden}))
-      backward(backward_pass<Act, true>(in, gradients, workspace), stream);
-    else
-      backward(backward_pass<Act, false>(in, gradients, workspace), stream);
+    with_way(in, {in.hidden, gradients.d_mixed, gradients.d_hidden}, [&](auto way) {
+      backward(backward_pass<Act, decltype(way)>(in, gradients, workspace), stream);
+    });
   });
 }
 

@@ -6,20 +6,28 @@
 
 namespace comigs::kernels {
 
-template <class Number, class A, bool together>
+template <bool together>
+struct ByLanes {
+  using Columns = LaneColumns<together>;
+};
+
+// How a tile is worked through, W: by lanes alone (ByLanes) or by tensor cores (mixture_tensor.hpp).
+template <class Number, class A, class W>
 struct ForwardPass {
   using Act = A;
-  using Columns = LaneColumns<together>;
+  using Way = W;
+  using Columns = typename W::Columns;
 
   MixtureInputs<Number> in;
   MixtureOutputs<Number> out;
   float* weighted_of_tile;  ///< [column tiles, n, E, R], where an expert is active
 };
 
-template <class Number, class A, bool together>
+template <class Number, class A, class W>
 struct BackwardPass {
   using Act = A;
-  using Columns = LaneColumns<together>;
+  using Way = W;
+  using Columns = typename W::Columns;
 
   MixtureInputs<Number> in;
   MixtureGradients<Number> g;
@@ -41,7 +49,9 @@ COMIGS_HOST_DEVICE inline std::int64_t staged_of_warp(std::int64_t ups, std::int
   return (ups + 1) * rank;
 }
 
-inline std::int64_t memory_bytes(const MixtureShape& shape) {
+// What a block has as its memory.
+template <bool together>
+std::int64_t memory_bytes(ByLanes<together> /*way*/, const MixtureShape& shape) {
   const std::int64_t exchanged = (shape.ups() + 1) * (window_ranks<1> / shape.ups()) * warp_lanes;
   const std::int64_t fours =
       tile_warps * (sums_of_warp() + staged_of_warp(shape.ups(), shape.rank)) + exchanged;

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <type_traits>
 
-#include "mixture_block.hpp"
+#include "mixture_tensor.hpp"
 
 namespace comigs::kernels {
 
@@ -35,16 +36,28 @@ bool lanes_fit(const MixtureInputs<Number>& in, std::initializer_list<const Numb
          std::all_of(rows.begin(), rows.end(), [](const Number* row) { return aligned(row, pack); });
 }
 
-template <class Act, bool together, class Number>
-ForwardPass<Number, Act, together> forward_pass(const MixtureInputs<Number>& in,
-                                                const MixtureOutputs<Number>& out, void* workspace) {
+/// visit(way) with what suits the operands; `rows`: those of the inner width.
+template <class Number, class Visit>
+void with_way(const MixtureInputs<Number>& in, std::initializer_list<const Number*> rows,
+              const Visit& visit) {
+  if (!lanes_fit(in, rows)) return visit(ByLanes<false>());
+  if constexpr (std::is_same_v<Number, Bfloat16>) {
+    if (in.shape.rank <= 8) return visit(ByTensorCores<1>());
+    if (in.shape.rank <= 16) return visit(ByTensorCores<2>());
+  }
+  visit(ByLanes<true>());
+}
+
+template <class Act, class Way, class Number>
+ForwardPass<Number, Act, Way> forward_pass(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out,
+                                           void* workspace) {
   return {in, out, static_cast<float*>(workspace)};
 }
 
 // The factors' sums come first: of an aligned workspace they are then aligned too.
-template <class Act, bool together, class Number>
-BackwardPass<Number, Act, together> backward_pass(const MixtureInputs<Number>& in,
-                                                  const MixtureGradients<Number>& g, void* workspace) {
+template <class Act, class Way, class Number>
+BackwardPass<Number, Act, Way> backward_pass(const MixtureInputs<Number>& in,
+                                             const MixtureGradients<Number>& g, void* workspace) {
   const MixtureShape& shape = in.shape;
   const std::int64_t parts = token_parts(shape), factor = parts * shape.experts * shape.rank * shape.inner;
   const std::int64_t pairs = column_tiles(shape) * shape.tokens * shape.experts;
@@ -62,8 +75,8 @@ COMIGS_HOST_DEVICE inline float sum_in_order(const float* parts, std::int64_t co
 }
 
 // Element i, for i below finish_elements(pass), of everything that the pass's blocks made in parts.
-template <class Number, class Act, bool together>
-COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, Act, together>& pass, std::int64_t i) {
+template <class Number, class Act, class Way>
+COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, Act, Way>& pass, std::int64_t i) {
   const MixtureShape& shape = pass.in.shape;
   const std::int64_t count = shape.tokens * shape.experts * shape.rank;
   if (i >= count) return;
@@ -73,8 +86,8 @@ COMIGS_HOST_DEVICE void finish(const ForwardPass<Number, Act, together>& pass, s
           : sum_in_order(pass.weighted_of_tile, tiles(shape.inner, tile_columns), count, i);
 }
 
-template <class Number, class Act, bool together>
-COMIGS_HOST_DEVICE void finish(const BackwardPass<Number, Act, together>& pass, std::int64_t i) {
+template <class Number, class Act, class Way>
+COMIGS_HOST_DEVICE void finish(const BackwardPass<Number, Act, Way>& pass, std::int64_t i) {
   const MixtureShape& shape = pass.in.shape;
   const std::int64_t ups = Act::ups, pairs = shape.tokens * shape.experts,
                      coefficients = ups * pairs * shape.rank,
@@ -94,12 +107,12 @@ COMIGS_HOST_DEVICE void finish(const BackwardPass<Number, Act, together>& pass, 
     pass.g.d_down_A[i] = sum_in_order(pass.down_A_of_part, pass.parts, factor, i);
 }
 
-template <class Number, class Act, bool together>
-std::int64_t finish_elements(const ForwardPass<Number, Act, together>& pass) {
+template <class Number, class Act, class Way>
+std::int64_t finish_elements(const ForwardPass<Number, Act, Way>& pass) {
   return pass.in.shape.tokens * pass.in.shape.experts * pass.in.shape.rank;
 }
-template <class Number, class Act, bool together>
-std::int64_t finish_elements(const BackwardPass<Number, Act, together>& pass) {
+template <class Number, class Act, class Way>
+std::int64_t finish_elements(const BackwardPass<Number, Act, Way>& pass) {
   const MixtureShape& shape = pass.in.shape;
   return shape.experts * std::max(shape.tokens * std::max<std::int64_t>(shape.ups() * shape.rank, 1),
                                   shape.ups() * shape.rank * shape.inner);

@@ -32,6 +32,12 @@ struct GroupColumns {
   Four of[group_tokens];
 };
 
+// Where row `row` begins. Of numbers that are not negative the device multiplies and adds in one instruction.
+COMIGS_HOST_DEVICE inline std::int64_t row_offset(int row, int width) {
+  return static_cast<std::int64_t>(std::uint64_t{static_cast<std::uint32_t>(row)} *
+                                   static_cast<std::uint32_t>(width));
+}
+
 // A shape in the numbers that the device multiplies fastest, and the places of its arrays.
 // What belongs to an expert in an up projection has a slot of its own: slot s E + e in projection s.
 struct Sizes {
@@ -47,16 +53,14 @@ struct Sizes {
 
   /// In [n, E].
   COMIGS_HOST_DEVICE std::int64_t pair(int token, int expert) const {
-    return std::int64_t{token} * experts + expert;
+    return row_offset(token, experts) + expert;
   }
   /// In [n, ups, E, R].
   COMIGS_HOST_DEVICE std::int64_t coefficient(int ups, int token, int slot, int r) const {
-    return std::int64_t{token} * (ups * experts * rank) + (slot * rank + r);
+    return row_offset(token, ups * experts * rank) + (slot * rank + r);
   }
   /// The beginning of a row of [., E, R, F].
-  COMIGS_HOST_DEVICE std::int64_t factor(int slot, int r) const {
-    return std::int64_t{slot * rank + r} * inner;
-  }
+  COMIGS_HOST_DEVICE std::int64_t factor(int slot, int r) const { return row_offset(slot * rank + r, inner); }
   COMIGS_HOST_DEVICE std::int64_t pairs() const { return std::int64_t{tokens} * experts; }
   COMIGS_HOST_DEVICE std::int64_t coefficients(int ups) const { return pairs() * ups * rank; }
   COMIGS_HOST_DEVICE std::int64_t factors(int ups) const { return factor(ups * experts, 0); }
@@ -75,7 +79,7 @@ struct LaneColumns {
 
   template <class Number>
   COMIGS_DEVICE Number* row(Number* rows, int token) const {
-    return rows + std::int64_t{token} * width;
+    return rows + row_offset(token, width);
   }
   // Columns beyond the width are 0.
   template <class Number>

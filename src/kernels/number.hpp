@@ -42,6 +42,20 @@ COMIGS_HOST_DEVICE inline void from_float(float value, Bfloat16& number) {
 #endif
 }
 
+// Two, the first in the lower half.
+COMIGS_HOST_DEVICE inline std::uint32_t two_bfloat16(float first, float second) {
+#ifdef __CUDA_ARCH__
+  std::uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+  return both;
+#else
+  Bfloat16 low, high;
+  from_float(first, low);
+  from_float(second, high);
+  return std::uint32_t{low} | std::uint32_t{high} << 16;
+#endif
+}
+
 // On the device one instruction each, to a few units in the last place; what is below 2^-126 is 0.
 COMIGS_HOST_DEVICE inline float power_of_two(float x) {
 #ifdef __CUDA_ARCH__

@@ -88,4 +88,15 @@ double worst_difference(const std::vector<T>& found, const std::vector<T>& expec
   return worst;
 }
 
+/// The root mean square of the differences by that of what is expected: of sums whose terms are rounded.
+inline double mean_difference(const std::vector<float>& found, const std::vector<float>& expected) {
+  double apart = 0.0, size = 0.0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    apart += std::pow(as_double(found[i]) - as_double(expected[i]), 2);
+    size += std::pow(as_double(expected[i]), 2);
+  }
+  if (!std::isfinite(apart)) return std::numeric_limits<double>::infinity();
+  return apart == 0.0 ? 0.0 : std::sqrt(apart / size);
+}
+
 }  // namespace comigs::kernels

@@ -30,4 +30,17 @@ void check_close(const std::string& what, const std::vector<Number>& found,
   BOOST_TEST(worst <= tolerance, what << ": off by " << worst << ", typical size " << typical);
 }
 
+/// The root mean square of what is between them, by that of what is expected: of sums whose terms are
+/// rounded.
+inline void check_near(const std::string& what, const std::vector<float>& found,
+                       const std::vector<float>& expected, double tolerance) {
+  BOOST_TEST_REQUIRE(found.size() == expected.size());
+  double apart = 0.0, size = 0.0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    apart += std::pow(static_cast<double>(found[i]) - static_cast<double>(expected[i]), 2);
+    size += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  BOOST_TEST(std::sqrt(apart) <= tolerance * std::sqrt(size), what << ": off by " << std::sqrt(apart / size));
+}
+
 }  // namespace comigs::kernels

@@ -3,110 +3,29 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cmath>
-#include <limits>
 #include <vector>
 
-#include "host_block.hpp"
-#include "mixture_plan.hpp"
-#include "mixture_problem.hpp"
+#include "device_mixture.hpp"
 
 namespace comigs::kernels {
 
 namespace {
-
-// Workspace that begins as NaN: nobody may read what nobody wrote, nor write behind it.
-struct Workspace {
-  explicit Workspace(std::size_t bytes)
-      : floats(bytes / sizeof(float) + 1, std::numeric_limits<float>::quiet_NaN()) {
-    floats.back() = guard;
-  }
-  ~Workspace() { BOOST_TEST(floats.back() == guard); }
-  static constexpr float guard = 123.0f;
-  std::vector<float> floats;
-};
-
-using Tile = HostBlock<tile_threads>;
-
-std::size_t tile_floats(const MixtureShape& shape) {
-  return static_cast<std::size_t>(memory_bytes(shape)) / sizeof(float);
-}
-
-template <class Pass>
-void finish_all(const Pass& pass) {
-  for (std::int64_t i = 0; i < finish_elements(pass); ++i) finish(pass, i);
-}
-
-template <bool together, class Number>
-void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, Order order) {
-  Workspace workspace(mixture_forward_workspace(in.shape));
-  with_activation(in.shape.activation, [&](auto activation) {
-    const auto pass = forward_pass<decltype(activation), together>(in, out, workspace.floats.data());
-    for (int token_tile = 0; token_tile < token_tiles(in.shape); ++token_tile)
-      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
-        Tile block(tile_floats(in.shape), order);
-        mixture_forward_tile(block, pass, column_tile, token_tile);
-      }
-    finish_all(pass);
-  });
-}
-
-template <bool together, class Number>
-void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g, Order order,
-              std::int64_t parts) {
-  Workspace workspace(mixture_backward_workspace(in.shape));
-  with_activation(in.shape.activation, [&](auto activation) {
-    auto pass = backward_pass<decltype(activation), together>(in, g, workspace.floats.data());
-    pass.parts = std::min(parts, pass.parts);
-    for (int part = 0; part < pass.parts; ++part)
-      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
-        Tile block(tile_floats(in.shape), order);
-        mixture_backward_part(block, pass, column_tile, part);
-      }
-    finish_all(pass);
-  });
-}
-
-constexpr std::int64_t as_planned = std::numeric_limits<std::int64_t>::max();
-
-template <bool together, class Number>
-Result<Number> device(const Problem<Number>& problem, Order order, std::int64_t parts = as_planned) {
-  Result<Number> result(problem.shape);
-  forward<together>(problem.inputs(), result.outputs(), order);
-  backward<together>(problem.inputs(), result.gradients(problem), order, parts);
-  return result;
-}
-
-template <class Number>
-void check_same_bits(const Result<Number>& a, const Result<Number>& b) {
-  BOOST_TEST((a.mixed == b.mixed));
-  BOOST_TEST((a.weighted == b.weighted));
-  BOOST_TEST((a.d_hidden == b.d_hidden));
-  BOOST_TEST((a.d_reduced == b.d_reduced));
-  BOOST_TEST((a.d_gate == b.d_gate));
-  BOOST_TEST((a.d_up_B == b.d_up_B));
-  BOOST_TEST((a.d_down_A == b.d_down_A));
-}
-
-// Of what was rounded once, from sums that agree to 1e-6, few numbers come out another way.
-void check_rounded_once(const std::vector<Bfloat16>& found, const std::vector<Bfloat16>& expected) {
-  std::size_t different = 0;
-  for (std::size_t i = 0; i < found.size(); ++i) different += found[i] == expected[i] ? 0 : 1;
-  BOOST_TEST(different <= found.size() / 100);
-}
 
 template <class Number>
 void compare(const Problem<Number>& problem, double tolerance) {
   const MixtureShape& shape = problem.shape;
   BOOST_TEST_CONTEXT("n " << shape.tokens << ", F " << shape.inner << ", E " << shape.experts << ", R "
                           << shape.rank << ", S " << shape.ups()) {
-    const Result<Number> found = device<false>(problem, Order::forwards), expected = reference(problem);
+    const Result<Number> found = device<ByLanes<false>>(problem, Order::forwards),
+                         expected = reference(problem);
     check_close(found, expected, tolerance);
     if constexpr (std::is_same_v<Number, Bfloat16>) {
       check_rounded_once(found.mixed, expected.mixed);
       check_rounded_once(found.d_hidden, expected.d_hidden);
     }
-    check_same_bits(found, device<false>(problem, Order::backwards));
-    if (shape.inner % lane_columns == 0) check_same_bits(found, device<true>(problem, Order::forwards));
+    check_same_bits(found, device<ByLanes<false>>(problem, Order::backwards));
+    if (shape.inner % lane_columns == 0)
+      check_same_bits(found, device<ByLanes<true>>(problem, Order::forwards));
   }
 }
 
@@ -139,7 +58,8 @@ BOOST_AUTO_TEST_CASE(at_real_shapes) {
   for (const MixtureShape& shape :
        {MixtureShape{600, 3072, 2, 8}, {600, 3072, 8, 8}, {600, 1536, 4, 8, Activation::silu_gated}}) {
     const Problem<Bfloat16> problem(shape, 2);
-    const Result<Bfloat16> found = device<true>(problem, Order::forwards, 2), expected = reference(problem);
+    const Result<Bfloat16> found = device<ByLanes<true>>(problem, Order::forwards, 2),
+                           expected = reference(problem);
     check_close(found, expected, one_step);
     check_rounded_once(found.mixed, expected.mixed);
     check_rounded_once(found.d_hidden, expected.d_hidden);
@@ -158,7 +78,7 @@ BOOST_AUTO_TEST_CASE(tokens_in_parts_sum_to_the_same) {
     const Problem<float> problem({530, 20, 2, 3, activation}, 1);
     const Result<float> expected = reference(problem);
     for (const std::int64_t parts : {1, 2, 3, 5})
-      check_close(device<true>(problem, Order::forwards, parts), expected, 2e-6);
+      check_close(device<ByLanes<true>>(problem, Order::forwards, parts), expected, 2e-6);
   }
   BOOST_TEST(token_parts({8192, 3072, 2, 8}) == 16);
   BOOST_TEST(token_parts({530, 20, 2, 3}) == 5);
@@ -170,10 +90,10 @@ BOOST_AUTO_TEST_CASE(tokens_in_parts_sum_to_the_same) {
 BOOST_AUTO_TEST_CASE(gradients_of_tokens_are_added) {
   for (const Activation activation : activations) {
     const Problem<float> problem({40, 24, 4, 8, activation}, 2);
-    Result<float> found(problem.shape), once = device<true>(problem, Order::forwards);
+    Result<float> found(problem.shape), once = device<ByLanes<true>>(problem, Order::forwards);
     for (std::size_t i = 0; i < found.d_reduced.size(); ++i) found.d_reduced[i] = 0.5f;
     for (std::size_t i = 0; i < found.d_gate.size(); ++i) found.d_gate[i] = -0.25f;
-    backward<true>(problem.inputs(), found.gradients(problem), Order::forwards, as_planned);
+    backward<ByLanes<true>>(problem.inputs(), found.gradients(problem), Order::forwards, as_planned);
     for (std::size_t i = 0; i < found.d_reduced.size(); ++i)
       BOOST_REQUIRE_SMALL(static_cast<double>(found.d_reduced[i] - once.d_reduced[i]) - 0.5, 1e-5);
     for (std::size_t i = 0; i < found.d_gate.size(); ++i)
@@ -184,7 +104,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_tokens_are_added) {
 BOOST_AUTO_TEST_CASE(gradients_that_are_not_asked_for_are_not_made) {
   for (const Activation activation : activations) {
     const Problem<float> problem({40, 24, 3, 12, activation}, 2);
-    const Result<float> all = device<true>(problem, Order::forwards);
+    const Result<float> all = device<ByLanes<true>>(problem, Order::forwards);
     for (const bool up_B : {false, true})
       for (const bool down_A : {false, true}) {
         Result<float> some(problem.shape);
@@ -192,7 +112,7 @@ BOOST_AUTO_TEST_CASE(gradients_that_are_not_asked_for_are_not_made) {
         gradients.d_gate = nullptr;
         if (!up_B) gradients.d_up_B = nullptr;
         if (!down_A) gradients.d_down_A = nullptr;
-        backward<true>(problem.inputs(), gradients, Order::forwards, as_planned);
+        backward<ByLanes<true>>(problem.inputs(), gradients, Order::forwards, as_planned);
         BOOST_TEST((some.d_hidden == all.d_hidden));
         BOOST_TEST((some.d_reduced == all.d_reduced));
         BOOST_TEST((some.d_gate == std::vector<float>(all.d_gate.size(), 0.0f)));
