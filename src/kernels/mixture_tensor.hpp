@@ -102,7 +102,7 @@ COMIGS_DEVICE void forward_octet(Warp& warp, const Pass& pass, const Chunk& at, 
       warp, [&](int thread) -> Four& { return weighted[thread]; },
       [&](int thread) -> const ByRank& { return factors[thread].down; },
       [&](int thread) -> TwoRows& { return activation[thread]; });
-  warp.phase(
+  warp.each(
       [&](int thread) { leave_products(weighted[thread], sizes, ups, 0, position, count, thread, memory); });
 }
 
@@ -224,7 +224,7 @@ COMIGS_DEVICE void leave_gradients(Warp& warp, const Pass& pass, int position, i
       for (int t = 0; t < 2; ++t) own[thread].at[t] += other[thread].at[t];
     });
   }
-  warp.phase([&](int thread) {
+  warp.each([&](int thread) {
     const int lane = thread % warp_lanes, of_token = products_of_token(ups, sizes.rank);
     for (int t = 0; t < 2; ++t)
       if (const int place = position + lane * 2 + t; lane < 4 && place < count)

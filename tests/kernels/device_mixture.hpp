@@ -25,8 +25,6 @@ struct Workspace {
   std::vector<float> floats;
 };
 
-using Tile = HostBlock<tile_threads>;
-
 template <class Way>
 std::size_t tile_floats(Way way, const MixtureShape& shape) {
   return static_cast<std::size_t>(memory_bytes(way, shape)) / sizeof(float);
@@ -37,43 +35,43 @@ void finish_all(const Pass& pass) {
   for (std::int64_t i = 0; i < finish_elements(pass); ++i) finish(pass, i);
 }
 
-template <class Way, class Number>
-void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, Order order) {
+template <class Way, class How, class Number>
+void forward(const MixtureInputs<Number>& in, const MixtureOutputs<Number>& out, How how) {
   Workspace workspace(mixture_forward_workspace(in.shape));
   with_activation(in.shape.activation, [&](auto activation) {
     const auto pass = forward_pass<decltype(activation), Way>(in, out, workspace.floats.data());
     for (int token_tile = 0; token_tile < token_tiles(in.shape); ++token_tile)
-      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
-        Tile block(tile_floats(Way(), in.shape), order);
-        mixture_forward_tile(block, pass, column_tile, token_tile);
-      }
+      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile)
+        run_block<tile_threads>(tile_floats(Way(), in.shape), how, [&](auto& block) {
+          mixture_forward_tile(block, pass, column_tile, token_tile);
+        });
     finish_all(pass);
   });
 }
 
-template <class Way, class Number>
-void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g, Order order,
+template <class Way, class How, class Number>
+void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g, How how,
               std::int64_t parts) {
   Workspace workspace(mixture_backward_workspace(in.shape));
   with_activation(in.shape.activation, [&](auto activation) {
     auto pass = backward_pass<decltype(activation), Way>(in, g, workspace.floats.data());
     pass.parts = std::min(parts, pass.parts);
     for (int part = 0; part < pass.parts; ++part)
-      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile) {
-        Tile block(tile_floats(Way(), in.shape), order);
-        mixture_backward_part(block, pass, column_tile, part);
-      }
+      for (int column_tile = 0; column_tile < column_tiles(in.shape); ++column_tile)
+        run_block<tile_threads>(tile_floats(Way(), in.shape), how,
+                                [&](auto& block) { mixture_backward_part(block, pass, column_tile, part); });
     finish_all(pass);
   });
 }
 
 inline constexpr std::int64_t as_planned = std::numeric_limits<std::int64_t>::max();
 
-template <class Way, class Number>
-Result<Number> device(const Problem<Number>& problem, Order order, std::int64_t parts = as_planned) {
+/// `how`: an Order, or OsThreads.
+template <class Way, class How, class Number>
+Result<Number> device(const Problem<Number>& problem, How how, std::int64_t parts = as_planned) {
   Result<Number> result(problem.shape);
-  forward<Way>(problem.inputs(), result.outputs(), order);
-  backward<Way>(problem.inputs(), result.gradients(problem), order, parts);
+  forward<Way>(problem.inputs(), result.outputs(), how);
+  backward<Way>(problem.inputs(), result.gradients(problem), how, parts);
   return result;
 }
 

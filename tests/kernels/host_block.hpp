@@ -111,4 +111,11 @@ class HostBlock : public HostThreads<count> {
   std::vector<float> memory_;
 };
 
+/// text(block), its threads in this order.
+template <int count, class Text>
+void run_block(std::size_t floats, Order order, const Text& text) {
+  HostBlock<count> block(floats, order);
+  text(block);
+}
+
 }  // namespace comigs::kernels
