@@ -27,14 +27,15 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
                                std::int64_t active) {
     const at::Tensor logits = router_logits.contiguous(), probabilities = at::empty_like(logits),
                      gate = at::empty_like(logits), chosen = at::empty_like(logits, at::kBool);
-    const at::Tensor sums = at::empty({2, logits.size(1)}, logits.options().dtype(at::kDouble));
+    const at::Tensor share = at::empty({logits.size(1)}, logits.options()),
+                     probability = at::empty_like(share);
     const kernels::GateForward pass{.shape = shape_of(logits, active),
                                     .logits = logits.const_data_ptr<float>(),
                                     .probabilities = probabilities.mutable_data_ptr<float>(),
                                     .gate = gate.mutable_data_ptr<float>(),
                                     .chosen = static_cast<std::uint8_t*>(chosen.mutable_data_ptr())};
-    const kernels::GateLoad load{.chosen = sums[0].mutable_data_ptr<double>(),
-                                 .probabilities = sums[1].mutable_data_ptr<double>()};
+    const kernels::GateLoad load{.chosen = share.mutable_data_ptr<float>(),
+                                 .probabilities = probability.mutable_data_ptr<float>()};
     if (logits.is_cuda()) {
       kernels::gate_forward_device(pass, model::current_stream(logits.device()));
       kernels::gate_load_device(pass, load, model::current_stream(logits.device()));
@@ -44,8 +45,6 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
       });
       kernels::gate_load(pass, load);
     }
-    const at::Tensor means = (sums / static_cast<double>(pass.shape.tokens)).to(at::kFloat);
-    const at::Tensor share = means[0].clone(), probability = means[1].clone();
     context->save_for_backward({probabilities, gate});
     context->saved_data["active"] = active;
     context->mark_non_differentiable({share, chosen, probabilities});
@@ -57,8 +56,7 @@ class GateFunction : public torch::autograd::Function<GateFunction> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &probabilities = saved[0], &gate = saved[1];
     const at::Tensor d_gate = outputs[0].defined() ? outputs[0].contiguous() : at::Tensor();
-    const at::Tensor d_probability =
-        outputs[1].defined() ? outputs[1] / static_cast<double>(gate.size(0)) : at::Tensor();
+    const at::Tensor d_probability = outputs[1].defined() ? outputs[1].contiguous() : at::Tensor();
     const at::Tensor d_logits = at::empty_like(gate);
     const auto pointer = [](const at::Tensor& tensor) {
       return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;

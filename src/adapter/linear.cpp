@@ -14,7 +14,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-enum Input { in_x, in_A, in_B, in_weight, in_scale, inputs };
+enum Input { in_x, in_A, in_B, in_weight, inputs };
 
 // How many columns of zeros make `columns` a multiple of what matrix units read at a time; none in float32,
 // which these have no part in.
@@ -26,12 +26,11 @@ std::int64_t missing_columns(std::int64_t columns, const at::Tensor& like) {
 class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& A,
-                            const at::Tensor& B, const model::Weight& weight, double scale) {
-    const at::Tensor reduced = model::product(x, A.t()).mul_(scale);  // [n, R]
-    at::Tensor y = model::product(x, model::in_precision(weight.matrix, x.scalar_type()));
-    add_low_rank(y, reduced, B.t(), weight.bias);
+                            const at::Tensor& B, const model::Weight& weight) {
+    const at::Tensor reduced = model::product(x, A.t());  // [n, R]
+    at::Tensor y = model::product(x, model::in_precision(weight.matrix, x.scalar_type()), weight.bias);
+    add_low_rank(y, reduced, B.t());
     context->save_for_backward({x, weight.matrix, A, B, reduced});
-    context->saved_data["scale"] = scale;
     return y;
   }
 
@@ -39,10 +38,9 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
   static variable_list backward(AutogradContext* context, variable_list outputs) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor &x = saved[0], &weight = saved[1], &A = saved[2], &B = saved[3], &reduced = saved[4];
-    const double scale = context->saved_data["scale"].toDouble();
     const auto needs = [&](Input input) { return context->needs_input_grad(input); };
     const at::Tensor d_y = outputs[0].contiguous();
-    const at::Tensor d_reduced = model::product(d_y, B).mul_(scale);
+    const at::Tensor d_reduced = model::product(d_y, B);
     variable_list gradients(inputs);
     if (needs(in_x))
       gradients[in_x] =
@@ -55,28 +53,17 @@ class LoraLinearFunction : public torch::autograd::Function<LoraLinearFunction> 
 
 }  // namespace
 
-void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor, const at::Tensor& bias,
-                  const at::Tensor& times) {
-  std::vector<at::Tensor> columns{reduced}, rows{factor};
-  if (bias.defined()) {
-    columns.push_back(times.defined() ? times.to(reduced.scalar_type())
-                                      : at::ones({reduced.size(0), 1}, reduced.options()));
-    rows.push_back(bias.unsqueeze(0));
-  }
-  if (const std::int64_t more = missing_columns(reduced.size(1) + (bias.defined() ? 1 : 0), reduced);
-      more > 0) {
-    columns.push_back(at::zeros({reduced.size(0), more}, reduced.options()));
-    rows.push_back(at::zeros({more, factor.size(1)}, factor.options()));
-  }
-  if (columns.size() == 1) {
+void add_low_rank(at::Tensor& y, const at::Tensor& reduced, const at::Tensor& factor) {
+  const std::int64_t more = missing_columns(reduced.size(1), reduced);
+  if (more == 0)
     y.addmm_(reduced, factor);
-  } else {
-    y.addmm_(at::cat(columns, 1), at::cat(rows));
-  }
+  else
+    y.addmm_(at::cat({reduced, at::zeros({reduced.size(0), more}, reduced.options())}, 1),
+             at::cat({factor, at::zeros({more, factor.size(1)}, factor.options())}));
 }
 
-at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora, double scale) {
-  return LoraLinearFunction::apply(x, lora.A, lora.B, weight, scale);
+at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora) {
+  return LoraLinearFunction::apply(x, lora.A, lora.B, weight);
 }
 
 }  // namespace comigs::adapter

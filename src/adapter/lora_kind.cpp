@@ -132,7 +132,7 @@ class LoraHooks : public AdapterHooks {
   [[nodiscard]] at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                    const model::Weight& weight) override {
     if (user_model_.gate == Gate::none) return Hooks::project(layer, site, x, weight);
-    return lora_linear(x, weight, factors(layer, x).attention[site], user_model_.attention_scale());
+    return lora_linear(x, weight, factors(layer, x).attention[site]);
   }
 
   [[nodiscard]] at::Tensor mlp(std::size_t layer, const at::Tensor& x, const model::FrozenMlp& mlp) override {

@@ -49,13 +49,13 @@ at::Tensor load_balancing_loss(const std::vector<LayerRouting>& routing, Balanci
   if (routing.empty()) return {};
   const at::Tensor& first = routing.front().load;
   const at::Tensor w = on_device(weights, first.size(0), first.options());
-  at::Tensor sum;
+  std::vector<at::Tensor> loads, probabilities;
   for (const LayerRouting& whole : routing) {
     const LayerRouting layer = over(whole, counted);
-    const at::Tensor loss = (w * layer.load * layer.probability).sum();
-    sum = sum.defined() ? sum + loss : loss;
+    loads.push_back(layer.load);
+    probabilities.push_back(layer.probability);
   }
-  return sum / static_cast<double>(routing.size());
+  return (at::stack(loads) * w * at::stack(probabilities)).sum() / static_cast<double>(routing.size());
 }
 
 }  // namespace comigs::adapter

@@ -160,7 +160,7 @@ ActivationGradients fused_backward(const ActivationInputs& in, const at::Tensor&
           ? 1
           : std::clamp<std::int64_t>(at::get_num_threads(), 1, std::max<std::int64_t>(blocks, 1));
   const auto sums = [&](const at::Tensor& like) {
-    return at::zeros({parts, like.size(0), like.size(1)}, like.options().dtype(at::kFloat));
+    return at::empty({parts, like.size(0), like.size(1)}, like.options().dtype(at::kFloat));
   };
   const at::Tensor reduced = sums(operands.reduced), gate = wanted.gate ? sums(in.gate) : at::Tensor();
   const at::Tensor hidden = at::empty_like(operands.hidden);

@@ -8,7 +8,7 @@
 
 namespace comigs::adapter {
 
-/// hidden [S n, F] = x up_s + up_bias_s and reduced [n, S E R] = gamma x A_si^T in the model's precision;
+/// hidden [S n, F] = x up_s + up_bias_s and reduced [n, S E R] = x A_si^T in the model's precision;
 /// gate [n, E]; up_B [S E, R, F], down_A [E, R, F]; these three float32, but for
 /// `hidden` in float64.
 struct ActivationInputs {

@@ -14,7 +14,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-enum Input { in_x, in_gate, in_gate_sum, in_up_A, in_up_B, in_down_A, in_down_B, in_mlp, in_scale, inputs };
+enum Input { in_x, in_gate, in_gate_sum, in_up_A, in_up_B, in_down_A, in_down_B, in_mlp, in_whole, inputs };
 
 // Of what the up projections have one after the other, [S n, F], those of projection s.
 at::Tensor of_projection(const at::Tensor& all, std::size_t s, std::int64_t tokens) {
@@ -38,18 +38,23 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& gate,
                             const at::Tensor& gate_sum, const at::Tensor& up_A, const at::Tensor& up_B,
                             const at::Tensor& down_A, const at::Tensor& down_B, const model::FrozenMlp& mlp,
-                            double scale) {
-    const at::Tensor hidden = up_products(x, mlp.up);                    // [S n, F]
-    const at::Tensor reduced = model::product(x, up_A.t()).mul_(scale);  // [n, S E R]
+                            bool whole) {
+    const at::Tensor hidden = up_products(x, mlp.up);        // [S n, F]
+    const at::Tensor reduced = model::product(x, up_A.t());  // [n, S E R]
     const auto [mixed, weighted] = mix_activations({mlp.activation, hidden, reduced, gate, up_B, down_A});
-    at::Tensor y = model::product(mixed, model::in_precision(mlp.down.matrix, x.scalar_type()));
-    add_low_rank(y, weighted, down_B.t().mul(scale), mlp.down.bias, gate_sum);
+    at::Tensor y = model::product(mixed, model::in_precision(mlp.down.matrix, x.scalar_type()),
+                                  whole ? mlp.down.bias : at::Tensor());
+    if (whole || !mlp.down.bias.defined())
+      add_low_rank(y, weighted, down_B.t());
+    else  // one more rank, so that y is rounded once
+      add_low_rank(y, at::cat({weighted, gate_sum.to(weighted.scalar_type())}, 1),
+                   at::cat({down_B.t(), mlp.down.bias.unsqueeze(0)}));
     variable_list saved = {
         x, gate, up_A, up_B, down_A, down_B, hidden, reduced, weighted, mlp.down.matrix, mlp.down.bias};
     for (const model::Weight& up : mlp.up) saved.push_back(up.matrix);
     context->save_for_backward(saved);
     context->saved_data["activation"] = static_cast<std::int64_t>(mlp.activation);
-    context->saved_data["scale"] = scale;
+    context->saved_data["whole"] = whole;
     return y;
   }
 
@@ -60,15 +65,13 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
                      &down_B = saved[5], &hidden = saved[6], &reduced = saved[7], &weighted = saved[8],
                      &down = saved[9], &down_bias = saved[10];
     const auto activation = static_cast<model::Activation>(context->saved_data["activation"].toInt());
-    const double scale = context->saved_data["scale"].toDouble();
     const auto needs = [&](Input input) { return context->needs_input_grad(input); };
     const auto dtype = x.scalar_type();
     const at::Tensor d_y = outputs[0].contiguous();
     const ActivationGradients d = mix_activations_backward(
         {activation, hidden, reduced, gate, up_B, down_A},
-        model::product(d_y, model::in_precision(down, dtype).t()), model::product(d_y, down_B).mul_(scale),
+        model::product(d_y, model::in_precision(down, dtype).t()), model::product(d_y, down_B),
         {.gate = needs(in_gate), .up_B = needs(in_up_B), .down_A = needs(in_down_A)});
-    const at::Tensor d_reduced = d.reduced * scale;
     variable_list gradients(inputs);
     if (needs(in_x)) {
       const std::size_t first = 11;
@@ -76,15 +79,15 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
       at::Tensor d_x = model::product(of_projection(d.hidden, 0, x.size(0)), through(0));
       for (std::size_t s = 1; first + s < saved.size(); ++s)
         model::add_product(d_x, of_projection(d.hidden, s, x.size(0)), through(s));
-      gradients[in_x] = d_x.addmm_(d_reduced, up_A);
+      gradients[in_x] = d_x.addmm_(d.reduced, up_A);
     }
     gradients[in_gate] = d.gate;
-    if (needs(in_gate_sum) && down_bias.defined())
+    if (!context->saved_data["whole"].toBool() && needs(in_gate_sum) && down_bias.defined())
       gradients[in_gate_sum] = d_y.mv(down_bias).to(at::kFloat).unsqueeze(1);
-    if (needs(in_up_A)) gradients[in_up_A] = model::product(d_reduced.t(), x);
+    if (needs(in_up_A)) gradients[in_up_A] = model::product(d.reduced.t(), x);
     gradients[in_up_B] = d.up_B;
     gradients[in_down_A] = d.down_A;
-    if (needs(in_down_B)) gradients[in_down_B] = model::product(d_y.t(), weighted).mul_(scale);
+    if (needs(in_down_B)) gradients[in_down_B] = model::product(d_y.t(), weighted);
     return gradients;
   }
 };
@@ -93,9 +96,10 @@ class MixtureFunction : public torch::autograd::Function<MixtureFunction> {
 
 at::Tensor mixture_mlp(const at::Tensor& x, const at::Tensor& gate, const model::FrozenMlp& mlp,
                        const ExpertFactors& factors, const at::Tensor& gate_sum) {
-  const at::Tensor sum = gate_sum.defined() ? gate_sum : at::ones({x.size(0), 1}, x.options());
-  return MixtureFunction::apply(x, gate, sum, factors.up_A, factors.up_B, factors.down_A, factors.down_B, mlp,
-                                factors.scale);
+  const bool whole =
+      !gate_sum.defined();  // then `gate` stands in, as autograd takes no input that is not there
+  return MixtureFunction::apply(x, gate, whole ? gate : gate_sum, factors.up_A, factors.up_B, factors.down_A,
+                                factors.down_B, mlp, whole);
 }
 
 }  // namespace comigs::adapter

@@ -52,6 +52,7 @@ struct Group {
   std::int64_t dimension = 1;
   bool joined = false, transposed = false;
   at::ScalarType type = at::kFloat;
+  double scale = 1.0;  // of what is laid out, and so of the gradients that come back
 
   [[nodiscard]] bool tracked() const {
     return std::ranges::any_of(members, [](const Piece& piece) { return piece.tracked; });
@@ -71,13 +72,13 @@ struct Group {
       all = transposed ? views.front().contiguous() : views.front();
       if (!joined) all = all.unsqueeze(dimension);
     }
-    return model::in_precision(all, type);
+    return model::in_precision(scale == 1.0 ? all : all * scale, type);
   }
   // Adds what is in `laid`, laid out so, where its members lie.
   void add(const at::Tensor& laid, const at::Tensor& gradients, std::int64_t layers) const {
     const at::Tensor apart = joined ? laid.unflatten(dimension, {std::ssize(members), -1}) : laid;
     for (std::size_t m = 0; m < members.size(); ++m)
-      of(members[m], gradients, layers).add_(apart.select(dimension, static_cast<std::int64_t>(m)));
+      of(members[m], gradients, layers).add_(apart.select(dimension, static_cast<std::int64_t>(m)), scale);
   }
 };
 
@@ -128,6 +129,7 @@ class LayOutFunction : public torch::autograd::Function<LayOutFunction> {
 
 // The groups in their order: A and B of each site of attention, then the experts'.
 c10::intrusive_ptr<Plan> plan_of(const Parameters& parameters, at::ScalarType activations) {
+  const UserModel& user_model = parameters.user_model();
   const std::vector<Piece> all = pieces(parameters);
   const std::int64_t ups = parameters.layout().projections() - 1;
   const auto chosen = [&](auto is_wanted) {
@@ -144,16 +146,24 @@ c10::intrusive_ptr<Plan> plan_of(const Parameters& parameters, at::ScalarType ac
   plan->gradients = parameters.gradients();
   using enum Part::Tag;
   for (const Piece& piece : chosen([](const Part& part) { return part.role == Role::attention; }))
-    plan->groups.push_back({.members = {piece}, .joined = true, .type = activations});
+    plan->groups.push_back({.members = {piece},
+                            .joined = true,
+                            .type = activations,
+                            .scale = piece.first.tag == A ? user_model.attention_scale() : 1.0});
   const auto experts = [&](bool up, Part::Tag tag) {
     return chosen([&](const Part& part) {
       return part.role == Role::expert && part.tag == tag && (part.site < ups) == up;
     });
   };
-  plan->groups.push_back({.members = experts(true, A), .joined = true, .type = activations});
+  plan->groups.push_back(
+      {.members = experts(true, A), .joined = true, .type = activations, .scale = user_model.scale()});
   plan->groups.push_back({.members = experts(true, B), .transposed = true});
   plan->groups.push_back({.members = experts(false, A)});
-  plan->groups.push_back({.members = experts(false, B), .dimension = 2, .joined = true, .type = activations});
+  plan->groups.push_back({.members = experts(false, B),
+                          .dimension = 2,
+                          .joined = true,
+                          .type = activations,
+                          .scale = user_model.scale()});
   return plan;
 }
 
@@ -175,8 +185,7 @@ std::vector<LayerFactors> pass_factors(const Parameters& parameters, at::ScalarT
     layers[l].experts = {.up_A = of_group(2 * sites),
                          .up_B = of_group(2 * sites + 1),
                          .down_A = of_group(2 * sites + 2),
-                         .down_B = of_group(2 * sites + 3),
-                         .scale = parameters.user_model().scale()};
+                         .down_B = of_group(2 * sites + 3)};
   }
   for (std::size_t i = 0; i < parameters.leaves().size(); ++i)
     if (const Part& part = parameters.layout().parts()[i]; part.role == Role::router)

@@ -13,9 +13,9 @@ struct LayerFactors {
   at::Tensor router;  ///< [E, C], the leaf itself; undefined where nothing is routed
 };
 
-/// Of a user with LoRA experts, all layers; what products multiply in the precision of the `activations`.
-/// What comes of it is differentiable in the leaves that are tracked, whose gradients are added to when all
-/// layers' are known.
+/// Of a user with LoRA experts, all layers; what products multiply in the precision of the `activations`, one
+/// of A and B times gamma. What comes of it is differentiable in the leaves that are tracked, whose gradients
+/// are added to when all layers' are known.
 [[nodiscard]] std::vector<LayerFactors> pass_factors(const Parameters& parameters,
                                                      at::ScalarType activations);
 

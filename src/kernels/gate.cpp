@@ -1,7 +1,5 @@
 #include "comigs/kernels/gate.hpp"
 
-#include <algorithm>
-
 #include "gate_token.hpp"
 
 namespace comigs::kernels {
@@ -23,14 +21,15 @@ void gate_backward(const GateBackward& pass, std::int64_t begin, std::int64_t en
 }
 
 void gate_load(const GateForward& pass, const GateLoad& load) {
-  const std::int64_t experts = pass.shape.experts;
-  std::fill_n(load.chosen, experts, 0.0);
-  std::fill_n(load.probabilities, experts, 0.0);
-  for (std::int64_t token = 0; token < pass.shape.tokens; ++token)
-    for (std::int64_t e = 0; e < experts; ++e) {
-      load.chosen[e] += pass.chosen[token * experts + e];
-      load.probabilities[e] += static_cast<double>(pass.probabilities[token * experts + e]);
+  for (std::int64_t e = 0; e < pass.shape.experts; ++e) {
+    double chosen = 0.0, probabilities = 0.0;
+    for (std::int64_t i = e; i < pass.shape.tokens * pass.shape.experts; i += pass.shape.experts) {
+      chosen += pass.chosen[i];
+      probabilities += static_cast<double>(pass.probabilities[i]);
     }
+    load.chosen[e] = mean(chosen, pass.shape);
+    load.probabilities[e] = mean(probabilities, pass.shape);
+  }
 }
 
 }  // namespace comigs::kernels

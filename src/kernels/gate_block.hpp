@@ -1,15 +1,15 @@
-// The device's sum of an expert's load: a block an expert.
+// The device's mean of an expert's load: a block an expert.
 #pragma once
 
 #include "block.hpp"
-#include "comigs/kernels/gate.hpp"
+#include "gate_token.hpp"
 
 namespace comigs::kernels {
 
 // The block's memory holds a double of every thread.
 template <class Block, class Value>
-COMIGS_DEVICE void sum_over_tokens(Block& block, const GateShape& shape, std::int64_t expert,
-                                   const Value* values, double* to) {
+COMIGS_DEVICE void mean_over_tokens(Block& block, const GateShape& shape, std::int64_t expert,
+                                    const Value* values, float* to) {
   auto* sums = reinterpret_cast<double*>(block.memory());
   block.phase([&](int thread) {
     double sum = 0.0;
@@ -22,15 +22,15 @@ COMIGS_DEVICE void sum_over_tokens(Block& block, const GateShape& shape, std::in
       if (thread < half) sums[thread] += sums[thread + half];
     });
   block.phase([&](int thread) {
-    if (thread == 0) to[expert] = sums[0];
+    if (thread == 0) to[expert] = mean(sums[0], shape);
   });
 }
 
 template <class Block>
 COMIGS_DEVICE void gate_load_expert(Block& block, const GateForward& pass, const GateLoad& load,
                                     std::int64_t expert) {
-  sum_over_tokens(block, pass.shape, expert, pass.chosen, load.chosen);
-  sum_over_tokens(block, pass.shape, expert, pass.probabilities, load.probabilities);
+  mean_over_tokens(block, pass.shape, expert, pass.chosen, load.chosen);
+  mean_over_tokens(block, pass.shape, expert, pass.probabilities, load.probabilities);
 }
 
 }  // namespace comigs::kernels

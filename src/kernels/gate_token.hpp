@@ -20,6 +20,11 @@ COMIGS_HOST_DEVICE inline bool is_chosen(const float* logits, const GateShape& s
 // A softmax over one chosen expert would be 1 whatever the router says, which would then learn nothing.
 COMIGS_HOST_DEVICE inline bool shares_of_all(const GateShape& shape) { return shape.active == 1; }
 
+// Over the tokens; 0 of none.
+COMIGS_HOST_DEVICE inline float mean(double sum, const GateShape& shape) {
+  return shape.tokens == 0 ? 0.0f : static_cast<float>(sum / static_cast<double>(shape.tokens));
+}
+
 template <class Real>
 COMIGS_HOST_DEVICE inline void gate_forward_token(const GateForward& pass, std::int64_t token) {
   const std::int64_t first = token * pass.shape.experts;
@@ -49,6 +54,7 @@ template <class Real>
 COMIGS_HOST_DEVICE inline void gate_backward_token(const GateBackward& pass, std::int64_t token) {
   const std::int64_t first = token * pass.shape.experts;
   const float* shares = shares_of_all(pass.shape) ? pass.probabilities : pass.gate;
+  const Real share = Real{1} / static_cast<Real>(pass.shape.tokens);  // of a token in a mean
   Real gate_mean = 0, probability_mean = 0;
   for (std::int64_t e = 0; e < pass.shape.experts; ++e) {
     if (pass.d_gate != nullptr)
@@ -64,7 +70,7 @@ COMIGS_HOST_DEVICE inline void gate_backward_token(const GateBackward& pass, std
       d_logit += static_cast<Real>(shares[first + e]) * (d_gate - gate_mean);
     }
     if (pass.d_probabilities != nullptr)
-      d_logit += static_cast<Real>(pass.probabilities[first + e]) *
+      d_logit += share * static_cast<Real>(pass.probabilities[first + e]) *
                  (static_cast<Real>(pass.d_probabilities[e]) - probability_mean);
     pass.d_logits[first + e] = static_cast<float>(d_logit);
   }

@@ -302,6 +302,9 @@ void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g
   };
   clear(gradients.d_up_B, shape.ups() * shape.experts * shape.rank);
   clear(gradients.d_down_A, shape.experts * shape.rank);
+  const std::int64_t pairs = shape.tokens * shape.experts;
+  std::fill_n(gradients.d_reduced, pairs * shape.ups() * shape.rank, 0.0f);
+  if (gradients.d_gate != nullptr) std::fill_n(gradients.d_gate, pairs, 0.0f);
   with_activation(shape.activation, [&](auto activation) {
     visit_tiles(
         in, 0, shape.tokens, begin, end, gradients.d_hidden, shape.ups(),

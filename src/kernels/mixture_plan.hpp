@@ -96,11 +96,11 @@ COMIGS_HOST_DEVICE void finish(const BackwardPass<Number, Act, Way>& pass, std::
   if (i < coefficients) {
     const std::int64_t row = i / shape.rank;  // of [n, S, E]
     const std::int64_t pair = row / (ups * shape.experts) * shape.experts + row % shape.experts;
-    if (pass.in.gate[pair] != 0.0f)
-      pass.g.d_reduced[i] += sum_in_order(pass.reduced_of_tile, in_tiles, coefficients, i);
+    pass.g.d_reduced[i] =
+        pass.in.gate[pair] == 0.0f ? 0.0f : sum_in_order(pass.reduced_of_tile, in_tiles, coefficients, i);
   }
-  if (i < pairs && pass.in.gate[i] != 0.0f && pass.g.d_gate != nullptr)
-    pass.g.d_gate[i] += sum_in_order(pass.gate_of_tile, in_tiles, pairs, i);
+  if (i < pairs && pass.g.d_gate != nullptr)
+    pass.g.d_gate[i] = pass.in.gate[i] == 0.0f ? 0.0f : sum_in_order(pass.gate_of_tile, in_tiles, pairs, i);
   if (i < ups * factor && pass.g.d_up_B != nullptr)
     pass.g.d_up_B[i] = sum_in_order(pass.up_B_of_part, pass.parts, ups * factor, i);
   if (i < factor && pass.g.d_down_A != nullptr)

@@ -86,9 +86,6 @@ struct Sums {
   void write(To* to) const {
     for (std::size_t i = 0; i < of.size() && to != nullptr; ++i) from_float(static_cast<float>(of[i]), to[i]);
   }
-  void add(float* to) const {
-    for (std::size_t i = 0; i < of.size() && to != nullptr; ++i) to[i] += static_cast<float>(of[i]);
-  }
 };
 
 template <class Number>
@@ -136,8 +133,8 @@ void backward(const MixtureInputs<Number>& in, const MixtureGradients<Number>& g
   hidden.write(g.d_hidden);
   up_B.write(g.d_up_B);
   down_A.write(g.d_down_A);
-  reduced.add(g.d_reduced);
-  gate.add(g.d_gate);
+  reduced.write(g.d_reduced);
+  gate.write(g.d_gate);
 }
 
 }  // namespace

@@ -52,8 +52,7 @@ struct Problem {
     factors = {.up_A = leaf({S * experts * R, C}, 5),
                .up_B = leaf({S * experts, R, F}, 6),
                .down_A = leaf({experts, R, F}, 7),
-               .down_B = leaf({C, experts * R}, 8),
-               .scale = 1.7};
+               .down_B = leaf({C, experts * R}, 8)};
     x = leaf({n, C}, 9);
     // Some gates are shut: every token leaves out the expert of its own number.
     const at::Tensor drawn = normal({n, experts}, 10).to(dtype);
@@ -77,13 +76,13 @@ struct Problem {
       for (std::size_t s = 0; s < mlp.up.size(); ++s) {
         const std::int64_t slot = static_cast<std::int64_t>(s) * experts + e;
         const at::Tensor A = factors.up_A.narrow(0, slot * R, R), B = factors.up_B.select(0, slot).t();
-        before.push_back(x.matmul(mlp.up[s].matrix) + factors.scale * x.matmul(A.t()).matmul(B.t()));
+        before.push_back(x.matmul(mlp.up[s].matrix) + x.matmul(A.t()).matmul(B.t()));
         if (mlp.up[s].bias.defined()) before.back() = before.back() + mlp.up[s].bias;
       }
       const at::Tensor a =
           before.size() == 1 ? at::gelu(before[0], "tanh") : before[0] * at::sigmoid(before[0]) * before[1];
       const at::Tensor down_A = factors.down_A.select(0, e), down_B = factors.down_B.narrow(1, e * R, R);
-      at::Tensor expert = a.matmul(mlp.down.matrix) + factors.scale * a.matmul(down_A.t()).matmul(down_B.t());
+      at::Tensor expert = a.matmul(mlp.down.matrix) + a.matmul(down_A.t()).matmul(down_B.t());
       if (mlp.down.bias.defined()) expert = expert + mlp.down.bias;
       const at::Tensor part = gates.narrow(1, e, 1) * expert;
       y = y.defined() ? y + part : part;
@@ -293,7 +292,7 @@ BOOST_AUTO_TEST_CASE(bf16_stays_near_float32) {
                                             exact.factors.down_A.detach().clone(),
                                             narrow(exact.factors.down_B)};
     for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
-    const ExpertFactors factors = {leaves[2], leaves[3], leaves[4], leaves[5], exact.factors.scale};
+    const ExpertFactors factors = {leaves[2], leaves[3], leaves[4], leaves[5]};
     const at::Tensor y = mixture_mlp(leaves[0], leaves[1], mlp, factors);
     BOOST_TEST((y.scalar_type() == at::kBFloat16));
     BOOST_TEST(close(y, exact.one_by_one(exact.gate()), 3e-2));

@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "comigs/adapter/forward.hpp"
 #include "comigs/adapter/losses.hpp"
@@ -38,7 +39,19 @@ bool is_aligned(const at::Tensor& matrix) {
   return lines == 1 || leading * static_cast<std::int64_t>(matrix.element_size()) % 16 == 0;
 }
 
-// Of the operations of this thread while it lives.
+// Not what only looks at memory in another way, makes room, or is a name of autograd's for what it calls.
+bool computes(std::string_view name) {
+  static const std::set<std::string_view> others = {
+      "alias",      "as_strided",     "contiguous",  "detach",       "empty",
+      "empty_like", "empty_strided",  "expand",      "flatten",      "narrow",
+      "permute",    "reshape",        "resize_",     "resolve_conj", "result_type",
+      "select",     "slice",          "split",       "squeeze",      "t",
+      "to",         "transpose",      "unbind",      "unflatten",    "unsqueeze",
+      "view",       "_reshape_alias", "_unsafe_view"};
+  return name.starts_with("aten::") && !others.contains(name.substr(6));
+}
+
+// Of the operations of this thread while it lives. Launches: those that compute and call no other.
 class Watch {
  public:
   Watch() {
@@ -52,17 +65,23 @@ class Watch {
   Watch& operator=(const Watch&) = delete;
   ~Watch() { at::removeCallback(handle_); }
 
-  std::int64_t operations = 0, products = 0;
+  std::int64_t launches = 0, products = 0;
   std::set<std::string> misaligned;
 
  private:
   static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& operation) {
-    ++seen_->operations;
+    seen_->calls_another_.push_back(false);
     if (is_product(operation.name())) ++seen_->products;
     for (const c10::IValue& input : operation.inputs()) seen_->look_at(operation.name(), input);
     return nullptr;
   }
   static void end(const at::RecordFunction& operation, at::ObserverContext*) {
+    std::vector<bool>& calls_another = seen_->calls_another_;
+    const bool launches = !calls_another.back() && computes(operation.name()),
+               counted = calls_another.back() || launches;
+    seen_->launches += launches ? 1 : 0;
+    calls_another.pop_back();
+    if (!calls_another.empty() && counted) calls_another.back() = true;
     for (const c10::IValue& output : operation.outputs()) seen_->look_at(operation.name(), output);
   }
 
@@ -74,11 +93,12 @@ class Watch {
   }
 
   static inline thread_local Watch* seen_ = nullptr;
+  std::vector<bool> calls_another_;  // of the operations under way, whether one within them computes
   at::CallbackHandle handle_{};
 };
 
 struct Seen {
-  std::int64_t operations, products;
+  std::int64_t launches, products;
   std::set<std::string> misaligned;
 };
 
@@ -98,7 +118,7 @@ Seen step(Phase phase, const UserModel& user, std::int64_t layers = 2) {
   (cross_entropy(forward.hidden, base->head(), tokens.view(-1)) +
    load_balancing_loss(forward.routing, balancing_weights(user.experts, 0.5)))
       .backward();
-  return {watch.operations, watch.products, watch.misaligned};
+  return {watch.launches, watch.products, watch.misaligned};
 }
 
 std::string lines(const std::set<std::string>& all) {
@@ -124,16 +144,17 @@ BOOST_AUTO_TEST_CASE(operands_are_aligned_but_for_what_is_known) {
   BOOST_TEST((found == known), "found:" << lines(found));
 }
 
-// Each operation is a kernel's launch, or time of the host; those that others call are counted too. These
-// numbers may only fall. Attention is one kernel of ours here, and LibTorch's on a GPU: that is not seen.
-BOOST_AUTO_TEST_CASE(operations_stay_within_their_budget) {
+// What LibTorch would launch; besides, a layer has some ten kernels of comigs itself. These numbers may only
+// fall. On a GPU four fewer a layer: there a bias is added where its product ends, and is copied to begin
+// with here.
+BOOST_AUTO_TEST_CASE(launches_stay_within_their_budget) {
   struct Budget {
     Phase phase;
     std::int64_t layer, beside;
   };
   for (const auto& [phase, layer, beside] :
-       {Budget{Phase::experts, 476, 310}, Budget{Phase::routers, 445, 97}}) {
-    const std::int64_t of_two = step(phase, two).operations, of_one = step(phase, two, 3).operations - of_two;
+       {Budget{Phase::experts, 47, 60}, Budget{Phase::routers, 43, 28}}) {
+    const std::int64_t of_two = step(phase, two).launches, of_one = step(phase, two, 3).launches - of_two;
     BOOST_TEST(of_one <= layer);
     BOOST_TEST(of_two - 2 * of_one <= beside);
   }

@@ -170,7 +170,7 @@ void mixture_forward_case(const MixtureOperands<Number>& host, MixtureOnCard<Num
                2.0 * static_cast<double>(mixed.size() * sizeof(Number) + weighted.size() * sizeof(float)));
 }
 
-// Everything that the backward pass writes; what it adds to begins as zero.
+// Everything that the backward pass writes.
 template <class Number>
 struct MixtureGradientNumbers {
   std::vector<Number> d_hidden;
@@ -189,16 +189,12 @@ struct MixtureGradientsOnCard {
   OnCard<Number> d_hidden;
   OnCard<float> d_reduced, d_gate, d_up_B, d_down_A;
 
-  explicit MixtureGradientsOnCard(const MixtureGradientNumbers<Number>& zeros)
-      : d_hidden(zeros.d_hidden),
-        d_reduced(zeros.d_reduced),
-        d_gate(zeros.d_gate),
-        d_up_B(zeros.d_up_B),
-        d_down_A(zeros.d_down_A) {}
-  void clear(const MixtureGradientNumbers<Number>& zeros) {
-    d_reduced.set(zeros.d_reduced);
-    d_gate.set(zeros.d_gate);
-  }
+  explicit MixtureGradientsOnCard(const MixtureGradientNumbers<Number>& like)
+      : d_hidden(like.d_hidden.size()),
+        d_reduced(like.d_reduced.size()),
+        d_gate(like.d_gate.size()),
+        d_up_B(like.d_up_B.size()),
+        d_down_A(like.d_down_A.size()) {}
   MixtureGradients<Number> of(MixtureOnCard<Number>& card) {
     return {card.d_mixed.data(), card.d_weighted.data(), d_hidden.data(), d_reduced.data(),
             d_gate.data(),       d_up_B.data(),          d_down_A.data()};
@@ -217,7 +213,6 @@ struct MixtureGradientsOnCard {
 template <class Number>
 void mixture_backward_case(const MixtureOperands<Number>& host, MixtureOnCard<Number>& card) {
   const MixtureShape& shape = host.shape;
-  const MixtureGradientNumbers<Number> zeros(host);
   MixtureGradientNumbers<Number> expected(host);
   mixture_backward(
       inputs_of(host),
@@ -226,14 +221,13 @@ void mixture_backward_case(const MixtureOperands<Number>& host, MixtureOnCard<Nu
                                expected.d_down_A.data()},
       0, shape.inner);
 
-  MixtureGradientsOnCard<Number> gradients(zeros);
+  MixtureGradientsOnCard<Number> gradients(expected);
   OnCard<std::byte> workspace(mixture_backward_workspace(shape));
   const auto launch = [&] {
     mixture_backward_device(card.inputs(shape), gradients.of(card), workspace.data(), nullptr);
   };
   launch();
   const auto first = gradients.on_host(host);
-  gradients.clear(zeros);
   launch();
   const auto second = gradients.on_host(host);
   Account account(host.name("backward"), tolerance<Number>);
@@ -298,7 +292,7 @@ void gate_case(std::int64_t tokens, std::int64_t experts) {
   const auto d_probabilities = normal(experts, 1.0F, 9);
   std::vector<float> probabilities(logits.size()), gate(logits.size()), d_logits(logits.size());
   std::vector<std::uint8_t> chosen(logits.size());
-  std::vector<double> load(size(2 * experts));
+  std::vector<float> load(size(2 * experts));
   const GateForward forward{shape, logits.data(), probabilities.data(), gate.data(), chosen.data()};
   gate_forward(forward, 0, tokens);
   gate_load(forward, {load.data(), load.data() + experts});
@@ -309,7 +303,7 @@ void gate_case(std::int64_t tokens, std::int64_t experts) {
   OnCard<float> card_logits(logits), card_d_gate(d_gate), card_d_probabilities(d_probabilities);
   OnCard<float> card_probabilities(logits.size()), card_gate(logits.size()), card_d_logits(logits.size());
   OnCard<std::uint8_t> card_chosen(logits.size());
-  OnCard<double> card_load(load.size());
+  OnCard<float> card_load(load.size());
   const auto launch = [&] {
     const GateForward pass{shape, card_logits.data(), card_probabilities.data(), card_gate.data(),
                            card_chosen.data()};

@@ -71,8 +71,8 @@ struct Result {
     weighted.assign(static_cast<std::size_t>(n * E * R), 7.0f);
     d_up_B.assign(static_cast<std::size_t>(S * E * R * F), 7.0f);
     d_down_A.assign(static_cast<std::size_t>(E * R * F), 7.0f);
-    d_reduced.assign(static_cast<std::size_t>(n * S * E * R), 0.0f);
-    d_gate.assign(static_cast<std::size_t>(n * E), 0.0f);
+    d_reduced.assign(static_cast<std::size_t>(n * S * E * R), 7.0f);
+    d_gate.assign(static_cast<std::size_t>(n * E), 7.0f);
   }
   MixtureOutputs<Number> outputs() { return {mixed.data(), weighted.data()}; }
   MixtureGradients<Number> gradients(const Problem<Number>& problem) {

@@ -3,6 +3,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "mixture_problem.hpp"
@@ -11,16 +13,26 @@ namespace comigs::kernels {
 
 namespace {
 
+void add(const std::vector<float>& numbers, std::vector<float>& to) {
+  std::ranges::transform(numbers, to, to.begin(), std::plus());
+}
+
 template <class Number>
 void compare(const Problem<Number>& problem, double tolerance) {
   const MixtureShape& shape = problem.shape;
-  Result<Number> found(shape);
+  Result<Number> found(shape), part(shape);
   // In parts, as threads take them: tokens forward, columns backward.
   const std::int64_t tokens = shape.tokens / 3, columns = shape.inner / 2;
   mixture_forward(problem.inputs(), found.outputs(), 0, tokens);
   mixture_forward(problem.inputs(), found.outputs(), tokens, shape.tokens);
   mixture_backward(problem.inputs(), found.gradients(problem), 0, columns);
-  mixture_backward(problem.inputs(), found.gradients(problem), columns, shape.inner);
+  // Sums over columns are each part's own.
+  MixtureGradients<Number> gradients = found.gradients(problem);
+  gradients.d_reduced = part.d_reduced.data();
+  gradients.d_gate = part.d_gate.data();
+  mixture_backward(problem.inputs(), gradients, columns, shape.inner);
+  add(part.d_reduced, found.d_reduced);
+  add(part.d_gate, found.d_gate);
   check_close(found, reference(problem), tolerance);
 }
 

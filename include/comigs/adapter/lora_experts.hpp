@@ -28,10 +28,9 @@ struct LayerParameters {
 /// The leaves of a user with LoRA experts, by layer.
 [[nodiscard]] std::vector<LayerParameters> lora_layers(const Parameters& parameters);
 
-/// x [n, in] W [in, out] + bias + gamma (x A^T) B^T, in the precision of x, in which the LoRA is given. W and
-/// the bias are frozen and get no gradient.
-[[nodiscard]] at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora,
-                                     double scale);
+/// x [n, in] W [in, out] + bias + (x A^T) B^T, in the precision of x, in which the LoRA is given, gamma in
+/// its A. W and the bias are frozen and get no gradient.
+[[nodiscard]] at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora);
 
 /// The gate of each token [n, E] and, where a router [E, C] decides, what it decided. x [n, C]: the MLP
 /// block's own input.

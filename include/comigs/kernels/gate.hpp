@@ -21,10 +21,10 @@ struct GateForward {
   std::uint8_t* chosen = nullptr;  ///< [n, E]: 1 or 0
 };
 
-/// The load of the experts, [E] each: sums over tokens.
+/// The load of the experts, [E] each: means over tokens, of sums in float64.
 struct GateLoad {
-  double* chosen = nullptr;
-  double* probabilities = nullptr;
+  float* chosen = nullptr;
+  float* probabilities = nullptr;
 };
 
 /// What the backward pass is given (d_ marks the gradient of the loss) and writes. The choice has no
@@ -34,7 +34,7 @@ struct GateBackward {
   const float* probabilities = nullptr;    ///< [n, E], as the forward pass wrote them
   const float* gate = nullptr;             ///< [n, E], as the forward pass wrote it
   const float* d_gate = nullptr;           ///< [n, E]; null: zero
-  const float* d_probabilities = nullptr;  ///< [E], the same for every token; null: zero
+  const float* d_probabilities = nullptr;  ///< [E], of the mean over tokens; null: zero
   float* d_logits = nullptr;               ///< [n, E]
 };
 
@@ -45,7 +45,7 @@ void gate_backward_reference(const GateBackward& pass);
 /// In host memory. Tokens [begin, end), so that threads can each take a part.
 void gate_forward(const GateForward& pass, std::int64_t begin, std::int64_t end);
 void gate_backward(const GateBackward& pass, std::int64_t begin, std::int64_t end);
-/// Sums over all tokens of `chosen` and `probabilities`, in host memory.
+/// Means over all tokens of `chosen` and `probabilities`, in host memory.
 void gate_load(const GateForward& pass, const GateLoad& load);
 
 /// For device memory, queued on `stream` (a cudaStream_t). The same bits at every run. Throw CommError if

@@ -43,8 +43,8 @@ struct MixtureGradients {
   const Number* d_mixed = nullptr;    ///< [n, F]
   const float* d_weighted = nullptr;  ///< [n, E, R]
   Number* d_hidden = nullptr;         ///< [S, n, F]
-  float* d_reduced = nullptr;         ///< [n, S, E, R], added to
-  float* d_gate = nullptr;            ///< [n, E], added to
+  float* d_reduced = nullptr;         ///< [n, S, E, R]
+  float* d_gate = nullptr;            ///< [n, E]
   float* d_up_B = nullptr;            ///< [S, E, R, F]
   float* d_down_A = nullptr;          ///< [E, R, F]
 };
