@@ -63,7 +63,8 @@ Seat::Seat(SeatSetup setup)
       parameters_(drawn(setup_)),
       drawn_prompts_(prompts_of(parameters_).clone()),
       trainer_(setup_.base, parameters_, setup_.texts,
-               job::local_plan(setup_.method, setup_.config, setup_.user)) {
+               job::local_plan(setup_.method, setup_.config, setup_.user)),
+      passes_(trainer_.recording_memory()) {
   setup_.init_adapter.reset();  // its memory is needed no more
 }
 
@@ -154,7 +155,8 @@ train::SplitReport Seat::evaluated(const data::TokenShard& shard, const std::fun
                           .sequences = job::evaluation_sequences(options()),
                           .tokens = tokens,
                           .categories = setup_.categories,
-                          .stop = stop});
+                          .stop = stop,
+                          .passes = &passes_});
 }
 
 // The one expert of a user without a router takes every token with gate 1; a gate by sequence is in one

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include "comigs/base/error.hpp"
@@ -18,24 +19,28 @@ namespace comigs::train {
 
 namespace {
 
-// Sums of what was routed, on the model's device in float64; one transfer at the end.
+// Of a batch, what was routed [routed layers, 2 E + 1] in float64: sums of gates, of choices and of the
+// entropy. mask [n]: 1 where a token counts; by sequence all do.
+at::Tensor routing_sums(const std::vector<adapter::LayerRouting>& routing, const at::Tensor& mask) {
+  std::vector<at::Tensor> rows;
+  for (const adapter::LayerRouting& layer : routing) {
+    if (!layer.gate.defined()) continue;
+    const at::Tensor entropy = -at::xlogy(layer.distribution, layer.distribution).sum(-1, true);
+    const at::Tensor columns =
+        at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
+    rows.push_back((columns * mask.unsqueeze(1)).sum(0, false, at::kDouble));
+  }
+  return rows.empty() ? at::Tensor() : at::stack(rows);
+}
+
+// The same of all batches, on the model's device; one transfer at the end.
 class RoutingSums {
  public:
-  // mask [n]: 1 where a token counts; by sequence all do.
-  void add(const std::vector<adapter::LayerRouting>& routing, const at::Tensor& mask) {
-    if (routing.empty()) return;
-    std::vector<at::Tensor> rows;
-    for (const adapter::LayerRouting& layer : routing) {
-      if (!layer.gate.defined()) continue;
-      const at::Tensor entropy = -at::xlogy(layer.distribution, layer.distribution).sum(-1, true);
-      const at::Tensor columns =
-          at::cat({layer.gate, layer.chosen.to(at::kFloat), entropy}, 1);  // [n, 2 E + 1]
-      rows.push_back((columns * mask.unsqueeze(1)).sum(0, false, at::kDouble));
-    }
-    routed_.clear();
-    for (const adapter::LayerRouting& layer : routing) routed_.push_back(layer.gate.defined());
-    const at::Tensor stacked = at::stack(rows);  // [routed layers, 2 E + 1]
-    sums_ = sums_.defined() ? sums_.add_(stacked) : stacked;
+  // layers: in which there is routing.
+  void add(const at::Tensor& of_batch, const std::vector<bool>& layers) {
+    if (!of_batch.defined()) return;
+    routed_ = layers;
+    sums_ = sums_.defined() ? sums_.add_(of_batch) : of_batch.clone();
   }
 
   [[nodiscard]] RoutingStatistics means(std::int64_t count) const {
@@ -68,14 +73,14 @@ class CategorySums {
 
   // losses [B T].
   void add(const data::Batch& batch, const BatchTensors& tensors, const at::Tensor& losses,
-           const adapter::LayerRouting* gate) {
+           const std::optional<adapter::LayerRouting>& gate) {
     if (categories_ == 0) return;
     const auto by_sequence = [&](const at::Tensor& of_tokens) {
       return of_tokens.view({batch.sequences, batch.context}).sum(1, false, at::kDouble);
     };
     std::vector<at::Tensor> columns{by_sequence(losses), by_sequence(tensors.targets.ge(0)),
                                     at::ones({batch.sequences}, losses.options().dtype(at::kDouble))};
-    if (gate != nullptr) {
+    if (gate) {
       const at::Tensor& weights = gate->gate;
       columns.push_back(weights.argmax(-1).eq(tensors.category).to(at::kDouble));
       columns.push_back(-at::xlogy(weights, weights).sum(-1, false, at::kDouble));
@@ -149,9 +154,60 @@ at::Tensor padded(const std::vector<std::int64_t>& ids, std::span<const Window> 
 
 }  // namespace
 
+struct EvaluationPasses::Pass {
+  BatchTensors inputs;
+  model::Recording recording;
+  at::Tensor losses, routed;                    // [B T], routing_sums
+  std::vector<bool> layers = {};                // in which there is routing
+  std::optional<adapter::LayerRouting> gate{};  // by sequence
+};
+
+EvaluationPasses::EvaluationPasses(model::RecordingMemory& memory) : memory_(memory) {}
+EvaluationPasses::EvaluationPasses(EvaluationPasses&&) noexcept = default;
+EvaluationPasses::~EvaluationPasses() = default;
+
+namespace {
+
+std::unique_ptr<EvaluationPasses::Pass> new_pass(model::RecordingMemory& memory, std::int64_t sequences,
+                                                 std::int64_t context, const c10::Device& device) {
+  return std::make_unique<EvaluationPasses::Pass>(empty_batch(sequences, context, device),
+                                                  model::Recording(memory));
+}
+
+}  // namespace
+
+EvaluationPasses::Pass& EvaluationPasses::of(std::int64_t sequences, std::int64_t context,
+                                             const c10::Device& device) {
+  std::unique_ptr<Pass>& pass = passes_[{sequences, context}];
+  if (!pass) pass = new_pass(memory_, sequences, context, device);
+  return *pass;
+}
+
+namespace {
+
+void pass_forward(const model::BaseModel& base, const adapter::Parameters& parameters,
+                  EvaluationPasses::Pass& pass) {
+  const adapter::Forward forward =
+      adapter::forward(base, pass.inputs.tokens, parameters, pass.inputs.instruction);
+  pass.losses = model::cross_entropy_of_tokens(forward.hidden, base.head(), pass.inputs.targets);
+  const adapter::LayerRouting* gate = sequence_gate(parameters, forward);
+  pass.gate = gate == nullptr ? std::nullopt : std::optional(*gate);
+  pass.routed = routing_sums(forward.routing,
+                             gate == nullptr ? pass.inputs.targets.ge(0).to(at::kFloat)
+                                             : at::ones({pass.inputs.tokens.size(0)}, pass.losses.options()));
+  pass.layers.clear();
+  for (const adapter::LayerRouting& layer : forward.routing) pass.layers.push_back(layer.gate.defined());
+}
+
+}  // namespace
+
 SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                      const data::TokenShard& shard, const EvaluationOptions& options) {
   const at::NoGradGuard no_gradients;
+  const at::Device device = base.head().device();
+  model::RecordingMemory nothing_recorded(at::kCPU);
+  // Batches of examples are as long as their longest one: too many sizes to keep.
+  const bool kept = options.passes != nullptr && !shard.has_examples();
   const data::TokenShard part = options.tokens > 0 ? shard.leading(options.tokens) : shard;
   const std::int64_t all = data::evaluation_sequences(part, options.context);
   SplitReport report;
@@ -162,14 +218,13 @@ SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& pa
     if (options.stop && options.stop()) throw Interrupted();
     const std::int64_t sequences = std::min(options.sequences, all - first);
     data::Batch batch = data::evaluation_batch(part, part.size(), options.context, first, sequences);
-    const BatchTensors tensors = to_tensors(batch, base.head().device());
-    const adapter::Forward forward = adapter::forward(base, tensors.tokens, parameters, tensors.instruction);
-    const at::Tensor losses = model::cross_entropy_of_tokens(forward.hidden, base.head(), tensors.targets);
-    loss_sum.add_(losses.sum(at::kDouble));
-    const adapter::LayerRouting* gate = sequence_gate(parameters, forward);
-    routed.add(forward.routing, gate == nullptr ? tensors.targets.ge(0).to(at::kFloat)
-                                                : at::ones({sequences}, losses.options()));
-    by_category.add(batch, tensors, losses, gate);
+    const auto once = kept ? nullptr : new_pass(nothing_recorded, sequences, batch.context, device);
+    EvaluationPasses::Pass& pass = kept ? options.passes->of(sequences, batch.context, device) : *once;
+    fill(pass.inputs, batch);
+    pass.recording.run([&] { pass_forward(base, parameters, pass); });
+    loss_sum.add_(pass.losses.sum(at::kDouble));
+    routed.add(pass.routed, pass.layers);
+    by_category.add(batch, pass.inputs, pass.losses, pass.gate);
     report.evaluation.tokens += batch.predicted;
   }
   report.evaluation.loss_sum = loss_sum.item<double>();

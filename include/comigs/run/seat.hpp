@@ -103,6 +103,7 @@ class Seat {
   adapter::Parameters parameters_;
   at::Tensor drawn_prompts_;  // [E, m C], as they began; undefined: the user has none
   train::LocalTrainer trainer_;
+  mutable train::EvaluationPasses passes_;  // of no consequence to what evaluations give
   results::RoundProgress progress_;
   results::UserRound start_;
 };

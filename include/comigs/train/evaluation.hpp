@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "comigs/adapter/parameters.hpp"
@@ -12,8 +15,28 @@
 #include "comigs/config/config.hpp"
 #include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/recording.hpp"
 
 namespace comigs::train {
+
+/// What evaluations of one model keep between them, so that a GPU launches what it recorded in the first
+/// ones: for each size of a batch its inputs and what comes of it. For the same base and parameters, in the
+/// same place.
+class EvaluationPasses {
+ public:
+  /// `memory` must outlive them.
+  explicit EvaluationPasses(model::RecordingMemory& memory);
+  EvaluationPasses(EvaluationPasses&&) noexcept;
+  EvaluationPasses& operator=(EvaluationPasses&&) = delete;
+  ~EvaluationPasses();
+
+  struct Pass;
+  [[nodiscard]] Pass& of(std::int64_t sequences, std::int64_t context, const c10::Device& device);
+
+ private:
+  model::RecordingMemory& memory_;
+  std::map<std::pair<std::int64_t, std::int64_t>, std::unique_ptr<Pass>> passes_;
+};
 
 struct EvaluationOptions {
   std::int64_t context = 128;   ///< T
@@ -22,6 +45,7 @@ struct EvaluationOptions {
   std::int64_t categories = 0;  ///< of the data set; 0: its splits are plain text
   /// Asked before each batch; where it says so, `evaluate` throws Interrupted.
   std::function<bool()> stop = {};
+  EvaluationPasses* passes = nullptr;  ///< for windows of a text; null: nothing is kept
 };
 
 /// Of the examples of each category: what was measured on their responses, and of a gate by sequence the

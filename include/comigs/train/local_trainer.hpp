@@ -120,6 +120,8 @@ class LocalTrainer {
   [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> state() const;
 
   [[nodiscard]] const LocalPlan& plan() const { return plan_; }
+  /// For others who record passes of the same parameters, between steps.
+  [[nodiscard]] model::RecordingMemory& recording_memory() { return recording_memory_; }
   /// Optimiser steps of both phases in a round, for progress bars.
   [[nodiscard]] std::int64_t steps_in_round(std::int64_t round) const;
 
