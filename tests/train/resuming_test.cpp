@@ -102,6 +102,26 @@ BOOST_AUTO_TEST_CASE(what_is_not_finite_is_found_in_its_step) {
   BOOST_TEST(steps <= 6);
 }
 
+// Between the rounds of a trainer, in whose memory a card records them.
+BOOST_DATA_TEST_CASE_F(Resuming, evaluations_that_keep_their_passes, test::devices(), there) {
+  move_to(there);
+  adapter::Parameters parameters = fresh();
+  LocalTrainer trainer(*base, parameters, texts, plan);
+  EvaluationPasses passes(trainer.recording_memory());
+  const EvaluationOptions plain{.context = 6, .sequences = 4};  // batches of two sizes
+  EvaluationOptions kept = plain;
+  kept.passes = &passes;
+  for (std::int64_t round = 1; round <= 4; ++round) {
+    (void)trainer.train_round(round);
+    const SplitReport found = evaluate(*base, parameters, shards.validation, kept),
+                      expected = evaluate(*base, parameters, shards.validation, plain);
+    BOOST_TEST(found.evaluation.loss_sum == expected.evaluation.loss_sum);
+    BOOST_TEST(found.evaluation.tokens == expected.evaluation.tokens);
+    BOOST_TEST((found.routing.score == expected.routing.score));
+    BOOST_TEST((found.routing.entropy == expected.routing.entropy));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(an_evaluation_that_is_interrupted_leaves) {
   const adapter::Parameters parameters = fresh();
   int asked = 0;
