@@ -7,6 +7,7 @@
 
 #include "comigs/base/error.hpp"
 #include "comigs/io/hdf5.hpp"
+#include "comigs/io/trial.hpp"
 
 namespace comigs::results {
 
@@ -33,7 +34,9 @@ std::vector<std::string> computed_by(const std::string& history_entry) {
   return parts;
 }
 
-RunRecord read_run_record(const std::filesystem::path& path) {
+namespace {
+
+RunRecord read_as_it_is(const std::filesystem::path& path) {
   try {
     const io::hdf5::File file = io::hdf5::File::open_to_read(path);
     const io::hdf5::Group root = file.root();
@@ -64,6 +67,13 @@ RunRecord read_run_record(const std::filesystem::path& path) {
   } catch (const IoError& error) {
     throw DataError(fmt::format("{}: not the results of a run: {}", path.string(), error.what()));
   }
+}
+
+}  // namespace
+
+RunRecord read_run_record(const std::filesystem::path& path) {
+  io::try_apart(path, [&] { (void)read_as_it_is(path); });
+  return read_as_it_is(path);
 }
 
 }  // namespace comigs::results

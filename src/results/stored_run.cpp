@@ -10,6 +10,7 @@
 #include "comigs/base/error.hpp"
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/hdf5.hpp"
+#include "comigs/io/trial.hpp"
 #include "rewrite.hpp"
 #include "round_rows.hpp"
 #include "tokens.hpp"
@@ -54,14 +55,18 @@ StoredRun::StoredRun(const fs::path& place, Access access) : path_(results_file(
   record_ = read_run_record(path_);
 }
 
-void StoredRun::read_weights(std::int64_t round, std::size_t user,
-                             const std::vector<ParameterView>& parameters, std::span<float> block) const {
+void StoredRun::read(const std::function<void(const io::hdf5::Group&)>& reads) const {
+  io::try_apart(path_, [&] { reads(io::hdf5::File::open_to_read(path_).root()); });
   try {
-    const io::hdf5::File file = io::hdf5::File::open_to_read(path_);
-    results::read_weights(file.root(), round, user, parameters, block);
+    reads(io::hdf5::File::open_to_read(path_).root());
   } catch (const IoError& error) {
     throw DataError(fmt::format("{}: {}", path_.string(), error.what()));
   }
+}
+
+void StoredRun::read_weights(std::int64_t round, std::size_t user,
+                             const std::vector<ParameterView>& parameters, std::span<float> block) const {
+  read([&](const io::hdf5::Group& root) { results::read_weights(root, round, user, parameters, block); });
 }
 
 std::vector<LastPerplexities> StoredRun::last_perplexities() const {
@@ -69,18 +74,15 @@ std::vector<LastPerplexities> StoredRun::last_perplexities() const {
   // Memory is taken only for what the file is large enough to hold.
   const std::uint64_t most_rounds = fs::file_size(path_) / sizeof(double) / std::max<std::size_t>(users, 1);
   std::vector<LastPerplexities> found(users);
-  try {
-    const io::hdf5::File file = io::hdf5::File::open_to_read(path_);
+  read([&](const io::hdf5::Group& root) {
     for (const auto& [split, member] : {std::pair("train", &LastPerplexities::train),
                                         std::pair("validation", &LastPerplexities::validation),
                                         std::pair("test", &LastPerplexities::test)}) {
       const std::vector<double> last =
-          last_row(file.root().open_dataset(fmt::format("perplexity/{}", split)), users, most_rounds);
+          last_row(root.open_dataset(fmt::format("perplexity/{}", split)), users, most_rounds);
       for (std::size_t user = 0; user < users; ++user) found[user].*member = last[user];
     }
-  } catch (const IoError& error) {
-    throw DataError(fmt::format("{}: {}", path_.string(), error.what()));
-  }
+  });
   return found;
 }
 

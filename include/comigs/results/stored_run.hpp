@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "comigs/base/records.hpp"
 #include "comigs/io/folder_lock.hpp"
+#include "comigs/io/hdf5.hpp"
 #include "comigs/results/run_record.hpp"
 #include "comigs/results/user_round.hpp"
 
@@ -57,6 +59,9 @@ class StoredRun {
   void write_tokens(const std::vector<TokenRouting>& texts);
 
  private:
+  /// First apart (io/trial.hpp): HDF5 trusts what is damaged.
+  void read(const std::function<void(const io::hdf5::Group&)>& reads) const;
+
   std::filesystem::path path_;
   std::optional<io::FolderLock> lock_;  ///< none: only read
   RunRecord record_;
