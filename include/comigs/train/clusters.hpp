@@ -15,8 +15,8 @@ namespace comigs::train {
 
 /// What the holders of one process bring.
 struct HeldPoints {
-  std::vector<at::Tensor> points;  ///< [holder here] [n, C] float32 in host memory, contiguous
-  std::size_t first = 0;           ///< among all holders; those here follow one another
+  std::vector<at::Tensor> points = {};  ///< [holder here] [n, C] float32 in host memory, contiguous
+  std::size_t first = 0;                ///< among all holders; those here follow one another
   /// All holders' blocks in their order, made of those of the holders here; all blocks have the same length.
   /// Collective where holders are elsewhere too. As it is: all holders are here.
   std::function<std::vector<double>(std::span<const double> own)> all_gather =
