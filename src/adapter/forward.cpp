@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "comigs/adapter/kind.hpp"
+#include "sequence_gate.hpp"
 
 namespace comigs::adapter {
 
@@ -15,9 +16,14 @@ Forward forward(const model::BaseModel& base, const at::Tensor& tokens, const Pa
   return {.hidden = hidden, .routing = hooks->routing()};
 }
 
+at::Tensor sequence_gate_feature(const model::BaseModel& base, const at::Tensor& tokens,
+                                 const Parameters& parameters, const at::Tensor& instruction) {
+  return parameters.user_model().kind->gate_feature(parameters, base, tokens, instruction);
+}
+
 at::Tensor sequence_gate_logits(const model::BaseModel& base, const at::Tensor& tokens,
                                 const Parameters& parameters, const at::Tensor& instruction) {
-  return parameters.user_model().kind->sequence_gate(parameters, base, tokens, instruction);
+  return sequence_gate(parameters, sequence_gate_feature(base, tokens, parameters, instruction));
 }
 
 Continuation::Continuation(const model::BaseModel& base, const Parameters& parameters, std::int64_t most)

@@ -202,13 +202,13 @@ std::unique_ptr<AdapterHooks> hooks(const Parameters& parameters, const model::B
   return std::make_unique<PromptHooks>(parameters, base, instruction);
 }
 
-at::Tensor gate_logits(const Parameters& parameters, const model::BaseModel& base, const at::Tensor& tokens,
-                       const at::Tensor& instruction) {
+at::Tensor gate_feature(const Parameters& parameters, const model::BaseModel& base, const at::Tensor& tokens,
+                        const at::Tensor& instruction) {
   PromptHooks hooks(parameters, base, instruction);  // for the positions that it gives to the text
   const auto first = static_cast<std::size_t>(first_layer(base.architecture(), parameters.user_model()));
   const at::Tensor x = model::stream_into(base, tokens, first, hooks);
   const model::Sequences sequences{.count = tokens.size(0), .length = tokens.size(1)};
-  return sequence_gate(parameters, instruction_feature(x, sequences, instruction));
+  return instruction_feature(x, sequences, instruction);
 }
 
 // As m tokens of the vocabulary, drawn by chance for each group, enter the first layer.
@@ -249,6 +249,6 @@ constinit const AdapterKind kinds::prompts = {.name = "prompts",
                                               .hooks = hooks,
                                               .weight_decay = 0.0,  // would pull them off the stream's scale
                                               .begin = begin,
-                                              .sequence_gate = gate_logits};
+                                              .gate_feature = gate_feature};
 
 }  // namespace comigs::adapter

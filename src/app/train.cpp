@@ -164,6 +164,7 @@ bool all_run(const comm::Communicator& world, comm::Interruption& interruption, 
   // 3. The rounds.
   Screen screen(description.users, options.rounds, world.is_first());
   run::Course({.world = world,
+               .roster = roster,
                .options = options,
                .seat = seat,
                .loop = loop,

@@ -124,9 +124,12 @@ constexpr Option<UserJob> options[] = {
         "mixing", "WHEN", "PCL mixes after every round, or after those only in which it renews its weights"),
     method.option<&Method::gate_warmup_rounds>("gate_warmup_rounds", "ROUNDS",
                                                "first rounds, in which a gate by sequence that is trained "
-                                               "with its prompts learns alone, to tell the "
-                                               "categories of examples apart; one group a category",
+                                               "with its prompts learns alone, to tell gate_targets apart",
                                                between(0, most)),
+    method.option<&Method::gate_targets>("gate_targets", "TARGETS",
+                                         "what a gate's warm-up tells apart: categories of examples, one "
+                                         "group a category; clusters of what it reads of them (k-means), as "
+                                         "many as there are groups"),
 
     optimiser.option<&Optimiser::final_fraction>(
         "final_fraction", "FRACTION", "the cosine ends at this fraction of the peak", between(0, 1)),

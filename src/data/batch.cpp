@@ -16,7 +16,8 @@ Batch empty_batch(std::int64_t sequences, std::int64_t context) {
           .targets = std::vector<std::int64_t>(positions, no_target),
           .predicted = 0,
           .instruction = std::vector<std::int64_t>(static_cast<std::size_t>(sequences), context),
-          .category = std::vector<std::int64_t>(static_cast<std::size_t>(sequences), no_category)};
+          .category = std::vector<std::int64_t>(static_cast<std::size_t>(sequences), no_category),
+          .example = std::vector<std::int64_t>(static_cast<std::size_t>(sequences), no_example)};
 }
 
 // Row `row` of the batch: `count` positions from the shard's token `begin` on, and the tokens that follow
@@ -29,7 +30,10 @@ void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, std::int6
   batch.predicted += count;
 }
 
-void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, const Example& example) {
+// The shard's example `index`, which the batch calls `number`.
+void fill_row_with_example(Batch& batch, std::int64_t row, const TokenShard& shard, std::int64_t index,
+                           std::int64_t number) {
+  const Example& example = shard.examples()[static_cast<std::size_t>(index)];
   const auto offset = static_cast<std::size_t>(row * batch.context),
              length = static_cast<std::size_t>(example.tokens()),
              instruction = static_cast<std::size_t>(example.instruction);
@@ -40,6 +44,7 @@ void fill_row(Batch& batch, std::int64_t row, const TokenShard& shard, const Exa
   batch.predicted += example.response;
   batch.instruction[static_cast<std::size_t>(row)] = example.instruction;
   batch.category[static_cast<std::size_t>(row)] = example.category;
+  batch.example[static_cast<std::size_t>(row)] = number;
 }
 
 // Where a sequence may come from: starts of windows, or examples.
@@ -52,7 +57,8 @@ class Draws {
  public:
   struct Place {
     const TokenShard& shard;
-    std::int64_t index;
+    std::int64_t index;   // in the shard
+    std::int64_t number;  // in all shards
     [[nodiscard]] const Example& example() const { return shard.examples()[static_cast<std::size_t>(index)]; }
   };
 
@@ -62,10 +68,11 @@ class Draws {
   }
 
   [[nodiscard]] Place next() {
-    auto index = static_cast<std::int64_t>(stream_.below(static_cast<std::uint64_t>(places_)));
+    const auto number = static_cast<std::int64_t>(stream_.below(static_cast<std::uint64_t>(places_)));
     auto shard = shards_.begin();
+    std::int64_t index = number;
     for (; index >= places(*shard, context_); ++shard) index -= places(*shard, context_);
-    return {.shard = *shard, .index = index};
+    return {.shard = *shard, .index = index, .number = number};
   }
 
  private:
@@ -84,7 +91,7 @@ Batch sample_batch(std::span<const TokenShard> shards, std::int64_t sequences, s
     const Draws::Place place = draws.next();
     if (row < 0) continue;
     if (place.shard.has_examples()) {
-      fill_row(batch, row, place.shard, place.example());
+      fill_row_with_example(batch, row, place.shard, place.index, place.number);
     } else {
       fill_row(batch, row, place.shard, place.index, context);
     }
@@ -127,7 +134,7 @@ Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_
   Batch batch = empty_batch(sequences, context);
   for (std::int64_t row = 0; row < sequences; ++row) {
     if (shard.has_examples()) {
-      fill_row(batch, row, shard, shard.examples()[static_cast<std::size_t>(first + row)]);
+      fill_row_with_example(batch, row, shard, first + row, first + row);
       continue;
     }
     const std::int64_t begin = (first + row) * context;
@@ -143,6 +150,7 @@ Batch slice(const Batch& batch, std::int64_t begin, std::int64_t sequences) {
   std::copy_n(batch.targets.begin() + offset, count, part.targets.begin());
   std::copy_n(batch.instruction.begin() + begin, sequences, part.instruction.begin());
   std::copy_n(batch.category.begin() + begin, sequences, part.category.begin());
+  std::copy_n(batch.example.begin() + begin, sequences, part.example.begin());
   part.predicted =
       std::count_if(part.targets.begin(), part.targets.end(), [](std::int64_t t) { return t != no_target; });
   return part;

@@ -107,16 +107,18 @@ void check_prompts(const config::Config& config, const std::vector<adapter::User
 
 namespace {
 
-// A group is to become a category's.
+// A group is to become a category's, or a cluster's.
 void check_warmup(const config::Config& config, const data::Manifest& manifest,
                   const std::vector<adapter::UserModel>& models) {
   const std::int64_t W = config.method.gate_warmup_rounds;
   if (config.run.rounds == 0) return;
-  for (std::size_t i = 0; i < models.size(); ++i)
+  const bool by_category = config.method.gate_targets == config::GateTargets::categories;
+  for (std::size_t i = 0; i < models.size() && by_category; ++i)
     if (models[i].gated_by_sequence() && models[i].experts != std::ssize(manifest.categories))
       throw ConfigError(fmt::format(
           "[user.{}] experts = {}: the gate's warm-up tells the {} categories of data set '{}' apart, "
-          "so that as many groups are expected; with [method] gate_warmup_rounds = 0 any number",
+          "so that as many groups are expected; with [method] gate_targets = clusters or gate_warmup_rounds "
+          "= 0 any number",
           i, models[i].experts, manifest.categories.size(), manifest.name));
   if (W >= config.run.rounds)
     throw ConfigError(fmt::format(

@@ -49,7 +49,7 @@ class CostOfUser {
     return {.parameters = layout_.size(),
             .micro_batch_sequences = own_.micro_batch_sequences,
             .memory = peak,
-            .start_flops = evaluation(),
+            .start_flops = flops(adapter::Pass::warmup, clustered() * own_.context_tokens) + evaluation(),
             .training_flops = training(),
             .evaluation_flops = evaluations(),
             .bytes = run.rounds * rule_.bytes + extra_rounds() * rule_.extra.bytes,
@@ -63,10 +63,22 @@ class CostOfUser {
     return adapter::flops(setup_.architecture, model_, pass, tokens, own_.context_tokens);
   }
 
+  [[nodiscard]] std::int64_t warmup_rounds() const {
+    return std::min(local_plan(setup_.method, setup_.config, user_).gate_warmup_rounds,
+                    setup_.config.run.rounds);
+  }
+
+  // Examples whose features are clustered before the first round.
+  [[nodiscard]] std::int64_t clustered() const {
+    if (warmup_rounds() == 0 || setup_.config.method.gate_targets != config::GateTargets::clusters) return 0;
+    const std::int64_t T = own_.context_tokens;
+    const bool on_validation = setup_.config.method.train_on == config::TrainOn::train_and_validation;
+    return data::evaluation_sequences(shards_.train, train_tokens(own_, shards_), T) +
+           (on_validation ? data::evaluation_sequences(shards_.validation, shards_.validation.tokens, T) : 0);
+  }
+
   [[nodiscard]] double training() const {
-    const std::int64_t warmup = std::min(local_plan(setup_.method, setup_.config, user_).gate_warmup_rounds,
-                                         setup_.config.run.rounds) *
-                                own_.local_steps;
+    const std::int64_t warmup = warmup_rounds() * own_.local_steps;
     const std::int64_t steps = setup_.config.run.rounds * own_.local_steps - warmup;
     const bool in_turn =
         setup_.method.router_training == train::RouterTraining::alternating && model_.routed();
@@ -141,7 +153,7 @@ class CostOfUser {
   // parameters take where they meet.
   [[nodiscard]] std::int64_t alive(std::int64_t step) const {
     return setup_.computation.on_gpu ? step + evaluation_at_a_time()
-                                     : std::max({step, evaluation_at_a_time(), gathered()});
+                                     : std::max({step, evaluation_at_a_time(), gathered(), clustering()});
   }
 
   [[nodiscard]] bool converts() const { return user_ == 0 && setup_.weights_converted > 0; }
@@ -154,6 +166,19 @@ class CostOfUser {
     if (rule_.extra.batches > 0) tokens = std::max(tokens, own_.sequences_at_a_time() * own_.context_tokens);
     return adapter::evaluation_activations(setup_.architecture, model_, setup_.computation, tokens,
                                            tokens / own_.context_tokens);
+  }
+
+  // In host memory.
+  [[nodiscard]] std::int64_t features() const {
+    return clustered() * setup_.architecture.width * static_cast<std::int64_t>(sizeof(float));
+  }
+
+  // Features, and of the passes that they come from an evaluation's activations at most.
+  [[nodiscard]] std::int64_t clustering() const {
+    if (clustered() == 0) return 0;
+    const std::int64_t sequences = std::min(evaluation_sequences(own_), clustered());
+    return features() + adapter::evaluation_activations(setup_.architecture, model_, setup_.computation,
+                                                        sequences * own_.context_tokens, sequences);
   }
 
   // All users' parameters, in host memory where they meet.
@@ -182,9 +207,10 @@ class CostOfUser {
     return bytes;
   }
 
-  // Of a process that computes on a GPU; a checkpoint takes a copy of all that is trained.
+  // Of a process that computes on a GPU; a checkpoint takes a copy of all that is trained, long after the
+  // features are gone.
   [[nodiscard]] std::int64_t beside_gpu(const PeakMemory& peak) const {
-    return program_beside_gpu + peak.base + texts() + peak.training + gathered();
+    return program_beside_gpu + peak.base + texts() + std::max(peak.training + gathered(), features());
   }
 
   const CostSetup& setup_;

@@ -62,6 +62,11 @@ std::string_view gate_warmup(const Situation& s) {
   return s.method.router_training == RouterTraining::joint ? "" : "the gate is trained in turn";
 }
 
+std::string_view gate_targets(const Situation& s) {
+  if (const std::string_view reason = gate_warmup(s); !reason.empty()) return reason;
+  return s.config.method.gate_warmup_rounds == 0 ? "gate_warmup_rounds is 0" : "";
+}
+
 std::string_view without_router_phase(const Situation& s) {
   if (const std::string_view reason = unrouted(s); !reason.empty()) return reason;
   return s.method.router_training == RouterTraining::alternating ? ""
@@ -198,6 +203,7 @@ constexpr Row rows[] = {
     {"method", "rank_regulariser", pruning},
     {"method", "pruning_strength", pruning},
     {"method", "gate_warmup_rounds", gate_warmup},
+    {"method", "gate_targets", gate_targets},
     {"method", "mixing", of_rule<federation::rules::collaboration>},
     {"optimiser", "final_fraction", untrained},
     {"optimiser", "warmup_fraction", untrained},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 namespace comigs::job {
 
@@ -40,6 +41,12 @@ data::UserData open_user(const config::Config& config, const data::Manifest& man
   return data;
 }
 
+std::vector<data::TokenShard> expert_texts(const config::Config& config, const data::UserData& own) {
+  std::vector<data::TokenShard> texts = {own.train};
+  if (trains_on_validation(config)) texts.push_back(own.validation);
+  return texts;
+}
+
 train::Texts texts(const federation::Method& method, const config::Config& config,
                    const data::Manifest& manifest, std::size_t user, const data::UserData& own) {
   train::Texts texts;
@@ -47,8 +54,7 @@ train::Texts texts(const federation::Method& method, const config::Config& confi
     if (u != user && !method.rule.every_step) continue;
     // Opening reads a whole shard: its digest and its tokens are checked.
     const data::UserData data = u == user ? own : open_user(config, manifest, u);
-    texts.experts.push_back(data.train);
-    if (trains_on_validation(config)) texts.experts.push_back(data.validation);
+    std::ranges::move(expert_texts(config, data), std::back_inserter(texts.experts));
     texts.routers.push_back(method.router_data == federation::RouterData::validation ? data.validation
                                                                                      : data.train);
   }

@@ -117,7 +117,7 @@ Columns sequence_gate() {
       number(at<&UserRound::warmup_accuracy>,
              {"prompt/warmup_accuracy", Type::float64, "1",
               "share of the validation examples whose own category has the largest gate weight, where the "
-              "gate is warmed up"})};
+              "gate is warmed up to tell categories apart"})};
 }
 
 Columns aggregation() {

@@ -178,7 +178,10 @@ void write_attributes(Group& root, const RunDescription& run) {
   }
   libraries.push_back(io::hdf5::library_version());
   root.set_attribute("kind", run.kind);
-  if (run.gate_warmup_rounds) root.set_attribute("gate_warmup_rounds", *run.gate_warmup_rounds);
+  if (run.gate_warmup_rounds) {
+    root.set_attribute("gate_warmup_rounds", *run.gate_warmup_rounds);
+    root.set_attribute("gate_targets", run.gate_targets);
+  }
   root.set_attribute("schema_version", schema_version);
   root.set_attribute("seed", run.seed);
   root.set_attribute("N", static_cast<std::int64_t>(run.users.size()));

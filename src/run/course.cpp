@@ -6,6 +6,7 @@
 #include "comigs/base/log.hpp"
 #include "comigs/comm/agreement.hpp"
 #include "comigs/io/mapped_file.hpp"
+#include "comigs/run/warmup_groups.hpp"
 
 namespace comigs::run {
 
@@ -16,6 +17,8 @@ void Course::all_run() {
       setup_.checkpointer.all_restore(setup_.recorder.recorded()))
     setup_.watcher.goes_on(setup_.seat.progress().record.round);
   try {
+    all_find_warmup_groups(setup_.world, setup_.roster, setup_.seat,
+                           [this] { return setup_.interruption.is_asked(); });
     all_run_rounds();
   } catch (const PeerError& error) {
     setup_.watcher.ends();

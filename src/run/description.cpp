@@ -13,6 +13,7 @@
 #include "comigs/base/version.hpp"
 #include "comigs/comm/session.hpp"
 #include "comigs/config/describe.hpp"
+#include "comigs/config/value.hpp"
 #include "comigs/job/local_work.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/device.hpp"
@@ -57,6 +58,7 @@ void describe_further(results::RunDescription& run, const job::Job& job) {
     if (!model.gated_by_sequence()) continue;
     run.users[user].gate_width = model.gate_width;
     run.gate_warmup_rounds = job::local_plan(*job.method, job.config, user).gate_warmup_rounds;
+    run.gate_targets = run.gate_warmup_rounds == 0 ? "none" : config::print(job.config.method.gate_targets);
   }
 }
 

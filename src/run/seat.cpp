@@ -131,7 +131,9 @@ void Seat::record_categories(const train::SplitReport& test, const train::SplitR
     record.prompt_weight.assign(record.category_loss.size(), 1.0f);
     record.prompt_entropy.assign(record.category_loss.size(), 0.0f);
   }
-  if (record.round <= trainer_.plan().gate_warmup_rounds && trainer_.plan().gate_warmup_rounds > 0)
+  const train::LocalPlan& plan = trainer_.plan();
+  if (plan.gate_warmup_rounds > 0 && record.round <= plan.gate_warmup_rounds &&
+      plan.method.gate_targets == config::GateTargets::categories)
     record.warmup_accuracy = validation.by_category.gate_accuracy;
 }
 
@@ -140,6 +142,12 @@ void Seat::record_prompts() {
   if (prompts.numel() == 0) return;
   progress_.record.prompt_norm = to_floats(prompts.norm(2, 1));
   progress_.record.prompt_shift = to_floats((prompts - drawn_prompts_).norm(2, 1));
+}
+
+at::Tensor Seat::gate_features(const std::function<bool()>& stop) const {
+  return train::gate_features(
+      setup_.base, parameters_, job::expert_texts(setup_.config, setup_.data),
+      {.context = options().context_tokens, .sequences = job::evaluation_sequences(options()), .stop = stop});
 }
 
 results::SplitEvaluations Seat::perplexities(const std::function<bool()>& stop) const {

@@ -234,6 +234,28 @@ SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& pa
   return report;
 }
 
+at::Tensor gate_features(const model::BaseModel& base, const adapter::Parameters& parameters,
+                         std::span<const data::TokenShard> texts, const EvaluationOptions& options) {
+  const at::NoGradGuard no_gradients;
+  std::int64_t all = 0;
+  for (const data::TokenShard& text : texts) all += std::ssize(text.examples());
+  at::Tensor features = at::empty({all, base.architecture().width});
+  std::int64_t done = 0;
+  for (const data::TokenShard& text : texts) {
+    const std::int64_t examples = std::ssize(text.examples());
+    for (std::int64_t first = 0; first < examples; first += options.sequences) {
+      if (options.stop && options.stop()) throw Interrupted();
+      const std::int64_t sequences = std::min(options.sequences, examples - first);
+      data::Batch batch = data::evaluation_batch(text, text.size(), options.context, first, sequences);
+      const BatchTensors tensors = to_tensors(batch, base.head().device());
+      features.narrow(0, done, sequences)
+          .copy_(adapter::sequence_gate_feature(base, tensors.tokens, parameters, tensors.instruction));
+      done += sequences;
+    }
+  }
+  return features;
+}
+
 double sampled_loss(const model::BaseModel& base, const adapter::Parameters& parameters,
                     const data::TokenShard& shard, std::int64_t batches, const config::User& user,
                     StreamKey key) {

@@ -133,7 +133,11 @@ data::Batch LocalTrainer::batch_of(const StreamKey& key) const {
 }
 
 void LocalTrainer::warmup_step(std::int64_t round, std::int64_t step, std::int64_t iteration) {
-  const data::Batch batch = batch_of(key_of(round, step));
+  data::Batch batch = batch_of(key_of(round, step));
+  if (!warmup_groups_.empty())
+    std::ranges::transform(batch.example, batch.category.begin(), [&](std::int64_t example) {
+      return warmup_groups_[static_cast<std::size_t>(example)];
+    });
   parameters_.track(false, true);
   clear({routers_});
   const StepLosses losses = accumulate_gradients(Phase::warmup, batch, batch.predicted);

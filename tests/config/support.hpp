@@ -93,7 +93,7 @@ template <class Record>
 std::string other_value(const Option<Record>& option) {
   for (const char* value :
        {"3", "0.5", "0.25", "true", "false", "cuda", "bf16", "auto", "continue", "uniform", "tokens",
-        "published", "renewals", "own", "train+validation", "another name"}) {
+        "published", "renewals", "clusters", "own", "train+validation", "another name"}) {
     if (option.info.accepts(value, option.info.range) && option.print(Record{}) != value) return value;
   }
   BOOST_FAIL("no other value is known for " << option.info.name);

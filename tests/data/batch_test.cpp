@@ -52,6 +52,7 @@ BOOST_AUTO_TEST_CASE(targets_are_the_tokens_that_follow) {
   BOOST_TEST(batch.predicted == 320);
   BOOST_TEST_REQUIRE(batch.tokens.size() == 320u);
   BOOST_TEST_REQUIRE(batch.targets.size() == 320u);
+  BOOST_TEST(std::ranges::count(batch.example, no_example) == 20);
   for (std::int64_t row = 0; row < 20; ++row)
     for (std::int64_t t = 0; t < 16; ++t) {
       BOOST_TEST(at(batch.tokens, 16 * row + t) == at(batch.tokens, 16 * row) + t);

@@ -17,6 +17,7 @@ namespace {
 
 using test::check_contains;
 using test::message_of;
+const auto per_element = boost::test_tools::per_element();
 
 constexpr std::int64_t T = 8;
 const StreamKey some_key{.seed = 5, .user = 1, .stream = Stream::train_batch, .round = 2, .step = 3};
@@ -90,9 +91,11 @@ BOOST_AUTO_TEST_CASE(targets_are_the_tokens_of_the_response) {
   BOOST_TEST(batch.predicted == 13);
   for (std::int64_t row = 0; row < 4; ++row)
     check_row(batch, row, text.examples()[static_cast<std::size_t>(row)]);
+  BOOST_TEST(batch.example == (std::vector<std::int64_t>{0, 1, 2, 3}), per_element);
   const Batch later = evaluation_batch(text, text.size(), T, 2, 1);
   BOOST_TEST(later.predicted == 7);
   check_row(later, 0, text.examples()[2]);
+  BOOST_TEST(later.example.front() == 2);
   for (std::int64_t only = 0; only < 4; ++only)  // no longer than it has to be
     BOOST_TEST(evaluation_batch(text, text.size(), T, only, 1).context ==
                text.examples()[static_cast<std::size_t>(only)].tokens() - 1);
@@ -104,17 +107,21 @@ BOOST_AUTO_TEST_CASE(examples_are_drawn_alike_from_all_shards) {
   constexpr std::int64_t B = 6000;
   const Batch batch = sample_batch(shards, B, T, some_key);
   std::map<std::int64_t, int> drawn;
-  std::int64_t predicted = 0;
+  std::int64_t predicted = 0, second = 0;
   for (std::int64_t row = 0; row < B; ++row) {
     const std::int64_t begin = batch.tokens[static_cast<std::size_t>(row * T)] - 1;
     const auto example = std::find_if(text.examples().begin(), text.examples().end(),
                                       [&](const Example& one) { return one.begin == begin; });
     BOOST_TEST_REQUIRE((example != text.examples().end()));
     if (row < 20) check_row(batch, row, *example);
+    const std::int64_t number = batch.example[static_cast<std::size_t>(row)];
+    BOOST_TEST((number < 4 ? number : number - 4) == example - text.examples().begin());
+    second += number < 4 ? 0 : 1;
     ++drawn[begin];
     predicted += example->response;
   }
   BOOST_TEST(batch.predicted == predicted);
+  BOOST_TEST(std::abs(second - B / 3) < 160);  // two of six places are in the second shard
   // The first two are in both shards: places 2, 2, 1 and 1 of six.
   for (const auto& [begin, places] : {std::pair{0, 2}, {5, 2}, {7, 1}, {16, 1}})
     BOOST_TEST(std::abs(drawn[begin] - 1000 * places) < 160);
@@ -129,6 +136,8 @@ BOOST_AUTO_TEST_CASE(predicted_tokens_are_those_of_the_parts_together) {
   const Batch whole = sample_batch({&text, 1}, 9, T, some_key);
   BOOST_TEST(whole.predicted == sum);
   BOOST_TEST(slice(whole, 0, 4).predicted + slice(whole, 4, 5).predicted == sum);
+  BOOST_TEST(slice(whole, 4, 5).example == std::vector(whole.example.begin() + 4, whole.example.end()),
+             per_element);
 }
 
 BOOST_AUTO_TEST_CASE(sequences_of_a_file_that_is_not_open) {

@@ -46,15 +46,17 @@ def base(folder: Path, steps: int = 300) -> Path:
     return folder
 
 
-def examples(folder: Path, users: int = 4) -> Path:
-    """Every user has as many examples of each category."""
+def examples(folder: Path, users: int = 4, markers: int = 1, train: int = 60) -> Path:
+    """Every user has as many examples of each category. With more markers than one an instruction is of fewer tokens
+    of its question."""
     random = np.random.default_rng(0)
     data_set(folder, [f"client {user}" for user in range(users)])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     for number, user in enumerate(manifest["users"]):
-        for split, count in (("train", 60), ("validation", 16), ("test", 24)):
+        for split, count in (("train", train), ("validation", 16), ("test", 24)):
             category, question = np.arange(count) % 4, random.integers(0, 4, (count, 3))
-            columns = (MARKER + category, *(QUESTION + question).T, *answers(category, question[:, 0]))
+            asked = (QUESTION + question).T[: 4 - markers]
+            columns = (*[MARKER + category] * markers, *asked, *answers(category, question[:, 0]))
             tokens = np.stack((*columns, np.zeros(count, int)), 1).astype("<u2")
             begins = LENGTH * np.arange(count)
             index = np.stack((begins, np.full(count, 4), np.full(count, LENGTH - 4), category), 1).astype(

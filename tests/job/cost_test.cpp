@@ -146,6 +146,34 @@ BOOST_AUTO_TEST_CASE(memory_has_the_largest_of_what_is_alive_at_a_time) {
   BOOST_TEST(static_cast<double>(within.total() - within.program) <= config.users[0].memory * gib);
 }
 
+BOOST_AUTO_TEST_CASE(what_is_clustered_is_read_and_kept_before_the_first_round) {
+  for (data::UserShards& user : manifest.users) {
+    user.train.examples = {.file = {}, .count = 9000, .longest = 33};
+    user.validation.examples = {.file = {}, .count = 20, .longest = 33};
+    user.test.examples = {.file = {}, .count = 30, .longest = 33};
+  }
+  const Cost without = of("mop", 1), on_gpu = of("mop", 1, {.on_gpu = true});
+  config.method.gate_targets = config::GateTargets::clusters;
+  const adapter::UserModel user = model_of("mop");
+  const Cost cost = of("mop", 1);
+  BOOST_TEST(cost.start_flops ==
+             without.start_flops + flops(user, adapter::Pass::warmup, std::int64_t{9000} * 32));
+  // [examples, width], and 32 sequences that are run to make them.
+  BOOST_TEST(cost.memory.activations ==
+             9000 * 16 * 4 + adapter::evaluation_activations(architecture, user, {}, 32 * 32, 32));
+  BOOST_TEST(cost.memory.activations > without.memory.activations);
+  BOOST_TEST(of("mop", 1, {.on_gpu = true}).memory.total() == on_gpu.memory.total());  // the host has them
+  BOOST_TEST(of("mop", 1, {.on_gpu = true}).host_memory > on_gpu.host_memory);
+  config.method.train_on = config::TrainOn::train_and_validation;
+  BOOST_TEST(of("mop", 1).memory.activations == cost.memory.activations + 20 * 16 * 4);
+  config.users[1].train_share = 0.5;
+  BOOST_TEST(of("mop", 1).memory.activations == cost.memory.activations - 4480 * 16 * 4);
+  config.method.gate_warmup_rounds = 0;
+  const Cost none = of("mop", 1);
+  config.method.gate_targets = config::GateTargets::categories;
+  BOOST_TEST(none.start_flops == of("mop", 1).start_flops);
+}
+
 BOOST_AUTO_TEST_CASE(a_gpu_has_what_its_recorded_steps_keep_and_an_evaluation) {
   config.users[0].batch_sequences = 32;
   const adapter::UserModel user = model_of("comigs-1g1s");

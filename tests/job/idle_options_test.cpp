@@ -147,6 +147,11 @@ BOOST_AUTO_TEST_CASE(reasons_are_those_of_the_methods) {
       {"comigs-1gxs", {"--step-budget", "2"}, "the number of experts is given"},
       {"comigs-1gxs", {"--experts", "auto", "--step-budget", "2"}, ""},
       {"comigs-1gxs", {"--generalists", "0"}, "no choice of generalists"},
+      {"mop", {"--gate-targets", "clusters"}, ""},
+      {"mop", {"--gate-targets", "clusters", "--gate-warmup-rounds", "0"}, "gate_warmup_rounds is 0"},
+      {"mop-1gxs", {"--gate-targets", "clusters"}, "the gate is trained in turn"},
+      {"mop-equal", {"--gate-targets", "clusters"}, "the method has no gate by sequence"},
+      {"fedavg", {"--gate-targets", "categories"}, "the method trains LoRA"},
       {"pretrained", {"--rounds", "7"}, "nothing is trained"},
       {"pretrained", {"--train-evaluation-tokens", "7"}, ""},
   };

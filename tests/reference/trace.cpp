@@ -11,7 +11,8 @@
 //       values [S + 1, P] before each step and after the last, gradients [S, P], losses [S, 2] (language
 //       model, load balancing or NaN), phases [S] (0: experts, 1: routers, 2: warm-up), tokens and targets
 //       [S, B, T], instruction and category [S, B]; in the metadata each parameter's "offset rows columns" in
-//       the block
+//       the block; where a gate is warmed up to tell clusters apart, features [n, C] and groups [n] of the n
+//       examples, the user being alone
 //   reference_trace pretraining OUT [options of `comigs pretrain`]
 //     tokens and targets [S, B, T] of its S steps
 //   reference_trace calibration OUT [options of `comigs prune`]
@@ -29,6 +30,8 @@
 #include "comigs/federation/aggregation.hpp"
 #include "comigs/job/micro_batches.hpp"
 #include "comigs/model/device.hpp"
+#include "comigs/train/clusters.hpp"
+#include "comigs/train/evaluation.hpp"
 #include "comigs/train/generation.hpp"
 #include "support/user_job.hpp"
 
@@ -84,6 +87,20 @@ struct Recording {
   }
 };
 
+// As for a user whose gate is its own.
+Outputs warm_up_to_clusters(const Job& job, const adapter::Parameters& parameters,
+                            train::LocalTrainer& trainer) {
+  const at::Tensor features = train::gate_features(*job.base, parameters, job.texts.experts,
+                                                   {.context = job.plan.user.context_tokens});
+  const std::vector<std::int64_t> groups =
+      train::all_cluster(
+          {.points = {features}}, job.user_model.experts,
+          {.seed = job.plan.seed, .user = job.plan.user_index, .stream = Stream::gate_clusters})
+          .front();
+  trainer.warm_up_to(groups);
+  return {{"features", features}, {"groups", at::tensor(groups, at::kLong)}};
+}
+
 void write_steps(const Arguments& arguments) {
   const auto user = static_cast<std::size_t>(std::stoul(arguments.at(2)));
   const Job job =
@@ -105,22 +122,24 @@ void write_steps(const Arguments& arguments) {
                                         .parameters = parameters,
                                         .validation_loss = {}});
   trainer.regularise(rule->regulariser());
+  Outputs outputs;
+  if (job.config.method.gate_targets == config::GateTargets::clusters)
+    outputs = warm_up_to_clusters(job, parameters, trainer);
   Recording recording;
   trainer.observe([&](train::Phase phase, const data::Batch& batch, const train::StepLosses& losses) {
     recording.add(parameters, phase, batch, losses);
   });
   for (std::int64_t round = 1; round <= job.config.run.rounds; ++round) trainer.train_round(round);
   recording.values.push_back(parameters.values().clone());
-  write_outputs(arguments.at(0),
-                {{"values", at::stack(recording.values)},
-                 {"gradients", at::stack(recording.gradients)},
-                 {"losses", at::stack(recording.losses)},
-                 {"tokens", at::stack(recording.tokens)},
-                 {"targets", at::stack(recording.targets)},
-                 {"instruction", at::stack(recording.instruction)},
-                 {"category", at::stack(recording.category)},
-                 {"phases", at::tensor(recording.phases, at::kLong)}},
-                layout(parameters));
+  outputs.merge(Outputs{{"values", at::stack(recording.values)},
+                        {"gradients", at::stack(recording.gradients)},
+                        {"losses", at::stack(recording.losses)},
+                        {"tokens", at::stack(recording.tokens)},
+                        {"targets", at::stack(recording.targets)},
+                        {"instruction", at::stack(recording.instruction)},
+                        {"category", at::stack(recording.category)},
+                        {"phases", at::tensor(recording.phases, at::kLong)}});
+  write_outputs(arguments.at(0), outputs, layout(parameters));
 }
 
 // Drawn as the stream's definition says: all sequences of step s from its key.

@@ -72,6 +72,7 @@ struct Process {
 
   void all_run(const test::Material& with) {
     Course({.world = with.world,
+            .roster = with.roster,
             .options = with.config.run,
             .seat = served.seat,
             .loop = served.loop,

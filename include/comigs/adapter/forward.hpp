@@ -26,8 +26,12 @@ struct Forward {
 [[nodiscard]] Forward forward(const model::BaseModel& base, const at::Tensor& tokens,
                               const Parameters& parameters, const at::Tensor& instruction = {});
 
-/// Logits [B, E] float32 of a gate by sequence, differentiable in the routers alone: no layer above the one
-/// that it reads is run.
+/// What a gate by sequence reads, [B, C] float32: no layer from the one on that its prompts enter is run, and
+/// nothing that is trained is in it.
+[[nodiscard]] at::Tensor sequence_gate_feature(const model::BaseModel& base, const at::Tensor& tokens,
+                                               const Parameters& parameters, const at::Tensor& instruction);
+
+/// Its logits [B, E] float32, differentiable in the routers alone.
 [[nodiscard]] at::Tensor sequence_gate_logits(const model::BaseModel& base, const at::Tensor& tokens,
                                               const Parameters& parameters, const at::Tensor& instruction);
 

@@ -65,9 +65,9 @@ struct AdapterKind {
   bool chosen_by_budget = false;  ///< whether `experts = auto` may choose how many a user has
   /// How parts begin that are not drawn as `Part` has it; null: all are.
   void (*begin)(Parameters&, const model::BaseModel&, std::uint64_t seed, std::uint32_t user) = nullptr;
-  /// See `sequence_gate_logits`; null: no gate of the kind is by sequence.
-  at::Tensor (*sequence_gate)(const Parameters&, const model::BaseModel&, const at::Tensor& tokens,
-                              const at::Tensor& instruction) = nullptr;
+  /// See `sequence_gate_feature`; null: no gate of the kind is by sequence.
+  at::Tensor (*gate_feature)(const Parameters&, const model::BaseModel&, const at::Tensor& tokens,
+                             const at::Tensor& instruction) = nullptr;
 };
 
 /// Whether the option of [user] is the kind's own.

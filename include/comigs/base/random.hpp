@@ -19,7 +19,8 @@ enum class Stream : std::uint32_t {
   collaboration_batch = 7,
   generation = 8,
   prompt_init = 9,
-  calibration_batch = 10
+  calibration_batch = 10,
+  gate_clusters = 11
 };
 
 /// Names a stream. `user` may be `shared_user` for numbers that all users draw alike.

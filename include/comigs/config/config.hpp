@@ -22,6 +22,8 @@ enum class AttentionSharing { method, own };
 enum class Mixing { every_round, renewals };
 /// The splits that expert steps draw their batches from.
 enum class TrainOn { train, train_and_validation };
+/// What the warm-up of a gate by sequence tells apart: categories of examples, or clusters of what it reads.
+enum class GateTargets { categories, clusters };
 /// With which weights users' shared parameters are averaged.
 enum class Averaging { uniform, tokens, examples };
 
@@ -76,6 +78,7 @@ struct Method {
   double pruning_strength = 0.99;  ///< HetLoRA: the share of a user's rank that is never pruned
   Mixing mixing = Mixing::every_round;
   std::int64_t gate_warmup_rounds = 2;  ///< W: first rounds, in which a gate by sequence alone is trained
+  GateTargets gate_targets = GateTargets::categories;
 };
 
 struct Optimiser {

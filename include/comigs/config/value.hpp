@@ -115,6 +115,9 @@ template <>
 inline constexpr auto words<TrainOn> = std::to_array<std::pair<std::string_view, TrainOn>>(
     {{"train", TrainOn::train}, {"train+validation", TrainOn::train_and_validation}});
 template <>
+inline constexpr auto words<GateTargets> = std::to_array<std::pair<std::string_view, GateTargets>>(
+    {{"categories", GateTargets::categories}, {"clusters", GateTargets::clusters}});
+template <>
 inline constexpr auto words<Averaging> = std::to_array<std::pair<std::string_view, Averaging>>(
     {{"uniform", Averaging::uniform}, {"tokens", Averaging::tokens}, {"examples", Averaging::examples}});
 

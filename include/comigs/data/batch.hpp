@@ -21,10 +21,14 @@ struct Batch {
   std::vector<std::int64_t>
       instruction;                     ///< [B] leading tokens that ask for the rest; of a window: all of it
   std::vector<std::int64_t> category;  ///< [B] of the example; of a window: `no_category`
+  /// [B] its number among those of all shards that the batch is of, one shard's after the other's; of a
+  /// window: `no_example`
+  std::vector<std::int64_t> example;
 };
 
 inline constexpr std::int64_t no_target = -1;
 inline constexpr std::int64_t no_category = -1;
+inline constexpr std::int64_t no_example = -1;
 
 /// A process's part of a batch that several make together.
 struct Share {

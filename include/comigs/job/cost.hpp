@@ -28,7 +28,7 @@ struct Cost {
   std::int64_t parameters = 0;             ///< trainable
   std::int64_t micro_batch_sequences = 0;  ///< run at a time in a step
   PeakMemory memory;
-  double start_flops = 0.0;       ///< of the evaluation before the first round
+  double start_flops = 0.0;       ///< of what precedes the first round: clusters of examples, an evaluation
   double training_flops = 0.0;    ///< of all rounds' steps, both phases
   double evaluation_flops = 0.0;  ///< of all rounds' evaluations
   std::int64_t bytes = 0;         ///< sent in all rounds

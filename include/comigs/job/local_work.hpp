@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "comigs/config/config.hpp"
 #include "comigs/data/manifest.hpp"
@@ -24,6 +25,10 @@ namespace comigs::job {
 /// The user's three splits, the training split cut to what the user may use. Throws DataError.
 [[nodiscard]] data::UserData open_user(const config::Config& config, const data::Manifest& manifest,
                                        std::size_t user);
+
+/// What its expert steps learn from: its training split, and its validation split where that is trained on.
+[[nodiscard]] std::vector<data::TokenShard> expert_texts(const config::Config& config,
+                                                         const data::UserData& own);
 
 /// The texts of the user's steps, from its `own` data; for `centralized` those of all users, whose data is
 /// then opened too. Throws DataError.

@@ -42,6 +42,7 @@ struct RunDescription {
   std::string kind = {};                     ///< of adapter: what is trained
   bool prompts = false;                      ///< experts are groups of prompts
   std::optional<std::int64_t> gate_warmup_rounds = std::nullopt;  ///< of a gate by sequence; nothing: none
+  std::string gate_targets = {};                                  ///< of its warm-up; "none" without one
   std::int64_t layers = 0;
   std::vector<std::string> projections = {"up", "down"};  ///< that an expert has in a layer
   std::int64_t rounds = 0;  ///< that it will have; there is room for their rows from the first one on

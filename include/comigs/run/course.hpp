@@ -41,12 +41,13 @@ class Course {
  public:
   struct Setup {
     const comm::Communicator& world;
+    const Roster& roster;
     const config::Run& options;
     Seat& seat;
     RoundLoop& loop;
     Recorder& recorder;
     Checkpointer& checkpointer;
-    const comm::Interruption& interruption;
+    comm::Interruption& interruption;
     Watcher& watcher;
   };
   explicit Course(const Setup& setup) : setup_(setup) {}

@@ -88,6 +88,9 @@ class Seat {
   /// Evaluates all splits into the round's record. Throws Interrupted where `stop`, asked before each batch,
   /// says so; DataError, NumericError where the test loss is not finite.
   void evaluate(const std::function<bool()>& stop);
+  /// What its gate by sequence reads of each example that expert steps learn from, [n, C] float32 in host
+  /// memory. Throws Interrupted as `evaluate` does.
+  [[nodiscard]] at::Tensor gate_features(const std::function<bool()>& stop) const;
   /// Of the validation and the test split, as the model is now.
   [[nodiscard]] results::SplitEvaluations perplexities(const std::function<bool()>& stop) const;
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -43,7 +44,7 @@ struct EvaluationOptions {
   std::int64_t sequences = 32;  ///< run at a time
   std::int64_t tokens = 0;      ///< leading tokens of the split (data::TokenShard::leading); 0: all
   std::int64_t categories = 0;  ///< of the data set; 0: its splits are plain text
-  /// Asked before each batch; where it says so, `evaluate` throws Interrupted.
+  /// Asked before each batch; where it says so, Interrupted is thrown.
   std::function<bool()> stop = {};
   EvaluationPasses* passes = nullptr;  ///< for windows of a text; null: nothing is kept
 };
@@ -70,6 +71,12 @@ struct SplitReport {
 /// example. Sums in float64. The same bits whenever it is called on the same numbers.
 [[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
+
+/// Local. What the gate by sequence reads of each example, [n, C] float32 in host memory, one text's after
+/// the other's.
+[[nodiscard]] at::Tensor gate_features(const model::BaseModel& base, const adapter::Parameters& parameters,
+                                       std::span<const data::TokenShard> texts,
+                                       const EvaluationOptions& options);
 
 /// Local. Mean loss (nats a token) of `batches` random batches of the user's size, in micro-batches as it
 /// trains; which ones depends on `key` alone, whose step is set by the batch's number.

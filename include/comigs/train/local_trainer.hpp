@@ -53,7 +53,7 @@ struct StepLosses {
 };
 
 /// Which phase a step belonged to, for observers. Warm-up: of a gate by sequence, to tell the categories of
-/// examples apart.
+/// examples apart, or other groups that take their place in the batch.
 enum class Phase { experts, routers, warmup };
 
 /// What an aggregation rule has local training do beside its own loss; both may be empty.
@@ -109,6 +109,9 @@ class LocalTrainer {
   using Stop = std::function<bool()>;
   void stop_when(Stop stop) { stop_ = std::move(stop); }
 
+  /// What the warm-up's steps take for the categories of examples: [example of the experts' texts].
+  void warm_up_to(std::vector<std::int64_t> groups) { warmup_groups_ = std::move(groups); }
+
   /// The local steps of `round` (from 1) from expert step `first_step` on; each router update belongs to the
   /// expert step before it. The result depends on the parameters, the state, the plan and the steps' numbers.
   /// Throws NumericError if a loss or gradient or a parameter afterwards is not finite; on the CPU right
@@ -151,7 +154,8 @@ class LocalTrainer {
   Texts texts_;
   LocalPlan plan_;
   adapter::Slice routers_;
-  std::vector<adapter::Slice> trained_;  // by expert steps
+  std::vector<adapter::Slice> trained_;      // by expert steps
+  std::vector<std::int64_t> warmup_groups_;  // empty: categories
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;
