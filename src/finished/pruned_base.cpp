@@ -78,6 +78,11 @@ void write_files(const fs::path& folder, PrunedBase& pruned) {
 
 }  // namespace
 
+bool is_pruned_base(const fs::path& folder) {
+  std::error_code none;
+  return fs::exists(folder / "config.json", none) && fs::exists(folder / model::pruning_file, none);
+}
+
 void check_pruned_output(const std::string& output) {
   run::check_output(output);
   std::error_code none;
@@ -113,8 +118,9 @@ std::string digest_of(const data::Batch& calibration) {
   return sha256(std::as_bytes(std::span(calibration.tokens)));
 }
 
-void write_pruned_base(const std::string& output, PrunedBase& pruned) {
+void write_pruned_base(const std::string& output, PrunedBase& pruned, bool replace) {
   const run::OutputFolder held(output);
+  if (replace && is_pruned_base(output)) io::remove_ours(output, is_of_model);
   check_pruned_output(output);
   try {
     write_files(output, pruned);

@@ -59,11 +59,15 @@ std::optional<Calibration> calibration_of(const ConfigFile& file, const std::fil
   if (!found.is_object()) file.fail("calibration", found.dump(), "null or an object");
   const ConfigFile entries(found, path);
   const nlohmann::json seed = entries.value("seed", nullptr);
+  // Records of earlier versions do not have it.
+  const nlohmann::json precision = entries.value("precision", "float32");
+  entries.insist_on_one("precision", precision, {"float32", "bf16"});
   if (!seed.is_number_unsigned()) entries.fail("seed", seed.dump(), "a whole number");
   return Calibration{.sequences = entries.size("sequences", "sequences", most_sequences),
                      .context_tokens = entries.size("context_tokens", "context_tokens", most_sequences),
                      .seed = seed.get<std::uint64_t>(),
-                     .digest = digest_of(entries, "digest")};
+                     .digest = digest_of(entries, "digest"),
+                     .precision = precision.get<std::string>()};
 }
 
 std::map<std::string, std::int64_t> zeros_by_matrix(const ConfigFile& file,
@@ -84,6 +88,30 @@ std::map<std::string, std::int64_t> zeros_by_matrix(const ConfigFile& file,
   for (const auto& [matrix, count] : found.items())
     if (!zeros.contains(matrix)) file.fail(name, "of " + matrix, "the matrices of the model's blocks alone");
   return zeros;
+}
+
+// Entries that are objects on both sides are compared entry by entry.
+void add_differences(const nlohmann::json& found, const nlohmann::json& expected,
+                     std::vector<std::string>& differences) {
+  const auto words = [](const nlohmann::json& value) { return value.is_null() ? "nothing" : value.dump(); };
+  nlohmann::json either = expected;
+  either.update(found);
+  for (const auto& [name, ignored] : either.items()) {
+    const nlohmann::json there = found.value(name, nlohmann::json());
+    const nlohmann::json here = expected.value(name, nlohmann::json());
+    if (there.is_object() && here.is_object())
+      add_differences(there, here, differences);
+    else if (there != here)
+      differences.push_back(fmt::format("'{}' is {}, expected {}", name, words(there), words(here)));
+  }
+}
+
+// What decides how a base is pruned.
+nlohmann::json recipe_of(const PruningRecord& record) {
+  nlohmann::json json = nlohmann::json::parse(as_json(record));
+  json.erase("weights_digest");
+  json.erase("zeros_by_matrix");
+  return json;
 }
 
 }  // namespace
@@ -110,7 +138,8 @@ std::string as_json(const PruningRecord& record) {
     json["calibration"] = {{"sequences", from->sequences},
                            {"context_tokens", from->context_tokens},
                            {"seed", from->seed},
-                           {"digest", from->digest}};
+                           {"digest", from->digest},
+                           {"precision", from->precision}};
   json["base_digest"] = record.base_digest;
   json["weights_digest"] = record.weights_digest;
   json["zeros_by_matrix"] = record.zeros;
@@ -137,6 +166,12 @@ std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
       .weights_digest = digest_of(file, "weights_digest"),
       .zeros = zeros_by_matrix(file, architecture),
       .text = std::string(reinterpret_cast<const char*>(content.data()), content.size_bytes())};
+}
+
+std::vector<std::string> differences(const PruningRecord& found, const PruningRecord& expected) {
+  std::vector<std::string> differences;
+  add_differences(recipe_of(found), recipe_of(expected), differences);
+  return differences;
 }
 
 std::int64_t count_zeros(const at::Tensor& matrix) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/pruning.hpp"
@@ -20,7 +21,8 @@ inline constexpr const char* pruning_file = "comigs-pruning.json";
 struct Calibration {
   std::int64_t sequences = 0, context_tokens = 0;
   std::uint64_t seed = 0;
-  std::string digest;  ///< SHA-256 of its tokens, [sequences, context_tokens] int64, little-endian
+  std::string digest;     ///< SHA-256 of its tokens, [sequences, context_tokens] int64, little-endian
+  std::string precision;  ///< of the weights that they ran through: "float32" or "bf16"
 };
 
 struct PruningRecord {
@@ -42,6 +44,10 @@ struct PruningRecord {
 /// was expected where it is no JSON, an entry is missing or cannot be, or its matrices are not the model's.
 [[nodiscard]] std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
                                                         const Architecture& architecture);
+
+/// In what a record differs from one that is to be made: an entry each, as "'method' is ..., expected ...".
+/// What comes out of pruning, the digest of the pruned weights and their zeros, is not compared.
+[[nodiscard]] std::vector<std::string> differences(const PruningRecord& found, const PruningRecord& expected);
 
 /// How many numbers of a matrix are 0.
 [[nodiscard]] std::int64_t count_zeros(const at::Tensor& matrix);

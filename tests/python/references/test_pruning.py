@@ -199,6 +199,7 @@ def test_the_text_is_the_recorded_one(bases, tiny_data, tmp_path):
         "context_tokens": CONTEXT,
         "seed": 3,
         "digest": hashlib.sha256(tokens.contiguous().numpy().astype("<i8").tobytes()).hexdigest(),
+        "precision": "float32",
     }
 
 
