@@ -14,6 +14,7 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/removal.hpp"
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/pruned_model.hpp"
 #include "comigs/run/output_folder.hpp"
 
 namespace comigs::finished {

@@ -1,7 +1,5 @@
 #include "comigs/model/pruning_record.hpp"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -11,8 +9,6 @@
 #include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "comigs/model/config_file.hpp"
-#include "comigs/model/pruned_model.hpp"
-#include "comigs/model/weights.hpp"
 
 namespace comigs::model {
 
@@ -71,20 +67,18 @@ std::optional<Calibration> calibration_of(const ConfigFile& file, const std::fil
 }
 
 std::map<std::string, std::int64_t> zeros_by_matrix(const ConfigFile& file,
-                                                    const Architecture& architecture) {
+                                                    const std::map<std::string, std::int64_t>& matrices) {
   constexpr const char* name = "zeros_by_matrix";
   const nlohmann::json found = file.value(name, nullptr);
   if (!found.is_object()) file.fail(name, found.dump(), "an object of matrices and their zeros");
   std::map<std::string, std::int64_t> zeros;
-  for (const std::vector<WeightSpec>& layer : prunable_weights(architecture))
-    for (const WeightSpec& spec : layer) {
-      const nlohmann::json count = found.value(spec.name, nlohmann::json());
-      if (!count.is_number_unsigned() ||
-          count.get<std::uint64_t>() > static_cast<std::uint64_t>(spec.count()))
-        file.fail(name, count.is_null() ? "without '" + spec.name + "'" : count.dump() + " for " + spec.name,
-                  fmt::format("a whole number up to {}", spec.count()));
-      zeros[spec.name] = count.get<std::int64_t>();
-    }
+  for (const auto& [matrix, size] : matrices) {
+    const nlohmann::json count = found.value(matrix, nlohmann::json());
+    if (!count.is_number_unsigned() || count.get<std::uint64_t>() > static_cast<std::uint64_t>(size))
+      file.fail(name, count.is_null() ? "without '" + matrix + "'" : count.dump() + " for " + matrix,
+                fmt::format("a whole number up to {}", size));
+    zeros[matrix] = count.get<std::int64_t>();
+  }
   for (const auto& [matrix, count] : found.items())
     if (!zeros.contains(matrix)) file.fail(name, "of " + matrix, "the matrices of the model's blocks alone");
   return zeros;
@@ -116,14 +110,6 @@ nlohmann::json recipe_of(const PruningRecord& record) {
 
 }  // namespace
 
-double PruningRecord::share_of_zeros(const Architecture& architecture) const {
-  std::int64_t found = 0, all = 0;
-  for (const auto& [matrix, count] : zeros) found += count;
-  for (const std::vector<WeightSpec>& layer : prunable_weights(architecture))
-    for (const WeightSpec& spec : layer) all += spec.count();
-  return static_cast<double>(found) / static_cast<double>(all);
-}
-
 std::string as_json(const PruningRecord& record) {
   nlohmann::ordered_json json = {
       {"format", pruning_format}, {"format_version", 1}, {"method", record.method}};
@@ -146,11 +132,8 @@ std::string as_json(const PruningRecord& record) {
   return json.dump(1) + "\n";
 }
 
-std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
-                                          const Architecture& architecture) {
-  const std::filesystem::path path = folder / pruning_file;
-  std::error_code none;
-  if (!std::filesystem::exists(std::filesystem::symlink_status(path, none))) return std::nullopt;
+PruningRecord read_record(const std::filesystem::path& path,
+                          const std::map<std::string, std::int64_t>& matrices) {
   const io::MappedFile content(path);
   const nlohmann::json values = io::parse_json(content.bytes(), path.string());
   if (!values.is_object()) throw DataError(fmt::format("{}: not a JSON object", path.string()));
@@ -164,7 +147,7 @@ std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
       .calibration = calibration_of(file, path),
       .base_digest = digest_of(file, "base_digest"),
       .weights_digest = digest_of(file, "weights_digest"),
-      .zeros = zeros_by_matrix(file, architecture),
+      .zeros = zeros_by_matrix(file, matrices),
       .text = std::string(reinterpret_cast<const char*>(content.data()), content.size_bytes())};
 }
 
@@ -172,26 +155,6 @@ std::vector<std::string> differences(const PruningRecord& found, const PruningRe
   std::vector<std::string> differences;
   add_differences(recipe_of(found), recipe_of(expected), differences);
   return differences;
-}
-
-std::int64_t count_zeros(const at::Tensor& matrix) {
-  return matrix.numel() - matrix.count_nonzero().item<std::int64_t>();
-}
-
-void check_pruning(const std::filesystem::path& folder, const Architecture& architecture,
-                   const PruningRecord& record) {
-  const std::string path = (folder / pruning_file).string();
-  if (const std::string found = weights_digest(folder); found != record.weights_digest)
-    throw DataError(
-        fmt::format("{}: 'weights_digest' is {}, but the weights beside it have the SHA-256 {}: they are "
-                    "others; prune the base anew, or remove the file",
-                    path, record.weights_digest, found));
-  const WeightSource stored = open_weights_as_stored(folder);
-  for (const std::vector<WeightSpec>& layer : prunable_weights(architecture))
-    for (const WeightSpec& spec : layer)
-      if (const std::int64_t found = count_zeros(stored(spec)); found != record.zeros.at(spec.name))
-        throw DataError(fmt::format("{}: 'zeros_by_matrix' has {} for {}, but the weights beside it have {}",
-                                    path, record.zeros.at(spec.name), spec.name, found));
 }
 
 }  // namespace comigs::model

@@ -1,6 +1,8 @@
 // What a call of `comigs prune` takes and leaves: its calibration text, and the folder that it writes.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <map>

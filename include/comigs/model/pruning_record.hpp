@@ -1,8 +1,6 @@
 // comigs-pruning.json: what a pruned base model's folder says of its zeros.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -11,7 +9,7 @@
 #include <vector>
 
 #include "comigs/model/architecture.hpp"
-#include "comigs/model/pruning.hpp"
+#include "comigs/model/sparsity.hpp"
 
 namespace comigs::model {
 
@@ -40,8 +38,13 @@ struct PruningRecord {
 /// The record as JSON, with a line end.
 [[nodiscard]] std::string as_json(const PruningRecord& record);
 
-/// The folder's record; nothing where it has none. Throws DataError naming the file, what was found and what
-/// was expected where it is no JSON, an entry is missing or cannot be, or its matrices are not the model's.
+/// The record in a file. `matrices`: those that it must be of, and how many numbers each has. Throws
+/// DataError naming the file, what was found and what was expected where it is no JSON, an entry is missing
+/// or cannot be, or its matrices are others.
+[[nodiscard]] PruningRecord read_record(const std::filesystem::path& path,
+                                        const std::map<std::string, std::int64_t>& matrices);
+
+/// The folder's record, of the model's matrices; nothing where it has none. Throws DataError.
 [[nodiscard]] std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
                                                         const Architecture& architecture);
 
@@ -49,11 +52,12 @@ struct PruningRecord {
 /// What comes out of pruning, the digest of the pruned weights and their zeros, is not compared.
 [[nodiscard]] std::vector<std::string> differences(const PruningRecord& found, const PruningRecord& expected);
 
-/// How many numbers of a matrix are 0.
-[[nodiscard]] std::int64_t count_zeros(const at::Tensor& matrix);
+/// Reads all weights. What the folder's record says of them and is not so, the file first: they are others,
+/// or have other zeros; empty: nothing.
+[[nodiscard]] std::string lie_about_weights(const std::filesystem::path& folder,
+                                            const Architecture& architecture, const PruningRecord& record);
 
-/// Reads all weights. Throws DataError where they are not those that the folder's record speaks of, or have
-/// other zeros.
+/// Throws DataError with what `lie_about_weights` finds.
 void check_pruning(const std::filesystem::path& folder, const Architecture& architecture,
                    const PruningRecord& record);
 

@@ -256,7 +256,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_record_that_lies_is_refused(lie, pruned, tiny_data, tmp_path):
+def test_a_record_that_lies_is_refused(lie, pruned, tiny_base, tiny_data, tmp_path):
     """Check 28."""
     base = shutil.copytree(pruned, tmp_path / "base")
     change, words = LIES[lie]
@@ -268,6 +268,7 @@ def test_a_record_that_lies_is_refused(lie, pruned, tiny_data, tmp_path):
         refused("inspect", base),
         refused("evaluate", *given),
         refused("prune", *given, "--output", tmp_path / "twice", *HALF),
+        refused("prune", "--model", tiny_base, "--data", tiny_data, "--output", base, *SMALL, *HALF),
     ):
         assert words in told and str(record) in told
     done = comigs("train", *given, "--output", tmp_path / "run", *run_options(), "--device", "cpu", ranks=4)
