@@ -247,6 +247,7 @@ HEAD = "[item]\ndatasets = alpha, beta\n"
         (HEAD + "[row.A]\nmethod = a\nseed = 1\n", "'seed' is what jobs.sweep gives to every run"),
         (HEAD + "[row.A]\nmethod = a\ndatasets = alfa\n", "unknown data set 'alfa'; did you mean 'alpha'?"),
         (HEAD + "[row.A]\nmethod = a\ndatasets = alpha,\n", "datasets = alpha,: expected names separated"),
+        (HEAD.replace("beta", "alpha"), "datasets = alpha, alpha: 'alpha' stands there twice, expected once"),
         (HEAD.replace("beta", "bete"), "unknown data set 'bete'; did you mean 'beta'?"),
         (HEAD + "dataset = beta\n", "unknown 'dataset' in [item]"),
         (HEAD + "use = good\n", "'use' (an item) and 'rows' (its rows, one a line) go together"),
