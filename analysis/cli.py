@@ -22,6 +22,8 @@ from analysis.paper.items import ITEMS, Item
 from analysis.read.index import read_index
 from analysis.read.results import ResultsError, open_run, results_file
 from analysis.read.run import Run
+from console.mistakes import JobError
+from console.name_lists import names_of
 from console.terminal import Parser
 
 BAD_INPUT = 2
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(os.umask(0) | stat.S_IWOTH)  # nothing that is written is writable for everyone
     try:
         return options.command(options)
-    except ResultsError as error:
+    except (ResultsError, JobError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except BrokenPipeError:
@@ -178,7 +180,7 @@ def _item(name: str, title: str, options: argparse.Namespace) -> int:
         raise ResultsError(f"--output {output}: is a file (expected a folder)")
     numbered = re.fullmatch(r"(table|figure)(\d+)", name)
     heading = f"{numbered[1].capitalize()} {numbered[2]}: {title}" if numbered else title
-    names = tuple(word.strip() for word in options.dataset.split(",")) if options.dataset else ()
+    names = tuple(names_of(options.dataset, f"--dataset {options.dataset}")) if options.dataset else ()
     known = {entry.dataset for entry in index.entries}
     if options.dataset != ITEMS[name].dataset and (unknown := [word for word in names if word not in known]):
         raise ResultsError(

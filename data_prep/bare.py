@@ -84,9 +84,9 @@ def recipe(options: argparse.Namespace) -> BareFiles:
         names = [f"user-{number}" for number in range(len(found))]
     for name in names:
         checked_name(name, "--names")
-    if len(names) != len(found) or len(set(names)) != len(names):
+    if len(names) != len(found):
         raise DataError(
-            f"--names {','.join(names)}: {len(set(names))} names found, {len(found)} expected, one for each"
+            f"--names {','.join(names)}: {len(names)} names found, {len(found)} expected, one for each"
             f" user in {options.source}"
         )
     return BareFiles(dict(zip(names, found)))

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from console.mistakes import JobError
+from console.name_lists import names_of
+
 
 def share(text: str) -> float:
     """A part of a whole."""
@@ -33,8 +36,11 @@ def seed(text: str) -> int:
 
 
 def names(text: str) -> list[str]:
-    """Names joined by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Names joined by commas, each once; no text, no names."""
+    try:
+        return names_of(text, f"'{text}'") if text.strip() else []
+    except JobError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _checked(text: str, convert: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from console.mistakes import JobError, check_known, in_natural_order
+from console.name_lists import names_of
 
 from .ini import check_one_line, read_ini
 
@@ -96,10 +97,8 @@ def _check_known(place: str, what: str, name: str, known: Collection[str]) -> No
 
 
 def _names(path: Path, section: str, text: str, known: Collection[str]) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",")]
+    names = names_of(text, f"{path}: [{section}] datasets = {text}")
     for name in names:
-        if not name:
-            raise JobError(f"{path}: [{section}] datasets = {text}: expected names separated by commas")
         _check_known(f"{path}: [{section}] datasets", "data set", name, known)
     return tuple(names)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from console import program
 from console.mistakes import JobError, check_known, check_seeds
+from console.name_lists import names_of
 
 from .index import write_index
 from .items import Case, Item, cases, item_files, read_item
@@ -102,7 +103,7 @@ def _asked(
         used = {name for item in items for name in item.datasets}
         wanted = [name for name in there if name in used]
     else:
-        wanted = [name.strip() for name in options.dataset.split(",")]
+        wanted = names_of(options.dataset, f"--dataset {options.dataset}")
         _check_data_sets(wanted, items, there)
     for name in wanted:
         for seed in range(options.seeds):

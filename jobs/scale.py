@@ -57,13 +57,15 @@ class DataSet:
         """The base before it is pruned."""
         return self.base if self.pruning is None else self.pruning.base
 
-    def preparation(self, python: str, comigs: str) -> list[tuple[str, list[str]]]:
+    def preparation(self, python: str, comigs: str, replace: bool = False) -> list[tuple[str, list[str]]]:
         """What makes "data" and "base", in order: a base from elsewhere first, as its tokeniser makes the data. Then
-        "pruned", of the base, where it is not there yet."""
+        "pruned", of the base; with `replace` also where another one was pruned there. Each finds for itself what is
+        there already, and refuses what was made otherwise."""
         steps = self._dense_preparation(python, comigs)
-        if self.pruning is not None and not _is_base(self.base):
+        if self.pruning is not None:
             folders = ["--model", str(self.dense), "--data", str(self.data), "--output", str(self.base)]
-            steps.append(("pruned", [comigs, "prune", *folders, *self.pruning.arguments]))
+            words = [*folders, *self.pruning.arguments, *(["--replace"] if replace else [])]
+            steps.append(("pruned", [comigs, "prune", *words]))
         return steps
 
     def _dense_preparation(self, python: str, comigs: str) -> list[tuple[str, list[str]]]:

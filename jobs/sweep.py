@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     plan = planned(options)
     if options.print:
-        return _print(plan, options.comigs)
+        return _print(plan, options)
     if options.index:
         print(f"{plan.write_index()}: {plan.counted()}")
         return 0
@@ -70,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=PLACE",
         help="text of a data set from another folder, file or hub; give it with every call that needs it",
     )
-    add("--replace", action="store_true", help="make runs anew that are done with other settings")
+    add(
+        "--replace",
+        action="store_true",
+        help="make pruned bases and runs anew that are there with other settings",
+    )
     add("--comigs", default=program.default(), metavar="FILE", help="the program (default: %(default)s)")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--print", action="store_true", help="print the commands; run nothing")
@@ -80,10 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print(plan: Plan, comigs: str) -> int:
+def _print(plan: Plan, options: argparse.Namespace) -> int:
     """Lines for a shell: the preparation, which does nothing where it is done, then the missing runs."""
     for data_set, runs in plan.by_data_set():
-        for _, command in data_set.preparation(_python(), comigs):
+        for _, command in data_set.preparation(_python(), options.comigs, options.replace):
             print(shlex.join(command))
         try:
             ranks = users(data_set)
@@ -92,7 +96,7 @@ def _print(plan: Plan, comigs: str) -> int:
             print(f"# {data_set.data} is not made yet: 4 users, as in the paper, are expected")
         for run in runs:
             if run.status() != DONE:
-                print(shlex.join(["mpirun", "-n", str(ranks), *run.command(comigs)]))
+                print(shlex.join(["mpirun", "-n", str(ranks), *run.command(options.comigs)]))
     return 0
 
 

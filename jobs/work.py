@@ -45,11 +45,11 @@ def mpi_environment() -> dict[str, str]:
 
 
 def make_ready(data_set: DataSet, runs: Sequence[Run], means: Means, replace: bool) -> None:
-    """Text and base; both commands find for themselves what an earlier call made. Raises JobError, too, where
+    """Text and base; the commands find for themselves what an earlier call made. Raises JobError, too, where
     runs done with other settings, or results of somebody else, are in the way."""
     data_set.check_base()
     runs_of(data_set).mkdir(parents=True, exist_ok=True)
-    for what, command in data_set.preparation(sys.executable, means.comigs):
+    for what, command in data_set.preparation(sys.executable, means.comigs, replace):
         _make(what, data_set, command, means)
     for run in runs:
         if run.is_somebody_elses():

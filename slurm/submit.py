@@ -13,6 +13,7 @@ from pathlib import Path
 
 from console import program, terminal
 from console.mistakes import JobError, check_seeds
+from console.name_lists import names_of
 from console.terminal import Parser
 
 from .needs import Needs, ask, components, limit, sizes_by_need, together
@@ -158,9 +159,8 @@ def _runs(options: argparse.Namespace, others: Sequence[str], output: Path) -> l
         return [_Run(None, tuple(common))]
     if options.seeds is not None:
         check_seeds(options.seeds)
-    methods = [None] if options.methods is None else options.methods.split(",")
-    if "" in methods:
-        raise JobError(f"--methods {options.methods}: expected names of methods, separated by commas")
+    asked = options.methods
+    methods = [None] if asked is None else names_of(asked, f"--methods {asked}")
     runs = []
     for method in methods:
         for seed in [None] if options.seeds is None else range(options.seeds):

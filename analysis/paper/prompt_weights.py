@@ -39,6 +39,7 @@ FIGURES = {
     11: (FEDERATED, "instructions-2of4"),
     12: (FEDERATED, "instructions-4of8"),
 }
+PRUNING_METHODS = ("magnitude", "wanda", "sparsegpt")
 UNKNOWN = "Published as a figure whose values are not known here: nothing of it is drawn."
 COLUMNS = "setting,base,method,seed,stage,round,user,category,test_examples,group,weight".split(",")
 
@@ -179,17 +180,21 @@ def _gate(run: Run) -> str:
 
 
 def pruning(text: str) -> str:
-    """What a base's comigs-pruning.json says, in both readings of a bare n:m."""
+    """What a base's comigs-pruning.json says, in both readings of a bare n:m; empty: it has none."""
+    if not text:
+        return "not pruned"
     try:
         told = json.loads(text)
-    except ValueError:
-        return "not pruned"
-    if not isinstance(told, dict) or "method" not in told:
-        return "not pruned"
+        method = told["method"]
+        zeros, of = (told["zeros"], told["of"]) if "of" in told else (told["share"], 1)
+        share, is_known = 100 * zeros / of, method in PRUNING_METHODS
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+        is_known = False
+    if not is_known:
+        return "pruned, its record is damaged"
     if "of" not in told:
-        return f"pruned by {told['method']}: {100 * float(told['share']):g} % zeros, unstructured"
-    zeros, of = int(told["zeros"]), int(told["of"])
-    words = f"pruned by {told['method']}: {zeros} zeros of every {of} inputs ({100 * zeros / of:g} % zeros)"
+        return f"pruned by {method}: {share:g} % zeros, unstructured"
+    words = f"pruned by {method}: {zeros} zeros of every {of} inputs ({share:g} % zeros)"
     if 2 * zeros == of:
         return f"{words}; '{zeros}:{of}' in either reading"
     slip = " (its caption says 50 %, which fits neither)" if (zeros, of) == (7, 8) else ""

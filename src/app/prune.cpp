@@ -38,13 +38,17 @@ void print_found(const config::Prune& options, const finished::PrunedBase& prune
 void prune(const config::Prune& options) {
   const Stopwatch watch;
   const finished::Pruner pruner(options);
+  if (pruner.is_made()) {
+    print_out("{}: there already, pruned in the same way from the same base and text\n", options.output);
+    return;
+  }
   const c10::Device device = job::choose_device(options.device, options.threads, comm::place_alone());
   ProgressBar bar(pruner.architecture().layers, true);
   finished::PrunedBase pruned = pruner.run(device, [&] { bar.advance(1, "layer by layer"); });
   bar.clear();
   io::check_mapped_files();
   comm::Interruption::finish_undisturbed();
-  finished::write_pruned_base(options.output, pruned);
+  finished::write_pruned_base(options.output, pruned, options.replace);
   print_found(options, pruned, watch);
 }
 

@@ -38,6 +38,9 @@ constexpr Option<Prune> options[] = {
                                  {.determines_numbers = false}),
     prune.option<&Prune::threads>("threads", "N", "compute threads; 0: the cores it may use",
                                   between(0, 4096), {.determines_numbers = false}),
+    prune.option<&Prune::replace>("replace", "",
+                                  "prune anew where --output holds a base that was pruned otherwise", {},
+                                  {.determines_numbers = false}),
 };
 
 }  // namespace

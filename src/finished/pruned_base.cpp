@@ -14,6 +14,7 @@
 #include "comigs/io/atomic_file.hpp"
 #include "comigs/io/removal.hpp"
 #include "comigs/model/base_model.hpp"
+#include "comigs/model/pruned_model.hpp"
 #include "comigs/run/output_folder.hpp"
 
 namespace comigs::finished {
@@ -78,6 +79,11 @@ void write_files(const fs::path& folder, PrunedBase& pruned) {
 
 }  // namespace
 
+bool is_pruned_base(const fs::path& folder) {
+  std::error_code none;
+  return fs::exists(folder / "config.json", none) && fs::exists(folder / model::pruning_file, none);
+}
+
 void check_pruned_output(const std::string& output) {
   run::check_output(output);
   std::error_code none;
@@ -113,8 +119,9 @@ std::string digest_of(const data::Batch& calibration) {
   return sha256(std::as_bytes(std::span(calibration.tokens)));
 }
 
-void write_pruned_base(const std::string& output, PrunedBase& pruned) {
+void write_pruned_base(const std::string& output, PrunedBase& pruned, bool replace) {
   const run::OutputFolder held(output);
+  if (replace && is_pruned_base(output)) io::remove_ours(output, is_of_model);
   check_pruned_output(output);
   try {
     write_files(output, pruned);

@@ -3,19 +3,24 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
 #include "comigs/base/printable.hpp"
+#include "comigs/base/sha256.hpp"
 #include "comigs/config/value.hpp"
 #include "comigs/job/checks.hpp"
 
 namespace comigs::finished {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 model::PruningMethod method_of(config::PruningMethod method) {
   switch (method) {
@@ -50,9 +55,16 @@ std::int64_t context_of(const config::Prune& options, const model::Architecture&
                                     : std::min(architecture.positions, config::most_calibration_context);
 }
 
+bool have_same(const char* name, const fs::path& one, const fs::path& other) {
+  const auto digest = [&](const fs::path& folder) {
+    return fs::exists(folder / name) ? sha256_of_file(folder / name) : "missing";
+  };
+  return digest(one) == digest(other);
+}
+
 // A model of the base, once nothing stands in the way of what is written.
 TrainedModels open_dense(const config::Prune& options) {
-  check_pruned_output(options.output);
+  if (!is_pruned_base(options.output)) check_pruned_output(options.output);
   return {options.model, options.precision};
 }
 
@@ -94,23 +106,48 @@ std::map<std::string, at::Tensor> Pruner::matrices(const c10::Device& device,
   return model::prune(*base, stored, tokens, pruning_, done);
 }
 
+// All but what writing settles.
+model::PruningRecord Pruner::recipe() const {
+  model::PruningRecord record{.method = config::print(options_.method),
+                              .sparsity = pruning_.sparsity,
+                              .calibration = std::nullopt,
+                              .base_digest = model::weights_digest(options_.model),
+                              .weights_digest = {},
+                              .zeros = {}};
+  if (text_)
+    record.calibration = {.sequences = text_->sequences,
+                          .context_tokens = text_->context,
+                          .seed = options_.seed,
+                          .digest = digest_of(*text_),
+                          .precision = config::print(options_.precision)};
+  return record;
+}
+
+// In what the pruned base that is there is another than would be made, the file first; empty: in nothing.
+std::string Pruner::difference() const {
+  const fs::path there = options_.output;
+  for (const char* name : {"config.json", "tokenizer.json"})
+    if (!have_same(name, there, options_.model))
+      return fmt::format("{}: found another one than in {}", (there / name).string(), options_.model);
+  const model::PruningRecord found = model::read_pruning(there, architecture()).value();
+  if (const auto all = model::differences(found, recipe()); !all.empty())
+    return fmt::format("{}: {}", (there / model::pruning_file).string(), fmt::join(all, ", "));
+  return model::lie_about_weights(there, architecture(), found);
+}
+
+bool Pruner::is_made() const {
+  if (!is_pruned_base(options_.output)) return false;
+  const std::string found = difference();
+  if (found.empty() || options_.replace) return found.empty();
+  throw ConfigError(fmt::format("{}; --replace prunes the base there anew", found));
+}
+
 PrunedBase Pruner::run(const c10::Device& device, const std::function<void()>& done) const {
   model::check_finite(options_.model, model::weight_specs(architecture()));
-  PrunedBase pruned{.base = options_.model,
-                    .architecture = architecture(),
-                    .matrices = matrices(device, done),
-                    .record = {.method = config::print(options_.method),
-                               .sparsity = pruning_.sparsity,
-                               .calibration = std::nullopt,
-                               .base_digest = model::weights_digest(options_.model),
-                               .weights_digest = {},
-                               .zeros = {}}};
-  if (text_)
-    pruned.record.calibration = {.sequences = text_->sequences,
-                                 .context_tokens = text_->context,
-                                 .seed = options_.seed,
-                                 .digest = digest_of(*text_)};
-  return pruned;
+  return {.base = options_.model,
+          .architecture = architecture(),
+          .matrices = matrices(device, done),
+          .record = recipe()};
 }
 
 }  // namespace comigs::finished

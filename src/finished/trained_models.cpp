@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <set>
 
 #include "comigs/base/error.hpp"
 #include "comigs/base/log.hpp"
@@ -150,7 +151,13 @@ std::vector<std::size_t> TrainedModels::find(const std::string& names) const {
   } else if (std::ranges::find(names_, names) != names_.end()) {
     add(names);  // a name may have commas
   } else {
-    for (const std::string& name : split_names(names)) add(name);
+    std::set<std::string> named;
+    for (const std::string& name : split_names(names)) {
+      add(name);
+      if (!named.insert(name).second)
+        throw ConfigError(
+            fmt::format("--users: '{}' is named twice, expected each user once", printable(name)));
+    }
   }
   return found;
 }

@@ -1,7 +1,5 @@
 #include "comigs/model/pruning_record.hpp"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -11,8 +9,6 @@
 #include "comigs/io/json.hpp"
 #include "comigs/io/mapped_file.hpp"
 #include "comigs/model/config_file.hpp"
-#include "comigs/model/pruned_model.hpp"
-#include "comigs/model/weights.hpp"
 
 namespace comigs::model {
 
@@ -59,42 +55,60 @@ std::optional<Calibration> calibration_of(const ConfigFile& file, const std::fil
   if (!found.is_object()) file.fail("calibration", found.dump(), "null or an object");
   const ConfigFile entries(found, path);
   const nlohmann::json seed = entries.value("seed", nullptr);
+  // Records of earlier versions do not have it.
+  const nlohmann::json precision = entries.value("precision", "float32");
+  entries.insist_on_one("precision", precision, {"float32", "bf16"});
   if (!seed.is_number_unsigned()) entries.fail("seed", seed.dump(), "a whole number");
   return Calibration{.sequences = entries.size("sequences", "sequences", most_sequences),
                      .context_tokens = entries.size("context_tokens", "context_tokens", most_sequences),
                      .seed = seed.get<std::uint64_t>(),
-                     .digest = digest_of(entries, "digest")};
+                     .digest = digest_of(entries, "digest"),
+                     .precision = precision.get<std::string>()};
 }
 
 std::map<std::string, std::int64_t> zeros_by_matrix(const ConfigFile& file,
-                                                    const Architecture& architecture) {
+                                                    const std::map<std::string, std::int64_t>& matrices) {
   constexpr const char* name = "zeros_by_matrix";
   const nlohmann::json found = file.value(name, nullptr);
   if (!found.is_object()) file.fail(name, found.dump(), "an object of matrices and their zeros");
   std::map<std::string, std::int64_t> zeros;
-  for (const std::vector<WeightSpec>& layer : prunable_weights(architecture))
-    for (const WeightSpec& spec : layer) {
-      const nlohmann::json count = found.value(spec.name, nlohmann::json());
-      if (!count.is_number_unsigned() ||
-          count.get<std::uint64_t>() > static_cast<std::uint64_t>(spec.count()))
-        file.fail(name, count.is_null() ? "without '" + spec.name + "'" : count.dump() + " for " + spec.name,
-                  fmt::format("a whole number up to {}", spec.count()));
-      zeros[spec.name] = count.get<std::int64_t>();
-    }
+  for (const auto& [matrix, size] : matrices) {
+    const nlohmann::json count = found.value(matrix, nlohmann::json());
+    if (!count.is_number_unsigned() || count.get<std::uint64_t>() > static_cast<std::uint64_t>(size))
+      file.fail(name, count.is_null() ? "without '" + matrix + "'" : count.dump() + " for " + matrix,
+                fmt::format("a whole number up to {}", size));
+    zeros[matrix] = count.get<std::int64_t>();
+  }
   for (const auto& [matrix, count] : found.items())
     if (!zeros.contains(matrix)) file.fail(name, "of " + matrix, "the matrices of the model's blocks alone");
   return zeros;
 }
 
-}  // namespace
-
-double PruningRecord::share_of_zeros(const Architecture& architecture) const {
-  std::int64_t found = 0, all = 0;
-  for (const auto& [matrix, count] : zeros) found += count;
-  for (const std::vector<WeightSpec>& layer : prunable_weights(architecture))
-    for (const WeightSpec& spec : layer) all += spec.count();
-  return static_cast<double>(found) / static_cast<double>(all);
+// Entries that are objects on both sides are compared entry by entry.
+void add_differences(const nlohmann::json& found, const nlohmann::json& expected,
+                     std::vector<std::string>& differences) {
+  const auto words = [](const nlohmann::json& value) { return value.is_null() ? "nothing" : value.dump(); };
+  nlohmann::json either = expected;
+  either.update(found);
+  for (const auto& [name, ignored] : either.items()) {
+    const nlohmann::json there = found.value(name, nlohmann::json());
+    const nlohmann::json here = expected.value(name, nlohmann::json());
+    if (there.is_object() && here.is_object())
+      add_differences(there, here, differences);
+    else if (there != here)
+      differences.push_back(fmt::format("'{}' is {}, expected {}", name, words(there), words(here)));
+  }
 }
+
+// What decides how a base is pruned.
+nlohmann::json recipe_of(const PruningRecord& record) {
+  nlohmann::json json = nlohmann::json::parse(as_json(record));
+  json.erase("weights_digest");
+  json.erase("zeros_by_matrix");
+  return json;
+}
+
+}  // namespace
 
 std::string as_json(const PruningRecord& record) {
   nlohmann::ordered_json json = {
@@ -110,18 +124,16 @@ std::string as_json(const PruningRecord& record) {
     json["calibration"] = {{"sequences", from->sequences},
                            {"context_tokens", from->context_tokens},
                            {"seed", from->seed},
-                           {"digest", from->digest}};
+                           {"digest", from->digest},
+                           {"precision", from->precision}};
   json["base_digest"] = record.base_digest;
   json["weights_digest"] = record.weights_digest;
   json["zeros_by_matrix"] = record.zeros;
   return json.dump(1) + "\n";
 }
 
-std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
-                                          const Architecture& architecture) {
-  const std::filesystem::path path = folder / pruning_file;
-  std::error_code none;
-  if (!std::filesystem::exists(std::filesystem::symlink_status(path, none))) return std::nullopt;
+PruningRecord read_record(const std::filesystem::path& path,
+                          const std::map<std::string, std::int64_t>& matrices) {
   const io::MappedFile content(path);
   const nlohmann::json values = io::parse_json(content.bytes(), path.string());
   if (!values.is_object()) throw DataError(fmt::format("{}: not a JSON object", path.string()));
@@ -135,28 +147,14 @@ std::optional<PruningRecord> read_pruning(const std::filesystem::path& folder,
       .calibration = calibration_of(file, path),
       .base_digest = digest_of(file, "base_digest"),
       .weights_digest = digest_of(file, "weights_digest"),
-      .zeros = zeros_by_matrix(file, architecture),
+      .zeros = zeros_by_matrix(file, matrices),
       .text = std::string(reinterpret_cast<const char*>(content.data()), content.size_bytes())};
 }
 
-std::int64_t count_zeros(const at::Tensor& matrix) {
-  return matrix.numel() - matrix.count_nonzero().item<std::int64_t>();
-}
-
-void check_pruning(const std::filesystem::path& folder, const Architecture& architecture,
-                   const PruningRecord& record) {
-  const std::string path = (folder / pruning_file).string();
-  if (const std::string found = weights_digest(folder); found != record.weights_digest)
-    throw DataError(
-        fmt::format("{}: 'weights_digest' is {}, but the weights beside it have the SHA-256 {}: they are "
-                    "others; prune the base anew, or remove the file",
-                    path, record.weights_digest, found));
-  const WeightSource stored = open_weights_as_stored(folder);
-  for (const std::vector<WeightSpec>& layer : prunable_weights(architecture))
-    for (const WeightSpec& spec : layer)
-      if (const std::int64_t found = count_zeros(stored(spec)); found != record.zeros.at(spec.name))
-        throw DataError(fmt::format("{}: 'zeros_by_matrix' has {} for {}, but the weights beside it have {}",
-                                    path, record.zeros.at(spec.name), spec.name, found));
+std::vector<std::string> differences(const PruningRecord& found, const PruningRecord& expected) {
+  std::vector<std::string> differences;
+  add_differences(recipe_of(found), recipe_of(expected), differences);
+  return differences;
 }
 
 }  // namespace comigs::model

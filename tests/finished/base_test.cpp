@@ -123,7 +123,25 @@ BOOST_AUTO_TEST_CASE(zeros_are_where_they_were_asked_for) {
     const at::Tensor zeros = (matrix == 0).reshape({matrix.size(0) / 4, 4, matrix.size(1)}).sum(1);
     BOOST_TEST_CONTEXT(name) BOOST_TEST((zeros == 2).all().item<bool>());
   }
-  check_contains(message_of<ConfigError>([&] { const Pruner again(options); }), {"holds a model's"});
+  BOOST_TEST(Pruner(options).is_made());
+  check_contains(message_of<ConfigError>([&] { write_pruned_base(options.output, pruned); }),
+                 {"holds a model's"});
+}
+
+BOOST_AUTO_TEST_CASE(a_base_that_was_pruned_otherwise_is_told_of) {
+  config::Prune options = pruning();
+  BOOST_TEST(!Pruner(options).is_made());
+  PrunedBase pruned = Pruner(options).run(cpu, [] {});
+  write_pruned_base(options.output, pruned);
+  options.seed = 1;
+  check_contains(message_of<ConfigError>([&] { (void)Pruner(options).is_made(); }),
+                 {"pruned/comigs-pruning.json: 'digest' is", "'seed' is 0, expected 1", "--replace"});
+  options.replace = true;
+  const Pruner pruner(options);
+  BOOST_TEST(!pruner.is_made());
+  pruned = pruner.run(cpu, [] {});
+  write_pruned_base(options.output, pruned, true);
+  BOOST_TEST(pruner.is_made());
 }
 
 BOOST_AUTO_TEST_CASE(runs_of_inputs_are_not_cut) {

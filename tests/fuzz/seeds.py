@@ -79,11 +79,30 @@ def _configurations(folder: Path) -> list[bytes]:
     return [text.encode() for text in (*complete, *jobs)]
 
 
+def _prunings(folder: Path) -> list[bytes]:
+    text = {"sequences": 4, "context_tokens": 12, "seed": 0, "digest": "7e47" * 16, "precision": "bf16"}
+    record = {
+        "format": "comigs-pruning",
+        "format_version": 1,
+        "method": "sparsegpt",
+        "zeros": 2,
+        "of": 4,
+        "calibration": text,
+        "base_digest": "ba5e" * 16,
+        "weights_digest": "f00d" * 16,
+        "zeros_by_matrix": {"h.0.attn.c_attn.weight": 1536, "h.0.mlp.c_fc.weight": 2048},
+    }
+    magnitude = {name: value for name, value in record.items() if name not in ("zeros", "of")}
+    magnitude |= {"method": "magnitude", "share": 0.5, "calibration": None}
+    return [json.dumps(content).encode() for content in (record, magnitude)]
+
+
 TARGETS: dict[str, tuple[Callable[[Path], list[bytes]], str]] = {
     "checkpoint": (_checkpoints, "json.dict"),
     "configuration": (_configurations, "ini.dict"),
     "manifest": (_manifests, "json.dict"),
     "probes": (_probes, "json.dict"),
+    "pruning": (_prunings, "json.dict"),
     "safetensors": (_safetensors, "json.dict"),
     "token_shard": (_token_shards, ""),
     "tokeniser": (_tokenisers, "json.dict"),

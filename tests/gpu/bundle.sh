@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly PROGRAMS=(comigs bench_steps test_kernels test_kernels_card test_adapter test_train)
 # What the tests and measurements read of the repository.
-readonly SOURCES=(tests/gpu tests/bench tests/python/{conftest,project/test_gpu}.py tests/helpers/{__init__,tiny,built_program}.py console data_prep jobs setup.sh)
+readonly SOURCES=(tests/gpu tests/bench tests/python/{conftest,project/test_gpu}.py tests/helpers/{__init__,tiny,built_program,llamas,plain_model}.py console data_prep jobs setup.sh)
 # The machine's own: glibc's, and those that come with torch.
 readonly GLIBC='ld-linux-x86-64|libc|libm|libdl|librt|libpthread|libutil|libresolv|libanl|libnsl|libmvec'
 readonly LARGEST=$((64 << 20)) # bytes

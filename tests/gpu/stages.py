@@ -51,17 +51,20 @@ def _test(program: str, *words: str) -> tuple[str, ...]:
     return (program, "--log_level=message", "--color_output=no", "--report_level=short", *words)
 
 
+def _pytest(*words: str) -> tuple[str, ...]:
+    return (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/python/project/test_gpu.py", *words)
+
+
+# What test_gpu.py is about, and which of its tests are.
+OF_COMMANDS = {"experts": "test_ranks", "prompts": "test_prompts", "comigs prune": "prunes"}
 MACHINE = Stage("machine", _measure("machine"))  # before either half
 FIRST = [
     Stage("test_kernels (on the host)", _test("test_kernels")),
     Stage("test_kernels_card", ("test_kernels_card",), 180),
     Stage("test_adapter, device", _test("test_adapter", "--run_test=device")),
+    Stage("test_adapter, prompts", _test("test_adapter", "--run_test=prompts_on_every_device")),
     Stage("test_train, resuming", _test("test_train", "--run_test=resuming")),
-    Stage(
-        "test_gpu.py",
-        (PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "tests/python/project/test_gpu.py"),
-        180,
-    ),
+    *(Stage(f"test_gpu.py, {what}", _pytest("-k", name), 180) for what, name in OF_COMMANDS.items()),
     *(
         Stage(
             f"compute-sanitizer, {tool}",

@@ -1,4 +1,4 @@
-"""SparseGPT and Wanda in plain PyTorch, from the papers, one weight at a time; it shares nothing with comigs."""
+"""SparseGPT, Wanda and magnitude in plain PyTorch, from the papers, one weight at a time; it shares nothing with comigs."""
 
 from __future__ import annotations
 
@@ -78,6 +78,16 @@ def sparsegpt(W: Tensor, X: Tensor, sparsity: Sparsity) -> Tensor:
         W[:, i:] -= torch.outer(error, inverses[i][0])
         W[goes[:, i], i] = 0
     return W
+
+
+def magnitude(W: Tensor, sparsity: Sparsity) -> Tensor:
+    """Those nearest to 0 go: of the matrix, or of each run of an output."""
+    scores = W.double().abs()
+    if sparsity.of:
+        goes = torch.cat([smallest(run, sparsity.zeros) for run in scores.flatten().split(sparsity.of)])
+    else:
+        goes = smallest(scores, sparsity.count(W.numel()))
+    return torch.where(goes.view(W.shape), 0, W)
 
 
 def wanda(W: Tensor, X: Tensor, sparsity: Sparsity) -> Tensor:

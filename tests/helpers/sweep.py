@@ -101,6 +101,8 @@ PROGRAMS = {
         [ "$1" = plan ] && echo "{\\"users\\": [$user, $user, $user], \\"seconds\\": {\\"total\\": 60}}" && exit
         for word; do [ "$last" = --output ] && output=$word; last=$word; done
         [ "$1" = pretrain ] && mkdir -p "$output" && echo w >"$output/model.safetensors" && exit
+        [ "$1" = prune ] && [ -e "pruned-otherwise" ] && [[ $words != *--replace* ]] && \
+            echo "comigs: $output/comigs-pruning.json: another" >&2 && exit 2
         [ "$1" = prune ] && mkdir -p "$output" && echo {} >"$output/config.json" && exit
         [[ $* = *"--resume auto" ]] || exit 2
         [ -e "$output/results.h5" ] && echo "$output goes on" >>calls

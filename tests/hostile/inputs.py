@@ -262,6 +262,21 @@ def shard_index(place: Place, source: random.Random) -> Broken:
     return _json_file(place, index, source, lambda what: _train(place, what, (str(place.base),)))
 
 
+def pruning_record(place: Place, source: random.Random) -> Broken:
+    """Whoever computes with the base reads it, and `comigs prune` itself, to see whether the base is there."""
+    where = ("--data", place.data, "--device", "cpu", "--threads", 1)
+    words = source.choice(
+        (
+            ["inspect", place.pruned],
+            ["evaluate", "--model", place.pruned, *where],
+            ["train", place.job, "--model", place.pruned],
+            ["prune", "--output", place.pruned, *place.pruning()],
+        )
+    )
+    file = place.pruned / "comigs-pruning.json"
+    return _json_file(place, file, source, lambda what: Broken(what, words, (str(place.pruned),)))
+
+
 # Checkpoints ------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +397,7 @@ CLASSES = (
     InputClass("safetensors, of bases and adapters", safetensors),
     InputClass("indices of shards", shard_index),
     InputClass("checkpoints", checkpoint),
+    InputClass("comigs-pruning.json", pruning_record),
     InputClass("results.h5, comigs route", results_routed),
     InputClass("results.h5, comigs inspect, evaluate, generate", results_read),
     InputClass("models and data sets, comigs inspect", inspected),

@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,11 @@ class Place:
         return self.folder / "base"
 
     @property
+    def pruned(self) -> Path:
+        """The base with half of its weights zero, by Wanda, and the record of that."""
+        return self.folder / "pruned"
+
+    @property
     def adapter(self) -> Path:
         """One of PEFT, for the base."""
         return self.folder / "adapter"
@@ -109,6 +115,12 @@ class Place:
     def stopped(self) -> Path:
         """The output folder of a run that was interrupted and left a checkpoint."""
         return self.folder / "stopped"
+
+    def pruning(self) -> list[object]:
+        """By which options of `comigs prune`."""
+        text = ("--data", self.data, "--calibration-sequences", 4, "--context-tokens", 12)
+        how = ("--model", self.base, "--method", "wanda", "--pattern", "zeros=2,of=4")
+        return [*how, *text, "--device", "cpu", "--threads", 1]
 
     def write_job(self) -> str:
         text = JOB.format(place=self.folder)
@@ -196,14 +208,19 @@ def make(folder: Path, executable: Path) -> Place:
     tiny.know_tokeniser(place.data)
     place.probes.write_text(json.dumps(PROBES), encoding="utf-8")
     place.write_job()
-    ended = run([executable, "train", place.job], folder, seconds=300, limited=False)
-    if ended.code != 0:
-        raise SystemExit(f"the good inputs do not run (exit code {ended.code}):\n{ended.errors}")
+    _run(["train", place.job], folder, executable)
     place.output.rename(folder / "run")
     place.write_resuming_job()
     _stop(place, executable)
     place.write_job()
+    _run(["prune", "--output", place.pruned, *place.pruning()], folder, executable)
     return place
+
+
+def _run(words: Sequence[object], folder: Path, executable: Path) -> None:
+    ended = run([executable, *words], folder, seconds=300, limited=False)
+    if ended.code != 0:
+        raise SystemExit(f"the good inputs do not run (exit code {ended.code}):\n{ended.errors}")
 
 
 def _stop(place: Place, executable: Path) -> None:

@@ -27,14 +27,16 @@ using Json = nlohmann::json;
 
 struct PrunedFolder : TemporaryFolder {
   Architecture architecture = test::tiny_architecture();
-  PruningRecord record{
-      .method = "sparsegpt",
-      .sparsity = {.zeros = 2, .of = 4},
-      .calibration =
-          Calibration{.sequences = 3, .context_tokens = 12, .seed = 5, .digest = std::string(64, 'c')},
-      .base_digest = std::string(64, 'b'),
-      .weights_digest = {},
-      .zeros = {}};
+  PruningRecord record{.method = "sparsegpt",
+                       .sparsity = {.zeros = 2, .of = 4},
+                       .calibration = Calibration{.sequences = 3,
+                                                  .context_tokens = 12,
+                                                  .seed = 5,
+                                                  .digest = std::string(64, 'c'),
+                                                  .precision = "bf16"},
+                       .base_digest = std::string(64, 'b'),
+                       .weights_digest = {},
+                       .zeros = {}};
 
   PrunedFolder() {
     test::Weights weights = test::random_weights(architecture);
@@ -80,6 +82,34 @@ BOOST_AUTO_TEST_CASE(a_record_comes_back) {
   BOOST_TEST(!read_pruning(folder, architecture));
 }
 
+// Records of earlier versions.
+BOOST_AUTO_TEST_CASE(a_precision_that_is_not_said_is_float32) {
+  Json json = Json::parse(as_json(record));
+  json["calibration"].erase("precision");
+  write(json);
+  BOOST_TEST(read_pruning(folder, architecture)->calibration->precision == "float32");
+}
+
+BOOST_AUTO_TEST_CASE(what_differs_is_named) {
+  BOOST_TEST(differences(record, record).empty());
+  PruningRecord other = record;
+  other.zeros.clear();
+  other.weights_digest = std::string(64, '1');
+  BOOST_TEST(differences(other, record).empty());  // they come out of it
+  other.sparsity = {.share = 0.75};
+  other.calibration->seed = 6;
+  other.base_digest = std::string(64, 'd');
+  const std::vector<std::string> expected = {
+      "'base_digest' is \"" + std::string(64, 'd') + "\", expected \"" + std::string(64, 'b') + '"',
+      "'seed' is 6, expected 5", "'of' is nothing, expected 4", "'share' is 0.75, expected nothing",
+      "'zeros' is nothing, expected 2"};
+  BOOST_TEST(differences(other, record) == expected, boost::test_tools::per_element());
+  other = record;
+  other.calibration.reset();
+  BOOST_TEST(differences(other, record).size() == 1u);
+  check_contains(differences(other, record).front(), {"'calibration' is nothing, expected {", "\"seed\":5"});
+}
+
 // Check 28.
 BOOST_AUTO_TEST_CASE(what_cannot_be_is_refused) {
   const char* matrix = "h.0.attn.c_proj.weight";
@@ -98,6 +128,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_is_refused) {
       {[](Json& j) { j["calibration"] = 3; }, {"'calibration' is 3"}},
       {[](Json& j) { j["calibration"]["seed"] = -3; }, {"'seed' is -3"}},
       {[](Json& j) { j["calibration"]["digest"] = "c"; }, {"'digest' is c", "64 hexadecimal digits"}},
+      {[](Json& j) { j["calibration"]["precision"] = 16; }, {"'precision' is 16", "float32, bf16"}},
       {[](Json& j) { j["base_digest"] = 1; }, {"'base_digest' is 1, expected text"}},
       {[](Json& j) { j.erase("weights_digest"); }, {"'weights_digest' is missing"}},
       {[](Json& j) { j["zeros_by_matrix"] = Json::array(); }, {"'zeros_by_matrix' is []"}},

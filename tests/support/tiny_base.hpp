@@ -20,6 +20,27 @@ namespace comigs::test {
 /// taken for another.
 inline model::Architecture tiny_architecture() { return model::gpt2_architecture(2, 16, 2, 37, 24); }
 
+/// Of the same sizes in the Llama family: two heads of queries for one of keys, gated MLP, rotary positions.
+inline model::Architecture tiny_llama_architecture() {
+  return {.family = "llama",
+          .layers = 2,
+          .width = 16,
+          .heads = 2,
+          .key_value_heads = 1,
+          .head_size = 8,
+          .inner = 40,
+          .vocabulary = 37,
+          .positions = 24,
+          .activation = model::Activation::silu_gated,
+          .rotary = {.theta = 10000.0},
+          .attention = {{"self_attn.q_proj", 16, 16},
+                        {"self_attn.k_proj", 16, 8},
+                        {"self_attn.v_proj", 16, 8},
+                        {"self_attn.o_proj", 16, 16}},
+          .up = {{"mlp.gate_proj", 16, 40}, {"mlp.up_proj", 16, 40}},
+          .down = {"mlp.down_proj", 40, 16}};
+}
+
 using Weights = std::map<std::string, at::Tensor>;
 
 /// Weights large enough that attention, experts and biases all show in the output.

@@ -1,9 +1,11 @@
 // A round that is left in the middle and gone on with ends in the same bits as one that was not.
+#include <boost/test/data/monomorphic.hpp>
 #include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include <limits>
 
+#include "comigs/adapter/kind.hpp"
 #include "comigs/adapter/lora_experts.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/train/evaluation.hpp"
@@ -47,6 +49,35 @@ struct Resuming : TrainerSetup {
   }
 };
 
+// Three groups with a gate, on examples of three categories.
+struct ResumingPrompts : Resuming {
+  ResumingPrompts() {
+    user_model = {.experts = 3,
+                  .generalists = {0},
+                  .prompt_tokens = 2,
+                  .prompt_layer = 1,
+                  .gate_width = 5,
+                  .top_k = 3,
+                  .gate = adapter::Gate::sequence,
+                  .kind = &adapter::kinds::prompts};
+    plan.user.micro_batch_sequences = 3;  // parts of two sizes, each once a step
+    plan.method.router_steps = 1;
+    plan.optimiser.epsilon = 1e-3;  // gradients next to nothing decide nothing
+    texts = {.experts = {examples("train", 1)}, .routers = {examples("validation", 2)}};
+  }
+
+ private:
+  [[nodiscard]] data::TokenShard examples(const std::string& name, std::uint64_t seed) const {
+    std::vector<data::Example> found = test::examples_of({{3, 2}, {1, 4}, {2, 4}, {4, 1}, {1, 1}, {2, 3}});
+    for (std::size_t i = 0; i < found.size(); ++i) found[i].category = static_cast<std::int64_t>(i % 3);
+    const std::int64_t count = found.back().begin + found.back().tokens();
+    data::ShardDescription told =
+        test::describe_examples(folder / (name + ".bin"), test::random_tokens(count, 37, seed), found);
+    told.examples->categories = 3;
+    return {told, 37};
+  }
+};
+
 }  // namespace
 
 using test::Card;
@@ -63,6 +94,22 @@ BOOST_DATA_TEST_CASE_F(Resuming, on_every_device, test::devices(), there) {
   plan.method.router_steps = 1;
   plan.optimiser.epsilon = 1e-6;
   const at::Tensor host = unbroken(3);
+  move_to(there);
+  BOOST_TEST(test::same_bits(broken(3), unbroken(3)));
+  if (there.is_cuda()) BOOST_TEST(test::close(unbroken(3), host, 1e-3));
+}
+
+// Its warm-up, too; then gate and prompts on one loss, or in turn.
+BOOST_DATA_TEST_CASE_F(ResumingPrompts, with_a_mixture_of_prompts_on_every_device,
+                       test::devices() * boost::unit_test::data::make({false, true}) *
+                           boost::unit_test::data::make({false, true}),
+                       there, is_llama, in_turn) {
+  architecture = is_llama ? test::tiny_llama_architecture() : test::tiny_architecture();
+  plan.router_training = in_turn ? RouterTraining::alternating : RouterTraining::joint;
+  plan.gate_warmup_rounds = in_turn ? 0 : 1;
+  move_to(at::kCPU);
+  const at::Tensor host = unbroken(3);
+  BOOST_TEST(!test::same_bits(host, unbroken(2)));
   move_to(there);
   BOOST_TEST(test::same_bits(broken(3), unbroken(3)));
   if (there.is_cuda()) BOOST_TEST(test::close(unbroken(3), host, 1e-3));

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "comigs/adapter/forward.hpp"
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/train/local_trainer.hpp"
 #include "support/random_parameters.hpp"
@@ -41,6 +42,7 @@ struct Seen {
 
 struct TrainerSetup : TemporaryFolder {
   at::Device device = at::kCPU;
+  model::Architecture architecture = test::tiny_architecture();
   std::unique_ptr<model::BaseModel> base = test::tiny_base();
   data::UserData shards =
       test::write_user(folder, "user", test::random_tokens(300, boundary, 1),
@@ -51,8 +53,8 @@ struct TrainerSetup : TemporaryFolder {
   Texts texts{.experts = {shards.train}, .routers = {shards.validation}};
 
   [[nodiscard]] adapter::Parameters fresh() const {
-    adapter::Parameters parameters(test::tiny_architecture(), user_model, device);
-    parameters.initialise(plan.seed, plan.user_index);
+    adapter::Parameters parameters(architecture, user_model, device);
+    adapter::initialise(parameters, *base, plan.seed, plan.user_index);
     return parameters;
   }
 
@@ -60,15 +62,14 @@ struct TrainerSetup : TemporaryFolder {
   void move_to(const at::Device& there) {
     device = there;
     base = model::make_base_model(
-        test::tiny_architecture(),
-        [&, weights = test::random_weights(test::tiny_architecture())](const model::WeightSpec& spec) {
+        architecture, [&, weights = test::random_weights(architecture)](const model::WeightSpec& spec) {
           return weights.at(spec.name).to(there);
         });
   }
 
   /// Parameters whose B differ from zero, so that every leaf gets a gradient.
   [[nodiscard]] adapter::Parameters warm() const {
-    return test::random_parameters(test::tiny_architecture(), user_model, 77, 0.1);
+    return test::random_parameters(architecture, user_model, 77, 0.1);
   }
 
   /// Runs rounds 1 .. `rounds` and tells every step.

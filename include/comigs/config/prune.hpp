@@ -39,6 +39,7 @@ struct Prune {
   Precision precision = Precision::float32;  ///< of the weights that calibration text runs through
   DeviceChoice device = DeviceChoice::automatic;
   std::int64_t threads = 0;  ///< compute threads; 0: the cores it may use
+  bool replace = false;      ///< a base there that was pruned otherwise goes
 };
 
 /// Options of `comigs prune`, all from the command line. `arguments` are those after the sub-command's name.

@@ -1,6 +1,8 @@
 // What a call of `comigs prune` takes and leaves: its calibration text, and the folder that it writes.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -14,6 +16,9 @@
 #include "comigs/model/pruning_record.hpp"
 
 namespace comigs::finished {
+
+/// Whether a folder is a base model with a record of its pruning.
+[[nodiscard]] bool is_pruned_base(const std::filesystem::path& folder);
 
 /// Throws ConfigError where --output cannot be, or holds a model already, or anything else that would be
 /// written over. Changes nothing.
@@ -38,7 +43,8 @@ struct PrunedBase {
 
 /// Writes a Hugging Face folder: the matrices, all other weights and config.json as they are, the tokeniser
 /// and what else belongs to the model, and comigs-pruning.json. config.json, by which it is a model, comes
-/// last. Holds the folder meanwhile. Throws ConfigError, IoError.
-void write_pruned_base(const std::string& output, PrunedBase& pruned);
+/// last. Holds the folder meanwhile. `replace`: a pruned base that is there goes. Throws ConfigError,
+/// IoError.
+void write_pruned_base(const std::string& output, PrunedBase& pruned, bool replace = false);
 
 }  // namespace comigs::finished

@@ -21,6 +21,9 @@ namespace comigs::model {
 /// Their matrices, layer by layer.
 [[nodiscard]] std::vector<std::vector<WeightSpec>> prunable_weights(const Architecture& architecture);
 
+/// How many numbers of a matrix are 0.
+[[nodiscard]] std::int64_t count_zeros(const at::Tensor& matrix);
+
 struct Pruning {
   PruningMethod method = PruningMethod::sparsegpt;
   Sparsity sparsity;

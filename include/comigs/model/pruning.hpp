@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "comigs/model/sparsity.hpp"
+
 namespace comigs::model {
 
 /// Which weights go:
@@ -14,14 +16,6 @@ namespace comigs::model {
 ///              blocks of 128 inputs; later weights of a row make up for each that goes.
 /// With N:M each chooses in every run of `of` inputs of an output instead.
 enum class PruningMethod { magnitude, wanda, sparsegpt };
-
-/// How many go: a share, or, where `of` > 0, `zeros` of each `of` consecutive inputs of an output: zeros, not
-/// weights that stay. Of equal scores the first goes; counts are exact, where the reference codes of Wanda
-/// and SparseGPT let all ties and one more go.
-struct Sparsity {
-  double share = 0.0;  ///< in [0, 1)
-  std::int64_t zeros = 0, of = 0;
-};
 
 /// Of `count` weights, how many a share of them is: rounded down.
 [[nodiscard]] std::int64_t zeros_of(double share, std::int64_t count);

@@ -141,7 +141,17 @@ def test_perplexity_in_domain_is_that_of_the_own_mixture(run, tmp_path):
 
 def test_both_readings_of_a_pattern_are_told():
     said = prompt_weights.pruning
-    assert said("") == said("none") == "not pruned"
+    assert said("") == "not pruned"
+    for text in ("none", "[]", '{"method": "$x$", "share": 0.5}', '{"method": "wanda"}', "[" * 100_000):
+        assert said(text) == "pruned, its record is damaged"
+    for text in (
+        '"share": "half"',
+        '"share": null',
+        '"zeros": 3, "of": 0',
+        '"zeros": [3], "of": 4',
+        '"of": 4',
+    ):
+        assert said(f'{{"method": "wanda", {text}}}') == "pruned, its record is damaged"
     assert said('{"method": "wanda", "share": 0.75}') == "pruned by wanda: 75 % zeros, unstructured"
     three = said('{"method": "sparsegpt", "zeros": 3, "of": 4}')
     assert "3 zeros of every 4 inputs (75 % zeros)" in three and "read as kept, it would be 25 %" in three

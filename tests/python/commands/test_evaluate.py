@@ -150,6 +150,7 @@ def test_what_cannot_be_evaluated(mixed, place, tiny_data, tmp_path):
     cases = {
         "--users: no user 'Nobody' in": (run, "--users", "Nobody"),
         f"--users: no user '' in {run}": (run, "--users", "German,"),
+        "--users: 'German' is named twice, expected each user once": (run, "--users", "German,Dutch,German"),
         "other: not the base model of": (run, "--model", other),
         "is another tokeniser than data set": (run, "--data", tiny_data),
         "a vocabulary of 500": ("--model", strange, "--data", data),

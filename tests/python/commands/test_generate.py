@@ -266,6 +266,7 @@ def test_texts_are_written_down_for_the_report(mixed, place):
     ("words", "message"),
     [
         (["{run}", "--prompt", "a", "--users", "Nobody"], "--users: no user 'Nobody' in"),
+        (["{run}", "--prompt", "a", "--users", "Dutch,Dutch"], "--users: 'Dutch' is named twice"),
         (["{run}", "--prompt", ""], "--prompt: 0 tokens, 1 to 65,536 are expected"),
         (["{run}", "--prompt-file", "absent.txt"], "absent.txt: no such file"),
         (["--prompt", "a"], "a finished run or --model FOLDER is expected"),
@@ -300,6 +301,7 @@ def test_what_cannot_be_continued(mixed, place, tmp_path):
             14,
         ),
         "--users: no user 'Nobody' in": (mixed, *short, "--users", "Nobody"),
+        "--users: 'German' is named twice": (mixed, *short, "--users", "German,German"),
         "other: not the base model of": (mixed, *short, "--model", other),
         "found no run and no --model": short,
         "--precision: found beside a run": (mixed, *short, "--precision", "bf16"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -122,6 +124,71 @@ def test_the_same_call_makes_the_same_bytes_and_the_seed_decides(pruned, tiny_ba
     assert sha256(tmp_path / "other" / "model.safetensors") != sha256(pruned / "model.safetensors")
 
 
+def with_weights(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights["transformer.h.0.mlp.c_fc.weight"] *= 2
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_epsilon(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"layer_norm_epsilon": 1e-4}))
+
+
+def with_other_text(data: Path) -> None:
+    """The base corpus turned round: as many tokens, and as many of each."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    split = manifest["base"]["splits"]["train"]
+    file = data / split["file"]
+    file.write_bytes(np.fromfile(file, manifest["dtype"])[::-1].tobytes())
+    split["sha256"] = sha256(file)
+    (data / "manifest.json").write_text(json.dumps(manifest))
+
+
+OTHERWISE = {
+    "method": ({"--method": "wanda"}, '\'method\' is "sparsegpt", expected "wanda"'),
+    "zeros": ({"--pattern": "zeros=1,of=4"}, "'zeros' is 2, expected 1"),
+    "seed": ({"--seed": 1}, "'seed' is 0, expected 1"),
+    "context": ({"--context-tokens": 8}, "'context_tokens' is 12, expected 8"),
+    "precision": ({"--precision": "bf16"}, '\'precision\' is "float32", expected "bf16"'),
+    "text": (with_other_text, "comigs-pruning.json: 'digest' is"),
+    "weights": (with_weights, "comigs-pruning.json: 'base_digest' is"),
+    "config": (with_epsilon, "config.json: found another one than in"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_a_folder_is_known_by_what_it_was_made_of(what, pruned, tiny_base, tiny_data, tmp_path):
+    there = shutil.copytree(pruned, tmp_path / "there")
+    base, data = shutil.copytree(tiny_base, tmp_path / "base"), shutil.copytree(tiny_data, tmp_path / "data")
+    options = dict(zip(SMALL[::2], SMALL[1::2])) | {
+        "--pattern": "zeros=2,of=4",
+        "--model": base,
+        "--data": data,
+    }
+
+    def called(output: Path, *more: object) -> list[object]:
+        return ["prune", *itertools.chain(*options.items()), "--output", output, *more]
+
+    content = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in there.iterdir()}
+    done = alone(*called(there))
+    assert done.code == 0 and "there already, pruned in the same way" in done.output, done.errors
+    change, told = OTHERWISE[what]
+    if isinstance(change, dict):
+        options |= change
+    else:
+        change(data if what == "text" else base)
+    message = refused(*called(there))
+    assert told in message and str(there) in message and "--replace" in message
+    assert {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in there.iterdir()} == content
+    assert alone(*called(tmp_path / "afresh")).code == 0
+    for words in ("base model: ", "there already"):
+        done = alone(*called(there, "--replace"))
+        assert done.code == 0 and words in done.output, done.errors
+        for file in ("config.json", "model.safetensors", "comigs-pruning.json"):
+            assert (there / file).read_bytes() == (tmp_path / "afresh" / file).read_bytes()
+
+
 def test_magnitude_needs_no_data(tiny_base, tiny_data, tmp_path):
     words = ("--model", tiny_base, "--method", "magnitude", *HALF)
     done = alone("prune", *words, "--output", tmp_path / "without")
@@ -189,7 +256,7 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_record_that_lies_is_refused(lie, pruned, tiny_data, tmp_path):
+def test_a_record_that_lies_is_refused(lie, pruned, tiny_base, tiny_data, tmp_path):
     """Check 28."""
     base = shutil.copytree(pruned, tmp_path / "base")
     change, words = LIES[lie]
@@ -201,6 +268,7 @@ def test_a_record_that_lies_is_refused(lie, pruned, tiny_data, tmp_path):
         refused("inspect", base),
         refused("evaluate", *given),
         refused("prune", *given, "--output", tmp_path / "twice", *HALF),
+        refused("prune", "--model", tiny_base, "--data", tiny_data, "--output", base, *SMALL, *HALF),
     ):
         assert words in told and str(record) in told
     done = comigs("train", *given, "--output", tmp_path / "run", *run_options(), "--device", "cpu", ranks=4)

@@ -169,7 +169,7 @@ def test_options_that_do_not_go(tokeniser, tmp_path, capsys):
     for given, expected in (
         (arguments(folder, tokeniser, "uint16", "--names", "one"), "--names one: 1 names found, 2 expected"),
         (arguments(folder, tokeniser, "uint16", "--names", ""), "--names : 0 names found, 2 expected"),
-        (arguments(folder, tokeniser, "uint16", "--names", "a,a"), "--names a,a: 1 names found, 2 expected"),
+        (arguments(folder, tokeniser, "uint16", "--names", "a,a"), "--names: 'a,a': 'a' stands there twice"),
         (arguments(folder, tokeniser, "uint16", "--names", "a," + "n" * 65), "at most 64 bytes"),
         (arguments(folder, tokeniser, "uint16", "--names", "a b,a-b"), "its folder 'a-b' is taken"),
         (arguments(folder, large, "uint16"), "--dtype uint16: the vocabulary has 65,600 ids"),

@@ -146,6 +146,14 @@ def test_missing_files_and_options(one: Path, tmp_path: Path) -> None:
         (["multilingual", "--source", gone, *out], f"--source {gone}: no such folder"),
         (["multilingual", "--source", tmp_path, *out], "no de.jsonl there"),
         (["multilingual", "--users", "German,Greek", *out], "--users Greek: unknown user"),
+        (
+            ["multilingual", "--users", "German,Dutch,German", *out],
+            "--users: 'German,Dutch,German': 'German' stands",
+        ),
+        (
+            ["instructions", "--source", "sample", "--users", "a,,b", *out],
+            "'a,,b': expected names separated by",
+        ),
         (["multilingual"], "the following arguments are required: --output"),
         (["ag_news", "--source", gone, *out], f"--source {gone}: no such file or folder"),
         (["text", "--user", f"A={gone}.txt", *out], f"{gone}.txt: no such file or folder"),

@@ -178,8 +178,7 @@ def test_all_rows_of_mop_s_table_have_as_many_prompts() -> None:
 
 
 @pytest.mark.parametrize("scale", ["paper", "small", "real"])
-def test_the_bases_of_mop_are_pruned_as_its_figures_say(scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.scale._is_base", lambda folder: False)  # whatever sweeps have made here
+def test_the_bases_of_mop_are_pruned_as_its_figures_say(scale: str) -> None:
     dense = read(scale, "instructions")
     for name, pattern in PRUNED.items():
         found = read(scale, f"instructions-{name}")
@@ -197,17 +196,6 @@ def test_the_bases_of_mop_are_pruned_as_its_figures_say(scale: str, monkeypatch:
         run = run_of(shipped_cases("mop-table", found.name)[0], found, 0)
         assert run.arguments()[1:3] == ["--model", str(found.base)]
         assert run.folder.parent.name == f"instructions-{name}"
-
-
-def test_a_pruned_base_that_is_there_is_not_pruned_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = read("small", "instructions-75")
-    monkeypatch.chdir(tmp_path)
-    found.base.mkdir(parents=True)
-    assert [what for what, _ in found.preparation("python", "comigs")] == ["data", "base", "pruned"]
-    (found.base / "config.json").write_text("{}")
-    assert [what for what, _ in found.preparation("python", "comigs")] == ["data", "base"]
 
 
 @pytest.mark.parametrize(
@@ -259,6 +247,7 @@ HEAD = "[item]\ndatasets = alpha, beta\n"
         (HEAD + "[row.A]\nmethod = a\nseed = 1\n", "'seed' is what jobs.sweep gives to every run"),
         (HEAD + "[row.A]\nmethod = a\ndatasets = alfa\n", "unknown data set 'alfa'; did you mean 'alpha'?"),
         (HEAD + "[row.A]\nmethod = a\ndatasets = alpha,\n", "datasets = alpha,: expected names separated"),
+        (HEAD.replace("beta", "alpha"), "datasets = alpha, alpha: 'alpha' stands there twice, expected once"),
         (HEAD.replace("beta", "bete"), "unknown data set 'bete'; did you mean 'beta'?"),
         (HEAD + "dataset = beta\n", "unknown 'dataset' in [item]"),
         (HEAD + "use = good\n", "'use' (an item) and 'rows' (its rows, one a line) go together"),

@@ -242,6 +242,8 @@ def test_finished_runs_made_otherwise_go_only_when_asked(
         (["tow"], "unknown item 'tow'; did you mean 'two'?"),
         (["not-an-item"], "unknown item 'not-an-item'; known: one, three, two"),
         (["one", "--dataset", "alhpa"], "unknown data set 'alhpa'; did you mean 'alpha'?"),
+        (["one", "--dataset", "alpha, alpha"], "--dataset alpha, alpha: 'alpha' stands there twice"),
+        (["one", "--dataset", "alpha,"], "--dataset alpha,: expected names separated by commas"),
         (["two", "--dataset", "beta"], "--dataset beta: two is about alpha"),
         (["one", "--scale", "smal"], "unknown scale 'smal'; did you mean 'small'?"),
         (["one", "--rows", "Locla"], "unknown row 'Locla'; did you mean 'Local'?"),

@@ -52,11 +52,16 @@ def test_a_whole_name_means_that_row_alone() -> None:
     assert [line.rpartition("/")[2] for line in calls()] == ["other-seed0"]
 
 
-def test_a_base_is_pruned_once_for_all_runs_on_it() -> None:
+def with_a_pruned_base() -> None:
     with Path("jobs/datasets/prepare.ini").open("a") as file:
         file.write("\n[alpha-75]\nof = alpha\nprune = --sparsity 0.75\n")
-    Path("jobs/four.ini").write_text("[item]\ndatasets = alpha-75\n[row.Local]\nmethod = local\n")
-    assert sweep("four", "--seeds", "1", "--source", "alpha=elsewhere") == 0
+    Path("jobs/four.ini").write_text("[item]\ndatasets = alpha, alpha-75\n[row.Local]\nmethod = local\n")
+
+
+def test_a_base_is_pruned_for_all_runs_on_it() -> None:
+    with_a_pruned_base()
+    words = ("four", "--dataset", "alpha-75", "--source", "alpha=elsewhere", "--seeds")
+    assert sweep(*words, "1") == 0
     lines = calls("")
     assert lines[0] == "data_prep text --source elsewhere --seed 1 --output data/alpha"
     assert lines[1] == "prune --model gpt2 --data data/alpha --output data/alpha-75-base --sparsity 0.75"
@@ -64,8 +69,20 @@ def test_a_base_is_pruned_once_for_all_runs_on_it() -> None:
         "train jobs/datasets/alpha.ini --model data/alpha-75-base --method local --seed 0"
         " --output runs/paper/alpha-75/local-seed0"
     )
-    assert sweep("four", "--seeds", "2", "--source", "alpha=elsewhere") == 0
-    assert not any(line.startswith("prune") for line in calls(""))
+    assert sweep(*words, "2") == 0
+    assert len(calls("prune")) == 1  # comigs finds for itself that it is there
+
+
+def test_a_base_that_was_pruned_otherwise_stops_its_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with_a_pruned_base()
+    Path("pruned-otherwise").touch()
+    assert sweep("four", "--seeds", "1") == 2
+    told = "alpha-75: pruned cannot be made (exit code 2): comigs: data/alpha-75-base/comigs-pruning.json: another"
+    assert f"error: {told}\n" in capsys.readouterr().err
+    assert statuses() == {"alpha/local-seed0": "done", "alpha-75/local-seed0": "missing"}
+    assert sweep("four", "--seeds", "1", "--replace") == 0
+    assert calls("prune")[-1].endswith("--output data/alpha-75-base --sparsity 0.75 --replace")
+    assert set(statuses().values()) == {"done"}
 
 
 def test_what_is_done_is_not_run_again() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.helpers.built_program import run_program
 from tests.helpers.finished import asked
 from tests.helpers.llamas import llama_folder
-from tests.helpers.plain_pruning import BLOCK, PATTERNS, Sparsity, hessian_of, sparsegpt, wanda
-from tests.helpers.tiny import alone, gpt2_folder
+from tests.helpers.plain_pruning import BLOCK, PATTERNS, Sparsity, hessian_of, magnitude, sparsegpt, wanda
+from tests.helpers.tiny import USERS, alone, gpt2_folder
 
 SEQUENCES, CONTEXT = 40, 12
 METHODS = ("magnitude", "wanda", "sparsegpt")
@@ -48,6 +48,25 @@ def prune(base: Path, data: Path, output: Path, method: str, sparsity: Sparsity)
     done = alone("prune", *words, "--device", "cpu", "--threads", 1)
     assert done.code == 0 and not done.errors, done.errors
     return output
+
+
+Pruned = Callable[[str, str, Sparsity], Path]
+
+
+@pytest.fixture(scope="module")
+def pruned(bases, tiny_data, tmp_path_factory) -> Pruned:
+    """Family, method, sparsity -> folder, each made once; not to be written to."""
+    place, made = tmp_path_factory.mktemp("pruned"), {}
+
+    def folder(family: str, method: str, sparsity: Sparsity) -> Path:
+        key = (family, method, sparsity)
+        if key not in made:
+            made[key] = prune(
+                bases[family], tiny_data, place / f"{family} {method} {sparsity}", method, sparsity
+            )
+        return made[key]
+
+    return folder
 
 
 def calibration(data: Path, folder: Path) -> Tensor:
@@ -86,11 +105,11 @@ def counts(zero: Tensor, method: str, sparsity: Sparsity) -> tuple[list[int], li
 
 @pytest.mark.parametrize("family", SIZES)
 @pytest.mark.parametrize("method", METHODS)
-def test_zeros_are_exact_and_all_else_keeps_its_bits(family, method, bases, tiny_data, tmp_path):
+def test_zeros_are_exact_and_all_else_keeps_its_bits(family, method, bases, pruned):
     """Checks 17 and 18. Every pattern with the families of both layouts, two with the others."""
     dense = load_file(bases[family] / "model.safetensors")
     for sparsity in PATTERNS if family in ("gpt2", "llama") else (PATTERNS[0], PATTERNS[3]):
-        folder = prune(bases[family], tiny_data, tmp_path / str(sparsity), method, sparsity)
+        folder = pruned(family, method, sparsity)
         weights = load_file(folder / "model.safetensors")
         assert weights.keys() == dense.keys()
         maps = map_names(dense)
@@ -111,10 +130,10 @@ def test_zeros_are_exact_and_all_else_keeps_its_bits(family, method, bases, tiny
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])
-def test_pruning_twice_changes_nothing(family, method, bases, tiny_data, tmp_path):
+def test_pruning_twice_changes_nothing(family, method, pruned, tiny_data, tmp_path):
     """Check 18. Wanda's second calibration sees other inputs of later layers, but none of its zeros can grow."""
     for sparsity in (PATTERNS[0], PATTERNS[3]):
-        once = prune(bases[family], tiny_data, tmp_path / f"once {sparsity}", method, sparsity)
+        once = pruned(family, method, sparsity)
         twice = prune(once, tiny_data, tmp_path / f"twice {sparsity}", method, sparsity)
         one, two = (load_file(folder / "model.safetensors") for folder in (once, twice))
         assert all(torch.equal(one[name], two[name]) for name in one)
@@ -151,21 +170,20 @@ def with_layers(model: PreTrainedModel, weights: dict[str, Tensor], layers: int)
 
 @pytest.mark.parametrize("family", SIZES)
 def test_sparsegpt_is_the_papers_behind_the_layers_that_are_pruned_already(
-    family, bases, tiny_data, tmp_path
+    family, bases, pruned, tiny_data, tmp_path
 ):
     """Checks 19 and 21: X of block l from transformers, in float64, with the blocks before it as they were pruned."""
     tokens = calibration(tiny_data, tmp_path)
     for sparsity in (Sparsity(share=0.75), Sparsity(zeros=3, of=4)):
-        folder = prune(bases[family], tiny_data, tmp_path / str(sparsity), "sparsegpt", sparsity)
-        pruned = load_file(folder / "model.safetensors")
+        weights = load_file(pruned(family, "sparsegpt", sparsity) / "model.safetensors")
         dense = load_file(bases[family] / "model.safetensors")
         model = AutoModelForCausalLM.from_pretrained(bases[family], dtype=torch.float64).eval()
         for layer in (0, 1):
-            inputs = inputs_of_maps(with_layers(model, pruned, layer), tokens, layer)
+            inputs = inputs_of_maps(with_layers(model, weights, layer), tokens, layer)
             assert len(inputs) == (4 if family == "gpt2" else 7)
             for name, X in inputs.items():
                 expected = sparsegpt(by_output(name, dense[name]), X, sparsity)
-                found = by_output(name, pruned[name]).double()
+                found = by_output(name, weights[name]).double()
                 agreement = ((found == 0) == (expected == 0)).double().mean().item()
                 assert agreement >= 0.999, (name, agreement)
                 alike = (found == 0) == (expected == 0)
@@ -174,35 +192,48 @@ def test_sparsegpt_is_the_papers_behind_the_layers_that_are_pruned_already(
                 assert worst <= 1e-3, (name, worst)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
-def test_wanda_is_the_papers_behind_the_layers_that_are_pruned_already(family, bases, tiny_data, tmp_path):
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_magnitude_is_the_smallest_of_a_matrix_or_a_run(family, bases, pruned):
+    """Check 17: every number of every matrix."""
+    dense = load_file(bases[family] / "model.safetensors")
+    for sparsity in (PATTERNS[0], PATTERNS[3]):
+        weights = load_file(pruned(family, "magnitude", sparsity) / "model.safetensors")
+        for name in map_names(dense):
+            expected = magnitude(by_output(name, dense[name]), sparsity)
+            assert torch.equal(by_output(name, weights[name]), expected), (name, sparsity)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+def test_wanda_is_the_papers_behind_the_layers_that_are_pruned_already(
+    family, bases, pruned, tiny_data, tmp_path
+):
     """Checks 17 and 21."""
     tokens = calibration(tiny_data, tmp_path)
     for sparsity in (Sparsity(share=0.75), Sparsity(zeros=2, of=4)):
-        folder = prune(bases[family], tiny_data, tmp_path / str(sparsity), "wanda", sparsity)
-        pruned = load_file(folder / "model.safetensors")
+        weights = load_file(pruned(family, "wanda", sparsity) / "model.safetensors")
         dense = load_file(bases[family] / "model.safetensors")
         model = AutoModelForCausalLM.from_pretrained(bases[family], dtype=torch.float64).eval()
         for layer in (0, 1):
-            for name, X in inputs_of_maps(with_layers(model, pruned, layer), tokens, layer).items():
+            for name, X in inputs_of_maps(with_layers(model, weights, layer), tokens, layer).items():
                 expected = wanda(by_output(name, dense[name]), X, sparsity)
-                same = (by_output(name, pruned[name]) == expected).double().mean().item()
+                same = (by_output(name, weights[name]) == expected).double().mean().item()
                 assert same >= 0.999, (name, same)
 
 
-def test_the_text_is_the_recorded_one(bases, tiny_data, tmp_path):
+def test_the_text_is_the_recorded_one(pruned, tiny_data, tmp_path):
     tokens = calibration(tiny_data, tmp_path)
-    folder = prune(bases["gpt2"], tiny_data, tmp_path / "pruned", "wanda", Sparsity(share=0.5))
+    folder = pruned("gpt2", "wanda", PATTERNS[0])
     recorded = json.loads((folder / "comigs-pruning.json").read_text())["calibration"]
     assert recorded == {
         "sequences": SEQUENCES,
         "context_tokens": CONTEXT,
         "seed": 3,
         "digest": hashlib.sha256(tokens.contiguous().numpy().astype("<i8").tobytes()).hexdigest(),
+        "precision": "float32",
     }
 
 
-def test_sparsegpt_lies_between_least_squares_and_the_others(bases, tiny_data, tmp_path):
+def test_sparsegpt_lies_between_least_squares_and_the_others(bases, pruned, tiny_data, tmp_path):
     """Check 20, over the maps of the first block, whose inputs are the same for all methods."""
     tokens = calibration(tiny_data, tmp_path)
     dense = load_file(bases["llama"] / "model.safetensors")
@@ -211,11 +242,7 @@ def test_sparsegpt_lies_between_least_squares_and_the_others(bases, tiny_data, t
     for sparsity in PATTERNS:
         totals, below = dict.fromkeys(METHODS, 0.0), 0
         made = {
-            method: load_file(
-                prune(bases["llama"], tiny_data, tmp_path / f"{method} {sparsity}", method, sparsity)
-                / "model.safetensors"
-            )
-            for method in METHODS
+            method: load_file(pruned("llama", method, sparsity) / "model.safetensors") for method in METHODS
         }
         for name, X in inputs.items():
             root = torch.linalg.cholesky(hessian_of(X)).T  # ||d root^T||^2 = d H d^T
@@ -238,22 +265,36 @@ def test_sparsegpt_lies_between_least_squares_and_the_others(bases, tiny_data, t
             assert totals["sparsegpt"] < totals["wanda"], sparsity
 
 
+# Which folders transformers opens: every family pruned by SparseGPT, the families of both layouts in all other ways.
+OPENED = [(family, "sparsegpt", PATTERNS[3]) for family in SIZES] + [
+    (family, method, sparsity)
+    for family in ("gpt2", "llama")
+    for method in METHODS
+    for sparsity in (PATTERNS[3], PATTERNS[0])
+    if (method, sparsity) != ("sparsegpt", PATTERNS[3])
+]
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("family", SIZES)
-def test_transformers_opens_the_folder_and_gives_the_same_loss(family, bases, tiny_data, tmp_path):
+@pytest.mark.parametrize(("family", "method", "sparsity"), OPENED, ids=lambda value: str(value))
+def test_transformers_opens_the_folder_and_gives_the_same_loss(
+    family, method, sparsity, bases, pruned, tiny_data
+):
     """Check 22, without its order, which takes a trained base."""
-    folder = prune(bases[family], tiny_data, tmp_path / "pruned", "sparsegpt", Sparsity(zeros=2, of=4))
+    folder = pruned(family, method, sparsity)
     assert (folder / "config.json").read_bytes() == (bases[family] / "config.json").read_bytes()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    where = ("--data", tiny_data, "--users", "", "--context-tokens", CONTEXT)
-    for found in asked("evaluate", "--model", folder, *where)["evaluations"]:
-        user = ("German", "Français", "日本語", "Dutch").index(found["texts"])
-        ids = torch.frombuffer(
-            bytearray((tiny_data / f"user{user}/test.bin").read_bytes()), dtype=torch.int16
-        )
-        ids, loss = ids.long(), 0.0
-        for begin in range(0, len(ids) - 1, CONTEXT):
-            window = ids[begin : begin + CONTEXT + 1]
-            logits = model(window[None, :-1]).logits[0].double()
-            loss += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
-        assert found["loss"] == pytest.approx(loss / (len(ids) - 1), rel=1e-4)
+    losses = [window_loss(model, tiny_data / f"user{user}/test.bin") for user in range(len(USERS))]
+    where = ("--data", tiny_data, "--context-tokens", CONTEXT)
+    found = {one["texts"]: one["loss"] for one in asked("evaluate", "--model", folder, *where)["evaluations"]}
+    assert found == pytest.approx(dict(zip(USERS, losses)), rel=1e-4)
+
+
+def window_loss(model: PreTrainedModel, file: Path) -> float:
+    """Mean over all tokens but the first, each after those before it in its window."""
+    ids, loss = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.int16).long(), 0.0
+    for begin in range(0, len(ids) - 1, CONTEXT):
+        window = ids[begin : begin + CONTEXT + 1]
+        logits = model(window[None, :-1]).logits[0].double()
+        loss += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+    return loss / (len(ids) - 1)
