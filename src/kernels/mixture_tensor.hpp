@@ -59,6 +59,19 @@ COMIGS_DEVICE void add_low_rank(Warp& warp, const Rows& rows, const Factors& fac
           [&](int thread) { return u(thread).of[s][k]; });
 }
 
+// Every warp visits a chunk's active tokens, eight at a time; each thread is told how many there are.
+template <class Block, class Pass, class Visit>
+COMIGS_DEVICE void each_octet(Block& block, const Pass& pass, const Chunk& at,
+                              typename Block::template Local<int>& count, const Visit& visit) {
+  const Sizes sizes(pass.in.shape);
+  block.each_warp([&](auto& warp) {
+    const TensorMemory memory = tensor_memory(block.memory(), Pass::Act::ups, sizes, warp.index());
+    const int active = list_active(warp, sizes, pass.in.gate, at, memory.active);
+    for (int position = 0; position < active; position += octet) visit(warp, position, active, memory);
+    warp.each([&](int thread) { count[thread] = active; });
+  });
+}
+
 // Forward
 // -----------------------------------------------------------------------------------------------------------
 
@@ -125,13 +138,10 @@ COMIGS_DEVICE void mixture_forward_tile(Block& block,
     });
     for (int row = 0; row < tile; row += chunk) {
       const Chunk at{token_tile * tile + row, row, expert};
-      block.each_warp([&](auto& warp) {
-        const TensorMemory memory = tensor_memory(block.memory(), ups, sizes, warp.index());
-        const int active = list_active(warp, sizes, pass.in.gate, at, memory.active);
-        for (int position = 0; position < active; position += octet)
-          forward_octet(warp, pass, at, position, active, columns, factors, memory);
-        warp.each([&](int thread) { count[thread] = active; });
-      });
+      each_octet(block, pass, at, count,
+                 [&](auto& warp, int position, int active, const TensorMemory& memory) {
+                   forward_octet(warp, pass, at, position, active, columns, factors, memory);
+                 });
       each_active(block, at.first_token, count, of_first, [&](int place, int token, int i) {
         float* const to = weighted + sizes.coefficient(1, token, expert, 0);
         for (int r = i; r < sizes.rank; r += 4) to[r] = sum_of_warps(of_first, ups, sizes, place, r);
@@ -333,13 +343,10 @@ COMIGS_DEVICE void mixture_backward_tile(Block& block,
       });
       for (int row = 0; row < tile; row += chunk) {
         const Chunk at{token_tile * tile + row, row, expert};
-        block.each_warp([&](auto& warp) {
-          const TensorMemory memory = tensor_memory(block.memory(), ups, sizes, warp.index());
-          const int active = list_active(warp, sizes, pass.in.gate, at, memory.active);
-          for (int position = 0; position < active; position += octet)
-            backward_octet(warp, pass, at, window, position, active, columns, factors, sums, memory);
-          warp.each([&](int thread) { count[thread] = active; });
-        });
+        each_octet(block, pass, at, count,
+                   [&](auto& warp, int position, int active, const TensorMemory& memory) {
+                     backward_octet(warp, pass, at, window, position, active, columns, factors, sums, memory);
+                   });
         if (window > 0) continue;
         each_active(block, at.first_token, count, of_first, [&](int place, int token, int i) {
           for (int s = 0; s < ups; ++s) {

@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import trial
+from .broken import InputClass
 from .classes import CLASSES
 from .commands import Scene, Surroundings, Undisturbed
-from .inputs import InputClass
 from .material import make
 
 HEAD = ("class", "tried", trial.CLEAN_REFUSAL, trial.CORRECT_RUN, trial.NAMED_STOP, trial.OTHER)

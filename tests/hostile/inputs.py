@@ -7,13 +7,11 @@ import json
 import random
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.helpers import tiny
 
-from . import trial
-from .commands import Scene
+from .broken import Broken, InputClass
 from .damage import (
     OUTSIDE,
     TEXTS,
@@ -28,36 +26,6 @@ from .damage import (
 from .material import Place
 from .results import damaged_results
 from .tensors import damaged_safetensors
-
-
-@dataclass
-class Broken:
-    """What was done, the command that meets it, and what a message about it must name (one of these)."""
-
-    what: str
-    command: list[object]  # after the program's name
-    names: Sequence[str]
-    may_run: bool = True  # False: where running at all would be wrong
-
-
-@dataclass(frozen=True)
-class InputClass:
-    name: str
-    make: Callable[[Place, random.Random], Broken]
-    module: str = ""  # of Python, where it is not the program itself that reads the input
-    cores = 1
-    needs = str  # nothing
-
-    @staticmethod
-    def count(wanted: int) -> int:
-        return wanted
-
-    def meet(self, scene: Scene, source: random.Random) -> tuple[str, trial.Verdict]:
-        """Breaks an input and runs the command on it; returns what was broken, and how that ended."""
-        broken = self.make(scene.place, source)
-        ended = scene.run(broken.command, self.module)
-        beginning = trial.beginning(self.module)
-        return broken.what, trial.judge(ended, broken.names, beginning, broken.may_run)
 
 
 def _train(place: Place, what: str, names: Sequence[str], may_run: bool = True) -> Broken:
