@@ -49,11 +49,11 @@ def make_ready(data_set: DataSet, runs: Sequence[Run], means: Means, replace: bo
     runs done with other settings, or results of somebody else, are in the way."""
     data_set.check_base()
     runs_of(data_set).mkdir(parents=True, exist_ok=True)
-    for what, command in data_set.preparation(sys.executable, means.comigs, replace):
-        _make(what, data_set, command, means)
     for run in runs:
         if run.is_somebody_elses():
             raise JobError(f"{run.folder}: holds results that no sweep has made; move them away")
+    for what, command in data_set.preparation(sys.executable, means.comigs, replace):
+        _make(what, data_set, command, means)
     if not replace:
         _check_nothing_lost(runs)
 

@@ -72,7 +72,9 @@ struct Group {
       all = transposed ? views.front().contiguous() : views.front();
       if (!joined) all = all.unsqueeze(dimension);
     }
-    return model::in_precision(scale == 1.0 ? all : all * scale, type);
+    // Multiplied in float32, or in what is wider.
+    const at::Tensor wide = model::in_precision(all, c10::promoteTypes(all.scalar_type(), type));
+    return model::in_precision(scale == 1.0 ? wide : wide * scale, type);
   }
   // Adds what is in `laid`, laid out so, where its members lie.
   void add(const at::Tensor& laid, const at::Tensor& gradients, std::int64_t layers) const {

@@ -77,6 +77,23 @@ void write_files(const fs::path& folder, PrunedBase& pruned) {
   copy_whole(pruned.base / "config.json", folder / "config.json");
 }
 
+// All files of one folder, which goes, in the place of those of a model in another. Without config.json that
+// is no model: it goes first and comes last. What somebody put there himself stays, terms of use among it.
+void move_into(const fs::path& made, const fs::path& folder) {
+  fs::remove(folder / "config.json");
+  for (const std::string_view name : written) fs::remove(folder / name);
+  for (const std::string_view name : companions) fs::remove(folder / name);
+  std::set<std::string> names;
+  for (const fs::directory_entry& entry : fs::directory_iterator(made))
+    names.insert(entry.path().filename().string());
+  names.erase("config.json");
+  for (const std::string& name : names) fs::rename(made / name, folder / name);
+  io::synchronise_folder(folder);
+  fs::rename(made / "config.json", folder / "config.json");
+  io::synchronise_folder(folder);
+  io::remove_empty(made);
+}
+
 }  // namespace
 
 bool is_pruned_base(const fs::path& folder) {
@@ -84,15 +101,21 @@ bool is_pruned_base(const fs::path& folder) {
   return fs::exists(folder / "config.json", none) && fs::exists(folder / model::pruning_file, none);
 }
 
-void check_pruned_output(const std::string& output) {
+void check_pruned_output(const std::string& output, bool replace) {
   run::check_output(output);
+  const bool replaced = replace && is_pruned_base(output);
   std::error_code none;
   for (const fs::directory_entry& entry : fs::directory_iterator(output, none)) {
     const std::string name = entry.path().filename().string();
-    if (is_of_model(name))
+    if (!is_of_model(name)) continue;
+    if (!replaced)
       throw ConfigError(fmt::format(
           "--output {}: holds a model's {} already, which would be lost; remove it or name another folder",
           printable(output, 200), printable(name)));
+    if (entry.symlink_status(none).type() != fs::file_type::regular)
+      throw ConfigError(
+          fmt::format("--output {}: its {} is a link or a folder, not a file that can be replaced",
+                      printable(output, 200), printable(name)));
   }
 }
 
@@ -121,13 +144,18 @@ std::string digest_of(const data::Batch& calibration) {
 
 void write_pruned_base(const std::string& output, PrunedBase& pruned, bool replace) {
   const run::OutputFolder held(output);
-  if (replace && is_pruned_base(output)) io::remove_ours(output, is_of_model);
-  check_pruned_output(output);
+  check_pruned_output(output, replace);
+  // Whole, before anything that is there is touched.
+  const fs::path made = fs::path(output) / (".new-" + io::random_hexadecimal());
   try {
-    write_files(output, pruned);
+    fs::create_directory(made);
+    write_files(made, pruned);
+    move_into(made, output);
+  } catch (const fs::filesystem_error& error) {
+    io::remove_ours(made, is_of_model);
+    throw IoError(fmt::format("{}: {}", output, error.code().message()));
   } catch (...) {
-    // None of these was there before.
-    io::remove_ours(output, is_of_model);
+    io::remove_ours(made, is_of_model);
     throw;
   }
 }

@@ -64,7 +64,12 @@ bool have_same(const char* name, const fs::path& one, const fs::path& other) {
 
 // A model of the base, once nothing stands in the way of what is written.
 TrainedModels open_dense(const config::Prune& options) {
-  if (!is_pruned_base(options.output)) check_pruned_output(options.output);
+  std::error_code none;
+  if (fs::equivalent(options.model, options.output, none))
+    throw ConfigError(fmt::format("--output {}: is the base model itself; name another folder",
+                                  printable(options.output, 200)));
+  if (!is_pruned_base(options.output) || options.replace)
+    check_pruned_output(options.output, options.replace);
   return {options.model, options.precision};
 }
 
@@ -137,7 +142,13 @@ std::string Pruner::difference() const {
 
 bool Pruner::is_made() const {
   if (!is_pruned_base(options_.output)) return false;
-  const std::string found = difference();
+  std::string found;
+  try {
+    found = difference();
+  } catch (const DataError& error) {  // a record, or weights, that cannot be read
+    if (!options_.replace) throw;
+    return false;
+  }
   if (found.empty() || options_.replace) return found.empty();
   throw ConfigError(fmt::format("{}; --replace prunes the base there anew", found));
 }

@@ -13,8 +13,7 @@
 //   ballot(flag)                flag[thread] of its threads, a bit each
 //   transpose(of, to)           of the 8 x 8 numbers of bfloat16 of which lane 4 i + j has row i, columns 2 j
 //                               and 2 j + 1, in of(thread): to[thread] as many of the transposed matrix
-//   multiply_add(sum, a, b)     sum += a b in float32, for a [16, 8] and b [8, 8] of bfloat16. Lane 4 i + j
-//   has
+//   multiply_add(sum, a, b)     sum += a b in float32, for a [16, 8], b [8, 8] of bfloat16. Lane 4 i + j has
 //                               in a(thread) columns 2 j, 2 j + 1 of rows i and i + 8, in b(thread) rows 2 j,
 //                               2 j + 1 of column i, in sum(thread) columns 2 j, 2 j + 1 of rows i and i + 8
 #pragma once

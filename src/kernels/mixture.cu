@@ -7,7 +7,7 @@ namespace {
 
 using TileBlock = CudaBlock<tile_threads>;
 
-// As many blocks to a processor as its memory has room for.
+// As many blocks to a processor as its memory has room for, but for gated activations of ranks above 8.
 #if __CUDA_ARCH__ >= 900
 constexpr int tile_blocks = 3;
 #else

@@ -242,6 +242,20 @@ COMIGS_DEVICE void leave_gradients(Warp& warp, const Pass& pass, int position, i
   });
 }
 
+template <class Pass>
+COMIGS_DEVICE auto load_octet(const Pass& pass, const Sizes& sizes, const Chunk& at, const Octet& tokens,
+                              const typename Pass::Columns& columns, int thread) {
+  constexpr int ups = Pass::Act::ups, eights = Pass::Way::rank_eights;
+  BackwardOctet<ups, eights> lane;
+  lane.tokens = tokens;
+  lane.z = load_hidden<ups>(pass.in, sizes, columns, tokens);
+  lane.d_activation.of[0] = load_tokens(columns, tokens, pass.g.d_mixed);
+  lane.u = load_coefficients<ups, eights>(sizes, pass.in.reduced, at.expert, tokens.across, thread);
+  lane.d_weighted = load_coefficients<1, eights>(sizes, pass.g.d_weighted, at.expert, tokens.across, thread);
+  lane.d_gate = Pack<float, 2>{};
+  return lane;
+}
+
 // `window`: of which eight ranks the factors' sums are made. Only the first one makes what does not depend on
 // it.
 template <class Warp, class Pass, class Factors, class Sums>
@@ -253,14 +267,8 @@ COMIGS_DEVICE void backward_octet(Warp& warp, const Pass& pass, const Chunk& at,
   const Sizes sizes(pass.in.shape);
   typename Warp::template Local<BackwardOctet<ups, eights>> lanes;
   warp.each([&](int thread) {
-    auto& lane = lanes[thread];
-    lane.tokens = octet_at(at, position, count, thread, memory.active);
-    lane.z = load_hidden<ups>(pass.in, sizes, columns[thread], lane.tokens);
-    lane.d_activation.of[0] = load_tokens(columns[thread], lane.tokens, pass.g.d_mixed);
-    lane.u = load_coefficients<ups, eights>(sizes, pass.in.reduced, at.expert, lane.tokens.across, thread);
-    lane.d_weighted =
-        load_coefficients<1, eights>(sizes, pass.g.d_weighted, at.expert, lane.tokens.across, thread);
-    lane.d_gate = Pack<float, 2>{};
+    lanes[thread] = load_octet(pass, sizes, at, octet_at(at, position, count, thread, memory.active),
+                               columns[thread], thread);
   });
   add_low_rank<ups, eights>(
       warp, [&](int thread) -> TwoRowsUp<ups>& { return lanes[thread].z; },
@@ -290,6 +298,25 @@ COMIGS_DEVICE void backward_octet(Warp& warp, const Pass& pass, const Chunk& at,
       [&](int thread) -> TwoRows& { return lanes[thread].d_activation.of[0]; },
       [&](int thread) { return of_window(lanes[thread].d_weighted.of[0], window); });
   if (window == 0) leave_gradients(warp, pass, position, count, lanes, factors, memory);
+}
+
+// What the warps have left of d_reduced and d_gate, for the columns of a tile.
+template <class Block, class Pass>
+COMIGS_DEVICE void sum_gradients(Block& block, const Pass& pass, int column_tile, const Chunk& at,
+                                 typename Block::template Local<int>& count) {
+  constexpr int ups = Pass::Act::ups;
+  const Sizes sizes(pass.in.shape);
+  const TensorMemory first = tensor_memory(block.memory(), ups, sizes, 0);
+  float* const reduced = pass.reduced_of_tile + column_tile * sizes.coefficients(ups);
+  float* const gate = pass.gate_of_tile + column_tile * sizes.pairs();
+  each_active(block, at.first_token, count, first, [&](int place, int token, int i) {
+    for (int s = 0; s < ups; ++s) {
+      float* const to = reduced + sizes.coefficient(ups, token, sizes.slot(s, at.expert), 0);
+      for (int r = i; r < sizes.rank; r += 4)
+        to[r] = sum_of_warps(first, ups, sizes, place, s * sizes.rank + r);
+    }
+    if (i == 0) gate[sizes.pair(token, at.expert)] = sum_of_warps(first, ups, sizes, place, ups * sizes.rank);
+  });
 }
 
 // Adds a tile's sums over tokens to what the part has so far.
@@ -331,9 +358,6 @@ COMIGS_DEVICE void mixture_backward_tile(Block& block,
   typename Block::template Local<BackwardFactors<ups, eights>> factors;
   typename Block::template Local<TensorFactorSums<ups>> sums;
   typename Block::template Local<int> count;
-  float* const reduced = pass.reduced_of_tile + column_tile * sizes.coefficients(ups);
-  float* const gate = pass.gate_of_tile + column_tile * sizes.pairs();
-  const TensorMemory of_first = tensor_memory(block.memory(), ups, sizes, 0);
   begin_tile(block, pass, column_tile, columns);
   for (int window = 0; window == 0 || (wants_factors && window * octet < sizes.rank); ++window)
     for (int expert = 0; expert < sizes.experts; ++expert) {
@@ -348,15 +372,7 @@ COMIGS_DEVICE void mixture_backward_tile(Block& block,
                      backward_octet(warp, pass, at, window, position, active, columns, factors, sums, memory);
                    });
         if (window > 0) continue;
-        each_active(block, at.first_token, count, of_first, [&](int place, int token, int i) {
-          for (int s = 0; s < ups; ++s) {
-            float* const to = reduced + sizes.coefficient(ups, token, sizes.slot(s, expert), 0);
-            for (int r = i; r < sizes.rank; r += 4)
-              to[r] = sum_of_warps(of_first, ups, sizes, place, s * sizes.rank + r);
-          }
-          if (i == 0)
-            gate[sizes.pair(token, expert)] = sum_of_warps(of_first, ups, sizes, place, ups * sizes.rank);
-        });
+        sum_gradients(block, pass, column_tile, at, count);
       }
       if (wants_factors) add_to_part(block, pass, expert, window, part, first, columns, sums);
     }

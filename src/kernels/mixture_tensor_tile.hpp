@@ -107,7 +107,7 @@ COMIGS_DEVICE void store_tile(Block& block, const Pass& pass, int column_tile, i
                               int projections, Number* to) {
   constexpr int ups = Pass::Act::ups, tokens = tile_rows / ups;
   const Sizes sizes(pass.in.shape);
-  block.each([&](int thread) {
+  block.phase([&](int thread) {  // of a part the next tile begins with sums of 0
     const int lane = thread % warp_lanes, pack = lane % row_packs;
     const auto columns = tensor_columns<typename Pass::Columns>(thread, column_tile, pack, sizes.inner);
     Four* const sums = tensor_memory(block.memory(), ups, sizes, thread / warp_lanes).sums;

@@ -163,7 +163,6 @@ struct EvaluationPasses::Pass {
 };
 
 EvaluationPasses::EvaluationPasses(model::RecordingMemory& memory) : memory_(memory) {}
-EvaluationPasses::EvaluationPasses(EvaluationPasses&&) noexcept = default;
 EvaluationPasses::~EvaluationPasses() = default;
 
 namespace {

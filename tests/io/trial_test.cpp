@@ -45,7 +45,18 @@ BOOST_AUTO_TEST_CASE(a_crash_is_told_of) {
 }
 
 BOOST_AUTO_TEST_CASE(so_is_a_loop) {
-  BOOST_TEST(refusal([] { (void)pause(); }) == "some/file.h5: it is damaged: reading it does not end");
+  BOOST_TEST(refusal([] { (void)pause(); }) ==
+             "some/file.h5: reading it takes longer than 1 s: it is damaged, or its disk is too slow");
+}
+
+BOOST_AUTO_TEST_CASE(an_end_from_outside_says_nothing_of_the_file) {
+  for (const int signal : {SIGTERM, SIGKILL, SIGINT, SIGUSR1})
+    BOOST_TEST(refusal([=] { (void)raise(signal); }) == "none");
+}
+
+// As a sanitizer ends a process.
+BOOST_AUTO_TEST_CASE(so_is_a_code) {
+  BOOST_TEST(refusal([] { _exit(3); }) == "some/file.h5: it is damaged: reading it ends with code 3");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

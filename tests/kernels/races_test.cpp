@@ -14,6 +14,7 @@ namespace comigs::kernels {
 
 BOOST_AUTO_TEST_SUITE(races)
 
+// Groups that are not full, two windows of ranks.
 BOOST_AUTO_TEST_CASE(the_mixture_by_lanes) {
   for (const Activation activation : activations) {
     const Problem<float> problem({12, 36, 2, 9, activation}, 2);
@@ -27,6 +28,19 @@ BOOST_AUTO_TEST_CASE(the_mixture_by_tensor_cores) {
     const Problem<Bfloat16> problem({12, 36, 2, 9, activation}, 2);
     check_same_bits(device<ByTensorCores<2>>(problem, OsThreads()),
                     device<ByTensorCores<2>>(problem, Order::forwards));
+  }
+}
+
+// One tile after the other in the same memory.
+BOOST_AUTO_TEST_CASE(parts_of_two_tiles) {
+  for (const Activation activation : activations) {
+    const std::int64_t tokens = activation == Activation::silu_gated ? 70 : 135;
+    const Problem<float> lanes({tokens, 36, 1, 2, activation}, 1);
+    check_same_bits(device<ByLanes<true>>(lanes, OsThreads(), 1),
+                    device<ByLanes<true>>(lanes, Order::forwards, 1));
+    const Problem<Bfloat16> tensors({tokens, 36, 1, 2, activation}, 1);
+    check_same_bits(device<ByTensorCores<1>>(tensors, OsThreads(), 1),
+                    device<ByTensorCores<1>>(tensors, Order::forwards, 1));
   }
 }
 

@@ -42,7 +42,7 @@ struct Method {
   bool routers_shared = false;  ///< by all users
 };
 
-/// Whether a gate by sequence learns first to tell the categories of examples apart.
+/// Whether a gate by sequence learns first to tell categories, or clusters, of examples apart.
 [[nodiscard]] bool warms_up(const Method& method, const config::Method& options);
 
 /// All methods, in the paper's order.

@@ -21,8 +21,9 @@ namespace comigs::finished {
 [[nodiscard]] bool is_pruned_base(const std::filesystem::path& folder);
 
 /// Throws ConfigError where --output cannot be, or holds a model already, or anything else that would be
-/// written over. Changes nothing.
-void check_pruned_output(const std::string& output);
+/// written over; with `replace`, where a pruned base there has links or folders among its files. Changes
+/// nothing.
+void check_pruned_output(const std::string& output, bool replace);
 
 /// The windows that are calibrated on, from the train split of the data set's base corpus, which no user
 /// holds: where they begin depends on the seed alone. Throws DataError where there is no such corpus, or one
@@ -43,8 +44,8 @@ struct PrunedBase {
 
 /// Writes a Hugging Face folder: the matrices, all other weights and config.json as they are, the tokeniser
 /// and what else belongs to the model, and comigs-pruning.json. config.json, by which it is a model, comes
-/// last. Holds the folder meanwhile. `replace`: a pruned base that is there goes. Throws ConfigError,
-/// IoError.
+/// last. Holds the folder meanwhile. `replace`: it takes the place of a pruned base that is there, once
+/// all of it is written. Throws ConfigError, IoError.
 void write_pruned_base(const std::string& output, PrunedBase& pruned, bool replace = false);
 
 }  // namespace comigs::finished

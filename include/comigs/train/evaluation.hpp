@@ -27,8 +27,8 @@ class EvaluationPasses {
  public:
   /// `memory` must outlive them.
   explicit EvaluationPasses(model::RecordingMemory& memory);
-  EvaluationPasses(EvaluationPasses&&) noexcept;
-  EvaluationPasses& operator=(EvaluationPasses&&) = delete;
+  EvaluationPasses(const EvaluationPasses&) = delete;
+  EvaluationPasses& operator=(const EvaluationPasses&) = delete;
   ~EvaluationPasses();
 
   struct Pass;
