@@ -42,25 +42,23 @@ std::vector<LayerParameters> lora_layers(const Parameters& parameters) {
   return layers;
 }
 
-LayerRouting route(const at::Tensor& x, const at::Tensor& router, const UserModel& user_model) {
+LayerRouting route(const model::Normed& x, const UserModel& user_model) {
   if (!user_model.routed()) {
     const double share = 1.0 / static_cast<double>(user_model.experts);
     return {.logits = {},
-            .gate = at::full({x.size(0), user_model.experts}, share, x.options().dtype(at::kFloat)),
+            .gate = at::full({x.x.size(0), user_model.experts}, share, x.x.options().dtype(at::kFloat)),
             .distribution = {},
             .chosen = {},
             .load = {},
             .probability = {}};
   }
-  const at::Tensor logits = at::linear(x.to(at::kFloat), router);
-  return top_k_gate(logits, std::min(user_model.top_k, user_model.experts));
+  return top_k_gate(x.read, std::min(user_model.top_k, user_model.experts));
 }
 
 at::Tensor expert_mlp(const at::Tensor& x, const model::FrozenMlp& mlp, const ExpertFactors& experts,
-                      const at::Tensor& router, const UserModel& user_model, LayerRouting& routing) {
-  routing = route(x, router, user_model);
-  const at::Tensor sum = user_model.gates_sum_to_one() ? at::Tensor() : routing.gate.sum(-1, true);
-  return mixture_mlp(x, routing.gate, mlp, experts, sum);
+                      const at::Tensor& gate, const UserModel& user_model) {
+  const at::Tensor sum = user_model.gates_sum_to_one() ? at::Tensor() : gate.sum(-1, true);
+  return mixture_mlp(x, gate, mlp, experts, sum);
 }
 
 }  // namespace comigs::adapter

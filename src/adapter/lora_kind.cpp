@@ -127,7 +127,10 @@ Load load(const model::Architecture& architecture, const UserModel& user_model) 
 class LoraHooks : public AdapterHooks {
  public:
   explicit LoraHooks(const Parameters& parameters)
-      : user_model_(parameters.user_model()), parameters_(parameters) {}
+      : user_model_(parameters.user_model()), parameters_(parameters) {
+    for (std::size_t i = 0; i < parameters.leaves().size(); ++i)
+      if (parameters.layout().parts()[i].role == Role::router) routers_.push_back(parameters.leaves()[i]);
+  }
 
   [[nodiscard]] at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                    const model::Weight& weight) override {
@@ -135,11 +138,15 @@ class LoraHooks : public AdapterHooks {
     return lora_linear(x, weight, factors(layer, x).attention[site]);
   }
 
-  [[nodiscard]] at::Tensor mlp(std::size_t layer, const at::Tensor& x, const model::FrozenMlp& mlp) override {
+  [[nodiscard]] at::Tensor router(std::size_t layer) override {
+    return user_model_.routed() ? routers_[layer] : at::Tensor();
+  }
+
+  [[nodiscard]] at::Tensor mlp(std::size_t layer, const model::Normed& x,
+                               const model::FrozenMlp& mlp) override {
     if (user_model_.gate == Gate::none) return Hooks::mlp(layer, x, mlp);
-    LayerRouting decided;
-    const LayerFactors& own = factors(layer, x);
-    const at::Tensor y = expert_mlp(x, mlp, own.experts, own.router, user_model_, decided);
+    LayerRouting decided = route(x, user_model_);
+    const at::Tensor y = expert_mlp(x.x, mlp, factors(layer, x.x).experts, decided.gate, user_model_);
     if (user_model_.routed()) routing_.push_back(std::move(decided));
     return y;
   }
@@ -153,6 +160,7 @@ class LoraHooks : public AdapterHooks {
 
   const UserModel& user_model_;
   const Parameters& parameters_;
+  std::vector<at::Tensor> routers_;  // by layer, [E, C]
   std::vector<LayerFactors> factors_;
 };
 

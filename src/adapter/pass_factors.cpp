@@ -189,9 +189,6 @@ std::vector<LayerFactors> pass_factors(const Parameters& parameters, at::ScalarT
                          .down_A = of_group(2 * sites + 2),
                          .down_B = of_group(2 * sites + 3)};
   }
-  for (std::size_t i = 0; i < parameters.leaves().size(); ++i)
-    if (const Part& part = parameters.layout().parts()[i]; part.role == Role::router)
-      layers[static_cast<std::size_t>(part.layer)].router = parameters.leaves()[i];
   return layers;
 }
 

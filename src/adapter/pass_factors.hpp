@@ -10,7 +10,6 @@ namespace comigs::adapter {
 struct LayerFactors {
   std::vector<Lora> attention;  ///< one for each model::Architecture::attention
   ExpertFactors experts;
-  at::Tensor router;  ///< [E, C], the leaf itself; undefined where nothing is routed
 };
 
 /// Of a user with LoRA experts, all layers; what products multiply in the precision of the `activations`, one

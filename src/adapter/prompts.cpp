@@ -110,10 +110,11 @@ class PromptHooks : public AdapterHooks {
   }
 
   // What is read on later is of the same sequences: their gate and the prompts are known.
-  void enter(std::size_t layer, const at::Tensor& x, const model::Sequences& sequences) override {
+  void enter(std::size_t layer, const model::ResidualStream& stream,
+             const model::Sequences& sequences) override {
     if (layer != first_ || !prompts_.empty()) return;
-    if (parameters_.user_model().gated_by_sequence()) weigh(x, sequences);
-    run_prompts(x.scalar_type());
+    if (parameters_.user_model().gated_by_sequence()) weigh(stream.whole(), sequences);
+    run_prompts(stream.x.scalar_type());
   }
 
   [[nodiscard]] at::Tensor attend(std::size_t layer, const model::Heads& text) override {
@@ -182,11 +183,13 @@ class PromptHooks : public AdapterHooks {
                                      .length = parameters_.user_model().prompt_tokens};
     const auto layers = static_cast<std::size_t>(base_.architecture().layers);
     Keeper keeper(prompts_);
-    at::Tensor x =
-        first_ == 0 ? base_.place(at::stack(groups).to(type), sequences) : at::cat(groups).to(type);
+    model::ResidualStream x{
+        .x = first_ == 0 ? base_.place(at::stack(groups).to(type), sequences) : at::cat(groups).to(type),
+        .waiting = {}};
     for (std::size_t layer = first_; layer + 1 < layers; ++layer)
       x = through_layer(base_, layer, std::move(x), sequences, keeper);
-    prompts_.push_back(base_.split(layers - 1, base_.norm_1(layers - 1, x), sequences, keeper));
+    prompts_.push_back(
+        base_.split(layers - 1, model::norm(base_.norm_1(layers - 1), x).x, sequences, keeper));
   }
 
   const Parameters& parameters_;
@@ -206,7 +209,7 @@ at::Tensor gate_feature(const Parameters& parameters, const model::BaseModel& ba
                         const at::Tensor& instruction) {
   PromptHooks hooks(parameters, base, instruction);  // for the positions that it gives to the text
   const auto first = static_cast<std::size_t>(first_layer(base.architecture(), parameters.user_model()));
-  const at::Tensor x = model::stream_into(base, tokens, first, hooks);
+  const at::Tensor x = model::stream_into(base, tokens, first, hooks).whole();
   const model::Sequences sequences{.count = tokens.size(0), .length = tokens.size(1)};
   return instruction_feature(x, sequences, instruction);
 }
@@ -228,12 +231,14 @@ void begin(Parameters& parameters, const model::BaseModel& base, std::uint64_t s
       tokens.push_back(static_cast<std::int64_t>(
           stream.below(static_cast<std::uint64_t>(base.architecture().vocabulary))));
     const model::Sequences sequences{.count = 1, .length = m};
-    at::Tensor x = base.embed(at::tensor(tokens, at::kLong).view({1, m}).to(base.head().device()));
-    x = last > 0 ? base.place(x, sequences) : x.view({m, base.architecture().width});
+    const at::Tensor bottom = base.embed(at::tensor(tokens, at::kLong).view({1, m}).to(base.head().device()));
+    model::ResidualStream x{
+        .x = last > 0 ? base.place(bottom, sequences) : bottom.view({m, base.architecture().width}),
+        .waiting = {}};
     model::Hooks bare;
     for (std::int64_t layer = 0; layer < last; ++layer)
-      x = through_layer(base, static_cast<std::size_t>(layer), x, sequences, bare);
-    parameters.leaves()[i].detach().copy_(x);
+      x = through_layer(base, static_cast<std::size_t>(layer), std::move(x), sequences, bare);
+    parameters.leaves()[i].detach().copy_(x.whole());
   }
 }
 

@@ -4,6 +4,7 @@
 #include "comigs/kernels/device.hpp"
 #include "comigs/kernels/gate.hpp"
 #include "comigs/kernels/mixture.hpp"
+#include "comigs/kernels/norm.hpp"
 
 namespace comigs::kernels {
 
@@ -41,5 +42,18 @@ template void mixture_backward_device(const MixtureInputs<float>&, const Mixture
                                       void*);
 template void mixture_backward_device(const MixtureInputs<Bfloat16>&, const MixtureGradients<Bfloat16>&,
                                       void*, void*);
+
+template <class Number>
+void norm_forward_device(const NormForward<Number>&, void*) {
+  fail("norm_forward");
+}
+template <class Number>
+void norm_backward_device(const NormBackward<Number>&, void*) {
+  fail("norm_backward");
+}
+template void norm_forward_device(const NormForward<float>&, void*);
+template void norm_forward_device(const NormForward<Bfloat16>&, void*);
+template void norm_backward_device(const NormBackward<float>&, void*);
+template void norm_backward_device(const NormBackward<Bfloat16>&, void*);
 
 }  // namespace comigs::kernels

@@ -8,13 +8,15 @@
 
 namespace comigs::model {
 
-at::Tensor through_layer(const BaseModel& base, std::size_t layer, at::Tensor x, const Sequences& sequences,
-                         Hooks& hooks, KeyValueCache* cache) {
-  const Heads heads = base.split(layer, base.norm_1(layer, x), sequences, hooks);
+ResidualStream through_layer(const BaseModel& base, std::size_t layer, ResidualStream stream,
+                             const Sequences& sequences, Hooks& hooks, KeyValueCache* cache) {
+  const Heads heads = base.split(layer, norm(base.norm_1(layer), stream).x, sequences, hooks);
   const at::Tensor mixed = hooks.attend(layer, cache == nullptr ? heads : cache->append(layer, heads));
-  const at::Tensor joined = mixed.transpose(1, 2).reshape({x.size(0), -1});
-  x = x + base.rejoin(layer, joined, hooks);
-  return x + hooks.mlp(layer, base.norm_2(layer, x), base.mlp(layer));
+  const at::Tensor joined = mixed.transpose(1, 2).reshape({stream.x.size(0), -1});
+  stream.waiting = base.rejoin(layer, joined, hooks);
+  const Normed normed = norm(base.norm_2(layer), stream, hooks.router(layer));
+  stream.waiting = hooks.mlp(layer, normed, base.mlp(layer));
+  return stream;
 }
 
 namespace {
@@ -27,9 +29,9 @@ Sequences in_layer(const at::Tensor& tokens, std::size_t layer, const Hooks& hoo
 
 }  // namespace
 
-at::Tensor stream_into(const BaseModel& base, const at::Tensor& tokens, std::size_t layer, Hooks& hooks,
-                       KeyValueCache* cache) {
-  at::Tensor x = base.place(base.embed(tokens), in_layer(tokens, 0, hooks, cache));
+ResidualStream stream_into(const BaseModel& base, const at::Tensor& tokens, std::size_t layer, Hooks& hooks,
+                           KeyValueCache* cache) {
+  ResidualStream x{.x = base.place(base.embed(tokens), in_layer(tokens, 0, hooks, cache)), .waiting = {}};
   for (std::size_t below = 0; below < layer; ++below) {
     const Sequences sequences = in_layer(tokens, below, hooks, cache);
     hooks.enter(below, x, sequences);
@@ -45,9 +47,9 @@ at::Tensor forward(const BaseModel& base, const at::Tensor& tokens, Hooks& hooks
       context > architecture.positions)
     throw DataError(fmt::format("a context of {} tokens, but the base model has {} positions", context,
                                 architecture.positions));
-  const at::Tensor x = stream_into(base, tokens, layers, hooks, cache);
+  ResidualStream x = stream_into(base, tokens, layers, hooks, cache);
   if (cache != nullptr) cache->advance(tokens.size(1));
-  return base.finish(x);
+  return norm(base.final_norm(), x).x;
 }
 
 }  // namespace comigs::model

@@ -13,7 +13,8 @@ namespace comigs::model {
 namespace {
 
 struct Layer {
-  Weight norm_1, attend, project, norm_2;
+  Norm norm_1, norm_2;
+  Weight attend, project;
   FrozenMlp mlp;
 };
 
@@ -37,13 +38,19 @@ class Gpt2 : public BaseModel {
     const auto pair = [&](const std::string& name) {
       return Weight{.matrix = find(name + ".weight"), .bias = find(name + ".bias")};
     };
-    final_norm_ = pair("ln_f");
+    const auto norm = [&](const std::string& name) {
+      return Norm{.kind = Norm::Kind::layer,
+                  .weight = find(name + ".weight"),
+                  .bias = find(name + ".bias"),
+                  .epsilon = architecture_.norm_epsilon};
+    };
+    final_norm_ = norm("ln_f");
     for (std::int64_t l = 0; l < architecture_.layers; ++l) {
       const std::string layer = fmt::format("h.{}.", l);
-      layers_.push_back({.norm_1 = pair(layer + "ln_1"),
+      layers_.push_back({.norm_1 = norm(layer + "ln_1"),
+                         .norm_2 = norm(layer + "ln_2"),
                          .attend = pair(layer + "attn.c_attn"),
                          .project = pair(layer + "attn.c_proj"),
-                         .norm_2 = pair(layer + "ln_2"),
                          .mlp = {.activation = architecture_.activation,
                                  .up = {pair(layer + "mlp.c_fc")},
                                  .down = pair(layer + "mlp.c_proj")}});
@@ -60,12 +67,8 @@ class Gpt2 : public BaseModel {
     const at::Tensor positions = positions_.narrow(0, sequences.first, sequences.length);
     return (x + positions.to(activations_)).view({sequences.count * sequences.length, architecture_.width});
   }
-  [[nodiscard]] at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const override {
-    return norm(x, layers_[layer].norm_1);
-  }
-  [[nodiscard]] at::Tensor norm_2(std::size_t layer, const at::Tensor& x) const override {
-    return norm(x, layers_[layer].norm_2);
-  }
+  [[nodiscard]] const Norm& norm_1(std::size_t layer) const override { return layers_[layer].norm_1; }
+  [[nodiscard]] const Norm& norm_2(std::size_t layer) const override { return layers_[layer].norm_2; }
   [[nodiscard]] Heads split(std::size_t layer, const at::Tensor& x, const Sequences& sequences,
                             Hooks& hooks) const override {
     const std::vector<at::Tensor> parts =
@@ -79,17 +82,13 @@ class Gpt2 : public BaseModel {
     return hooks.project(layer, 1, joined, layers_[layer].project);
   }
   [[nodiscard]] const FrozenMlp& mlp(std::size_t layer) const override { return layers_[layer].mlp; }
-  [[nodiscard]] at::Tensor finish(const at::Tensor& x) const override { return norm(x, final_norm_); }
+  [[nodiscard]] const Norm& final_norm() const override { return final_norm_; }
 
  private:
-  [[nodiscard]] at::Tensor norm(const at::Tensor& x, const Weight& weight) const {
-    return at::layer_norm(x, {architecture_.width}, weight.matrix, weight.bias, architecture_.norm_epsilon);
-  }
-
   Architecture architecture_;
   at::ScalarType activations_;
   at::Tensor embedding_, head_, positions_;
-  Weight final_norm_;
+  Norm final_norm_;
   std::vector<Layer> layers_;
 };
 

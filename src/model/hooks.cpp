@@ -53,7 +53,7 @@ class FrozenProductFunction : public torch::autograd::Function<FrozenProductFunc
 
 std::int64_t Hooks::shift(std::size_t /*layer*/) const { return 0; }
 
-void Hooks::enter(std::size_t /*layer*/, const at::Tensor& /*x*/, const Sequences& /*sequences*/) {}
+void Hooks::enter(std::size_t /*layer*/, const ResidualStream& /*stream*/, const Sequences& /*sequences*/) {}
 
 at::Tensor Hooks::project(std::size_t /*layer*/, std::size_t /*site*/, const at::Tensor& x,
                           const Weight& weight) {
@@ -62,8 +62,10 @@ at::Tensor Hooks::project(std::size_t /*layer*/, std::size_t /*site*/, const at:
 
 at::Tensor Hooks::attend(std::size_t /*layer*/, const Heads& heads) { return attention(heads); }
 
-at::Tensor Hooks::mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMlp& mlp) {
-  return plain_mlp(x, mlp);
+at::Tensor Hooks::router(std::size_t /*layer*/) { return {}; }
+
+at::Tensor Hooks::mlp(std::size_t /*layer*/, const Normed& x, const FrozenMlp& mlp) {
+  return plain_mlp(x.x, mlp);
 }
 
 at::Tensor project(const at::Tensor& x, const Weight& weight) {

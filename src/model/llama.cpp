@@ -9,7 +9,6 @@
 #include "comigs/base/error.hpp"
 #include "comigs/model/precision.hpp"
 #include "families.hpp"
-#include "rms_norm.hpp"
 
 namespace comigs::model {
 
@@ -19,7 +18,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct Layer {
-  at::Tensor norm_1, norm_2, query_norm, key_norm;
+  Norm norm_1, norm_2, query_norm, key_norm;
   Weight queries, keys, values, output;
   FrozenMlp mlp;
 };
@@ -84,14 +83,20 @@ class Llama : public BaseModel {
     const auto projection = [&](const std::string& name) {
       return Weight{.matrix = weights.at(name + ".weight").t(), .bias = small(name + ".bias")};
     };
-    final_norm_ = small("norm.weight");
+    const auto norm = [&](const std::string& name) {
+      return Norm{.kind = Norm::Kind::root_mean_square,
+                  .weight = small(name + ".weight"),
+                  .bias = {},
+                  .epsilon = architecture_.norm_epsilon};
+    };
+    final_norm_ = norm("norm");
     for (std::int64_t l = 0; l < architecture_.layers; ++l) {
       const std::string layer = fmt::format("layers.{}.", l), mlp = layer + "mlp.",
                         attention = layer + "self_attn.";
-      layers_.push_back({.norm_1 = small(layer + "input_layernorm.weight"),
-                         .norm_2 = small(layer + "post_attention_layernorm.weight"),
-                         .query_norm = small(attention + "q_norm.weight"),
-                         .key_norm = small(attention + "k_norm.weight"),
+      layers_.push_back({.norm_1 = norm(layer + "input_layernorm"),
+                         .norm_2 = norm(layer + "post_attention_layernorm"),
+                         .query_norm = norm(attention + "q_norm"),
+                         .key_norm = norm(attention + "k_norm"),
                          .queries = projection(attention + "q_proj"),
                          .keys = projection(attention + "k_proj"),
                          .values = projection(attention + "v_proj"),
@@ -119,12 +124,8 @@ class Llama : public BaseModel {
     // Queries and keys are turned.
     return x.view({sequences.count * sequences.length, architecture_.width});
   }
-  [[nodiscard]] at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const override {
-    return norm(x, layers_[layer].norm_1);
-  }
-  [[nodiscard]] at::Tensor norm_2(std::size_t layer, const at::Tensor& x) const override {
-    return norm(x, layers_[layer].norm_2);
-  }
+  [[nodiscard]] const Norm& norm_1(std::size_t layer) const override { return layers_[layer].norm_1; }
+  [[nodiscard]] const Norm& norm_2(std::size_t layer) const override { return layers_[layer].norm_2; }
   [[nodiscard]] Heads split(std::size_t layer, const at::Tensor& x, const Sequences& sequences,
                             Hooks& hooks) const override {
     const Layer& at = layers_[layer];
@@ -134,8 +135,8 @@ class Llama : public BaseModel {
     const at::Tensor queries = by_head(hooks.project(layer, 0, x, at.queries), architecture_.heads),
                      keys = by_head(hooks.project(layer, 1, x, at.keys), architecture_.key_value_heads),
                      values = by_head(hooks.project(layer, 2, x, at.values), architecture_.key_value_heads);
-    const auto rotated = [&](const at::Tensor& heads, const at::Tensor& scale) {
-      return rotate(architecture_.head_norms ? norm(heads, scale) : heads, sequences);
+    const auto rotated = [&](const at::Tensor& heads, const Norm& head_norm) {
+      return rotate(architecture_.head_norms ? norm(head_norm, heads) : heads, sequences);
     };
     return {.queries = rotated(queries, at.query_norm),
             .keys = rotated(keys, at.key_norm),
@@ -145,12 +146,9 @@ class Llama : public BaseModel {
     return hooks.project(layer, 3, joined, layers_[layer].output);
   }
   [[nodiscard]] const FrozenMlp& mlp(std::size_t layer) const override { return layers_[layer].mlp; }
-  [[nodiscard]] at::Tensor finish(const at::Tensor& x) const override { return norm(x, final_norm_); }
+  [[nodiscard]] const Norm& final_norm() const override { return final_norm_; }
 
  private:
-  [[nodiscard]] at::Tensor norm(const at::Tensor& x, const at::Tensor& weight) const {
-    return rms_norm(x, weight, architecture_.norm_epsilon);
-  }
   [[nodiscard]] at::Tensor rotate(const at::Tensor& heads, const Sequences& sequences) const {
     const auto of_positions = [&](const at::Tensor& table) {
       return table.narrow(0, sequences.first, sequences.length);
@@ -160,7 +158,8 @@ class Llama : public BaseModel {
 
   Architecture architecture_;
   at::ScalarType activations_;
-  at::Tensor embedding_, head_, final_norm_, cosines_, sines_;
+  at::Tensor embedding_, head_, cosines_, sines_;
+  Norm final_norm_;
   std::vector<Layer> layers_;
 };
 

@@ -52,7 +52,8 @@ class InputsOfLayer : public Hooks {
     last_ = x;
     return model::project(x, weight);
   }
-  [[nodiscard]] at::Tensor mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMlp& mlp) override {
+  [[nodiscard]] at::Tensor mlp(std::size_t /*layer*/, const Normed& in, const FrozenMlp& mlp) override {
+    const at::Tensor& x = in.x;
     std::vector<at::Tensor> hidden;
     for (std::size_t up = 0; up < ups_; ++up) {
       see(sites_ + up, x, up > 0);
@@ -97,12 +98,12 @@ class OtherMatrices : public Hooks {
                                    const Weight& weight) override {
     return model::project(x, instead(site, weight));
   }
-  [[nodiscard]] at::Tensor mlp(std::size_t /*layer*/, const at::Tensor& x, const FrozenMlp& mlp) override {
+  [[nodiscard]] at::Tensor mlp(std::size_t /*layer*/, const Normed& x, const FrozenMlp& mlp) override {
     FrozenMlp other = mlp;
     std::size_t map = matrices_.size() - mlp.up.size() - 1;
     for (Weight& up : other.up) up = instead(map++, up);
     other.down = instead(map, mlp.down);
-    return plain_mlp(x, other);
+    return plain_mlp(x.x, other);
   }
 
  private:
@@ -135,8 +136,9 @@ class CalibrationStream {
   // Through a layer; the stream goes on from there if it `advances`.
   void run(std::size_t layer, Hooks& hooks, bool advances) {
     for (at::Tensor& part : parts_) {
-      at::Tensor x = through_layer(base_, layer, part, sequences(part.size(0) / context_), hooks);
-      if (advances) part = std::move(x);
+      const ResidualStream x =
+          through_layer(base_, layer, {.x = part, .waiting = {}}, sequences(part.size(0) / context_), hooks);
+      if (advances) part = x.whole();
     }
   }
 

@@ -1,6 +1,7 @@
 // What a step in bfloat16 asks of a GPU, seen at LibTorch's dispatcher on the host: how the operands of its
 // products lie in memory, and how many operations there are.
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/record_function.h>
 
 #include <boost/test/unit_test.hpp>
@@ -129,13 +130,22 @@ std::string lines(const std::set<std::string>& all) {
 
 const UserModel two{.experts = 2, .lora_rank = 8, .top_k = 2};
 
+// What several threads have each of their own is summed; a GPU has it once, as one thread.
+struct OneThread {
+  OneThread() { at::set_num_threads(1); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+  ~OneThread() { at::set_num_threads(before); }
+  int before = at::get_num_threads();
+};
+
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(products_of_a_step)
+BOOST_FIXTURE_TEST_SUITE(products_of_a_step, OneThread)
 
 // What is known to lie across the rows that GPUs read fast. A line may go when its cause goes; none may come.
 BOOST_AUTO_TEST_CASE(operands_are_aligned_but_for_what_is_known) {
-  const std::set<std::string> known = {"mm 64 2 float32", "mm 2 64 float32"};  // the router of two experts
+  const std::set<std::string> known = {"mm 2 64 float32"};  // the gradient of the router of two experts
 
   const Seen experts = step(Phase::experts, two), routers = step(Phase::routers, two);
   std::set<std::string> found = experts.misaligned;
@@ -153,7 +163,7 @@ BOOST_AUTO_TEST_CASE(launches_stay_within_their_budget) {
     std::int64_t layer, beside;
   };
   for (const auto& [phase, layer, beside] :
-       {Budget{Phase::experts, 47, 60}, Budget{Phase::routers, 43, 28}}) {
+       {Budget{Phase::experts, 32, 60}, Budget{Phase::routers, 29, 35}}) {
     const std::int64_t of_two = step(phase, two).launches, of_one = step(phase, two, 3).launches - of_two;
     BOOST_TEST(of_one <= layer);
     BOOST_TEST(of_two - 2 * of_one <= beside);

@@ -75,7 +75,7 @@ class MaskedAttention : public model::Hooks {
       const model::Sequences alone{.count = 1, .length = m};
       model::Hooks bare;
       const at::Tensor x = group(parameters_, e).to(text.queries.scalar_type());
-      const model::Heads heads = base_.split(in, base_.norm_1(in, x), alone, bare);
+      const model::Heads heads = base_.split(in, model::norm(base_.norm_1(in), x), alone, bare);
       keys.push_back(heads.keys.expand({text.keys.size(0), -1, -1, -1}));
       values.push_back(heads.values.expand({text.keys.size(0), -1, -1, -1}));
     }

@@ -28,10 +28,15 @@ UserModel user_with(std::int64_t experts, std::int64_t top_k, Gate gate = Gate::
   return {.experts = experts, .top_k = top_k, .gate = gate};
 }
 
+// As the norm in front of the MLP block leaves them.
+model::Normed read_by(const at::Tensor& router, const at::Tensor& x) {
+  return {.x = x, .read = at::linear(x.to(at::kFloat), router)};
+}
+
 // The routing that logits [n, E] lead to.
 LayerRouting routing_of(const at::Tensor& logits, std::int64_t k) {
   const std::int64_t experts = logits.size(1);
-  return route(logits, reading_router(experts, experts), user_with(experts, k));
+  return route(read_by(reading_router(experts, experts), logits), user_with(experts, k));
 }
 
 // Eq. 6 for a generalist that is to have half of the tokens, in its own words; else in inverse proportion to
@@ -76,7 +81,7 @@ BOOST_AUTO_TEST_SUITE(routing)
 BOOST_AUTO_TEST_CASE(the_k_largest_share_the_gate) {
   const at::Tensor x =
       at::tensor({1.0f, 3.0f, 2.0f, -1.0f, 9.0f, 0.5f, 0.1f, 0.2f, 0.4f, -7.0f}, at::kFloat).view({2, 5});
-  const LayerRouting routed = route(x, reading_router(4, 5), user_with(4, 2));
+  const LayerRouting routed = route(read_by(reading_router(4, 5), x), user_with(4, 2));
   // Logits 1 3 2 -1 and 0.5 0.1 0.2 0.4: a softmax over two is the logistic function of their difference.
   const double first = 1.0 / (1.0 + std::exp(-1.0)), second = 1.0 / (1.0 + std::exp(-0.1));
   const at::Tensor expected = at::zeros({2, 4}, at::kDouble);
@@ -108,7 +113,7 @@ BOOST_AUTO_TEST_CASE(one_of_several_is_weighted_with_its_probability) {
 BOOST_AUTO_TEST_CASE(gates_sum_to_one_and_k_are_open) {
   const at::Tensor x = test::normal({200, 8}, 1);
   for (const std::int64_t k : {1, 2, 3, 5, 9}) {
-    const LayerRouting routed = route(x, reading_router(5, 8), user_with(5, k));
+    const LayerRouting routed = route(read_by(reading_router(5, 8), x), user_with(5, k));
     BOOST_TEST(close(routed.distribution.sum(-1), at::ones({200}), 1e-6));
     if (k > 1) BOOST_TEST(close(routed.gate.sum(-1), at::ones({200}), 1e-6));
     BOOST_TEST(routed.gate.gt(0).sum(-1).eq(std::min<std::int64_t>(k, 5)).all().item<bool>());
@@ -130,23 +135,24 @@ BOOST_AUTO_TEST_CASE(all_experts_active_is_the_full_softmax) {
 }
 
 BOOST_AUTO_TEST_CASE(ties_open_k_gates_of_equal_size) {
-  const LayerRouting routed = route(at::zeros({7, 8}), reading_router(4, 8), user_with(4, 2));
+  const LayerRouting routed = route(read_by(reading_router(4, 8), at::zeros({7, 8})), user_with(4, 2));
   BOOST_TEST(routed.chosen.equal(at::tensor({1, 1, 0, 0}).to(at::kBool).expand({7, 4})));
   BOOST_TEST(close(routed.gate, routed.chosen.to(at::kFloat) * 0.5, 1e-7));
 }
 
 BOOST_AUTO_TEST_CASE(equal_gate_and_single_expert_are_not_routed) {
   const at::Tensor x = test::normal({6, 8}, 3);
-  const LayerRouting equal = route(x, {}, user_with(4, 2, Gate::equal));
+  const LayerRouting equal = route({.x = x, .read = {}}, user_with(4, 2, Gate::equal));
   BOOST_TEST(test::same_bits(equal.gate, at::full({6, 4}, 0.25f)));
   BOOST_TEST(!equal.probability.defined());
   BOOST_TEST(!equal.chosen.defined());
-  BOOST_TEST(test::same_bits(route(x, {}, user_with(1, 2)).gate, at::ones({6, 1})));
+  BOOST_TEST(test::same_bits(route({.x = x, .read = {}}, user_with(1, 2)).gate, at::ones({6, 1})));
 }
 
 BOOST_AUTO_TEST_CASE(gate_is_float32_and_differentiable_in_chosen_logits_alone) {
   const at::Tensor router = reading_router(3, 4);
-  const LayerRouting routed = route(test::normal({1, 4}, 4).to(at::kBFloat16), router, user_with(3, 2));
+  const LayerRouting routed =
+      route(read_by(router, test::normal({1, 4}, 4).to(at::kBFloat16)), user_with(3, 2));
   BOOST_TEST((routed.gate.scalar_type() == at::kFloat));
   (routed.gate * at::tensor({1.0f, 2.0f, 3.0f})).sum().backward();
   for (std::int64_t e = 0; e < 3; ++e) {

@@ -40,6 +40,7 @@ struct Results {
 Results results(int threads) {
   at::set_num_threads(threads);
   const at::Tensor x = test::normal({n, width}, 1).set_requires_grad(true);
+  const Norm before{.weight = weight({width}, 8), .bias = weight({width}, 9), .epsilon = 1e-5};
   const at::Tensor router = weight({experts, width}, 2);
   const ExpertFactors factors{.up_A = weight({experts * rank, width}, 10),
                               .up_B = weight({experts, rank, inner}, 11),
@@ -50,9 +51,11 @@ Results results(int threads) {
   for (const at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
   const FrozenMlp mlp{.up = {{weight({width, inner}, 3), weight({inner}, 4)}},
                       .down = {weight({inner, width}, 5), weight({width}, 6)}};
-  LayerRouting routing;
   const UserModel user_model{.experts = experts, .lora_rank = rank, .top_k = 2};
-  const at::Tensor y = expert_mlp(x, mlp, factors, router, user_model, routing);
+  ResidualStream stream{.x = x, .waiting = x * 0.5};
+  const Normed normed = norm(before, stream, router);
+  const LayerRouting routing = route(normed, user_model);
+  const at::Tensor y = stream.x + expert_mlp(normed.x, mlp, factors, routing.gate, user_model);
   const at::Tensor targets = at::arange(n, at::kLong).remainder(vocabulary);
   const at::Tensor loss = cross_entropy(y, weight({vocabulary, width}, 7), targets);
   (loss + routing.probability[0]).backward();

@@ -20,6 +20,7 @@
 #include "comigs/kernels/cross_entropy.hpp"
 #include "comigs/kernels/gate.hpp"
 #include "comigs/kernels/mixture.hpp"
+#include "comigs/kernels/norm.hpp"
 
 namespace comigs::kernels {
 
@@ -326,6 +327,56 @@ void gate_case(std::int64_t tokens, std::int64_t experts) {
   account.tell(milliseconds(launch), 8.0 * static_cast<double>(logits.size() * sizeof(float)));
 }
 
+template <class Number>
+void norm_case(const NormShape& shape) {
+  const std::int64_t count = shape.rows * shape.width;
+  const auto x = normal<Number>(count, 1.0F, 13), added = normal<Number>(count, 1.0F, 14),
+             d_y = normal<Number>(count, 1.0F, 15), d_sum = normal<Number>(count, 1.0F, 16),
+             weight = normal<Number>(shape.width, 1.0F, 17);
+  const auto reader = normal(shape.readers * shape.width, 0.1F, 18),
+             d_read = normal(shape.rows * shape.readers, 1.0F, 19);
+  std::vector<Number> sum(size(count)), y(size(count)), d_x(size(count));
+  std::vector<float> mean(size(shape.rows)), inverse(size(shape.rows)), read(d_read.size());
+  // Both passes, in host memory or on the card.
+  const auto forward = [&](auto&... of) { return NormForward<Number>{shape, 1e-5F, of.data()...}; };
+  const auto backward = [&](auto&... of) { return NormBackward<Number>{shape, of.data()...}; };
+  norm_forward(forward(x, added, weight, weight, reader, sum, y, mean, inverse, read), 0, shape.rows);
+  norm_backward(backward(sum, weight, reader, mean, inverse, d_y, d_read, d_sum, d_x), 0, shape.rows);
+
+  OnCard<Number> card_x(x), card_added(added), card_d_y(d_y), card_d_sum(d_sum), card_weight(weight);
+  OnCard<float> card_reader(reader), card_d_read(d_read), card_mean(mean), card_inverse(inverse),
+      card_read(read);
+  OnCard<Number> card_sum(sum.size()), card_y(y.size()), card_d_x(d_x.size());
+  const auto launch = [&] {
+    norm_forward_device(forward(card_x, card_added, card_weight, card_weight, card_reader, card_sum, card_y,
+                                card_mean, card_inverse, card_read),
+                        nullptr);
+    norm_backward_device(backward(card_sum, card_weight, card_reader, card_mean, card_inverse, card_d_y,
+                                  card_d_read, card_d_sum, card_d_x),
+                         nullptr);
+  };
+  launch();
+  const auto first_y = card_y.on_host(), first_d_x = card_d_x.on_host();
+  const auto first_read = card_read.on_host();
+  launch();
+  Account account(fmt::format("{} norm, both passes, {} E {}", shape.centred ? "layer" : "RMS",
+                              precision<Number>, shape.readers),
+                  tolerance<Number>);
+  account.compare(y, first_y, card_y.on_host());
+  account.compare(read, first_read, card_read.on_host());
+  account.compare(d_x, first_d_x, card_d_x.on_host());
+  account.tell(milliseconds(launch), 8.0 * static_cast<double>(count * sizeof(Number)));
+}
+
+void norm_cases(std::int64_t tokens) {
+  for (const bool centred : {true, false})
+    for (const std::int64_t readers : {0, 2, 8}) {
+      const NormShape shape{tokens, centred ? 768 : 576, readers, centred};
+      norm_case<float>(shape);
+      norm_case<Bfloat16>(shape);
+    }
+}
+
 void adamw_case(std::int64_t count) {
   const auto values = normal(count, 1.0F, 10), gradients = normal(count, 1.0F, 11),
              first = normal(count, 1.0F, 12);
@@ -367,6 +418,7 @@ void all_cases(bool small) {
       cross_entropy_case<Bfloat16>(rows, vocabulary);
     }
   for (const std::int64_t experts : {2, 4, 8}) gate_case(tokens, experts);
+  norm_cases(tokens);
   adamw_case(small ? 1000 : 1'916'928);
 }
 

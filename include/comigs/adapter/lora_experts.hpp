@@ -32,14 +32,13 @@ struct LayerParameters {
 /// its A. W and the bias are frozen and get no gradient.
 [[nodiscard]] at::Tensor lora_linear(const at::Tensor& x, const model::Weight& weight, const Lora& lora);
 
-/// The gate of each token [n, E] and, where a router [E, C] decides, what it decided. x [n, C]: the MLP
-/// block's own input.
-[[nodiscard]] LayerRouting route(const at::Tensor& x, const at::Tensor& router, const UserModel& user_model);
+/// The gate of each token [n, E] and, where a router decides, what it decided. x: the MLP block's own input,
+/// which the router [E, C] has read where there is one.
+[[nodiscard]] LayerRouting route(const model::Normed& x, const UserModel& user_model);
 
-/// The MLP block with the user's experts, of which there is at least one. x [n, C]. `routing`: what `route`
-/// gave.
+/// The MLP block with the user's experts, of which there is at least one. x [n, C], gate [n, E].
 [[nodiscard]] at::Tensor expert_mlp(const at::Tensor& x, const model::FrozenMlp& mlp,
-                                    const ExpertFactors& experts, const at::Tensor& router,
-                                    const UserModel& user_model, LayerRouting& routing);
+                                    const ExpertFactors& experts, const at::Tensor& gate,
+                                    const UserModel& user_model);
 
 }  // namespace comigs::adapter

@@ -14,6 +14,7 @@
 #include "comigs/model/architecture.hpp"
 #include "comigs/model/hooks.hpp"
 #include "comigs/model/key_value_cache.hpp"
+#include "comigs/model/norm.hpp"
 #include "comigs/model/weights.hpp"
 
 namespace comigs::model {
@@ -36,27 +37,27 @@ class BaseModel {
   /// [B, T, C] -> x, which is told the positions of its tokens, where the family adds them to the stream.
   [[nodiscard]] virtual at::Tensor place(const at::Tensor& x, const Sequences& sequences) const = 0;
   /// The norms in front of attention and in front of the MLP block.
-  [[nodiscard]] virtual at::Tensor norm_1(std::size_t layer, const at::Tensor& x) const = 0;
-  [[nodiscard]] virtual at::Tensor norm_2(std::size_t layer, const at::Tensor& x) const = 0;
+  [[nodiscard]] virtual const Norm& norm_1(std::size_t layer) const = 0;
+  [[nodiscard]] virtual const Norm& norm_2(std::size_t layer) const = 0;
   /// What attention takes, by heads, and what it gives, [B T, C], back to the stream: by `hooks.project`.
   [[nodiscard]] virtual Heads split(std::size_t layer, const at::Tensor& x, const Sequences& sequences,
                                     Hooks& hooks) const = 0;
   [[nodiscard]] virtual at::Tensor rejoin(std::size_t layer, const at::Tensor& joined,
                                           Hooks& hooks) const = 0;
   [[nodiscard]] virtual const FrozenMlp& mlp(std::size_t layer) const = 0;
-  /// The last norm: what the head is multiplied with.
-  [[nodiscard]] virtual at::Tensor finish(const at::Tensor& x) const = 0;
+  /// The last norm, of what the head is multiplied with.
+  [[nodiscard]] virtual const Norm& final_norm() const = 0;
 };
 
-/// One layer of the way: x [B T, C] -> [B T, C].
-[[nodiscard]] at::Tensor through_layer(const BaseModel& base, std::size_t layer, at::Tensor x,
-                                       const Sequences& sequences, Hooks& hooks,
-                                       KeyValueCache* cache = nullptr);
+/// One layer of the way: the stream [B T, C] before and after it.
+[[nodiscard]] ResidualStream through_layer(const BaseModel& base, std::size_t layer, ResidualStream stream,
+                                           const Sequences& sequences, Hooks& hooks,
+                                           KeyValueCache* cache = nullptr);
 
 /// The stream [B T, C] as it enters `layer`: tokens [B, T] int64 on the model's device through all layers
 /// below it.
-[[nodiscard]] at::Tensor stream_into(const BaseModel& base, const at::Tensor& tokens, std::size_t layer,
-                                     Hooks& hooks, KeyValueCache* cache = nullptr);
+[[nodiscard]] ResidualStream stream_into(const BaseModel& base, const at::Tensor& tokens, std::size_t layer,
+                                         Hooks& hooks, KeyValueCache* cache = nullptr);
 
 /// tokens [B, T] int64 on the model's device, T <= positions -> [B T, C], after the last norm. Differentiable
 /// in what the hooks bring in. With a `cache` the tokens follow those that it holds, and it holds them too

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comigs/model/architecture.hpp"
+#include "comigs/model/norm.hpp"
 
 namespace comigs::model {
 
@@ -55,16 +56,19 @@ class Hooks {
   /// By how much the positions of a layer's tokens are shifted, for what stands in front of them; those of
   /// the first layer are what the embedding has.
   [[nodiscard]] virtual std::int64_t shift(std::size_t layer) const;
-  /// Told of the stream x [B T, C] as it enters a layer.
-  virtual void enter(std::size_t layer, const at::Tensor& x, const Sequences& sequences);
+  /// Told of the stream [B T, C] as it enters a layer.
+  virtual void enter(std::size_t layer, const ResidualStream& stream, const Sequences& sequences);
   /// [n, in] -> [n, out]; `site`: which of Architecture::attention.
   [[nodiscard]] virtual at::Tensor project(std::size_t layer, std::size_t site, const at::Tensor& x,
                                            const Weight& weight);
   /// Causal attention: [B, heads, T, head size]. Keys and values are of the same T tokens or, where T = 1,
   /// also of all before it.
   [[nodiscard]] virtual at::Tensor attend(std::size_t layer, const Heads& heads);
-  /// The MLP block: [n, C] -> [n, C].
-  [[nodiscard]] virtual at::Tensor mlp(std::size_t layer, const at::Tensor& x, const FrozenMlp& mlp);
+  /// What else reads the MLP block's input, a router [E, C] float32, or undefined; the norm in front of the
+  /// block multiplies by it.
+  [[nodiscard]] virtual at::Tensor router(std::size_t layer);
+  /// The MLP block: [n, C] -> [n, C]; `read` is of `router`.
+  [[nodiscard]] virtual at::Tensor mlp(std::size_t layer, const Normed& x, const FrozenMlp& mlp);
 };
 
 inline constexpr const char* gelu_approximation = "tanh";  ///< of Activation::gelu_tanh
