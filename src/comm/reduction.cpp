@@ -8,6 +8,8 @@
 
 #ifdef COMIGS_CUDA
 #include <cuda_runtime_api.h>
+
+#include "device_slabs.hpp"
 #endif
 #if __has_include(<mpi-ext.h>)
 #include <mpi-ext.h>
@@ -137,6 +139,9 @@ struct Reduction::Buffers {
   Columns<Half> half;
   float* pinned = nullptr;
   std::size_t pinned_elements = 0;
+#ifdef COMIGS_CUDA
+  DeviceSlabs slabs;
+#endif
 
   Buffers(Memory where, Sums how) : memory(where), sums(how) {}
   Buffers(const Buffers&) = delete;
@@ -151,6 +156,15 @@ struct Reduction::Buffers {
   void wait_for_device() const {
 #ifdef COMIGS_CUDA
     if (memory == Memory::device) check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+#endif
+  }
+
+  // Sums in rank order on the device, where ranks read each other's memory; false: they do not.
+  bool sum_on_device(const Communicator& communicator, std::span<float> values) {
+#ifdef COMIGS_CUDA
+    return memory == Memory::device && slabs.all_sum(communicator, values, sums == Sums::bf16);
+#else
+    return false;
 #endif
   }
 
@@ -180,8 +194,12 @@ Reduction::Reduction(Reduction&&) noexcept = default;
 Reduction& Reduction::operator=(Reduction&&) noexcept = default;
 
 void Reduction::all_sum(const Communicator& communicator, std::span<float> values) {
-  if (buffers_->sums != Sums::any_order) return all_by_columns(communicator, values, add_in_rank_order);
   buffers_->wait_for_device();
+  if (buffers_->sums != Sums::any_order) {
+    if (!buffers_->sum_on_device(communicator, values))
+      all_by_columns(communicator, values, add_in_rank_order);
+    return;
+  }
   if (buffers_->memory == Memory::host || mpi_reads_device_memory())
     return all_sum_any_order(communicator, values, buffers_->memory);
   buffers_->on_host(values,

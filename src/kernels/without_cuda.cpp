@@ -5,6 +5,7 @@
 #include "comigs/kernels/gate.hpp"
 #include "comigs/kernels/mixture.hpp"
 #include "comigs/kernels/norm.hpp"
+#include "comigs/kernels/rank_sum.hpp"
 
 namespace comigs::kernels {
 
@@ -13,6 +14,8 @@ namespace {
 [[noreturn]] void fail(const char* kernel) { fail_launch(kernel, "comigs was built without CUDA"); }
 
 }  // namespace
+
+void rank_sum_device(const RankSum&, void*) { fail("rank_sum"); }
 
 void adamw_device(const AdamwSlice&, const AdamwStep&, void*) { fail("adamw"); }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <deque>
 #include <exception>
 #include <string>
 #include <string_view>
@@ -21,6 +22,7 @@
 #include "comigs/kernels/gate.hpp"
 #include "comigs/kernels/mixture.hpp"
 #include "comigs/kernels/norm.hpp"
+#include "comigs/kernels/rank_sum.hpp"
 
 namespace comigs::kernels {
 
@@ -377,6 +379,30 @@ void norm_cases(std::int64_t tokens) {
     }
 }
 
+// Of the slabs of four ranks, on one card.
+void rank_sum_case(std::int64_t count, bool in_bfloat16) {
+  constexpr int ranks = 4;
+  std::vector<std::vector<float>> numbers;
+  std::deque<OnCard<float>> slabs;
+  for (std::uint32_t rank = 0; rank < ranks; ++rank) numbers.push_back(normal(count, 1.0F, 20 + rank));
+  for (const std::vector<float>& of_rank : numbers) slabs.emplace_back(of_rank);
+  std::vector<float> expected(size(count));
+  OnCard<float> sums(expected.size());
+  const auto sum_of = [&](auto& of_ranks, float* to) {
+    RankSum sum{.ranks = ranks, .count = count, .numbers = {}, .sums = to, .in_bfloat16 = in_bfloat16};
+    for (std::size_t rank = 0; rank < ranks; ++rank) sum.numbers[rank] = of_ranks[rank].data();
+    return sum;
+  };
+  rank_sum(sum_of(numbers, expected.data()));
+  const auto launch = [&] { rank_sum_device(sum_of(slabs, sums.data()), nullptr); };
+  launch();
+  const auto first = sums.on_host();
+  launch();
+  Account account(fmt::format("sum of {} ranks{}, {}", ranks, in_bfloat16 ? " in bf16" : "", count), 0.0);
+  account.compare(expected, first, sums.on_host());
+  account.tell(milliseconds(launch), (ranks + 1.0) * static_cast<double>(count) * sizeof(float));
+}
+
 void adamw_case(std::int64_t count) {
   const auto values = normal(count, 1.0F, 10), gradients = normal(count, 1.0F, 11),
              first = normal(count, 1.0F, 12);
@@ -419,6 +445,7 @@ void all_cases(bool small) {
     }
   for (const std::int64_t experts : {2, 4, 8}) gate_case(tokens, experts);
   norm_cases(tokens);
+  for (const bool in_bfloat16 : {false, true}) rank_sum_case(small ? 1000 : 1'179'648, in_bfloat16);
   adamw_case(small ? 1000 : 1'916'928);
 }
 

@@ -26,7 +26,8 @@ using Reduce = std::function<void(std::span<const float> numbers, std::span<floa
 
 /// Makes sums, and other reductions by columns. Owns the staging buffers, so that reducing allocates nothing
 /// once a round has been made. Host memory, and for sums in `any_order` device memory under a CUDA-aware MPI,
-/// is read as it is; other device memory goes through one pinned buffer.
+/// is read as it is; other sums of device memory are made on the devices where the ranks are of one node and
+/// read each other's memory (CUDA IPC), with the same bits; else it goes through one pinned buffer.
 class Reduction {
  public:
   Reduction(Memory memory, Sums sums);
