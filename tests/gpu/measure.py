@@ -1,7 +1,7 @@
 """Single measurements on the card. Each prints what it found, in its last line the figures for the table.
 
-python -m tests.gpu.measure machine | material | steps BATCH PRECISION EXPERTS [--routers] | ranks PRECISION
-                            | products VOCABULARY PRECISION | kernels | timeline
+python -m tests.gpu.measure machine | material | steps BATCH PRECISION EXPERTS [--routers] [--base NAME] [--prompts N]
+                            | ranks PRECISION | sharing [--mps] | products VOCABULARY PRECISION | kernels | timeline
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 
-from tests.bench.bases import Gpt2
+from tests.bench.bases import Base, Gpt2, Llama
 from tests.bench.material import random_base, random_data
 from tests.bench.programs import CACHE, ROOT, BenchError, environment, run_module
 from tests.bench.rows import operations
@@ -30,6 +33,8 @@ PEAK = 790e12  # bf16 FLOP/s of an H100 or H200 in large products, as measured
 WARM_UP, MEASURED = 3, 20
 PACKAGES = ("torch", "numpy", "safetensors", "h5py", "pytest", "transformers")
 THREADS = min(8, len(os.sched_getaffinity(0)))
+BASES: dict[str, Base] = {"gpt2": Gpt2(), "smollm2": Llama()}
+SHARERS = (1, 2, 4)  # ranks of one card
 
 
 class Failed(Exception):
@@ -75,9 +80,10 @@ def machine() -> str:
 
 def material() -> str:
     begun = time.monotonic()
-    random_base(CACHE, Gpt2())
-    random_data(CACHE, Gpt2().vocabulary)
-    return f"GPT-2 124M of random weights, four users ({time.monotonic() - begun:.0f} s)"
+    for base in BASES.values():
+        random_base(CACHE, base)
+        random_data(CACHE, base.vocabulary)
+    return f"{', '.join(BASES)} of random weights, four users ({time.monotonic() - begun:.0f} s)"
 
 
 def report_in(output: str) -> Report:
@@ -87,8 +93,8 @@ def report_in(output: str) -> Report:
     return Report(json.loads("{" + report))
 
 
-def bench_steps(case: Case, record: object) -> list[object]:
-    begin: list[object] = ["mpirun", "-n", 1, "bench_steps", case.phase, case.warm_up, case.measured]
+def bench_steps(case: Case, record: object, of_card: int = 1) -> list[object]:
+    begin: list[object] = ["mpirun", "-n", of_card, "bench_steps", case.phase, case.warm_up, case.measured]
     return [*begin, DEVIATION, record, *options(case, THREADS, "cuda")]
 
 
@@ -98,7 +104,7 @@ def steps(case: Case) -> str:
     record.parent.mkdir(parents=True, exist_ok=True)
     own = report_in(started(bench_steps(case, record)))
     told = f"{own.seconds * 1e3:.2f} ms"
-    if case.phase == "experts":
+    if case.phase == "experts" and not case.prompts:
         speed = operations(case) / own.seconds
         told += f", {speed / 1e12:.0f} TFLOP/s, {speed / PEAK:.0%} of {PEAK / 1e12:.0f}"
     told += f", {own.peak_memory / 1e9:.1f} GB"
@@ -135,6 +141,33 @@ def ranks(precision: str) -> str:
     if (results[0] != results[1]).any():
         raise Failed(f"two runs differ: test perplexities {results[0][-1]} and {results[1][-1]}")
     return f"{min(seconds):.1f} s a run of 2 rounds of 10 steps; the same bits twice"
+
+
+@contextmanager
+def mps() -> Iterator[dict[str, str]]:
+    """Within it NVIDIA's daemon lets processes with these variables compute on the card side by side."""
+    with tempfile.TemporaryDirectory(prefix="mps-") as folder:
+        variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        control, mine = ["nvidia-cuda-mps-control"], os.environ | variables
+        subprocess.run([*control, "-d"], env=mine, check=True)
+        try:
+            yield variables
+        finally:
+            subprocess.run(control, env=mine, input="quit\n", text=True, check=False)
+
+
+def sharing(with_mps: bool) -> str:
+    """Ranks that share the card, each with steps of its own: what they get done together."""
+    case = Case(batch=16, precision="bf16", warm_up=WARM_UP, measured=MEASURED)
+    found = []
+    with mps() if with_mps else nullcontext({}) as variables:
+        for of_card in SHARERS:
+            output = started(
+                bench_steps(case, "-", of_card), OMPI_MCA_rmaps_base_oversubscribe="1", **variables
+            )
+            found.append(of_card * case.tokens / report_in(output).seconds)
+    told = ", ".join(f"{n}: {speed / 1e3:.0f}" for n, speed in zip(SHARERS, found, strict=True))
+    return f"thousand tokens a second by ranks: {told}; {max(found) / found[0]:.2f} times one rank's"
 
 
 def products(vocabulary: int, precision: str) -> str:
@@ -186,7 +219,10 @@ def arguments() -> argparse.Namespace:
     of_steps.add_argument("precision", choices=tuple(TOLERANCES))
     of_steps.add_argument("experts", type=int)
     of_steps.add_argument("--routers", action="store_true")
+    of_steps.add_argument("--base", choices=tuple(BASES), default="gpt2")
+    of_steps.add_argument("--prompts", type=int, default=0, help="in each group, where experts are groups")
     what.add_parser("ranks").add_argument("precision", choices=tuple(TOLERANCES))
+    what.add_parser("sharing").add_argument("--mps", action="store_true")
     of_products = what.add_parser("products")
     of_products.add_argument("vocabulary", type=int)
     of_products.add_argument("precision", choices=tuple(TOLERANCES))
@@ -197,10 +233,22 @@ def measured(wanted: argparse.Namespace) -> str:
     match wanted.what:
         case "steps":
             phase = "routers" if wanted.routers else "experts"
-            sizes = {"batch": wanted.batch, "precision": wanted.precision, "experts": wanted.experts}
-            return steps(Case(phase=phase, warm_up=WARM_UP, measured=MEASURED, **sizes))
+            sizes = {"batch": wanted.batch, "experts": wanted.experts, "prompts": wanted.prompts}
+            base = BASES[wanted.base]
+            return steps(
+                Case(
+                    phase=phase,
+                    precision=wanted.precision,
+                    warm_up=WARM_UP,
+                    measured=MEASURED,
+                    base=base,
+                    **sizes,
+                )
+            )
         case "ranks":
             return ranks(wanted.precision)
+        case "sharing":
+            return sharing(wanted.mps)
         case "products":
             return products(wanted.vocabulary, wanted.precision)
         case other:

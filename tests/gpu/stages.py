@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 # What comigs warns of when it takes the slow way: passes that are not recorded, a base for each rank.
-FALLBACK = re.compile(r"not recorded as CUDA graphs|upload a copy of the base")
+FALLBACK = re.compile(r"not recorded as CUDA graphs|upload a copy of the base|go through the host")
 NO_DEVICE = re.compile(
     r"no CUDA device is visible|No CUDA GPUs are available|no CUDA-capable device|Found no NVIDIA driver"
 )
@@ -75,16 +75,26 @@ FIRST = [
         for tool in ("memcheck", "racecheck")
     ),
 ]
-SIZES = [(batch, precision) for batch in (64, 8) for precision in ("bf16", "float32")]
+SIZES = [(batch, "bf16", experts) for batch in (64, 8) for experts in (2, 1, 4, 8)]
+SIZES += [(batch, "float32", 2) for batch in (64, 8)]
+SMOLLM2 = ("--base", "smollm2")
 SECOND = [
     Stage("random base and data", _measure("material")),
     *(
         Stage(f"{batch} x 128, {precision}, {experts} experts", _measure("steps", batch, precision, experts))
-        for batch, precision in SIZES
-        for experts in (2, 1, 4, 8)
+        for batch, precision, experts in SIZES
     ),
     Stage("64 x 128, bf16, 2 experts, routers", _measure("steps", 64, "bf16", 2, "--routers"), 60),
+    *(
+        Stage(f"SmolLM2, {batch} x 128, bf16, 2 experts", _measure("steps", batch, "bf16", 2, *SMOLLM2))
+        for batch in (64, 8)
+    ),
+    Stage(
+        "SmolLM2, 64 x 128, bf16, 8 x 10 prompts", _measure("steps", 64, "bf16", 8, *SMOLLM2, "--prompts", 10)
+    ),
     *(Stage(f"four ranks of the card, {p}", _measure("ranks", p), 60) for p in ("bf16", "float32")),
+    Stage("1, 2, 4 ranks of the card", _measure("sharing"), 90),
+    Stage("the same under MPS", _measure("sharing", "--mps"), 90, "nvidia-cuda-mps-control"),
     *(Stage(f"matrix products, V {v}, bf16", _measure("products", v, "bf16"), 60) for v in (50257, 50304)),
     Stage("ncu, time by kernel", _measure("kernels"), 120, "ncu"),
     Stage("nsys", _measure("timeline"), 60, "nsys"),
