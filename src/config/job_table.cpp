@@ -52,9 +52,11 @@ constexpr Option<UserJob> options[] = {
     run.option<&Run::weights_every>("weights_every", "ROUNDS",
                                     "rounds between stored LoRA factors; 0: the last round only",
                                     between(0, most)),
-    run.option<&Run::train_evaluation_tokens>("train_evaluation_tokens", "TOKENS",
-                                              "leading training tokens that are evaluated; 0: all",
-                                              at_least(0)),
+    run.option<&Run::train_evaluation_tokens>(
+        "train_evaluation_tokens", "TOKENS",
+        "leading training tokens that are evaluated; 0: all; auto: none, "
+        "the losses of the round's expert steps tell",
+        at_least(0)),
     run.option<&Run::precision>("precision", "TYPE", "frozen weights"),
     run.option<&Run::activations>(
         "activations", "TYPE",

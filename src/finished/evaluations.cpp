@@ -69,7 +69,7 @@ Evaluations::Text Evaluations::open_text(const config::Evaluate& options, std::s
 
 // A run evaluates the beginning of what its users trained on.
 std::int64_t Evaluations::leading_tokens(std::size_t user) const {
-  const std::int64_t leading = config_.run.train_evaluation_tokens,
+  const std::int64_t leading = config_.run.train_evaluation_tokens.value_or(0),
                      all = job::train_tokens(config_.users[user], manifest_.users[user]);
   return leading > 0 ? std::min(leading, all) : all;
 }

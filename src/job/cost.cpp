@@ -111,8 +111,10 @@ class CostOfUser {
   }
 
   [[nodiscard]] std::int64_t evaluated_in_training() const {
-    const std::int64_t leading = setup_.config.run.train_evaluation_tokens, all = train_tokens(own_, shards_);
-    return evaluated(shards_.train, leading > 0 ? std::min(leading, all) : all);
+    const std::optional<std::int64_t> leading = setup_.config.run.train_evaluation_tokens;
+    if (!leading) return 0;
+    const std::int64_t all = train_tokens(own_, shards_);
+    return evaluated(shards_.train, *leading > 0 ? std::min(*leading, all) : all);
   }
 
   [[nodiscard]] double evaluation() const {

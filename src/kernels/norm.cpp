@@ -5,8 +5,7 @@
 #define HWY_TARGET_INCLUDE "norm.cpp"
 #include <hwy/foreach_target.h>
 
-#include <cmath>
-
+#include "norm_element.hpp"
 #include "vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -48,7 +47,7 @@ void forward_row(const NormForward<Number>& pass, std::int64_t row) {
     const auto value = hn::Sub(load(d, x + c), hn::Set(d, mean));
     return hn::Mul(value, value);
   });
-  const float inverse = 1.0f / std::sqrt(squares / width + pass.epsilon);
+  const float inverse = inverse_deviation(squares, pass.shape, pass.epsilon);
   if (pass.shape.centred) pass.mean[row] = mean;
   pass.inverse[row] = inverse;
   Number* y = pass.y + row * C;

@@ -3,6 +3,7 @@
 
 #include "block.hpp"
 #include "comigs/kernels/norm.hpp"
+#include "norm_element.hpp"
 
 namespace comigs::kernels {
 
@@ -71,7 +72,7 @@ COMIGS_DEVICE void norm_forward_row(Warp& warp, const NormForward<Number>& pass,
   });
   total(warp, inverse);
   warp.each([&](int thread) {
-    inverse[thread] = 1.0f / std::sqrt(inverse[thread] / static_cast<float>(C) + pass.epsilon);
+    inverse[thread] = inverse_deviation(inverse[thread], pass.shape, pass.epsilon);
     if (thread % warp_lanes == 0) {
       if (pass.shape.centred) pass.mean[row] = mean[thread];
       pass.inverse[row] = inverse[thread];

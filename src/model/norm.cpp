@@ -23,7 +23,7 @@ Number* norm_data(const at::Tensor& tensor) {
   return tensor.defined() ? static_cast<Number*>(tensor.mutable_data_ptr()) : nullptr;
 }
 
-kernels::NormShape shape_of(const at::Tensor& x, const at::Tensor& reader, bool centred) {
+kernels::NormShape norm_shape(const at::Tensor& x, const at::Tensor& reader, bool centred) {
   return {.rows = x.numel() / x.size(-1),
           .width = x.size(-1),
           .readers = reader.defined() ? reader.size(0) : 0,
@@ -42,10 +42,10 @@ struct Passed {
 };
 
 template <class Number>
-void run_forward(const Norm& norm, const at::Tensor& x, const at::Tensor& added, const at::Tensor& reader,
-                 const Passed& to) {
+void norm_forward_of(const Norm& norm, const at::Tensor& x, const at::Tensor& added, const at::Tensor& reader,
+                     const Passed& to) {
   const kernels::NormForward<Number> pass{
-      .shape = shape_of(x, reader, norm.kind == Norm::Kind::layer),
+      .shape = norm_shape(x, reader, norm.kind == Norm::Kind::layer),
       .epsilon = static_cast<float>(norm.epsilon),
       .x = norm_data<Number>(x),
       .added = norm_data<Number>(added),
@@ -75,7 +75,7 @@ Passed forward_pass(const Norm& norm, const at::Tensor& x, const at::Tensor& add
                   .read = reader.defined() ? at::empty({rows, reader.size(0)}, floats) : at::Tensor(),
                   .mean = norm.kind == Norm::Kind::layer ? at::empty({rows}, floats) : at::Tensor(),
                   .inverse = at::empty({rows}, floats)};
-  const auto run = x.scalar_type() == at::kBFloat16 ? run_forward<Bfloat16> : run_forward<float>;
+  const auto run = x.scalar_type() == at::kBFloat16 ? norm_forward_of<Bfloat16> : norm_forward_of<float>;
   run(norm, x, added, reader, to);
   return to;
 }
@@ -86,10 +86,10 @@ struct Kept {
 };
 
 template <class Number>
-void run_backward(const Kept& kept, const at::Tensor& d_y, const at::Tensor& d_read, const at::Tensor& d_sum,
-                  const at::Tensor& d_x) {
+void norm_backward_of(const Kept& kept, const at::Tensor& d_y, const at::Tensor& d_read,
+                      const at::Tensor& d_sum, const at::Tensor& d_x) {
   const kernels::NormBackward<Number> pass{
-      .shape = shape_of(kept.sum, d_read.defined() ? kept.reader : at::Tensor(), kept.mean.defined()),
+      .shape = norm_shape(kept.sum, d_read.defined() ? kept.reader : at::Tensor(), kept.mean.defined()),
       .sum = norm_data<Number>(kept.sum),
       .weight = norm_data<Number>(kept.weight),
       .reader = norm_data<float>(kept.reader),
@@ -137,7 +137,8 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
     if (!d_y.defined() && d_read.defined()) d_y = at::zeros_like(kept.sum);
     if (d_y.defined() && (context->needs_input_grad(0) || (added && context->needs_input_grad(1)))) {
       d_x = at::empty_like(kept.sum);
-      const auto run = d_x.scalar_type() == at::kBFloat16 ? run_backward<Bfloat16> : run_backward<float>;
+      const auto run =
+          d_x.scalar_type() == at::kBFloat16 ? norm_backward_of<Bfloat16> : norm_backward_of<float>;
       run(kept, d_y, d_read, d_sum, d_x);
     }
     if (d_read.defined() && kept.y.defined()) d_reader = d_read.t().mm(kept.y.to(at::kFloat));

@@ -30,7 +30,7 @@ Column evaluation(Place (*place)(UserRound&), const string& group, const string&
 
 template <auto Split>
 Column after(const string& split, const string& tokens) {
-  return evaluation(at<&UserRound::after, Split>, "", split, tokens + ", after the round's aggregation");
+  return evaluation(at<&UserRound::after, Split>, "", split, tokens);
 }
 
 template <auto Split>
@@ -63,11 +63,12 @@ using Columns = std::vector<Column>;
 
 Columns evaluations(const string& train_tokens_evaluated) {
   using Splits = SplitEvaluations;
-  const string validation = "the whole validation split", test = "the whole test split";
+  const string validation = "the whole validation split", test = "the whole test split",
+               aggregated = ", after the round's aggregation";
   return {after<&Splits::train>("train", train_tokens_evaluated),
-          after<&Splits::validation>("validation", validation),
-          before<&Splits::validation>("validation", validation), after<&Splits::test>("test", test),
-          before<&Splits::test>("test", test)};
+          after<&Splits::validation>("validation", validation + aggregated),
+          before<&Splits::validation>("validation", validation),
+          after<&Splits::test>("test", test + aggregated), before<&Splits::test>("test", test)};
 }
 
 Columns experts(bool by_sequence) {

@@ -67,9 +67,15 @@ std::string now() {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(seconds));
 }
 
+std::string train_tokens_evaluated(const std::optional<std::int64_t>& leading) {
+  if (!leading) return "the batches of the round's expert steps, each before its update";
+  const std::string all = "the whole training split";
+  return (*leading > 0 ? fmt::format("the first {} tokens of the training split", *leading) : all) +
+         ", after the round's aggregation";
+}
+
 // All that every rank knows alike.
 results::RunDescription describe(const job::Job& job, const Surroundings& here) {
-  const std::int64_t evaluated = job.config.run.train_evaluation_tokens;
   results::RunDescription run{
       .title = fmt::format("{} on {}", job.method->name, job.manifest.name),
       .program_version = program_version,
@@ -89,9 +95,7 @@ results::RunDescription describe(const job::Job& job, const Surroundings& here) 
       .seed = static_cast<std::int64_t>(job.config.run.seed),
       .library_versions = {fmt::format("LibTorch {}", TORCH_VERSION), comm::library_version()},
       .computed_by = {},
-      .train_tokens_evaluated = evaluated > 0
-                                    ? fmt::format("the first {} tokens of the training split", evaluated)
-                                    : "the whole training split",
+      .train_tokens_evaluated = train_tokens_evaluated(job.config.run.train_evaluation_tokens),
       .users = {},
       .layers = job.architecture.layers,
       .projections = job.users.front().kind->projections(job.architecture),

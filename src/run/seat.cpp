@@ -89,6 +89,10 @@ bool Seat::train() {
   progress_.steps = done.steps;
   record.seconds.experts += done.experts_seconds;
   record.seconds.routers += done.routers_seconds;
+  if (!setup_.config.run.train_evaluation_tokens) {
+    record.after.train.loss_sum += done.experts.loss_sum;
+    record.after.train.tokens += done.experts.tokens;
+  }
   return done.steps >= options().local_steps;
 }
 
@@ -96,7 +100,8 @@ void Seat::evaluate(const std::function<bool()>& stop) {
   results::UserRound& record = progress_.record;
   const SecondsInto evaluation(record.seconds.evaluation);
   const data::UserData& splits = setup_.data;
-  record.after.train = evaluated(splits.train, stop, setup_.config.run.train_evaluation_tokens).evaluation;
+  if (const std::optional<std::int64_t> leading = setup_.config.run.train_evaluation_tokens)
+    record.after.train = evaluated(splits.train, stop, *leading).evaluation;
   const train::SplitReport validation = evaluated(splits.validation, stop),
                            test = evaluated(splits.test, stop);
   record.after.validation = validation.evaluation;

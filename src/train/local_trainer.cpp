@@ -74,6 +74,8 @@ LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step
   LocalRound done{.steps = first_step};
   const at::Device device = parameters_.values().device();
   loss_sum_ = at::zeros({}, parameters_.values().options());
+  nats_ = at::zeros({}, parameters_.values().options().dtype(at::kDouble));
+  tokens_ = 0;
   for (; done.steps < plan_.user.local_steps && !(stop_ && stop_()); ++done.steps) {
     const std::int64_t iteration = (round - 1) * plan_.user.local_steps + done.steps;
     Stopwatch watch;
@@ -99,6 +101,7 @@ LocalRound LocalTrainer::train_round(std::int64_t round, std::int64_t first_step
   }
   model::synchronize(device);
   check_finite(round);
+  done.experts = {.loss_sum = nats_.item<double>(), .tokens = tokens_};
   return done;
 }
 
@@ -157,8 +160,11 @@ void LocalTrainer::expert_step(std::int64_t round, std::int64_t step, std::int64
   if (joint) own.push_back(routers_);
   parameters_.track(true, joint || carries);
   if (!carries) clear(own);
-  const StepLosses losses = accumulate_gradients(
-      Phase::experts, batch, data::predicted_tokens(texts_.experts, parts * B, T, key), parts);
+  const std::int64_t predicted = data::predicted_tokens(texts_.experts, parts * B, T, key);
+  const StepLosses losses = accumulate_gradients(Phase::experts, batch, predicted, parts);
+  nats_.add_(losses.language_model.to(at::kDouble),
+             static_cast<double>(predicted) / static_cast<double>(parts));
+  tokens_ += batch.predicted;
   if (exchange_)
     for (const adapter::Slice& slice : own) exchange_(adapter::view(parameters_.gradients(), slice));
   if (observer_) observer_(Phase::experts, batch, losses);

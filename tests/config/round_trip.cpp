@@ -82,7 +82,7 @@ BOOST_AUTO_TEST_CASE(extreme_numbers_survive) {
   BOOST_TEST(again.run.seed == config.run.seed);
   BOOST_TEST(again.optimiser.epsilon == 5e-324);
   BOOST_TEST(again.users[0].expert_learning_rate == 0.1 + 0.2);
-  BOOST_TEST(again.run.train_evaluation_tokens == config.run.train_evaluation_tokens);
+  BOOST_TEST((again.run.train_evaluation_tokens == config.run.train_evaluation_tokens));
 }
 
 BOOST_AUTO_TEST_CASE(flags_and_names_of_the_table_are_unique) {

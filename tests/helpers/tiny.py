@@ -264,6 +264,7 @@ def train(*arguments: object, ranks: int = 4, code: int = 0) -> Done:
 # The run of four users that tests of the whole program share; `run_of` in conftest.py makes each once.
 RUN = {"--rounds": 2, "--local-steps": 3, "--router-every": 2, "--router-steps": 2, "--seed": 5}
 RUN |= {"--batch-sequences": 4, "--context-tokens": 12, "--lora-rank": 4, "--lora-alpha": 8}
+RUN |= {"--train-evaluation-tokens": 0}
 # One step, where a run only has to be one.
 ONE_STEP = (
     "--rounds",

@@ -141,6 +141,16 @@ BOOST_AUTO_TEST_CASE(views_tracked_weights_and_float64_are_taken_too) {
   BOOST_TEST(test::close(found.read, at::linear(found.x.to(at::kFloat), router), 1e-6));
 }
 
+// Its squares are no numbers of float32: a row of zeros would look like a result.
+BOOST_AUTO_TEST_CASE(what_overflows_is_seen) {
+  for (const bool centred : {false, true}) {
+    const at::Tensor x = test::normal({3, 64}, 1);
+    x.select(0, 1).mul_(1e20);
+    const at::Tensor finite = norm(norm_of(centred, 64, at::kFloat), x).isfinite().all(1);
+    BOOST_TEST((finite[0].item<bool>() && !finite[1].item<bool>() && finite[2].item<bool>()));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(zeros_have_a_norm) {
   for (const bool centred : {false, true}) {
     Norm of = norm_of(centred, 8, at::kFloat);

@@ -92,6 +92,26 @@ BOOST_AUTO_TEST_CASE(micro_batches_give_the_gradients_of_the_whole) {
   }
 }
 
+// Of its expert steps alone, a token as much as any other, however a batch is cut.
+BOOST_AUTO_TEST_CASE(a_round_tells_the_loss_of_what_it_trained_on) {
+  for (const std::int64_t size : {0, 3}) {
+    plan.user.micro_batch_sequences = size;
+    adapter::Parameters parameters = warm();
+    LocalTrainer trainer(*base, parameters, texts, plan);
+    Evaluation expected;
+    trainer.observe([&](Phase phase, const data::Batch& batch, const StepLosses& losses) {
+      if (phase != Phase::experts) return;
+      expected.loss_sum += losses.language_model.item<double>() * static_cast<double>(batch.predicted);
+      expected.tokens += batch.predicted;
+    });
+    const LocalRound done = trainer.train_round(1);
+    BOOST_TEST(done.experts.tokens ==
+               plan.user.local_steps * plan.user.batch_sequences * plan.user.context_tokens);
+    BOOST_TEST(done.experts.tokens == expected.tokens);
+    BOOST_TEST(done.experts.loss() == expected.loss(), boost::test_tools::tolerance(1e-6));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(gradients_are_slopes_of_the_phases_losses) {
   user_model.experts = 3;
   user_model.top_k = 3;  // no choice that a small move could change

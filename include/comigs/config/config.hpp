@@ -38,8 +38,10 @@ struct Run {
   std::int64_t rounds = 20;         ///< communication rounds
   std::int64_t evaluate_every = 1;  ///< rounds between evaluations; the first and the last always are
   std::int64_t weights_every = 0;   ///< rounds between stored LoRA factors; 0: the last round only
-  std::int64_t train_evaluation_tokens = 16384;  ///< leading training tokens that are evaluated; 0: all
-  Precision precision = Precision::float32;      ///< of frozen weights
+  /// Leading training tokens that are evaluated, 0: all; nothing: the steps' own losses are what is told of
+  /// training text.
+  std::optional<std::int64_t> train_evaluation_tokens = std::nullopt;
+  Precision precision = Precision::float32;  ///< of frozen weights
   /// Of what is computed beside bf16 weights; automatic: bf16 where every rank's device is fast in it.
   Activations activations = Activations::automatic;
   DeviceChoice device = DeviceChoice::automatic;

@@ -74,6 +74,7 @@ struct Regulariser {
 struct LocalRound {
   std::int64_t steps = 0;                               ///< expert steps of the round that are done now
   double experts_seconds = 0.0, routers_seconds = 0.0;  ///< that the call took
+  Evaluation experts = {};  ///< of the expert steps' own batches, each before its update
 };
 
 /// Trains a user's parameters in place. Local, unless gradients are exchanged. A phase computes no gradient
@@ -159,6 +160,8 @@ class LocalTrainer {
   CosineSchedule schedule_;
   Adamw optimiser_;
   at::Tensor loss_sum_;
+  at::Tensor nats_;          // of the expert steps' own tokens, summed; float64
+  std::int64_t tokens_ = 0;  // that they predicted
   /// A phase computes the same on the same tensors for all micro-batches of a size, as long as the
   /// regulariser does.
   model::RecordingMemory recording_memory_;

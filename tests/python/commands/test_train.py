@@ -123,6 +123,20 @@ def test_costs(mixed):
     assert (group(mixed, "memory")["peak"] > 10**7).all()
 
 
+def test_training_text_is_told_of_by_the_steps_themselves(results, mixed):
+    """Unless it is asked for: of every round, before its updates; the other splits are as ever."""
+    unsaid = results("comigs-1gxs", *MIXED, "--evaluate-every", 2, "--train-evaluation-tokens", "auto")
+    train = group(unsaid, "perplexity")["train"]
+    assert "each before its update" in train.attrs["long_name"]
+    assert np.isnan(train[0]).all() and np.isfinite(train[1:]).all()
+    np.testing.assert_allclose(train, np.exp(group(unsaid, "loss")["train"]), rtol=1e-12)
+    # Of the first round's batches; a few small steps in, not far from what the base has on the whole text.
+    np.testing.assert_allclose(train[1], group(mixed, "perplexity")["train"][0], rtol=0.2)
+    for split in ("validation", "test"):
+        ours = group(unsaid, "perplexity")[split].sel(round=2)
+        assert ours.values.tolist() == group(mixed, "perplexity")[split].sel(round=2).values.tolist()
+
+
 def test_rounds_that_are_not_evaluated_are_nan(results):
     path = results("fedavg", *SPARSE)
     for split in SPLITS:
