@@ -262,4 +262,6 @@ def gap_since_start(group: Group, user: str, split: str) -> xr.DataArray | None:
     if test is None or other is None or user not in group.users:
         return None
     gap = np.log(test.sel(user=user) / other.sel(user=user)).mean("run").dropna("round")
-    return gap - gap[0] if gap.sizes["round"] else None
+    # What has no start, as the losses of training steps, is of other moments than the test loss.
+    begins = gap.sizes["round"] > 0 and int(gap["round"][0]) == int(test["round"][0])
+    return gap - gap[0] if begins else None

@@ -1,22 +1,17 @@
 #include "device_slabs.hpp"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "comigs/base/log.hpp"
 #include "comigs/kernels/rank_sum.hpp"
+#include "cuda_call.hpp"
 
 namespace comigs::comm {
 
 namespace {
 
-void check_cuda(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) throw CommError(fmt::format("{} failed: {}", call, cudaGetErrorString(status)));
-}
-
-// On the one stream that every other one of this process waits for, and that waits for them.
+// Other streams do not wait for this one: what they had is done when it begins, and each step is waited for.
 void copy(float* to, const float* from, std::size_t count) {
   check_cuda(cudaMemcpyAsync(to, from, count * sizeof(float), cudaMemcpyDeviceToDevice, nullptr),
              "cudaMemcpyAsync");
@@ -57,7 +52,7 @@ float* open_slab(const std::string& handle, std::string& reason) {
 }
 
 // Whether all could, and a word on those that could not.
-bool all_agree(const Communicator& communicator, const std::string& reason) {
+bool all_could(const Communicator& communicator, const std::string& reason) {
   const std::vector<std::string> reasons = communicator.all_gather(reason);
   const auto refused = std::ranges::find_if(reasons, [](const std::string& one) { return !one.empty(); });
   if (refused == reasons.end()) return true;
@@ -102,7 +97,7 @@ bool DeviceSlabs::all_open(const Communicator& communicator, std::size_t count, 
     slabs.opened.push_back(
         rank == communicator.rank() ? nullptr : open_slab(handles[static_cast<std::size_t>(rank)], reason));
   slabs.capacity = count;
-  slabs.refused = !all_agree(communicator, reason);
+  slabs.refused = !all_could(communicator, reason);
   if (slabs.refused) all_close(communicator, slabs);
   return !slabs.refused;
 }

@@ -1,14 +1,14 @@
 #include "comigs/comm/reduction.hpp"
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "comigs/base/error.hpp"
 #include "narrow.hpp"
 
 #ifdef COMIGS_CUDA
-#include <cuda_runtime_api.h>
-
+#include "cuda_call.hpp"
 #include "device_slabs.hpp"
 #endif
 #if __has_include(<mpi-ext.h>)
@@ -30,12 +30,6 @@ bool mpi_reads_device_memory() {
   return false;
 #endif
 }
-
-#ifdef COMIGS_CUDA
-void check_cuda(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) throw CommError(fmt::format("{} failed: {}", call, cudaGetErrorString(status)));
-}
-#endif
 
 void all_sum_any_order(const Communicator& communicator, std::span<float> values, Memory memory) {
   for (std::size_t begin = 0; begin < values.size(); begin += largest_message) {
@@ -139,6 +133,7 @@ struct Reduction::Buffers {
   Columns<Half> half;
   float* pinned = nullptr;
   std::size_t pinned_elements = 0;
+  std::map<MPI_Comm, bool> on_devices;  // whether all ranks' values are
 #ifdef COMIGS_CUDA
   DeviceSlabs slabs;
 #endif
@@ -159,13 +154,23 @@ struct Reduction::Buffers {
 #endif
   }
 
-  // Sums in rank order on the device, where ranks read each other's memory; false: they do not.
-  bool sum_on_device(const Communicator& communicator, std::span<float> values) {
+  // Collective. Sums in rank order on the devices, where all ranks have one and read each other's memory;
+  // false, on every rank: they do not.
+  bool all_sum_on_devices(const Communicator& communicator, std::span<float> values) {
+    if (!all_on_devices(communicator)) return false;
 #ifdef COMIGS_CUDA
-    return memory == Memory::device && slabs.all_sum(communicator, values, sums == Sums::bf16);
+    return slabs.all_sum(communicator, values, sums == Sums::bf16);
 #else
     return false;
 #endif
+  }
+
+  // Collective; asked once for each communicator.
+  bool all_on_devices(const Communicator& communicator) {
+    const auto known = on_devices.find(communicator.handle());
+    if (known != on_devices.end()) return known->second;
+    return on_devices[communicator.handle()] =
+               communicator.all_sum(std::int64_t{memory == Memory::host}) == 0;
   }
 
   // Does `work` to the values where the host reads and writes them.
@@ -196,7 +201,7 @@ Reduction& Reduction::operator=(Reduction&&) noexcept = default;
 void Reduction::all_sum(const Communicator& communicator, std::span<float> values) {
   buffers_->wait_for_device();
   if (buffers_->sums != Sums::any_order) {
-    if (!buffers_->sum_on_device(communicator, values))
+    if (!buffers_->all_sum_on_devices(communicator, values))
       all_by_columns(communicator, values, add_in_rank_order);
     return;
   }

@@ -18,10 +18,10 @@ constexpr Option<Evaluate> options[] = {
                                      "data set with the base model's tokens; unsaid: the run's"),
     models.users(),
     evaluate.option<&Evaluate::split>("split", "SPLIT", "which texts of every user"),
-    evaluate.option<&Evaluate::tokens>(
-        "tokens", "TOKENS",
-        "how many of the split, from its beginning; 0: all, of a run's train those it evaluated",
-        at_least(0)),
+    evaluate.option<&Evaluate::tokens>("tokens", "TOKENS",
+                                       "how many of the split, from its beginning; 0: all, of a run's train "
+                                       "those it evaluated, or trained on",
+                                       at_least(0)),
     evaluate.option<&Evaluate::context_tokens>(
         "context_tokens", "TOKENS",
         "length of a window; 0: as each user trained, for a base 128 or all its positions if fewer",

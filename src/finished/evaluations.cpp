@@ -67,7 +67,7 @@ Evaluations::Text Evaluations::open_text(const config::Evaluate& options, std::s
   return {shards.name, data::TokenShard(split, manifest_.vocabulary), tokens};
 }
 
-// A run evaluates the beginning of what its users trained on.
+// Of what its users trained on, which a run evaluates the beginning of where it is asked to.
 std::int64_t Evaluations::leading_tokens(std::size_t user) const {
   const std::int64_t leading = config_.run.train_evaluation_tokens.value_or(0),
                      all = job::train_tokens(config_.users[user], manifest_.users[user]);

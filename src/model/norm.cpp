@@ -124,6 +124,9 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
     variable_list outputs{passed.y};
     if (reader) outputs.push_back(passed.read);
     if (added) outputs.push_back(passed.sum);
+    // Where the reader alone is tracked nobody need make gradients of the stream.
+    if (!x.requires_grad() && !(added && added->requires_grad()))
+      context->mark_non_differentiable({passed.y, added ? passed.sum : passed.y});
     return outputs;
   }
 
@@ -134,8 +137,9 @@ class NormFunction : public torch::autograd::Function<NormFunction> {
     const at::Tensor d_read = read ? contiguous(outputs[1]) : at::Tensor(),
                      d_sum = added ? contiguous(outputs.back()) : at::Tensor();
     at::Tensor d_y = contiguous(outputs[0]), d_x = d_sum, d_reader;
-    if (!d_y.defined() && d_read.defined()) d_y = at::zeros_like(kept.sum);
-    if (d_y.defined() && (context->needs_input_grad(0) || (added && context->needs_input_grad(1)))) {
+    const bool needed = context->needs_input_grad(0) || (added && context->needs_input_grad(1));
+    if (needed && (d_y.defined() || d_read.defined())) {
+      if (!d_y.defined()) d_y = at::zeros_like(kept.sum);
       d_x = at::empty_like(kept.sum);
       const auto run =
           d_x.scalar_type() == at::kBFloat16 ? norm_backward_of<Bfloat16> : norm_backward_of<float>;

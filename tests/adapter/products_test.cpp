@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(launches_stay_within_their_budget) {
     std::int64_t layer, beside;
   };
   for (const auto& [phase, layer, beside] :
-       {Budget{Phase::experts, 32, 60}, Budget{Phase::routers, 29, 35}}) {
+       {Budget{Phase::experts, 32, 60}, Budget{Phase::routers, 29, 33}}) {
     const std::int64_t of_two = step(phase, two).launches, of_one = step(phase, two, 3).launches - of_two;
     BOOST_TEST(of_one <= layer);
     BOOST_TEST(of_two - 2 * of_one <= beside);

@@ -96,6 +96,8 @@ class Job:
             self.configuration.read_string(file.attrs["configuration"])
         self.rounds = int(self.number("run", "rounds"))
         self.evaluate_every = int(self.number("run", "evaluate_every"))
+        if self.configuration["run"]["train_evaluation_tokens"] == "auto":
+            raise SystemExit("simulator: expected a run with --train-evaluation-tokens")
         self.train_evaluation_tokens = int(self.number("run", "train_evaluation_tokens"))
         self.router_every = int(self.number("method", "router_every"))
         self.router_steps = int(self.number("method", "router_steps"))

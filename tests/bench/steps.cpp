@@ -221,6 +221,7 @@ void all_run(const comm::Communicator& world, const Request& request) {
   touch(job, parameters);
   // The host's: of no interest beside a card, and not every container's kernel accounts for it.
   const json set_up = device.is_cuda() ? json() : all_measure_memory(world);
+  world.all_meet();  // ranks that share a card step side by side
   const Recording recording = run(request, job, parameters, trainer);
   if (!world.is_first()) return;
   // Not getrusage, whose peak starts with that of the process that started this one.

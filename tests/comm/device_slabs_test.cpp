@@ -175,6 +175,16 @@ BOOST_AUTO_TEST_CASE(a_slab_is_opened_once_for_each_communicator) {
   BOOST_TEST(opens == world.size() - 1 + (odd ? odd->size() - 1 : 0));
 }
 
+BOOST_AUTO_TEST_CASE(ranks_without_a_device_sum_with_the_others) {
+  const Communicator world = Communicator::world();
+  const bool last = world.rank() + 1 == world.size();
+  Reduction reduction(last ? Memory::host : Memory::device, Sums::rank_order);
+  for (int round = 0; round < 2; ++round)
+    check_as_on_the_host(world, reduction, Sums::rank_order, 1000, round);
+  BOOST_TEST(opens == 0);
+  BOOST_TEST(staged == (last ? 0 : 4));
+}
+
 // One that cannot makes all take the way over the host, from then on without another try.
 BOOST_AUTO_TEST_CASE(who_cannot_read_others_has_the_same_sums) {
   const Communicator world = Communicator::world();

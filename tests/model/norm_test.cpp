@@ -121,6 +121,7 @@ BOOST_AUTO_TEST_CASE(nobody_need_ask_for_all_of_it) {
   read.read.sum().backward();
   BOOST_TEST(test::close(reader.grad(), read.x.detach().sum(0, true).expand({2, 16}), 1e-5));
   BOOST_TEST(!again.waiting.defined());
+  BOOST_TEST(!read.x.requires_grad());  // so that no layer behind makes gradients of it
 }
 
 BOOST_AUTO_TEST_CASE(views_tracked_weights_and_float64_are_taken_too) {

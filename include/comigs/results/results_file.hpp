@@ -36,7 +36,8 @@ struct RunDescription {
   std::vector<std::string> library_versions;  ///< "Open MPI 4.1.4", ...; HDF5's own is added
   std::vector<std::string> computed_by;       ///< see `history_entry`
   std::string train_tokens_evaluated =
-      "the whole training split";  ///< on which tokens train perplexity is measured
+      "the whole training split, after the round's aggregation";  ///< on which tokens train perplexity is
+                                                                  ///< measured
   std::vector<UserDescription> users;
   std::vector<std::string> categories = {};  ///< of the data set's examples; empty: plain text
   std::string kind = {};                     ///< of adapter: what is trained

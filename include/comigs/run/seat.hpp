@@ -85,8 +85,9 @@ class Seat {
   /// Trains the round from where progress stands, which it moves on, times included. Returns whether the
   /// round's steps are all done. Throws what LocalTrainer throws.
   bool train();
-  /// Evaluates all splits into the round's record. Throws Interrupted where `stop`, asked before each batch,
-  /// says so; DataError, NumericError where the test loss is not finite.
+  /// Evaluates the splits, training text where that is asked for, into the round's record. Throws Interrupted
+  /// where `stop`, asked before each batch, says so; DataError, NumericError where the test loss is not
+  /// finite.
   void evaluate(const std::function<bool()>& stop);
   /// What its gate by sequence reads of each example that expert steps learn from, [n, C] float32 in host
   /// memory. Throws Interrupted as `evaluate` does.

@@ -74,7 +74,8 @@ struct Regulariser {
 struct LocalRound {
   std::int64_t steps = 0;                               ///< expert steps of the round that are done now
   double experts_seconds = 0.0, routers_seconds = 0.0;  ///< that the call took
-  Evaluation experts = {};  ///< of the expert steps' own batches, each before its update
+  /// Of the expert steps of the call, on this process's part of their batches, each before its update.
+  Evaluation experts = {};
 };
 
 /// Trains a user's parameters in place. Local, unless gradients are exchanged. A phase computes no gradient
