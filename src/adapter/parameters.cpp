@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 
 #include "comigs/base/random.hpp"
+#include "comigs/base/sha256.hpp"
 
 namespace comigs::adapter {
 
@@ -91,6 +93,12 @@ std::vector<Lora> Parameters::loras(const Select& select) const {
   std::vector<Lora> all;
   for (std::size_t l = 0; l < factors[0].size(); ++l) all.push_back({.A = factors[0][l], .B = factors[1][l]});
   return all;
+}
+
+std::string Parameters::digest() const {
+  const at::Tensor values = values_.to(at::kCPU);
+  const std::span numbers(values.const_data_ptr<float>(), static_cast<std::size_t>(values.numel()));
+  return sha256(std::as_bytes(numbers));
 }
 
 std::vector<float> Parameters::update_norms(std::int64_t experts) const {

@@ -140,12 +140,15 @@ bool all_run(const comm::Communicator& world, comm::Interruption& interruption, 
   run::Seat seat(run::all_open_user(world, job, config, base, device, roster.own().front()));
   run::Attendance attendance(roster.users());
   run::PresentAggregation aggregation(run::aggregation_setup(world, job, config, base, seat), seat.user());
+  const run::SharedEvaluation evaluation(
+      {.world = world, .roster = roster, .users = job.users, .seat = seat});
   run::RoundLoop loop({.world = world,
                        .roster = roster,
                        .options = options,
                        .seat = seat,
                        .attendance = attendance,
                        .aggregation = aggregation,
+                       .evaluation = evaluation,
                        .interruption = interruption});
   // 2. Where it is written, and what is there already.
   run::Checkpointer checkpointer({world, roster, seat, attendance, aggregation},

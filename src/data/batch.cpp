@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
+#include <functional>
+#include <numeric>
 
 namespace comigs::data {
 
@@ -114,32 +115,44 @@ std::int64_t evaluation_windows(std::int64_t tokens, std::int64_t context) {
   return tokens < 2 ? 0 : (tokens - 1 + context - 1) / context;
 }
 
-std::int64_t evaluation_sequences(const TokenShard& shard, std::int64_t context) {
-  return shard.has_examples() ? std::ssize(shard.examples()) : evaluation_windows(shard.size(), context);
-}
-
 std::int64_t evaluation_sequences(const ShardDescription& shard, std::int64_t tokens, std::int64_t context) {
   if (!shard.examples) return evaluation_windows(tokens, context);
   const auto share = static_cast<double>(tokens) / static_cast<double>(shard.tokens);
   return static_cast<std::int64_t>(std::ceil(share * static_cast<double>(shard.examples->count)));
 }
 
-Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context, std::int64_t first,
-                       std::int64_t sequences) {
-  if (shard.has_examples()) {
-    context = 1;
-    for (std::int64_t row = 0; row < sequences; ++row)
-      context = std::max(context, shard.examples()[static_cast<std::size_t>(first + row)].tokens() - 1);
-  }
-  Batch batch = empty_batch(sequences, context);
-  for (std::int64_t row = 0; row < sequences; ++row) {
-    if (shard.has_examples()) {
-      fill_row_with_example(batch, row, shard, first + row, first + row);
-      continue;
+EvaluationBatches::EvaluationBatches(const TokenShard& shard, std::int64_t context, std::int64_t sequences)
+    : shard_(shard), context_(context), at_a_time_(sequences) {
+  const std::span<const Example> examples = shard.examples();
+  order_.resize(shard.has_examples() ? examples.size()
+                                     : static_cast<std::size_t>(evaluation_windows(shard.size(), context)));
+  std::iota(order_.begin(), order_.end(), std::int64_t{0});
+  if (!shard.has_examples()) return;
+  const auto length = [&](std::int64_t example) {
+    return examples[static_cast<std::size_t>(example)].tokens();
+  };
+  std::ranges::stable_sort(order_, std::ranges::greater(), length);
+}
+
+std::int64_t EvaluationBatches::size() const { return (sequences() + at_a_time_ - 1) / at_a_time_; }
+
+Batch EvaluationBatches::batch(std::int64_t index) const {
+  const std::int64_t first = index * at_a_time_, count = std::min(at_a_time_, sequences() - first);
+  const std::span<const std::int64_t> rows =
+      std::span(order_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+  if (!shard_.has_examples()) {
+    Batch windows = empty_batch(count, context_);
+    for (std::int64_t row = 0; row < count; ++row) {
+      const std::int64_t begin = (first + row) * context_;
+      fill_row(windows, row, shard_, begin, std::min(context_, shard_.size() - 1 - begin));
     }
-    const std::int64_t begin = (first + row) * context;
-    fill_row(batch, row, shard, begin, std::min(context, tokens - 1 - begin));
+    return windows;
   }
+  const Example& longest = shard_.examples()[static_cast<std::size_t>(rows.front())];
+  Batch batch = empty_batch(count, longest.tokens() - 1);
+  for (std::int64_t row = 0; row < count; ++row)
+    fill_row_with_example(batch, row, shard_, rows[static_cast<std::size_t>(row)],
+                          rows[static_cast<std::size_t>(row)]);
   return batch;
 }
 

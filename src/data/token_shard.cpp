@@ -102,11 +102,18 @@ TokenShard::TokenShard(const ShardDescription& description, std::int64_t vocabul
     check_vocabulary(description.file, view<std::uint32_t>(*file_, size_), vocabulary);
   }
   check_digest(description.file, *file_, description.sha256);
+  digests_ = description.sha256;
   if (!description.examples) return;
   index_ = std::make_shared<io::MappedFile>(description.examples->file);
   examples_ = view_of_index(*description.examples, *index_);
   check_examples(*description.examples, examples_, size_);
   check_digest(description.examples->file, *index_, description.examples->sha256);
+  const std::string& of_index = description.examples->sha256;
+  digests_ = digests_.empty() || of_index.empty() ? std::string() : digests_ + " " + of_index;
+}
+
+std::string TokenShard::identity() const {
+  return digests_.empty() ? std::string() : fmt::format("{} {}", digests_, size_);
 }
 
 TokenShard TokenShard::leading(std::int64_t tokens) const {

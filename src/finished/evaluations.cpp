@@ -19,6 +19,29 @@ const data::ShardDescription& split_of(const data::UserShards& shards, config::S
                                               : shards.test;
 }
 
+// What was evaluated already, of models and texts that several users have.
+class Known {
+ public:
+  // The report on the text, from `evaluate` where there is none of the same model and the same text.
+  template <class Evaluate>
+  const Evaluation& of(const adapter::Parameters& parameters, const std::string& text, Evaluate&& evaluate) {
+    const std::string digest = parameters.digest();
+    const auto same = std::ranges::find_if(found_, [&](const Found& one) {
+      return !text.empty() && one.text == text && one.digest == digest && one.user == parameters.user_model();
+    });
+    if (same != found_.end()) return same->evaluation;
+    return found_.emplace_back(parameters.user_model(), digest, text, evaluate()).evaluation;
+  }
+
+ private:
+  struct Found {
+    adapter::UserModel user;
+    std::string digest, text;
+    Evaluation evaluation;
+  };
+  std::vector<Found> found_;
+};
+
 }  // namespace
 
 Evaluations::Evaluations(const config::Evaluate& options)
@@ -79,15 +102,18 @@ std::vector<ModelEvaluation> Evaluations::run(const c10::Device& device,
   const TrainedModels& models = chosen_.models;
   const auto base = models.load_base(device);
   std::vector<ModelEvaluation> found;
+  Known known;
   for (const std::size_t model : chosen_.chosen) {
     const adapter::Parameters parameters = models.parameters(model, device);
     const std::int64_t context = config_.users[model].context_tokens,
                        sequences = sequences_ > 0 ? sequences_ : models.evaluation_sequences(model, device);
     for (const Text& text : texts_) {
-      const train::SplitReport report =
-          train::evaluate(*base, parameters, text.shard,
-                          {.context = context, .sequences = sequences, .tokens = text.tokens, .stop = {}});
-      found.push_back({models.names()[model], text.name, context, report.evaluation});
+      const train::EvaluationOptions options{
+          .context = context, .sequences = sequences, .tokens = text.tokens, .stop = {}};
+      const Evaluation& evaluation = known.of(parameters, train::evaluation_key(text.shard, options), [&] {
+        return train::evaluate(*base, parameters, text.shard, options).evaluation;
+      });
+      found.push_back({models.names()[model], text.name, context, evaluation});
       done(text.name);
     }
   }

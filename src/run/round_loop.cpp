@@ -31,10 +31,7 @@ void RoundLoop::all_finish_round() {
     stage = Stage::aggregated;
   }
   if (stage == Stage::aggregated) {
-    if (is_evaluated(record().round))
-      all_do([&] {
-        if (is_present()) setup_.seat.evaluate(when_asked());
-      });
+    if (is_evaluated(record().round)) all_evaluate();
     finish_record();
     stage = Stage::evaluated;
   }
@@ -86,13 +83,33 @@ void RoundLoop::all_drop_failed(std::optional<comm::Failure>& failure) {
   if (failed) failure.reset();
 }
 
+void RoundLoop::all_evaluate() {
+  all_do([&] {
+    if (!is_present()) return;
+    const SecondsInto evaluation(record().seconds.evaluation);
+    setup_.seat.evaluate_training(when_asked());
+  });
+  const std::optional<HeldOutReports> found = all_evaluate_held_out();
+  all_do([&] {
+    if (found) setup_.seat.record(*found);
+  });
+}
+
+std::optional<HeldOutReports> RoundLoop::all_evaluate_held_out() {
+  const auto timed = [&](const std::function<void()>& work) {
+    all_do([&] {
+      const SecondsInto evaluation(record().seconds.evaluation);
+      work();
+    });
+  };
+  return setup_.evaluation.all_evaluate(is_present(), timed, when_asked());
+}
+
 void RoundLoop::all_evaluate_before_last() {
   // What users leave the run with is what the last aggregation gave them: say what it changed.
   if (!is_last(record().round) || !setup_.aggregation.changes_parameters()) return;
-  const SecondsInto evaluation(record().seconds.evaluation);
-  all_do([&] {
-    record().before = is_present() ? setup_.seat.perplexities(when_asked()) : results::SplitEvaluations{};
-  });
+  const std::optional<HeldOutReports> found = all_evaluate_held_out();
+  record().before = found ? found->evaluations() : results::SplitEvaluations{};
 }
 
 void RoundLoop::all_aggregate() {

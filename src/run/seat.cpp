@@ -96,17 +96,21 @@ bool Seat::train() {
   return done.steps >= options().local_steps;
 }
 
-void Seat::evaluate(const std::function<bool()>& stop) {
+void Seat::evaluate_training(const std::function<bool()>& stop) {
+  const std::optional<std::int64_t> leading = setup_.config.run.train_evaluation_tokens;
+  if (!leading) return;
+  train::EvaluationOptions options = evaluation_options(stop);
+  options.tokens = *leading;
+  progress_.record.after.train =
+      train::evaluate(setup_.base, parameters_, setup_.data.train, options).evaluation;
+}
+
+void Seat::record(const HeldOutReports& found) {
   results::UserRound& record = progress_.record;
-  const SecondsInto evaluation(record.seconds.evaluation);
-  const data::UserData& splits = setup_.data;
-  if (const std::optional<std::int64_t> leading = setup_.config.run.train_evaluation_tokens)
-    record.after.train = evaluated(splits.train, stop, *leading).evaluation;
-  const train::SplitReport validation = evaluated(splits.validation, stop),
-                           test = evaluated(splits.test, stop);
-  record.after.validation = validation.evaluation;
+  const train::SplitReport& test = found.test;
+  record.after.validation = found.validation.evaluation;
   record.after.test = test.evaluation;
-  record_categories(test, validation);
+  record_categories(test, found.validation);
   record_prompts();
   record.routing = with_single_expert(test.routing);
   record.update_norm = parameters_.update_norms(parameters_.user_model().experts);
@@ -155,21 +159,27 @@ at::Tensor Seat::gate_features(const std::function<bool()>& stop) const {
       {.context = options().context_tokens, .sequences = job::evaluation_sequences(options()), .stop = stop});
 }
 
-results::SplitEvaluations Seat::perplexities(const std::function<bool()>& stop) const {
-  return {.train = {},
-          .validation = evaluated(setup_.data.validation, stop).evaluation,
-          .test = evaluated(setup_.data.test, stop).evaluation};
+std::string Seat::evaluation_key(const data::TokenShard& split) const {
+  return train::evaluation_key(split, evaluation_options());
 }
 
-train::SplitReport Seat::evaluated(const data::TokenShard& shard, const std::function<bool()>& stop,
-                                   std::int64_t tokens) const {
-  return train::evaluate(setup_.base, parameters_, shard,
-                         {.context = options().context_tokens,
-                          .sequences = job::evaluation_sequences(options()),
-                          .tokens = tokens,
-                          .categories = setup_.categories,
-                          .stop = stop,
-                          .passes = &passes_});
+std::vector<double> Seat::batch_sums(const data::TokenShard& split, data::Share share,
+                                     const std::function<bool()>& stop) const {
+  return train::batch_sums(setup_.base, parameters_, split, evaluation_options(stop), share);
+}
+
+train::SplitReport Seat::report(const data::TokenShard& split, std::span<const double> sums,
+                                std::int64_t processes) const {
+  return train::report(setup_.base, parameters_, split, evaluation_options(), sums, processes);
+}
+
+train::EvaluationOptions Seat::evaluation_options(const std::function<bool()>& stop) const {
+  return {.context = options().context_tokens,
+          .sequences = job::evaluation_sequences(options()),
+          .tokens = 0,
+          .categories = setup_.categories,
+          .stop = stop,
+          .passes = &passes_};
 }
 
 // The one expert of a user without a router takes every token with gate 1; a gate by sequence is in one

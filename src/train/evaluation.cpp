@@ -1,15 +1,17 @@
 #include "comigs/train/evaluation.hpp"
-#include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <optional>
 #include <span>
 
+#include "comigs/adapter/forward.hpp"
+#include "comigs/adapter/kind.hpp"
 #include "comigs/base/error.hpp"
 #include "comigs/data/batch.hpp"
 #include "comigs/model/cross_entropy.hpp"
@@ -33,90 +35,89 @@ at::Tensor routing_sums(const std::vector<adapter::LayerRouting>& routing, const
   return rows.empty() ? at::Tensor() : at::stack(rows);
 }
 
-// The same of all batches, on the model's device; one transfer at the end.
-class RoutingSums {
- public:
-  // layers: in which there is routing.
-  void add(const at::Tensor& of_batch, const std::vector<bool>& layers) {
-    if (!of_batch.defined()) return;
-    routed_ = layers;
-    sums_ = sums_.defined() ? sums_.add_(of_batch) : of_batch.clone();
+// Of a batch, by category, float64 [category, n]: losses, predicted tokens, examples; with a gate by sequence
+// also how often it has the category's own group in front, its entropy and its weights. losses [B T].
+at::Tensor category_sums(const data::Batch& batch, const BatchTensors& tensors, const at::Tensor& losses,
+                         const std::optional<adapter::LayerRouting>& gate, std::int64_t categories) {
+  const auto by_sequence = [&](const at::Tensor& of_tokens) {
+    return of_tokens.view({batch.sequences, batch.context}).sum(1, false, at::kDouble);
+  };
+  std::vector<at::Tensor> columns{by_sequence(losses), by_sequence(tensors.targets.ge(0)),
+                                  at::ones({batch.sequences}, losses.options().dtype(at::kDouble))};
+  if (gate) {
+    const at::Tensor& weights = gate->gate;
+    columns.push_back(weights.argmax(-1).eq(tensors.category).to(at::kDouble));
+    columns.push_back(-at::xlogy(weights, weights).sum(-1, false, at::kDouble));
+    for (const at::Tensor& of_group : weights.to(at::kDouble).unbind(1)) columns.push_back(of_group);
+  }
+  // A product, whose sums have one order on every device.
+  return at::one_hot(tensors.category, categories).to(at::kDouble).t().mm(at::stack(columns, 1));
+}
+
+// What is summed of a batch: losses, predicted tokens, what was routed, what is by category.
+struct Columns {
+  std::int64_t experts, categories;
+  bool by_sequence;
+  std::vector<bool> routed;  // by layer; empty: nowhere
+
+  Columns(const model::BaseModel& base, const adapter::Parameters& parameters, std::int64_t of_data)
+      : experts(parameters.user_model().experts),
+        categories(of_data),
+        by_sequence(parameters.user_model().gated_by_sequence()) {
+    const adapter::UserModel& user = parameters.user_model();
+    if (!user.routed()) return;
+    routed.assign(static_cast<std::size_t>(base.architecture().layers), !by_sequence);
+    if (by_sequence) routed[static_cast<std::size_t>(user.load(base.architecture()).first_layer)] = true;
   }
 
-  [[nodiscard]] RoutingStatistics means(std::int64_t count) const {
-    RoutingStatistics statistics;
-    if (!sums_.defined()) return statistics;
-    const at::Tensor means = (sums_ / static_cast<double>(count)).to(at::kCPU, at::kFloat);
-    const std::int64_t experts = (means.size(1) - 1) / 2;
-    const std::vector<float> nothing(static_cast<std::size_t>(means.size(1)),
-                                     std::numeric_limits<float>::quiet_NaN());
-    const float* row = means.const_data_ptr<float>();
-    for (const bool routed : routed_) {
-      const float* of_layer = routed ? row : nothing.data();
-      statistics.score.insert(statistics.score.end(), of_layer, of_layer + experts);
-      statistics.load.insert(statistics.load.end(), of_layer + experts, of_layer + 2 * experts);
-      statistics.entropy.push_back(of_layer[2 * experts]);
-      if (routed) row += means.size(1);
-    }
-    return statistics;
+  static constexpr std::int64_t losses = 0, tokens = 1, routing = 2;
+  [[nodiscard]] std::int64_t of_layer() const { return 2 * experts + 1; }
+  [[nodiscard]] std::int64_t of_category() const { return by_sequence ? 5 + experts : 3; }
+  [[nodiscard]] std::int64_t category() const {
+    return routing + std::ranges::count(routed, true) * of_layer();
   }
-
- private:
-  at::Tensor sums_;
-  std::vector<bool> routed_;  // by layer
+  [[nodiscard]] std::int64_t count() const { return category() + categories * of_category(); }
 };
 
-// Sums by category, as above.
-class CategorySums {
- public:
-  explicit CategorySums(std::int64_t categories) : categories_(categories) {}
-
-  // losses [B T].
-  void add(const data::Batch& batch, const BatchTensors& tensors, const at::Tensor& losses,
-           const std::optional<adapter::LayerRouting>& gate) {
-    if (categories_ == 0) return;
-    const auto by_sequence = [&](const at::Tensor& of_tokens) {
-      return of_tokens.view({batch.sequences, batch.context}).sum(1, false, at::kDouble);
-    };
-    std::vector<at::Tensor> columns{by_sequence(losses), by_sequence(tensors.targets.ge(0)),
-                                    at::ones({batch.sequences}, losses.options().dtype(at::kDouble))};
-    if (gate) {
-      const at::Tensor& weights = gate->gate;
-      columns.push_back(weights.argmax(-1).eq(tensors.category).to(at::kDouble));
-      columns.push_back(-at::xlogy(weights, weights).sum(-1, false, at::kDouble));
-      for (const at::Tensor& of_group : weights.to(at::kDouble).unbind(1)) columns.push_back(of_group);
+// Means over `count` tokens or sequences.
+RoutingStatistics routing_statistics(const Columns& columns, std::span<const double> sums,
+                                     std::int64_t count) {
+  RoutingStatistics statistics;
+  const auto experts = static_cast<std::size_t>(columns.experts);
+  const std::vector<float> nothing(2 * experts + 1, std::numeric_limits<float>::quiet_NaN());
+  std::span<const double> rest = sums.subspan(Columns::routing);
+  for (const bool routed : columns.routed) {
+    std::vector<float> means = nothing;
+    if (routed) {
+      for (std::size_t i = 0; i < means.size(); ++i)
+        means[i] = static_cast<float>(rest[i] / static_cast<double>(count));
+      rest = rest.subspan(means.size());
     }
-    const at::Tensor rows = at::stack(columns, 1);  // [B, 3 or 5 + E]
-    // A product, whose sums have one order on every device.
-    const at::Tensor sums = at::one_hot(tensors.category, categories_).to(at::kDouble).t().mm(rows);
-    sums_ = sums_.defined() ? sums_.add_(sums) : sums;
+    const auto load = means.begin() + columns.experts;
+    statistics.score.insert(statistics.score.end(), means.begin(), load);
+    statistics.load.insert(statistics.load.end(), load, means.end() - 1);
+    statistics.entropy.push_back(means.back());
   }
+  return statistics;
+}
 
-  [[nodiscard]] CategoryReport report() const {
-    CategoryReport report;
-    if (!sums_.defined()) return report;
-    const at::Tensor sums = sums_.to(at::kCPU);
-    const auto rows = sums.accessor<double, 2>();
-    const std::int64_t columns = sums.size(1);
-    double right = 0.0, examples = 0.0;
-    for (std::int64_t category = 0; category < categories_; ++category) {
-      const auto row = rows[category];
-      report.evaluation.push_back({.loss_sum = row[0], .tokens = static_cast<std::int64_t>(row[1])});
-      if (columns == 3) continue;
-      right += row[3];
-      examples += row[2];
-      report.gate_entropy.push_back(static_cast<float>(row[4] / row[2]));
-      for (std::int64_t group = 5; group < columns; ++group)
-        report.gate.push_back(static_cast<float>(row[group] / row[2]));
-    }
-    if (columns > 3) report.gate_accuracy = right / examples;
-    return report;
+CategoryReport category_report(const Columns& columns, std::span<const double> sums) {
+  CategoryReport report;
+  double right = 0.0, examples = 0.0;
+  const auto width = static_cast<std::size_t>(columns.of_category());
+  for (std::span<const double> rest = sums.subspan(static_cast<std::size_t>(columns.category()));
+       !rest.empty(); rest = rest.subspan(width)) {
+    const std::span<const double> row = rest.first(width);
+    report.evaluation.push_back({.loss_sum = row[0], .tokens = static_cast<std::int64_t>(row[1])});
+    if (!columns.by_sequence) continue;
+    right += row[3];
+    examples += row[2];
+    report.gate_entropy.push_back(static_cast<float>(row[4] / row[2]));
+    for (const double weight : row.subspan(5)) report.gate.push_back(static_cast<float>(weight / row[2]));
   }
-
- private:
-  std::int64_t categories_;
-  at::Tensor sums_;  // [category, sum]
-};
+  if (columns.by_sequence && columns.categories > 0) report.gate_accuracy = right / examples;
+  return report;
+}
 
 // What a gate by sequence decided, in the one layer that has it.
 const adapter::LayerRouting* sequence_gate(const adapter::Parameters& parameters,
@@ -158,7 +159,6 @@ struct EvaluationPasses::Pass {
   BatchTensors inputs;
   model::Recording recording;
   at::Tensor losses, routed;                    // [B T], routing_sums
-  std::vector<bool> layers = {};                // in which there is routing
   std::optional<adapter::LayerRouting> gate{};  // by sequence
 };
 
@@ -194,43 +194,86 @@ void pass_forward(const model::BaseModel& base, const adapter::Parameters& param
   pass.routed = routing_sums(forward.routing,
                              gate == nullptr ? pass.inputs.targets.ge(0).to(at::kFloat)
                                              : at::ones({pass.inputs.tokens.size(0)}, pass.losses.options()));
-  pass.layers.clear();
-  for (const adapter::LayerRouting& layer : forward.routing) pass.layers.push_back(layer.gate.defined());
+}
+
+data::TokenShard evaluated_part(const data::TokenShard& shard, const EvaluationOptions& options) {
+  return options.tokens > 0 ? shard.leading(options.tokens) : shard;
+}
+
+// Of one batch, on the model's device: float64 [n], without the number of its tokens.
+at::Tensor sums_of(const EvaluationPasses::Pass& pass, const data::Batch& batch, std::int64_t categories) {
+  const at::Tensor loss = pass.losses.sum(at::kDouble).view({1});
+  std::vector<at::Tensor> sums{loss, at::zeros_like(loss)};
+  if (pass.routed.defined()) sums.push_back(pass.routed.flatten());
+  if (categories > 0)
+    sums.push_back(category_sums(batch, pass.inputs, pass.losses, pass.gate, categories).flatten());
+  return at::cat(sums);
 }
 
 }  // namespace
 
-SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
-                     const data::TokenShard& shard, const EvaluationOptions& options) {
+std::vector<double> batch_sums(const model::BaseModel& base, const adapter::Parameters& parameters,
+                               const data::TokenShard& shard, const EvaluationOptions& options,
+                               data::Share share) {
   const at::NoGradGuard no_gradients;
   const at::Device device = base.head().device();
   model::RecordingMemory nothing_recorded(at::kCPU);
   // Batches of examples are as long as their longest one: too many sizes to keep.
   const bool kept = options.passes != nullptr && !shard.has_examples();
-  const data::TokenShard part = options.tokens > 0 ? shard.leading(options.tokens) : shard;
-  const std::int64_t all = data::evaluation_sequences(part, options.context);
-  SplitReport report;
-  RoutingSums routed;
-  CategorySums by_category(options.categories);
-  at::Tensor loss_sum = at::zeros({}, base.head().options().dtype(at::kDouble));
-  for (std::int64_t first = 0; first < all; first += options.sequences) {
+  const data::EvaluationBatches batches(evaluated_part(shard, options), options.context, options.sequences);
+  const std::int64_t rows = (batches.size() + share.of - 1) / share.of,
+                     columns = Columns(base, parameters, options.categories).count();
+  const at::Tensor sums = at::zeros({rows, columns}, base.head().options().dtype(at::kDouble));
+  std::vector<std::int64_t> predicted;
+  for (std::int64_t index = share.index; index < batches.size(); index += share.of) {
     if (options.stop && options.stop()) throw Interrupted();
-    const std::int64_t sequences = std::min(options.sequences, all - first);
-    data::Batch batch = data::evaluation_batch(part, part.size(), options.context, first, sequences);
-    const auto once = kept ? nullptr : new_pass(nothing_recorded, sequences, batch.context, device);
-    EvaluationPasses::Pass& pass = kept ? options.passes->of(sequences, batch.context, device) : *once;
+    data::Batch batch = batches.batch(index);
+    const auto once = kept ? nullptr : new_pass(nothing_recorded, batch.sequences, batch.context, device);
+    EvaluationPasses::Pass& pass = kept ? options.passes->of(batch.sequences, batch.context, device) : *once;
     fill(pass.inputs, batch);
     pass.recording.run([&] { pass_forward(base, parameters, pass); });
-    loss_sum.add_(pass.losses.sum(at::kDouble));
-    routed.add(pass.routed, pass.layers);
-    by_category.add(batch, pass.inputs, pass.losses, pass.gate);
-    report.evaluation.tokens += batch.predicted;
+    sums[std::ssize(predicted)].copy_(sums_of(pass, batch, options.categories));
+    predicted.push_back(batch.predicted);
   }
-  report.evaluation.loss_sum = loss_sum.item<double>();
-  const bool by_sequence = parameters.user_model().gated_by_sequence();
-  report.routing = routed.means(by_sequence ? all : report.evaluation.tokens);
-  report.by_category = by_category.report();
+  const at::Tensor found = sums.to(at::kCPU).contiguous();
+  std::vector<double> host(found.const_data_ptr<double>(), found.const_data_ptr<double>() + found.numel());
+  for (std::size_t row = 0; row < predicted.size(); ++row)
+    host[row * static_cast<std::size_t>(columns) + Columns::tokens] = static_cast<double>(predicted[row]);
+  return host;
+}
+
+SplitReport report(const model::BaseModel& base, const adapter::Parameters& parameters,
+                   const data::TokenShard& shard, const EvaluationOptions& options,
+                   std::span<const double> sums, std::int64_t processes) {
+  const data::EvaluationBatches batches(evaluated_part(shard, options), options.context, options.sequences);
+  const Columns columns(base, parameters, options.categories);
+  const auto width = static_cast<std::size_t>(columns.count()), of = static_cast<std::size_t>(processes),
+             rows = sums.size() / width / of;
+  std::vector<double> total(width, 0.0);
+  // In the order of batches, whoever ran them.
+  for (std::size_t batch = 0; batch < static_cast<std::size_t>(batches.size()); ++batch) {
+    const auto row = sums.subspan((batch % of * rows + batch / of) * width, width);
+    std::ranges::transform(total, row, total.begin(), std::plus());
+  }
+  SplitReport report;
+  report.evaluation = {.loss_sum = total[Columns::losses],
+                       .tokens = static_cast<std::int64_t>(total[Columns::tokens])};
+  report.routing = routing_statistics(columns, total,
+                                      columns.by_sequence ? batches.sequences() : report.evaluation.tokens);
+  report.by_category = category_report(columns, total);
   return report;
+}
+
+SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
+                     const data::TokenShard& shard, const EvaluationOptions& options) {
+  return report(base, parameters, shard, options, batch_sums(base, parameters, shard, options, {}), 1);
+}
+
+std::string evaluation_key(const data::TokenShard& shard, const EvaluationOptions& options) {
+  const std::string text = evaluated_part(shard, options).identity();
+  return text.empty() ? text
+                      : fmt::format("{}, {} of {}, {} categories", text, options.sequences, options.context,
+                                    options.categories);
 }
 
 at::Tensor gate_features(const model::BaseModel& base, const adapter::Parameters& parameters,
@@ -239,18 +282,18 @@ at::Tensor gate_features(const model::BaseModel& base, const adapter::Parameters
   std::int64_t all = 0;
   for (const data::TokenShard& text : texts) all += std::ssize(text.examples());
   at::Tensor features = at::empty({all, base.architecture().width});
-  std::int64_t done = 0;
+  std::int64_t begin = 0;  // of the text's examples
   for (const data::TokenShard& text : texts) {
-    const std::int64_t examples = std::ssize(text.examples());
-    for (std::int64_t first = 0; first < examples; first += options.sequences) {
+    const data::EvaluationBatches batches(text, options.context, options.sequences);
+    for (std::int64_t index = 0; index < batches.size(); ++index) {
       if (options.stop && options.stop()) throw Interrupted();
-      const std::int64_t sequences = std::min(options.sequences, examples - first);
-      data::Batch batch = data::evaluation_batch(text, text.size(), options.context, first, sequences);
+      data::Batch batch = batches.batch(index);
       const BatchTensors tensors = to_tensors(batch, base.head().device());
-      features.narrow(0, done, sequences)
-          .copy_(adapter::sequence_gate_feature(base, tensors.tokens, parameters, tensors.instruction));
-      done += sequences;
+      const at::Tensor found =
+          adapter::sequence_gate_feature(base, tensors.tokens, parameters, tensors.instruction);
+      features.index_copy_(0, at::tensor(batch.example) + begin, found.to(at::kCPU, at::kFloat));
     }
+    begin += batches.sequences();
   }
   return features;
 }

@@ -101,7 +101,7 @@ BOOST_AUTO_TEST_CASE(parts_of_a_batch_are_what_the_whole_has_there) {
 }
 
 BOOST_AUTO_TEST_CASE(slices_count_their_targets) {
-  const Batch batch = evaluation_batch(shard(38), 38, 16, 0, 3);  // windows of 16, 16 and 5 targets
+  const Batch batch = EvaluationBatches(shard(38), 16, 3).batch(0);  // windows of 16, 16 and 5 targets
   BOOST_TEST(slice(batch, 0, 1).predicted == 16);
   BOOST_TEST(slice(batch, 1, 2).predicted == 21);
   BOOST_TEST(slice(batch, 2, 1).predicted == 5);
@@ -111,11 +111,12 @@ BOOST_AUTO_TEST_CASE(evaluation_predicts_every_token_but_the_first_once) {
   constexpr std::int64_t T = 8;
   for (const std::int64_t size : {2, 3, 8, 9, 10, 15, 16, 17, 18, 24, 25, 26, 100}) {
     const TokenShard text = shard(size);
-    const std::int64_t windows = evaluation_windows(size, T);
+    const EvaluationBatches batches(text, T, 2);
+    BOOST_TEST(batches.sequences() == evaluation_windows(size, T));
     std::vector<int> predicted(static_cast<std::size_t>(size), 0);
     std::int64_t counted = 0;
-    for (std::int64_t first = 0; first < windows; first += 2) {
-      const Batch batch = evaluation_batch(text, size, T, first, std::min<std::int64_t>(2, windows - first));
+    for (std::int64_t index = 0; index < batches.size(); ++index) {
+      const Batch batch = batches.batch(index);
       counted += batch.predicted;
       for (std::size_t i = 0; i < batch.targets.size(); ++i) {
         if (batch.targets[i] == no_target) continue;
@@ -134,7 +135,7 @@ BOOST_AUTO_TEST_CASE(evaluation_predicts_every_token_but_the_first_once) {
 BOOST_AUTO_TEST_CASE(evaluation_of_a_beginning_reads_no_further) {
   const TokenShard text = shard(100);
   BOOST_TEST(evaluation_windows(11, 5) == 2);
-  const Batch batch = evaluation_batch(text, 11, 5, 0, 2);
+  const Batch batch = EvaluationBatches(text.leading(11), 5, 2).batch(0);
   BOOST_TEST(batch.predicted == 10);
   BOOST_TEST(*std::max_element(batch.targets.begin(), batch.targets.end()) == 10);
 }

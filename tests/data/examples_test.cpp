@@ -86,19 +86,36 @@ BOOST_AUTO_TEST_CASE(a_beginning_has_whole_examples) {
 
 BOOST_AUTO_TEST_CASE(targets_are_the_tokens_of_the_response) {
   const TokenShard text = shard();
-  BOOST_TEST(evaluation_sequences(text, T) == 4);
-  const Batch batch = evaluation_batch(text, text.size(), T, 0, 4);
+  const EvaluationBatches all(text, T, 4);
+  BOOST_TEST(all.sequences() == 4);
+  BOOST_TEST(all.size() == 1);
+  const Batch batch = all.batch(0);
   BOOST_TEST(batch.predicted == 13);
   for (std::int64_t row = 0; row < 4; ++row)
-    check_row(batch, row, text.examples()[static_cast<std::size_t>(row)]);
-  BOOST_TEST(batch.example == (std::vector<std::int64_t>{0, 1, 2, 3}), per_element);
-  const Batch later = evaluation_batch(text, text.size(), T, 2, 1);
-  BOOST_TEST(later.predicted == 7);
-  check_row(later, 0, text.examples()[2]);
-  BOOST_TEST(later.example.front() == 2);
-  for (std::int64_t only = 0; only < 4; ++only)  // no longer than it has to be
-    BOOST_TEST(evaluation_batch(text, text.size(), T, only, 1).context ==
-               text.examples()[static_cast<std::size_t>(only)].tokens() - 1);
+    check_row(batch, row,
+              text.examples()[static_cast<std::size_t>(batch.example[static_cast<std::size_t>(row)])]);
+}
+
+// The lengths are 5, 2, 9 and 7; of batches of any size every example is in one, none longer than it has to
+// be.
+BOOST_AUTO_TEST_CASE(an_evaluation_takes_the_longest_examples_first) {
+  const TokenShard text = shard();
+  for (const std::int64_t at_a_time : {1, 2, 3, 4, 9}) {
+    const EvaluationBatches batches(text, T, at_a_time);
+    BOOST_TEST(batches.size() == (4 + at_a_time - 1) / at_a_time);
+    std::vector<std::int64_t> order;
+    for (std::int64_t index = 0; index < batches.size(); ++index) {
+      const Batch batch = batches.batch(index);
+      for (std::int64_t row = 0; row < batch.sequences; ++row) {
+        const std::int64_t example = batch.example[static_cast<std::size_t>(row)];
+        check_row(batch, row, text.examples()[static_cast<std::size_t>(example)]);
+        if (row == 0)
+          BOOST_TEST(batch.context == text.examples()[static_cast<std::size_t>(example)].tokens() - 1);
+        order.push_back(example);
+      }
+    }
+    BOOST_TEST(order == (std::vector<std::int64_t>{2, 3, 0, 1}), per_element);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(examples_are_drawn_alike_from_all_shards) {

@@ -110,6 +110,7 @@ struct Served {
   run::Seat seat;
   run::Attendance attendance;
   run::PresentAggregation aggregation;
+  run::SharedEvaluation evaluation;
   run::RoundLoop loop;
 
   Served(const Material& material, comm::Interruption& interruption)
@@ -122,6 +123,8 @@ struct Served {
                      .parameters = seat.parameters(),
                      .validation_loss = {}},
                     seat.user()),
+        evaluation(
+            {.world = material.world, .roster = material.roster, .users = material.users, .seat = seat}),
         loop(loop_setup(material, interruption)) {}
 
   [[nodiscard]] run::RoundLoop::Setup loop_setup(const Material& material, comm::Interruption& interruption) {
@@ -131,6 +134,7 @@ struct Served {
             .seat = seat,
             .attendance = attendance,
             .aggregation = aggregation,
+            .evaluation = evaluation,
             .interruption = interruption};
   }
 

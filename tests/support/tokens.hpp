@@ -88,6 +88,17 @@ inline data::ShardDescription describe_examples(const std::filesystem::path& fil
                                                 .categories = 1}};
 }
 
+/// Six random examples of three categories, in a file of their own.
+inline data::TokenShard write_examples(const std::filesystem::path& file, std::int64_t vocabulary,
+                                       std::uint64_t seed) {
+  std::vector<data::Example> examples = examples_of({{3, 2}, {1, 4}, {2, 4}, {4, 1}, {1, 1}, {2, 3}});
+  for (std::size_t i = 0; i < examples.size(); ++i) examples[i].category = static_cast<std::int64_t>(i % 3);
+  const std::int64_t count = examples.back().begin + examples.back().tokens();
+  data::ShardDescription told = describe_examples(file, random_tokens(count, vocabulary, seed), examples);
+  told.examples->categories = 3;
+  return {told, vocabulary};
+}
+
 /// A user's three splits, in files named after it.
 inline data::UserData write_user(const std::filesystem::path& folder, const std::string& name,
                                  const Tokens& train, const Tokens& validation, const Tokens& test,

@@ -1,16 +1,20 @@
 // Evaluation of a whole split against a loop that predicts one token at a time from the tokens before it.
 #include "comigs/train/evaluation.hpp"
-#include "comigs/adapter/forward.hpp"
 
 #include <ATen/ATen.h>
 
 #include <boost/test/unit_test.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "comigs/adapter/forward.hpp"
+#include "comigs/base/sha256.hpp"
 #include "support/random_parameters.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/tiny_base.hpp"
+#include "support/tokens.hpp"
 
 namespace comigs::train {
 
@@ -50,6 +54,19 @@ struct Split : TemporaryFolder {
                                 std::int64_t count = 0) const {
     return evaluate(*base, parameters, split, {.context = T, .sequences = sequences, .tokens = count});
   }
+
+  /// The work of so many processes; they run as many batches as there are.
+  [[nodiscard]] SplitReport together(const data::TokenShard& split, EvaluationOptions options,
+                                     std::int64_t processes, std::int64_t batches) const {
+    std::vector<double> sums;
+    std::int64_t run = 0;
+    options.stop = [&] { return ++run < 0; };
+    for (std::int64_t process = 0; process < processes; ++process)
+      std::ranges::copy(batch_sums(*base, parameters, split, options, {.index = process, .of = processes}),
+                        std::back_inserter(sums));
+    BOOST_TEST(run == batches);
+    return report(*base, parameters, split, options, sums, processes);
+  }
 };
 
 }  // namespace
@@ -86,6 +103,74 @@ BOOST_AUTO_TEST_CASE(same_numbers_give_the_same_bits) {
   BOOST_TEST(first.evaluation.loss_sum == second.evaluation.loss_sum);
   BOOST_TEST((first.routing.score == second.routing.score));
   BOOST_TEST((first.routing.entropy == second.routing.entropy));
+}
+
+BOOST_AUTO_TEST_CASE(processes_that_share_the_batches_find_the_same_bits) {
+  const data::TokenShard split = shard(60);  // eight windows: four batches
+  const EvaluationOptions options{.context = T, .sequences = 2};
+  const SplitReport alone = evaluate(*base, parameters, split, options);
+  for (const std::int64_t processes : {1, 2, 3, 4, 7}) {
+    const SplitReport found = together(split, options, processes, 4);
+    BOOST_TEST(found.evaluation.tokens == 59);
+    BOOST_TEST(found.evaluation.loss_sum == alone.evaluation.loss_sum);
+    BOOST_TEST((found.routing.score == alone.routing.score));
+    BOOST_TEST((found.routing.load == alone.routing.load));
+    BOOST_TEST((found.routing.entropy == alone.routing.entropy));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(of_examples_by_category_too) {
+  parameters = test::random_parameters(test::tiny_architecture(),
+                                       {.experts = 3,
+                                        .prompt_tokens = 2,
+                                        .prompt_layer = 1,
+                                        .gate_width = 5,
+                                        .gate = adapter::Gate::sequence,
+                                        .kind = &adapter::kinds::prompts},
+                                       1);
+  const data::TokenShard split = test::write_examples(folder / "examples.bin", 37, 3);
+  const EvaluationOptions options{.context = T, .sequences = 2, .categories = 3};
+  const SplitReport alone = evaluate(*base, parameters, split, options);
+  BOOST_TEST_REQUIRE(alone.by_category.evaluation.size() == 3u);
+  BOOST_TEST_REQUIRE(alone.by_category.gate.size() == 9u);
+  for (const std::int64_t processes : {2, 3, 5}) {
+    const SplitReport found = together(split, options, processes, 3);
+    BOOST_TEST(found.evaluation.loss_sum == alone.evaluation.loss_sum);
+    for (std::size_t category = 0; category < 3; ++category) {
+      BOOST_TEST(found.by_category.evaluation[category].tokens > 0);
+      BOOST_TEST(found.by_category.evaluation[category].loss_sum ==
+                 alone.by_category.evaluation[category].loss_sum);
+    }
+    BOOST_TEST((found.by_category.gate == alone.by_category.gate));
+    BOOST_TEST((found.by_category.gate_entropy == alone.by_category.gate_entropy));
+    BOOST_TEST(found.by_category.gate_accuracy == alone.by_category.gate_accuracy);
+    // Where nothing is routed, nothing is a number.
+    BOOST_TEST(test::same_bits(at::tensor(found.routing.score), at::tensor(alone.routing.score)));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(evaluations_of_different_texts_are_told_apart) {
+  const EvaluationOptions options{.context = T, .sequences = 2};
+  const auto write = [&](const char* name, const test::Tokens& text, bool promised) {
+    test::write_tokens(folder / name, text);
+    return data::TokenShard({.file = folder / name,
+                             .tokens = std::ssize(text),
+                             .sha256 = promised ? sha256_of_file(folder / name) : std::string()},
+                            37);
+  };
+  const test::Tokens text = test::random_tokens(60, 37, 5);
+  const data::TokenShard one = write("one.bin", text, true), copy = write("copy.bin", text, true),
+                         other = write("other.bin", test::random_tokens(60, 37, 6), true),
+                         unknown = write("unknown.bin", text, false);
+  const std::string key = evaluation_key(one, options);
+  BOOST_TEST(key == evaluation_key(copy, options));
+  BOOST_TEST(key != evaluation_key(other, options));
+  BOOST_TEST(key != evaluation_key(one.leading(30), options));
+  BOOST_TEST(key != evaluation_key(one, {.context = T, .sequences = 3}));
+  BOOST_TEST(key != evaluation_key(one, {.context = T, .sequences = 2, .tokens = 30}));
+  BOOST_TEST(evaluation_key(one.leading(30), options) ==
+             evaluation_key(one, {.context = T, .sequences = 2, .tokens = 30}));
+  BOOST_TEST(evaluation_key(unknown, options).empty());
 }
 
 BOOST_AUTO_TEST_CASE(beginning_of_a_split) {

@@ -63,18 +63,8 @@ struct ResumingPrompts : Resuming {
     plan.user.micro_batch_sequences = 3;  // parts of two sizes, each once a step
     plan.method.router_steps = 1;
     plan.optimiser.epsilon = 1e-3;  // gradients next to nothing decide nothing
-    texts = {.experts = {examples("train", 1)}, .routers = {examples("validation", 2)}};
-  }
-
- private:
-  [[nodiscard]] data::TokenShard examples(const std::string& name, std::uint64_t seed) const {
-    std::vector<data::Example> found = test::examples_of({{3, 2}, {1, 4}, {2, 4}, {4, 1}, {1, 1}, {2, 3}});
-    for (std::size_t i = 0; i < found.size(); ++i) found[i].category = static_cast<std::int64_t>(i % 3);
-    const std::int64_t count = found.back().begin + found.back().tokens();
-    data::ShardDescription told =
-        test::describe_examples(folder / (name + ".bin"), test::random_tokens(count, 37, seed), found);
-    told.examples->categories = 3;
-    return {told, 37};
+    texts = {.experts = {test::write_examples(folder / "train.bin", 37, 1)},
+             .routers = {test::write_examples(folder / "validation.bin", 37, 2)}};
   }
 };
 

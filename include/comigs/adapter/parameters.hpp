@@ -41,6 +41,8 @@ class Parameters {
   [[nodiscard]] std::int64_t layers() const noexcept { return layers_; }
   [[nodiscard]] const at::Tensor& values() const noexcept { return values_; }        ///< [P]
   [[nodiscard]] const at::Tensor& gradients() const noexcept { return gradients_; }  ///< [P]
+  /// SHA-256 of the values, hexadecimal.
+  [[nodiscard]] std::string digest() const;
 
   /// Frobenius norms of gamma B A, or of what stands alone: [layer, expert, projection], row-major, for
   /// `experts` experts (NaN beyond ours).

@@ -47,6 +47,8 @@ struct UserModel {
   Factors shared = Factors::both;   ///< of what is shared; the rest is the user's own
   const AdapterKind* kind = &kinds::lora;
 
+  bool operator==(const UserModel&) const = default;
+
   /// gamma = alpha / sqrt(R), rank-stabilised (Eq. 5).
   [[nodiscard]] double scale() const;
   /// The rank of its experts; 0: what they train has none.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <vector>
 
@@ -50,18 +51,29 @@ struct Share {
 /// each.
 [[nodiscard]] std::int64_t evaluation_windows(std::int64_t tokens, std::int64_t context);
 
-/// The sequences that evaluate a shard: its windows, or its examples.
-[[nodiscard]] std::int64_t evaluation_sequences(const TokenShard& shard, std::int64_t context);
-/// The same of the first `tokens` of a shard that is not open; of a part of its examples, estimated by the
-/// mean length.
+/// The sequences that evaluate the first `tokens` of a shard: its windows, or its examples, of a part of
+/// which they are estimated by the mean length.
 [[nodiscard]] std::int64_t evaluation_sequences(const ShardDescription& shard, std::int64_t tokens,
                                                 std::int64_t context);
 
-/// Windows [first, first + sequences) of that partition. Window w reads tokens w T .. w T + T - 1 and
-/// predicts the next ones; what is past the end of the last window is padding without target. Of a shard with
-/// examples, those with these numbers, one after the other, padded to the longest of them.
-[[nodiscard]] Batch evaluation_batch(const TokenShard& shard, std::int64_t tokens, std::int64_t context,
-                                     std::int64_t first, std::int64_t sequences);
+/// The batches that evaluate a shard: every window of it is in one of them, or every example.
+class EvaluationBatches {
+ public:
+  /// So many `sequences` at a time, and in the last batch what is left. Window w, of at most T = `context`
+  /// tokens, reads tokens w T .. w T + T - 1 and predicts the next ones; what is past the end of the last one
+  /// is padding without target. Examples come in the order of their lengths, the longest first, and are
+  /// padded to the longest of their batch.
+  EvaluationBatches(const TokenShard& shard, std::int64_t context, std::int64_t sequences);
+
+  [[nodiscard]] std::int64_t size() const;
+  [[nodiscard]] std::int64_t sequences() const { return std::ssize(order_); }  ///< of all batches
+  [[nodiscard]] Batch batch(std::int64_t index) const;
+
+ private:
+  TokenShard shard_;
+  std::int64_t context_, at_a_time_;
+  std::vector<std::int64_t> order_;  // [sequence] which window, or example
+};
 
 /// Sequences [begin, begin + sequences) of a batch.
 [[nodiscard]] Batch slice(const Batch& batch, std::int64_t begin, std::int64_t sequences);

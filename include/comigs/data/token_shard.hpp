@@ -65,6 +65,8 @@ class TokenShard {
   /// Whether it is made up of examples; else it is text without borders.
   [[nodiscard]] bool has_examples() const noexcept { return index_ != nullptr; }
   [[nodiscard]] std::span<const Example> examples() const noexcept { return examples_; }
+  /// Shards with the same text hold the same tokens and examples; empty where no digest was promised.
+  [[nodiscard]] std::string identity() const;
   /// The first `tokens` of it (all, if it has fewer), of the same mapping. Of examples those that end within
   /// them, and the first in any case.
   [[nodiscard]] TokenShard leading(std::int64_t tokens) const;
@@ -76,6 +78,7 @@ class TokenShard {
   TokenType type_;
   std::int64_t size_;
   std::span<const Example> examples_;
+  std::string digests_;  // of the whole files; empty: not promised
 };
 
 /// Throws DataError if the shard has fewer than `least` tokens; `reason` says what they are needed for.

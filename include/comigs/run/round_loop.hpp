@@ -14,6 +14,7 @@
 #include "comigs/run/present_aggregation.hpp"
 #include "comigs/run/roster.hpp"
 #include "comigs/run/seat.hpp"
+#include "comigs/run/shared_evaluation.hpp"
 
 namespace comigs::run {
 
@@ -28,6 +29,7 @@ class RoundLoop {
     Seat& seat;
     Attendance& attendance;
     PresentAggregation& aggregation;
+    const SharedEvaluation& evaluation;
     comm::Interruption& interruption;
   };
 
@@ -49,6 +51,10 @@ class RoundLoop {
   void train();
   /// Collective. Users whose training failed drop out, if the configuration has it so.
   void all_drop_failed(std::optional<comm::Failure>& failure);
+  /// Collective. Every present user's model.
+  void all_evaluate();
+  /// Collective. The same on the splits that nobody trains on; nothing for who is not present.
+  [[nodiscard]] std::optional<HeldOutReports> all_evaluate_held_out();
   /// Collective. Users' models before the last aggregation, if that changes anything.
   void all_evaluate_before_last();
   void all_aggregate();

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,15 @@ struct UserState {
   results::UserStanding standing;
   std::vector<std::pair<std::string, at::Tensor>>
       blocks;  ///< float32 [P] in host memory, as trainers name them
+};
+
+/// What the splits say of a user that it does not train on.
+struct HeldOutReports {
+  train::SplitReport validation, test;
+
+  [[nodiscard]] results::SplitEvaluations evaluations() const {
+    return {.train = {}, .validation = validation.evaluation, .test = test.evaluation};
+  }
 };
 
 /// What a seat is made from. References must live longer.
@@ -85,20 +95,27 @@ class Seat {
   /// Trains the round from where progress stands, which it moves on, times included. Returns whether the
   /// round's steps are all done. Throws what LocalTrainer throws.
   bool train();
-  /// Evaluates the splits, training text where that is asked for, into the round's record. Throws Interrupted
-  /// where `stop`, asked before each batch, says so; DataError, NumericError where the test loss is not
-  /// finite.
-  void evaluate(const std::function<bool()>& stop);
+  /// Evaluates training text into the round's record, where that is asked for. Throws Interrupted where
+  /// `stop`, asked before each batch, says so.
+  void evaluate_training(const std::function<bool()>& stop);
+  /// Puts what the other splits say into the round's record. Throws DataError, NumericError where the test
+  /// loss is not finite.
+  void record(const HeldOutReports& found);
+
+  /// As train::evaluation_key, batch_sums and report have them, of the user's model as it is now; `stop` as
+  /// above.
+  [[nodiscard]] std::string evaluation_key(const data::TokenShard& split) const;
+  [[nodiscard]] std::vector<double> batch_sums(const data::TokenShard& split, data::Share share,
+                                               const std::function<bool()>& stop) const;
+  [[nodiscard]] train::SplitReport report(const data::TokenShard& split, std::span<const double> sums,
+                                          std::int64_t processes) const;
+
   /// What its gate by sequence reads of each example that expert steps learn from, [n, C] float32 in host
-  /// memory. Throws Interrupted as `evaluate` does.
+  /// memory. Throws Interrupted as above.
   [[nodiscard]] at::Tensor gate_features(const std::function<bool()>& stop) const;
-  /// Of the validation and the test split, as the model is now.
-  [[nodiscard]] results::SplitEvaluations perplexities(const std::function<bool()>& stop) const;
 
  private:
-  /// Of the split's leading `tokens` (0: all).
-  [[nodiscard]] train::SplitReport evaluated(const data::TokenShard& shard, const std::function<bool()>& stop,
-                                             std::int64_t tokens = 0) const;
+  [[nodiscard]] train::EvaluationOptions evaluation_options(const std::function<bool()>& stop = {}) const;
   [[nodiscard]] RoutingStatistics with_single_expert(RoutingStatistics routed) const;
   void record_categories(const train::SplitReport& test, const train::SplitReport& validation);
   void record_prompts();

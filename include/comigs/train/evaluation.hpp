@@ -14,6 +14,7 @@
 #include "comigs/base/random.hpp"
 #include "comigs/base/records.hpp"
 #include "comigs/config/config.hpp"
+#include "comigs/data/batch.hpp"
 #include "comigs/data/token_shard.hpp"
 #include "comigs/model/base_model.hpp"
 #include "comigs/model/recording.hpp"
@@ -71,6 +72,22 @@ struct SplitReport {
 /// example. Sums in float64. The same bits whenever it is called on the same numbers.
 [[nodiscard]] SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                                    const data::TokenShard& shard, const EvaluationOptions& options);
+
+/// Local. A part of that work, for processes that have the same model and the same text: what is summed up,
+/// of each batch that is `share`'s. Batch b is that of process b mod share.of. [ceil(batches / share.of), n]
+/// row-major, with zeros where the last row is nobody's.
+[[nodiscard]] std::vector<double> batch_sums(const model::BaseModel& base,
+                                             const adapter::Parameters& parameters,
+                                             const data::TokenShard& shard, const EvaluationOptions& options,
+                                             data::Share share);
+/// Local. What `evaluate` returns, the same bits, from the sums of all `processes`, one's after the other's.
+[[nodiscard]] SplitReport report(const model::BaseModel& base, const adapter::Parameters& parameters,
+                                 const data::TokenShard& shard, const EvaluationOptions& options,
+                                 std::span<const double> sums, std::int64_t processes);
+
+/// Local. Text that tells evaluations apart, but for their base: those of the same report have it in common.
+/// Empty where the shard has no identity.
+[[nodiscard]] std::string evaluation_key(const data::TokenShard& shard, const EvaluationOptions& options);
 
 /// Local. What the gate by sequence reads of each example, [n, C] float32 in host memory, one text's after
 /// the other's.
