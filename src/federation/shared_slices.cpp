@@ -1,6 +1,7 @@
 #include "comigs/federation/shared_slices.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <set>
 #include <utility>
@@ -75,6 +76,23 @@ std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& us
   add(after_all_others, layout.slice(adapter::select::routers()),
       holders_of(&adapter::UserModel::shared_routers, users));
   return slices;
+}
+
+std::vector<std::int64_t> users_of_one_model(const Rule& rule, const std::vector<adapter::UserModel>& users,
+                                             std::int64_t user, const adapter::Layout& layout) {
+  Holders alike;
+  for (std::size_t u = 0; u < users.size(); ++u)
+    if (users[u] == users[static_cast<std::size_t>(user)]) alike.push_back(static_cast<std::int64_t>(u));
+  std::int64_t own = layout.slice(adapter::select::routers()).count;
+  for (const adapter::Slice& slice : layout.trained()) own += slice.count;
+  if (rule.every_step || own == 0) return alike;
+  for (const SharedSlice& shared : shared_slices(users, user, layout)) {
+    own -= shared.slice.count;
+    Holders both;
+    std::ranges::set_intersection(alike, shared.holders, std::back_inserter(both));
+    alike = std::move(both);
+  }
+  return rule.by_slices && own == 0 ? alike : Holders{user};
 }
 
 std::vector<double> equal_weights(const AggregationSetup&, std::span<const std::int64_t> holders) {

@@ -7,6 +7,7 @@
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
 #include "comigs/data/batch.hpp"
+#include "comigs/federation/shared_slices.hpp"
 #include "comigs/job/local_work.hpp"
 #include "comigs/job/micro_batches.hpp"
 
@@ -38,6 +39,8 @@ class CostOfUser {
         user_(user),
         own_(setup.config.users[user]),
         layout_(setup.architecture, model_),
+        one_model_(federation::users_of_one_model(setup.method.rule, setup.users,
+                                                  static_cast<std::int64_t>(user), layout_)),
         rule_(setup.method.rule.cost({setup.config, setup.users, user, layout_})) {
     own_.micro_batch_sequences =
         sequences_within_memory(own_, user, setup.architecture, model_, setup.computation);
@@ -118,11 +121,28 @@ class CostOfUser {
   }
 
   [[nodiscard]] double evaluation() const {
-    return flops(adapter::Pass::evaluation, evaluated_in_training()) + held_out();
+    return flops(adapter::Pass::evaluation, evaluated_in_training()) + held_out(one_model_);
   }
 
-  [[nodiscard]] double held_out() const {
-    return flops(adapter::Pass::evaluation, evaluated(shards_.validation) + evaluated(shards_.test));
+  // Its part of what it does with those of `models` who have the same text.
+  [[nodiscard]] double held_out(const std::vector<std::int64_t>& models) const {
+    double sum = 0.0;
+    for (const auto split : {&data::UserShards::validation, &data::UserShards::test})
+      sum += flops(adapter::Pass::evaluation, evaluated(shards_.*split)) /
+             static_cast<double>(users_with(split, models));
+    return sum;
+  }
+
+  [[nodiscard]] std::int64_t users_with(data::ShardDescription data::UserShards::*split,
+                                        const std::vector<std::int64_t>& models) const {
+    const data::ShardDescription& text = shards_.*split;
+    if (text.sha256.empty()) return 1;
+    return std::ranges::count_if(models, [&](std::int64_t other) {
+      const auto user = static_cast<std::size_t>(other);
+      const config::User& options = setup_.config.users[user];
+      return (setup_.manifest.users[user].*split).sha256 == text.sha256 &&
+             options.context_tokens == own_.context_tokens && options.memory == own_.memory;
+    });
   }
 
   // After every so many rounds and the last, and before the last aggregation where there is one.
@@ -132,7 +152,8 @@ class CostOfUser {
     const std::int64_t times =
         run.rounds / run.evaluate_every + (run.rounds % run.evaluate_every > 0 ? 1 : 0);
     const bool compares = !setup_.method.rule.every_step && rule_.bytes + rule_.extra.bytes > 0;
-    return static_cast<double>(times) * evaluation() + (compares ? held_out() : 0.0);
+    return static_cast<double>(times) * evaluation() +
+           (compares ? held_out({static_cast<std::int64_t>(user_)}) : 0.0);
   }
 
   // Memory -----------------------------------------------------------------------------------------------
@@ -221,6 +242,7 @@ class CostOfUser {
   std::size_t user_;
   config::User own_;  // with its micro-batches as they fit
   adapter::Layout layout_;
+  std::vector<std::int64_t> one_model_;  // users
   federation::RuleCost rule_;
 };
 

@@ -53,6 +53,24 @@ BOOST_AUTO_TEST_CASE(attention_and_generalist_of_all_are_one_slice) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(users_whose_numbers_are_all_shared_have_one_model) {
+  const auto of = [](const char* method, const std::vector<std::int64_t>& experts, std::int64_t user) {
+    const auto users = users_of(method, experts);
+    return users_of_one_model(find_method(method).rule, users, user,
+                              adapter::Layout(architecture(), users[static_cast<std::size_t>(user)]));
+  };
+  const Holders all = {0, 1, 2}, alone = {1};
+  for (const char* method : {"pretrained", "centralized", "fedavg", "ffa-lora", "mop", "mop-centralized",
+                             "mop-equal", "fedprompt", "prompt-centralized"})
+    BOOST_TEST(of(method, {2, 2, 2}, 1) == all, method);
+  // Routers, gates, experts or factors of their own; what a rule makes for each.
+  for (const char* method : {"local", "fedsa-lora", "pcl", "fdlora", "hetlora", "fedavg-moe", "comigs-2g",
+                             "comigs-1g1s", "mop-local", "mop-own-gate", "mop-1g1s"})
+    BOOST_TEST(of(method, {2, 2, 2}, 1) == alone, method);
+  BOOST_TEST(of("fedavg", {2, 1, 2}, 0) == (Holders{0, 2}));
+  BOOST_TEST(of("fedavg", {2, 1, 2}, 1) == alone);
+}
+
 BOOST_AUTO_TEST_CASE(two_specialists_share_attention_alone) {
   const Share share = share_of(users_of("comigs-2s", {2, 2}), 1);
   BOOST_TEST_REQUIRE(share.slices.size() == 1u);

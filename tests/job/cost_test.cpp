@@ -86,6 +86,29 @@ BOOST_AUTO_TEST_CASE(fewer_evaluations_where_fewer_are_asked_for) {
   BOOST_TEST(of("local").start_flops == flops(user, adapter::Pass::evaluation, (32 + 15) * 32));
 }
 
+// Of a test text that is everybody's each does a part, where all have one model.
+BOOST_AUTO_TEST_CASE(users_of_one_model_share_the_work_on_one_text) {
+  const auto evaluation = [&](const char* name, std::int64_t tokens) {
+    return flops(model_of(name), adapter::Pass::evaluation, tokens);
+  };
+  const double alone = of("fedavg").evaluation_flops;
+  for (data::UserShards& user : manifest.users) user.test.sha256 = "ab";
+  for (data::UserShards& user : manifest.users) user.validation.sha256 = user.name;
+  // Seven times a third of its 5 windows, and all of them before the last mean.
+  BOOST_TEST(alone - of("fedavg").evaluation_flops == 7 * 2 * evaluation("fedavg", 5 * 32) / 3,
+             boost::test_tools::tolerance(1e-12));
+  BOOST_TEST(of("fedavg").start_flops ==
+             evaluation("fedavg", (7 + 10) * 32) + evaluation("fedavg", 5 * 32) / 3);
+  BOOST_TEST(of("comigs-1g1s").evaluation_flops ==
+             flops(model_of("comigs-1g1s"), adapter::Pass::evaluation, (7 * 22 + 15) * 32));
+  manifest.users[2].test.sha256 = "cd";
+  BOOST_TEST(of("fedavg").start_flops ==
+             evaluation("fedavg", (7 + 10) * 32) + evaluation("fedavg", 5 * 32) / 2);
+  BOOST_TEST(of("fedavg", 2).start_flops == evaluation("fedavg", 22 * 32));
+  config.users[1].context_tokens = 16;
+  BOOST_TEST(of("fedavg").evaluation_flops == alone);
+}
+
 BOOST_AUTO_TEST_CASE(bytes_follow_the_rule) {
   BOOST_TEST(of("local").bytes == 0);
   BOOST_TEST(of("comigs-1g1s").bytes == 7 * 4 * (attention + expert));

@@ -8,6 +8,7 @@
 
 #include "comigs/adapter/parameters.hpp"
 #include "comigs/federation/aggregation.hpp"
+#include "comigs/federation/rule.hpp"
 
 namespace comigs::federation {
 
@@ -22,6 +23,12 @@ struct SharedSlice {
 /// the same holders are one slice; what nobody else holds is left out.
 [[nodiscard]] std::vector<SharedSlice> shared_slices(const std::vector<adapter::UserModel>& users,
                                                      std::int64_t user, const adapter::Layout& layout);
+
+/// Users who have one model with user `user`, it among them, rising: as they begin, and again after every
+/// aggregation by the rule. Where nothing is trained, all have.
+[[nodiscard]] std::vector<std::int64_t> users_of_one_model(const Rule& rule,
+                                                           const std::vector<adapter::UserModel>& users,
+                                                           std::int64_t user, const adapter::Layout& layout);
 
 /// The parts of a rule that treats every shared slice alike, among its holders.
 struct SliceRule {
