@@ -22,21 +22,26 @@ const data::ShardDescription& split_of(const data::UserShards& shards, config::S
 // What was evaluated already, of models and texts that several users have.
 class Known {
  public:
-  // The report on the text, from `evaluate` where there is none of the same model and the same text.
+  struct Model {
+    adapter::UserModel look;
+    std::string digest;  // of its numbers
+    bool operator==(const Model&) const = default;
+  };
+
+  // What is known of the model on the text, which, where it has no key, is like no other; else from
+  // `evaluate`.
   template <class Evaluate>
-  const Evaluation& of(const adapter::Parameters& parameters, const std::string& text, Evaluate&& evaluate) {
-    const std::string digest = parameters.digest();
-    const auto same = std::ranges::find_if(found_, [&](const Found& one) {
-      return !text.empty() && one.text == text && one.digest == digest && one.user == parameters.user_model();
-    });
+  const Evaluation& of(const Model& model, const std::string& key, Evaluate&& evaluate) {
+    const auto same = std::ranges::find_if(
+        found_, [&](const Found& one) { return !key.empty() && one.key == key && one.model == model; });
     if (same != found_.end()) return same->evaluation;
-    return found_.emplace_back(parameters.user_model(), digest, text, evaluate()).evaluation;
+    return found_.emplace_back(model, key, evaluate()).evaluation;
   }
 
  private:
   struct Found {
-    adapter::UserModel user;
-    std::string digest, text;
+    Model model;
+    std::string key;
     Evaluation evaluation;
   };
   std::vector<Found> found_;
@@ -105,12 +110,13 @@ std::vector<ModelEvaluation> Evaluations::run(const c10::Device& device,
   Known known;
   for (const std::size_t model : chosen_.chosen) {
     const adapter::Parameters parameters = models.parameters(model, device);
+    const Known::Model same{.look = parameters.user_model(), .digest = parameters.digest()};
     const std::int64_t context = config_.users[model].context_tokens,
                        sequences = sequences_ > 0 ? sequences_ : models.evaluation_sequences(model, device);
     for (const Text& text : texts_) {
       const train::EvaluationOptions options{
           .context = context, .sequences = sequences, .tokens = text.tokens, .stop = {}};
-      const Evaluation& evaluation = known.of(parameters, train::evaluation_key(text.shard, options), [&] {
+      const Evaluation& evaluation = known.of(same, train::evaluation_key(text.shard, options), [&] {
         return train::evaluate(*base, parameters, text.shard, options).evaluation;
       });
       found.push_back({models.names()[model], text.name, context, evaluation});

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "comigs/adapter/flops.hpp"
 #include "comigs/adapter/footprint.hpp"
@@ -124,25 +126,44 @@ class CostOfUser {
     return flops(adapter::Pass::evaluation, evaluated_in_training()) + held_out(one_model_);
   }
 
-  // Its part of what it does with those of `models` who have the same text.
+  // Its part of what it does with those of `models` who have the same text: whole batches, in turn.
   [[nodiscard]] double held_out(const std::vector<std::int64_t>& models) const {
     double sum = 0.0;
-    for (const auto split : {&data::UserShards::validation, &data::UserShards::test})
-      sum += flops(adapter::Pass::evaluation, evaluated(shards_.*split)) /
-             static_cast<double>(users_with(split, models));
+    for (const auto split : {&data::UserShards::validation, &data::UserShards::test}) {
+      const std::int64_t tokens = evaluated(shards_.*split),
+                         at_a_time = evaluation_sequences(own_) * own_.context_tokens,
+                         batches = std::max<std::int64_t>((tokens + at_a_time - 1) / at_a_time, 1);
+      const data::Share share = share_in(split, models);
+      const std::int64_t own = (batches - share.index + share.of - 1) / share.of;
+      sum +=
+          flops(adapter::Pass::evaluation, tokens) * static_cast<double>(own) / static_cast<double>(batches);
+    }
     return sum;
   }
 
-  [[nodiscard]] std::int64_t users_with(data::ShardDescription data::UserShards::*split,
-                                        const std::vector<std::int64_t>& models) const {
-    const data::ShardDescription& text = shards_.*split;
-    if (text.sha256.empty()) return 1;
-    return std::ranges::count_if(models, [&](std::int64_t other) {
-      const auto user = static_cast<std::size_t>(other);
-      const config::User& options = setup_.config.users[user];
-      return (setup_.manifest.users[user].*split).sha256 == text.sha256 &&
-             options.context_tokens == own_.context_tokens && options.memory == own_.memory;
-    });
+  [[nodiscard]] data::Share share_in(data::ShardDescription data::UserShards::*split,
+                                     const std::vector<std::int64_t>& models) const {
+    data::Share share{.index = 0, .of = 0};
+    for (const std::int64_t model : models) {
+      const auto user = static_cast<std::size_t>(model);
+      if (user != user_ && !evaluates_alike(user, split)) continue;
+      share.index += user < user_ ? 1 : 0;
+      ++share.of;
+    }
+    return share;
+  }
+
+  [[nodiscard]] bool evaluates_alike(std::size_t user,
+                                     data::ShardDescription data::UserShards::*split) const {
+    const auto digests = [](const data::ShardDescription& text) {
+      return std::pair(text.sha256, text.examples ? text.examples->sha256 : std::string("none"));
+    };
+    const data::ShardDescription &text = shards_.*split, &other = setup_.manifest.users[user].*split;
+    const config::User &one = setup_.config.users[user_], &two = setup_.config.users[user];
+    return digests(text) == digests(other) && !text.sha256.empty() && !digests(text).second.empty() &&
+           one.context_tokens == two.context_tokens && one.memory == two.memory &&
+           one.batch_sequences == two.batch_sequences &&
+           one.micro_batch_sequences == two.micro_batch_sequences;
   }
 
   // After every so many rounds and the last, and before the last aggregation where there is one.

@@ -145,6 +145,11 @@ std::string processor() {
   return fmt::format("{}, {}, kernels {}", name, at::get_cpu_capability(), kernels::instruction_set());
 }
 
+std::string arithmetic(const c10::Device& device) {
+  const std::string name = describe(device);
+  return fmt::format("{}, {}", device.is_cuda() ? name.substr(0, name.rfind(" (")) : name, processor());
+}
+
 std::string identity([[maybe_unused]] const c10::Device& device) {
 #ifdef COMIGS_CUDA
   if (device.is_cuda()) {

@@ -89,27 +89,25 @@ void RoundLoop::all_evaluate() {
     const SecondsInto evaluation(record().seconds.evaluation);
     setup_.seat.evaluate_training(when_asked());
   });
-  const std::optional<HeldOutReports> found = all_evaluate_held_out();
-  all_do([&] {
-    if (found) setup_.seat.record(*found);
-  });
+  all_evaluate_held_out([&](const HeldOutReports& found) { setup_.seat.record(found); });
 }
 
-std::optional<HeldOutReports> RoundLoop::all_evaluate_held_out() {
-  const auto timed = [&](const std::function<void()>& work) {
+void RoundLoop::all_evaluate_held_out(const std::function<void(const HeldOutReports&)>& take) {
+  const auto all_present_do = [&](const std::function<void()>& work) {
     all_do([&] {
+      if (!is_present()) return;
       const SecondsInto evaluation(record().seconds.evaluation);
       work();
     });
   };
-  return setup_.evaluation.all_evaluate(is_present(), timed, when_asked());
+  setup_.evaluation.all_evaluate(all_present_do, when_asked(), take);
 }
 
 void RoundLoop::all_evaluate_before_last() {
   // What users leave the run with is what the last aggregation gave them: say what it changed.
   if (!is_last(record().round) || !setup_.aggregation.changes_parameters()) return;
-  const std::optional<HeldOutReports> found = all_evaluate_held_out();
-  record().before = found ? found->evaluations() : results::SplitEvaluations{};
+  record().before = {};
+  all_evaluate_held_out([&](const HeldOutReports& found) { record().before = found.evaluations(); });
 }
 
 void RoundLoop::all_aggregate() {

@@ -221,10 +221,11 @@ std::vector<double> batch_sums(const model::BaseModel& base, const adapter::Para
   // Batches of examples are as long as their longest one: too many sizes to keep.
   const bool kept = options.passes != nullptr && !shard.has_examples();
   const data::EvaluationBatches batches(evaluated_part(shard, options), options.context, options.sequences);
-  const std::int64_t rows = (batches.size() + share.of - 1) / share.of,
+  const bool alone = share.of == 1;
+  const std::int64_t rows = alone ? 1 : (batches.size() + share.of - 1) / share.of,
                      columns = Columns(base, parameters, options.categories).count();
   const at::Tensor sums = at::zeros({rows, columns}, base.head().options().dtype(at::kDouble));
-  std::vector<std::int64_t> predicted;
+  std::vector<double> predicted(static_cast<std::size_t>(rows), 0.0);
   for (std::int64_t index = share.index; index < batches.size(); index += share.of) {
     if (options.stop && options.stop()) throw Interrupted();
     data::Batch batch = batches.batch(index);
@@ -232,32 +233,33 @@ std::vector<double> batch_sums(const model::BaseModel& base, const adapter::Para
     EvaluationPasses::Pass& pass = kept ? options.passes->of(batch.sequences, batch.context, device) : *once;
     fill(pass.inputs, batch);
     pass.recording.run([&] { pass_forward(base, parameters, pass); });
-    sums[std::ssize(predicted)].copy_(sums_of(pass, batch, options.categories));
-    predicted.push_back(batch.predicted);
+    const std::int64_t row = alone ? 0 : index / share.of;
+    sums[row].add_(sums_of(pass, batch, options.categories));
+    predicted[static_cast<std::size_t>(row)] += static_cast<double>(batch.predicted);
   }
   const at::Tensor found = sums.to(at::kCPU).contiguous();
   std::vector<double> host(found.const_data_ptr<double>(), found.const_data_ptr<double>() + found.numel());
   for (std::size_t row = 0; row < predicted.size(); ++row)
-    host[row * static_cast<std::size_t>(columns) + Columns::tokens] = static_cast<double>(predicted[row]);
+    host[row * static_cast<std::size_t>(columns) + Columns::tokens] = predicted[row];
   return host;
 }
 
 SplitReport report(const model::BaseModel& base, const adapter::Parameters& parameters,
                    const data::TokenShard& shard, const EvaluationOptions& options,
                    std::span<const double> sums, std::int64_t processes) {
-  const data::EvaluationBatches batches(evaluated_part(shard, options), options.context, options.sequences);
   const Columns columns(base, parameters, options.categories);
   const auto width = static_cast<std::size_t>(columns.count()), of = static_cast<std::size_t>(processes),
              rows = sums.size() / width / of;
   std::vector<double> total(width, 0.0);
   // In the order of batches, whoever ran them.
-  for (std::size_t batch = 0; batch < static_cast<std::size_t>(batches.size()); ++batch) {
-    const auto row = sums.subspan((batch % of * rows + batch / of) * width, width);
-    std::ranges::transform(total, row, total.begin(), std::plus());
-  }
+  for (std::size_t row = 0; row < rows; ++row)
+    for (std::size_t process = 0; process < of; ++process)
+      std::ranges::transform(total, sums.subspan((process * rows + row) * width, width), total.begin(),
+                             std::plus());
   SplitReport report;
   report.evaluation = {.loss_sum = total[Columns::losses],
                        .tokens = static_cast<std::int64_t>(total[Columns::tokens])};
+  const data::EvaluationBatches batches(evaluated_part(shard, options), options.context, options.sequences);
   report.routing = routing_statistics(columns, total,
                                       columns.by_sequence ? batches.sequences() : report.evaluation.tokens);
   report.by_category = category_report(columns, total);

@@ -86,27 +86,39 @@ BOOST_AUTO_TEST_CASE(fewer_evaluations_where_fewer_are_asked_for) {
   BOOST_TEST(of("local").start_flops == flops(user, adapter::Pass::evaluation, (32 + 15) * 32));
 }
 
-// Of a test text that is everybody's each does a part, where all have one model.
+// Of a test text that is everybody's each runs some batches, where all have one model.
 BOOST_AUTO_TEST_CASE(users_of_one_model_share_the_work_on_one_text) {
-  const auto evaluation = [&](const char* name, std::int64_t tokens) {
-    return flops(model_of(name), adapter::Pass::evaluation, tokens);
+  for (config::User& user : config.users) {
+    user.memory = 40.0;  // enough for the whole batch: evaluations run 8 windows at a time
+    user.context_tokens = 2;
+  }
+  config.run.train_evaluation_tokens.reset();
+  const auto evaluation = [&](const char* name, std::int64_t windows) {
+    return adapter::flops(architecture, model_of(name), adapter::Pass::evaluation, 2 * windows, 2);
   };
-  const double alone = of("fedavg").evaluation_flops;
+  // 160 windows of two tokens of the validation text, 80 of the test text: 10 batches of these.
+  const double alone = of("fedavg").evaluation_flops, test = evaluation("fedavg", 80);
+  BOOST_TEST(alone == 8 * evaluation("fedavg", 160 + 80));
   for (data::UserShards& user : manifest.users) user.test.sha256 = "ab";
-  for (data::UserShards& user : manifest.users) user.validation.sha256 = user.name;
-  // Seven times a third of its 5 windows, and all of them before the last mean.
-  BOOST_TEST(alone - of("fedavg").evaluation_flops == 7 * 2 * evaluation("fedavg", 5 * 32) / 3,
-             boost::test_tools::tolerance(1e-12));
-  BOOST_TEST(of("fedavg").start_flops ==
-             evaluation("fedavg", (7 + 10) * 32) + evaluation("fedavg", 5 * 32) / 3);
-  BOOST_TEST(of("comigs-1g1s").evaluation_flops ==
-             flops(model_of("comigs-1g1s"), adapter::Pass::evaluation, (7 * 22 + 15) * 32));
+  // After each of seven rounds, not before the last mean. Three users have 4, 3 and 3 batches.
+  for (const auto& [user, others] : {std::pair{0u, 6}, {1u, 7}, {2u, 7}})
+    BOOST_TEST(alone - of("fedavg", user).evaluation_flops == 7 * test * others / 10,
+               boost::test_tools::tolerance(1e-12));
+  BOOST_TEST(of("comigs-1g1s").evaluation_flops == 8 * evaluation("comigs-1g1s", 160 + 80));
   manifest.users[2].test.sha256 = "cd";
-  BOOST_TEST(of("fedavg").start_flops ==
-             evaluation("fedavg", (7 + 10) * 32) + evaluation("fedavg", 5 * 32) / 2);
-  BOOST_TEST(of("fedavg", 2).start_flops == evaluation("fedavg", 22 * 32));
-  config.users[1].context_tokens = 16;
+  BOOST_TEST(alone - of("fedavg").evaluation_flops == 7 * test / 2, boost::test_tools::tolerance(1e-12));
+  BOOST_TEST(of("fedavg", 2).evaluation_flops == alone);
+  config.users[1].memory = 41.0;
   BOOST_TEST(of("fedavg").evaluation_flops == alone);
+}
+
+BOOST_AUTO_TEST_CASE(a_batch_is_not_cut_up) {
+  const double alone = of("fedavg").evaluation_flops;
+  for (data::UserShards& user : manifest.users) user.test.sha256 = "ab";  // 5 windows
+  BOOST_TEST(of("fedavg").evaluation_flops == alone);
+  BOOST_TEST(alone - of("fedavg", 1).evaluation_flops ==
+                 7 * flops(model_of("fedavg"), adapter::Pass::evaluation, 5 * 32),
+             boost::test_tools::tolerance(1e-12));
 }
 
 BOOST_AUTO_TEST_CASE(bytes_follow_the_rule) {

@@ -46,11 +46,13 @@ inline config::Config small_config(int users) {
 
 /// What outlives a restart of a run: its options, its base, this rank's user and its texts.
 struct Material : TemporaryFolder {
+  explicit Material(const char* name = "comigs-1gxs") : method(federation::find_method(name)) {}
+
   comm::Communicator world = comm::Communicator::world();
   run::Roster roster{world, static_cast<std::size_t>(world.size())};
   std::size_t own = roster.own().front();
   config::Config config = small_config(world.size());
-  const federation::Method& method = federation::find_method("comigs-1gxs");
+  const federation::Method& method;
   std::vector<adapter::UserModel> users = federation::user_models(method, config.users);
   std::unique_ptr<model::BaseModel> base = tiny_base();
   data::UserData shards = write_user(folder, "user", random_tokens(200, 37, 10 + own),

@@ -3,8 +3,13 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <memory>
+#include <algorithm>
+#include <csignal>
+#include <limits>
+#include <optional>
 
+#include "comigs/adapter/lora_experts.hpp"
+#include "comigs/base/error.hpp"
 #include "comigs/base/sha256.hpp"
 #include "comigs/train/evaluation.hpp"
 #include "run/served.hpp"
@@ -17,7 +22,7 @@ constexpr std::int64_t batches = 12;  // of one window each
 
 // All users are tested on the same text; what they are validated on is their own.
 struct Common : test::Material {
-  Common() {
+  explicit Common(const char* name = "comigs-1gxs") : Material(name) {
     for (config::User& user : config.users) {
       user.experts = 2;
       user.memory = 1e9;
@@ -44,7 +49,9 @@ struct Common : test::Material {
   // what it finds alone.
   void all_check(const Seat& seat, std::int64_t others) const {
     std::int64_t run = 0;
-    const auto found = all_shared(seat).all_evaluate(true, work, [&] { return ++run < 0; });
+    std::optional<HeldOutReports> found;
+    all_shared(seat).all_evaluate(
+        work, [&] { return ++run < 0; }, [&](const HeldOutReports& reports) { found = reports; });
     BOOST_TEST_REQUIRE(found.has_value());
     const train::EvaluationOptions options{.context = 6, .sequences = 1};
     const auto alone = [&](const data::TokenShard& split) {
@@ -65,6 +72,19 @@ void make_alike(Seat& seat, std::size_t of) {
   seat.parameters().values().copy_(
       test::normal({seat.parameters().values().numel()}, static_cast<std::uint32_t>(seat.user() / of), 0.1));
 }
+
+// Rounds after which all users have one model.
+struct Averaged : Common {
+  Averaged() : Common("fedavg") { config.run.evaluate_every = 1; }
+
+  comm::Interruption interruption{world};
+
+  // What the user's record should have of its test text.
+  [[nodiscard]] double test_loss(const Seat& seat) const {
+    return train::evaluate(*base, seat.parameters(), shards.test, {.context = 6, .sequences = 1})
+        .evaluation.loss_sum;
+  }
+};
 
 }  // namespace
 
@@ -111,9 +131,60 @@ BOOST_AUTO_TEST_CASE(who_is_not_present_is_not_waited_for) {
   make_alike(seat, roster.users());
   const bool is_present = own + 1 < roster.users();
   std::int64_t run = 0;
-  const auto found = all_shared(seat).all_evaluate(is_present, work, [&] { return ++run < 0; });
-  BOOST_TEST(found.has_value() == is_present);
+  const SharedEvaluation::AllDo present_do = [&](const std::function<void()>& part) {
+    if (is_present) part();
+  };
+  int taken = 0;
+  all_shared(seat).all_evaluate(
+      present_do, [&] { return ++run < 0; }, [&](const HeldOutReports&) { ++taken; });
+  BOOST_TEST(taken == (is_present ? 1 : 0));
   BOOST_TEST(run == (is_present ? 5 + batches / (world.size() - 1) : 0));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_round_says_what_the_user_would_find_alone, Averaged) {
+  test::Served served(*this, interruption);
+  for (const std::int64_t round : {0, 1, 2, 3}) {
+    const results::UserRound record = served.all_round(round);
+    BOOST_TEST(record.after.test.loss_sum == test_loss(served.seat));
+    BOOST_TEST(record.after.test.tokens == 6 * batches);
+    BOOST_TEST(record.after.validation.tokens == 30);
+    BOOST_TEST(record.seconds.evaluation > 0.0);
+    if (round == 3 && world.size() > 1) BOOST_TEST(record.before.test.loss_sum != record.after.test.loss_sum);
+  }
+}
+
+BOOST_FIXTURE_TEST_CASE(and_does_so_when_a_user_has_dropped_out, Averaged) {
+  config.run.on_user_failure = config::OnUserFailure::go_on;
+  const test::Quiet quiet;
+  test::Served served(*this, interruption);
+  const bool fails = world.size() > 1 && own + 1 == roster.users();
+  if (fails)
+    adapter::lora_layers(served.seat.parameters())[0].attention[0].B.detach()[0][0] =
+        std::numeric_limits<float>::quiet_NaN();
+  const results::UserRound record = served.all_round(1);
+  BOOST_TEST(record.participation == (fails ? 0 : 1));
+  BOOST_TEST((record.seconds.evaluation > 0.0) == !fails);
+  if (!fails) BOOST_TEST(record.after.test.loss_sum == test_loss(served.seat));
+}
+
+BOOST_FIXTURE_TEST_CASE(one_who_is_told_to_stop_stops_all, Averaged) {
+  const test::Quiet quiet;
+  test::Served served(*this, interruption);
+  if (own + 1 == roster.users()) std::raise(SIGUSR1);
+  BOOST_CHECK_EXCEPTION((void)served.all_round(0), PeerError,
+                        [](const PeerError& error) { return error.exit_code() == ExitCode::interrupted; });
+  comm::Interruption afterwards(world);
+  test::Served again(*this, afterwards);
+  BOOST_TEST(again.all_round(0).after.test.loss_sum == test_loss(again.seat));
+}
+
+// A user's loss that is not finite is everybody's failure, whoever ran the batch.
+BOOST_FIXTURE_TEST_CASE(a_failure_is_everybody_s, Averaged) {
+  const test::Quiet quiet;
+  test::Served served(*this, interruption);
+  if (own == 0) served.seat.parameters().values().fill_(std::numeric_limits<float>::quiet_NaN());
+  BOOST_CHECK_THROW((void)served.all_round(0), PeerError);
+  BOOST_TEST(world.all_sum(std::int64_t{1}) == world.size());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

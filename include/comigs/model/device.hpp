@@ -28,6 +28,8 @@ namespace comigs::model {
 /// The processor and the instructions that products and kernels on it use, which decide the last bits of what
 /// is computed there: "AMD EPYC 7763, AVX2, kernels AVX2".
 [[nodiscard]] std::string processor();
+/// That, and the number of threads or the card's name: where it is alike, the same work has the same bits.
+[[nodiscard]] std::string arithmetic(const c10::Device& device);
 
 /// What tells GPUs of a node apart, by whatever numbers processes know them; empty for the CPU.
 [[nodiscard]] std::string identity(const c10::Device& device);

@@ -53,8 +53,8 @@ class RoundLoop {
   void all_drop_failed(std::optional<comm::Failure>& failure);
   /// Collective. Every present user's model.
   void all_evaluate();
-  /// Collective. The same on the splits that nobody trains on; nothing for who is not present.
-  [[nodiscard]] std::optional<HeldOutReports> all_evaluate_held_out();
+  /// Collective. The same on the splits that nobody trains on; `take` gets what they say of who is present.
+  void all_evaluate_held_out(const std::function<void(const HeldOutReports&)>& take);
   /// Collective. Users' models before the last aggregation, if that changes anything.
   void all_evaluate_before_last();
   void all_aggregate();

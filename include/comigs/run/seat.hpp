@@ -71,6 +71,7 @@ class Seat {
   Seat& operator=(const Seat&) = delete;
 
   [[nodiscard]] std::size_t user() const { return setup_.user; }
+  [[nodiscard]] const c10::Device& device() const { return setup_.device; }
   [[nodiscard]] const config::User& options() const { return setup_.config.users[setup_.user]; }
   [[nodiscard]] const data::UserData& data() const { return setup_.data; }
   [[nodiscard]] adapter::Parameters& parameters() { return parameters_; }

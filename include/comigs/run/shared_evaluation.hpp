@@ -23,28 +23,29 @@ class SharedEvaluation {
     std::span<const adapter::UserModel> users;  ///< of the run
     const Seat& seat;
   };
-  /// Collective work of every rank, in which none communicates and which a failure anywhere ends everywhere.
+  /// Collective. Does the work, which does not communicate, on the ranks whose user is present; a failure
+  /// anywhere ends it everywhere.
   using AllDo = std::function<void(const std::function<void()>&)>;
 
   /// Collective. Finds out which texts several users are evaluated on.
   explicit SharedEvaluation(const Setup& setup);
 
-  /// Collective. What the splits say of the seat's user, whose model is as it is now; nothing if the user is
-  /// not present. The same bits whoever else has its model and its text, on processors of one kind. Batches
-  /// are run by `all_do`, and `stop` is asked before each.
-  [[nodiscard]] std::optional<HeldOutReports> all_evaluate(bool is_present, const AllDo& all_do,
-                                                           const std::function<bool()>& stop) const;
+  /// Collective. `take` gets what the splits say of the seat's user, whose model is as it is now: the same
+  /// bits whoever else has its model and its text. `stop` is asked before each batch.
+  void all_evaluate(const AllDo& all_do, const std::function<bool()>& stop,
+                    const std::function<void(const HeldOutReports&)>& take) const;
 
  private:
   struct Text {
     const data::TokenShard& split;
-    std::string key;  // of what is evaluated, but for the model's numbers
+    std::string key;  // of what is evaluated, and by what, but for the model's numbers
     bool is_shared;   // several users' keys are alike; the same on every rank
   };
 
   [[nodiscard]] Text all_look_at(const data::TokenShard& split) const;
-  /// Collective. Who evaluates the text with this user, the user among them; none: nobody shares it.
-  [[nodiscard]] std::optional<comm::Communicator> all_group(const Text& text, bool is_present) const;
+  /// Collective. Who evaluates the text with this user, the user among them; none: nobody shares it. `model`:
+  /// a digest of its numbers; empty: the user is not present.
+  [[nodiscard]] std::optional<comm::Communicator> all_group(const Text& text, const std::string& model) const;
 
   Setup setup_;
   Text validation_, test_;

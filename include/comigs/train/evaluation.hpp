@@ -75,7 +75,8 @@ struct SplitReport {
 
 /// Local. A part of that work, for processes that have the same model and the same text: what is summed up,
 /// of each batch that is `share`'s. Batch b is that of process b mod share.of. [ceil(batches / share.of), n]
-/// row-major, with zeros where the last row is nobody's.
+/// row-major, with zeros where the last row is nobody's; of all batches together, [1, n], where there is one
+/// process.
 [[nodiscard]] std::vector<double> batch_sums(const model::BaseModel& base,
                                              const adapter::Parameters& parameters,
                                              const data::TokenShard& shard, const EvaluationOptions& options,
@@ -85,8 +86,8 @@ struct SplitReport {
                                  const data::TokenShard& shard, const EvaluationOptions& options,
                                  std::span<const double> sums, std::int64_t processes);
 
-/// Local. Text that tells evaluations apart, but for their base: those of the same report have it in common.
-/// Empty where the shard has no identity.
+/// Local. Text that tells apart what is evaluated, and how, but for the model: with the same model those that
+/// have it in common have the same report. Empty where the shard has no identity.
 [[nodiscard]] std::string evaluation_key(const data::TokenShard& shard, const EvaluationOptions& options);
 
 /// Local. What the gate by sequence reads of each example, [n, C] float32 in host memory, one text's after
