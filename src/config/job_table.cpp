@@ -196,8 +196,9 @@ constexpr Option<UserJob> options[] = {
     user.option<&User::context_tokens>("context_tokens", "TOKENS", "length of a sequence", between(2, most)),
     user.option<&User::local_steps>("local_steps", "STEPS", "optimiser steps between two aggregations",
                                     between(1, most)),
-    user.option<&User::expert_learning_rate>("expert_learning_rate", "RATE",
-                                             "peak rate of the LoRA factors, or of the prompts", above(0)),
+    user.option<&User::expert_learning_rate>(
+        "expert_learning_rate", "RATE",
+        "peak rate of the LoRA factors, or of the prompts, which need a larger one", above(0)),
     user.option<&User::router_learning_rate>("router_learning_rate", "RATE", "constant rate of the routers",
                                              above(0)),
     user.option<&User::train_tokens>(
