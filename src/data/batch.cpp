@@ -138,21 +138,18 @@ std::int64_t EvaluationBatches::size() const { return (sequences() + at_a_time_ 
 
 Batch EvaluationBatches::batch(std::int64_t index) const {
   const std::int64_t first = index * at_a_time_, count = std::min(at_a_time_, sequences() - first);
-  const std::span<const std::int64_t> rows =
-      std::span(order_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-  if (!shard_.has_examples()) {
-    Batch windows = empty_batch(count, context_);
-    for (std::int64_t row = 0; row < count; ++row) {
-      const std::int64_t begin = (first + row) * context_;
-      fill_row(windows, row, shard_, begin, std::min(context_, shard_.size() - 1 - begin));
+  const auto place = [&](std::int64_t row) { return order_[static_cast<std::size_t>(first + row)]; };
+  const bool of_examples = shard_.has_examples();
+  Batch batch = empty_batch(
+      count, of_examples ? shard_.examples()[static_cast<std::size_t>(place(0))].tokens() - 1 : context_);
+  for (std::int64_t row = 0; row < count; ++row) {
+    if (of_examples) {
+      fill_row_with_example(batch, row, shard_, place(row), place(row));
+      continue;
     }
-    return windows;
+    const std::int64_t begin = place(row) * context_;
+    fill_row(batch, row, shard_, begin, std::min(context_, shard_.size() - 1 - begin));
   }
-  const Example& longest = shard_.examples()[static_cast<std::size_t>(rows.front())];
-  Batch batch = empty_batch(count, longest.tokens() - 1);
-  for (std::int64_t row = 0; row < count; ++row)
-    fill_row_with_example(batch, row, shard_, rows[static_cast<std::size_t>(row)],
-                          rows[static_cast<std::size_t>(row)]);
   return batch;
 }
 

@@ -168,9 +168,8 @@ std::vector<double> Seat::batch_sums(const data::TokenShard& split, data::Share 
   return train::batch_sums(setup_.base, parameters_, split, evaluation_options(stop), share);
 }
 
-train::SplitReport Seat::report(const data::TokenShard& split, std::span<const double> sums,
-                                std::int64_t processes) const {
-  return train::report(setup_.base, parameters_, split, evaluation_options(), sums, processes);
+train::SplitReport Seat::report(std::span<const double> sums, std::int64_t processes) const {
+  return train::report(setup_.base, parameters_, setup_.categories, sums, processes);
 }
 
 train::EvaluationOptions Seat::evaluation_options(const std::function<bool()>& stop) const {

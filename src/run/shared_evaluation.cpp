@@ -63,8 +63,8 @@ void SharedEvaluation::all_evaluate(const AllDo& all_do, const std::function<boo
   if (on_validation) validation = on_validation->all_gather(validation);
   if (on_test) test = on_test->all_gather(test);
   all_do([&] {
-    take({.validation = seat.report(validation_.split, validation, share_in(on_validation).of),
-          .test = seat.report(test_.split, test, share_in(on_test).of)});
+    take({.validation = seat.report(validation, share_in(on_validation).of),
+          .test = seat.report(test, share_in(on_test).of)});
   });
 }
 

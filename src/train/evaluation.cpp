@@ -9,6 +9,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "comigs/adapter/forward.hpp"
 #include "comigs/adapter/kind.hpp"
@@ -54,7 +55,7 @@ at::Tensor category_sums(const data::Batch& batch, const BatchTensors& tensors, 
   return at::one_hot(tensors.category, categories).to(at::kDouble).t().mm(at::stack(columns, 1));
 }
 
-// What is summed of a batch: losses, predicted tokens, what was routed, what is by category.
+// What is summed of a batch: losses, predicted tokens, sequences, what was routed, what is by category.
 struct Columns {
   std::int64_t experts, categories;
   bool by_sequence;
@@ -70,7 +71,7 @@ struct Columns {
     if (by_sequence) routed[static_cast<std::size_t>(user.load(base.architecture()).first_layer)] = true;
   }
 
-  static constexpr std::int64_t losses = 0, tokens = 1, routing = 2;
+  static constexpr std::int64_t losses = 0, tokens = 1, sequences = 2, routing = 3;
   [[nodiscard]] std::int64_t of_layer() const { return 2 * experts + 1; }
   [[nodiscard]] std::int64_t of_category() const { return by_sequence ? 5 + experts : 3; }
   [[nodiscard]] std::int64_t category() const {
@@ -80,8 +81,7 @@ struct Columns {
 };
 
 // Means over `count` tokens or sequences.
-RoutingStatistics routing_statistics(const Columns& columns, std::span<const double> sums,
-                                     std::int64_t count) {
+RoutingStatistics routing_statistics(const Columns& columns, std::span<const double> sums, double count) {
   RoutingStatistics statistics;
   const auto experts = static_cast<std::size_t>(columns.experts);
   const std::vector<float> nothing(2 * experts + 1, std::numeric_limits<float>::quiet_NaN());
@@ -89,8 +89,7 @@ RoutingStatistics routing_statistics(const Columns& columns, std::span<const dou
   for (const bool routed : columns.routed) {
     std::vector<float> means = nothing;
     if (routed) {
-      for (std::size_t i = 0; i < means.size(); ++i)
-        means[i] = static_cast<float>(rest[i] / static_cast<double>(count));
+      for (std::size_t i = 0; i < means.size(); ++i) means[i] = static_cast<float>(rest[i] / count);
       rest = rest.subspan(means.size());
     }
     const auto load = means.begin() + columns.experts;
@@ -200,10 +199,10 @@ data::TokenShard evaluated_part(const data::TokenShard& shard, const EvaluationO
   return options.tokens > 0 ? shard.leading(options.tokens) : shard;
 }
 
-// Of one batch, on the model's device: float64 [n], without the number of its tokens.
+// Of one batch, on the model's device: float64 [n], with zeros for the numbers of its tokens and sequences.
 at::Tensor sums_of(const EvaluationPasses::Pass& pass, const data::Batch& batch, std::int64_t categories) {
   const at::Tensor loss = pass.losses.sum(at::kDouble).view({1});
-  std::vector<at::Tensor> sums{loss, at::zeros_like(loss)};
+  std::vector<at::Tensor> sums{loss, at::zeros({Columns::routing - Columns::tokens}, loss.options())};
   if (pass.routed.defined()) sums.push_back(pass.routed.flatten());
   if (categories > 0)
     sums.push_back(category_sums(batch, pass.inputs, pass.losses, pass.gate, categories).flatten());
@@ -225,7 +224,7 @@ std::vector<double> batch_sums(const model::BaseModel& base, const adapter::Para
   const std::int64_t rows = alone ? 1 : (batches.size() + share.of - 1) / share.of,
                      columns = Columns(base, parameters, options.categories).count();
   const at::Tensor sums = at::zeros({rows, columns}, base.head().options().dtype(at::kDouble));
-  std::vector<double> predicted(static_cast<std::size_t>(rows), 0.0);
+  std::vector<std::pair<std::int64_t, std::int64_t>> counted(static_cast<std::size_t>(rows));  // by row
   for (std::int64_t index = share.index; index < batches.size(); index += share.of) {
     if (options.stop && options.stop()) throw Interrupted();
     data::Batch batch = batches.batch(index);
@@ -235,19 +234,23 @@ std::vector<double> batch_sums(const model::BaseModel& base, const adapter::Para
     pass.recording.run([&] { pass_forward(base, parameters, pass); });
     const std::int64_t row = alone ? 0 : index / share.of;
     sums[row].add_(sums_of(pass, batch, options.categories));
-    predicted[static_cast<std::size_t>(row)] += static_cast<double>(batch.predicted);
+    auto& [tokens, sequences] = counted[static_cast<std::size_t>(row)];
+    tokens += batch.predicted;
+    sequences += batch.sequences;
   }
   const at::Tensor found = sums.to(at::kCPU).contiguous();
   std::vector<double> host(found.const_data_ptr<double>(), found.const_data_ptr<double>() + found.numel());
-  for (std::size_t row = 0; row < predicted.size(); ++row)
-    host[row * static_cast<std::size_t>(columns) + Columns::tokens] = predicted[row];
+  for (std::size_t row = 0; row < counted.size(); ++row) {
+    double* const of_row = &host[row * static_cast<std::size_t>(columns)];
+    of_row[Columns::tokens] = static_cast<double>(counted[row].first);
+    of_row[Columns::sequences] = static_cast<double>(counted[row].second);
+  }
   return host;
 }
 
 SplitReport report(const model::BaseModel& base, const adapter::Parameters& parameters,
-                   const data::TokenShard& shard, const EvaluationOptions& options,
-                   std::span<const double> sums, std::int64_t processes) {
-  const Columns columns(base, parameters, options.categories);
+                   std::int64_t categories, std::span<const double> sums, std::int64_t processes) {
+  const Columns columns(base, parameters, categories);
   const auto width = static_cast<std::size_t>(columns.count()), of = static_cast<std::size_t>(processes),
              rows = sums.size() / width / of;
   std::vector<double> total(width, 0.0);
@@ -259,16 +262,15 @@ SplitReport report(const model::BaseModel& base, const adapter::Parameters& para
   SplitReport report;
   report.evaluation = {.loss_sum = total[Columns::losses],
                        .tokens = static_cast<std::int64_t>(total[Columns::tokens])};
-  const data::EvaluationBatches batches(evaluated_part(shard, options), options.context, options.sequences);
-  report.routing = routing_statistics(columns, total,
-                                      columns.by_sequence ? batches.sequences() : report.evaluation.tokens);
+  report.routing =
+      routing_statistics(columns, total, total[columns.by_sequence ? Columns::sequences : Columns::tokens]);
   report.by_category = category_report(columns, total);
   return report;
 }
 
 SplitReport evaluate(const model::BaseModel& base, const adapter::Parameters& parameters,
                      const data::TokenShard& shard, const EvaluationOptions& options) {
-  return report(base, parameters, shard, options, batch_sums(base, parameters, shard, options, {}), 1);
+  return report(base, parameters, options.categories, batch_sums(base, parameters, shard, options, {}), 1);
 }
 
 std::string evaluation_key(const data::TokenShard& shard, const EvaluationOptions& options) {

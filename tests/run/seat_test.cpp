@@ -96,7 +96,7 @@ BOOST_AUTO_TEST_CASE(in_the_midst_of_a_round_too) {
 BOOST_AUTO_TEST_CASE(an_evaluation_is_of_the_round_under_way) {
   first.evaluate_training(stop_never);
   const auto alone = [&](const data::TokenShard& split) {
-    return first.report(split, first.batch_sums(split, {}, stop_never), 1);
+    return first.report(first.batch_sums(split, {}, stop_never), 1);
   };
   first.record({.validation = alone(shards.validation), .test = alone(shards.test)});
   const results::UserRound& record = first.progress().record;

@@ -65,7 +65,7 @@ struct Split : TemporaryFolder {
       std::ranges::copy(batch_sums(*base, parameters, split, options, {.index = process, .of = processes}),
                         std::back_inserter(sums));
     BOOST_TEST(run == batches);
-    return report(*base, parameters, split, options, sums, processes);
+    return report(*base, parameters, options.categories, sums, processes);
   }
 };
 

@@ -108,8 +108,7 @@ class Seat {
   [[nodiscard]] std::string evaluation_key(const data::TokenShard& split) const;
   [[nodiscard]] std::vector<double> batch_sums(const data::TokenShard& split, data::Share share,
                                                const std::function<bool()>& stop) const;
-  [[nodiscard]] train::SplitReport report(const data::TokenShard& split, std::span<const double> sums,
-                                          std::int64_t processes) const;
+  [[nodiscard]] train::SplitReport report(std::span<const double> sums, std::int64_t processes) const;
 
   /// What its gate by sequence reads of each example that expert steps learn from, [n, C] float32 in host
   /// memory. Throws Interrupted as above.

@@ -83,8 +83,8 @@ struct SplitReport {
                                              data::Share share);
 /// Local. What `evaluate` returns, the same bits, from the sums of all `processes`, one's after the other's.
 [[nodiscard]] SplitReport report(const model::BaseModel& base, const adapter::Parameters& parameters,
-                                 const data::TokenShard& shard, const EvaluationOptions& options,
-                                 std::span<const double> sums, std::int64_t processes);
+                                 std::int64_t categories, std::span<const double> sums,
+                                 std::int64_t processes);
 
 /// Local. Text that tells apart what is evaluated, and how, but for the model: with the same model those that
 /// have it in common have the same report. Empty where the shard has no identity.
